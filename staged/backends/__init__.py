@@ -1,0 +1,1 @@
+"""Players of the roles: BAGEL, any OpenAI-compatible model, any diffusers editor."""

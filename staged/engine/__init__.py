@@ -1,0 +1,1 @@
+"""The looped generator: KV cache, growing contexts, batched decoding and flow."""

@@ -1,0 +1,1 @@
+"""Loops that call roles: plan, sketch, inspect, refine."""

@@ -1,0 +1,1 @@
+"""BAGEL: configuration, sequence layout, transformer, vision, autoencoder, flow, checkpoints."""

@@ -1,0 +1,1 @@
+"""The miniature world: scenes, renderer, detector, language, and players for every role."""
