@@ -1,0 +1,181 @@
+"""What a picture of the miniature world holds: shapes on a small, lightly coloured canvas.
+
+A scene is exact: integer centres, named kinds, colours and sizes. `place` finds room for shapes
+under relations, so that every relation holds by GenEval's own rule with a margin to spare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+CANVAS_PX = 48
+"""Side of the square canvas in pixels."""
+
+Kind = Literal[
+    "circle", "square", "triangle", "star", "cross", "ring",
+    "heart", "diamond", "crescent", "hexagon", "arrow", "drop",
+]  # fmt: skip
+Color = Literal[
+    "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white"
+]
+Size = Literal["small", "large"]
+Relation = Literal["left of", "right of", "above", "below"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+COLORS: tuple[Color, ...] = get_args(Color)
+SIZES: tuple[Size, ...] = get_args(Size)
+RELATIONS: tuple[Relation, ...] = get_args(Relation)
+
+DIAMETER_PX: dict[Size, int] = {"small": 13, "large": 21}
+"""Side of a shape's box in pixels; odd, so that an integer centre is exact."""
+
+PALETTE: dict[Color, tuple[int, int, int]] = {
+    "red": (220, 25, 30),
+    "orange": (255, 140, 10),
+    "yellow": (250, 230, 40),
+    "green": (30, 160, 50),
+    "blue": (30, 80, 230),
+    "purple": (130, 40, 190),
+    "pink": (255, 130, 190),
+    "brown": (125, 70, 20),
+    "black": (15, 15, 15),
+    "white": (250, 250, 250),
+}
+"""GenEval's ten colours as 8-bit RGB."""
+
+BACKGROUND_RANGE = (160, 184)
+"""Channels of a background, 8 bit: mid grey, far from white and black alike."""
+
+MIN_GAP_PX = 2
+"""Free pixels between the boxes of two shapes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """One object. `x`, `y` are its centre in pixels from the top left corner."""
+
+    kind: Kind
+    color: Color
+    size: Size
+    x: int
+    y: int
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("kind", self.kind, KINDS), ("color", self.color, COLORS), ("size", self.size, SIZES),
+        ):  # fmt: skip
+            if value not in allowed:
+                raise ValueError(f"shape {name} {value!r}; expected one of {', '.join(allowed)}")
+        left, top, right, bottom = self.box
+        if left < 0 or top < 0 or right > CANVAS_PX or bottom > CANVAS_PX:
+            raise ValueError(
+                f"{self.size} {self.kind} at ({self.x}, {self.y}) leaves the "
+                f"{CANVAS_PX}x{CANVAS_PX} canvas"
+            )
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom in pixels, right and bottom exclusive."""
+        half = DIAMETER_PX[self.size] // 2
+        return self.x - half, self.y - half, self.x + half + 1, self.y + half + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Shapes in drawing order over an 8-bit RGB background."""
+
+    shapes: tuple[Shape, ...]
+    background: tuple[int, int, int] = (172, 172, 172)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A shape that has no place yet; a size of None leaves it to the dice."""
+
+    kind: Kind
+    color: Color
+    size: Size | None = None
+
+
+def sample_background(rng: np.random.Generator) -> tuple[int, int, int]:
+    """Draw a background colour: a grey with a slight tint."""
+    low, high = BACKGROUND_RANGE
+    r, g, b = (int(v) for v in rng.integers(low, high + 1, 3))
+    return r, g, b
+
+
+def boxes_apart(a: Shape, b: Shape, gap_px: int = MIN_GAP_PX) -> bool:
+    """Whether two shapes leave at least `gap_px` free pixels between their boxes on one axis."""
+    reach = (DIAMETER_PX[a.size] + DIAMETER_PX[b.size]) // 2 + gap_px
+    return abs(a.x - b.x) >= reach or abs(a.y - b.y) >= reach
+
+
+def holds(relation: Relation, a: Shape, b: Shape, margin: float = 0.0) -> bool:
+    """Whether `a relation b` holds by GenEval's rule on the shapes' boxes.
+
+    The offset of the centres is shrunk by a tenth of the summed sizes per axis; its share of
+    the unshrunk distance must pass 0.5 (Ghosh et al., arXiv:2310.11513, `relative_position`).
+
+    Args:
+        relation: Which relation.
+        a: The shape that is placed.
+        b: The shape it is placed against.
+        margin: Added to the threshold of 0.5, in [0, 0.5).
+    """
+    dx, dy = a.x - b.x, a.y - b.y
+    shrink = 0.1 * (DIAMETER_PX[a.size] + DIAMETER_PX[b.size])
+    distance = float(np.hypot(dx, dy))
+    if distance == 0:
+        return False
+    share_x = np.sign(dx) * max(abs(dx) - shrink, 0.0) / distance
+    share_y = np.sign(dy) * max(abs(dy) - shrink, 0.0) / distance
+    share = {"left of": -share_x, "right of": share_x, "above": -share_y, "below": share_y}
+    return bool(share[relation] > 0.5 + margin)
+
+
+def place(
+    items: Sequence[Item],
+    rng: np.random.Generator,
+    *,
+    relations: Sequence[tuple[int, Relation, int]] = (),
+    fixed: Sequence[Shape] = (),
+    attempts: int = 400,
+) -> tuple[Shape, ...] | None:
+    """Find centres for `items`, clear of each other and of `fixed`, so that relations hold.
+
+    Args:
+        items: Shapes to place. A size of None is drawn, small being tried when large won't fit.
+        rng: Source of every choice.
+        relations: `(a, relation, b)` with indices into `fixed + items`; related pairs also
+            avoid the diagonal, so that one relation holds and not two.
+        fixed: Shapes that stay where they are.
+        attempts: How many whole layouts to try.
+
+    Returns:
+        The placed items in order, or None when no layout was found.
+    """
+    for attempt in range(attempts):
+        placed = list(fixed)
+        for item in items:
+            size = item.size or ("large" if rng.random() < 0.6 and attempt < 200 else "small")
+            half = DIAMETER_PX[size] // 2
+            for _ in range(30):
+                x, y = (int(v) for v in rng.integers(half, CANVAS_PX - half, 2))
+                shape = Shape(kind=item.kind, color=item.color, size=size, x=x, y=y)
+                index = len(placed)
+                if all(boxes_apart(shape, other) for other in placed) and all(
+                    holds(relation, [*placed, shape][a], [*placed, shape][b], margin=0.15)
+                    for a, relation, b in relations
+                    if index == max(a, b)
+                ):
+                    placed.append(shape)
+                    break
+            else:
+                break
+        if len(placed) == len(fixed) + len(items):
+            return tuple(placed[len(fixed) :])
+    return None
