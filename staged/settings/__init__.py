@@ -1,0 +1,119 @@
+"""Settings of a job: one frozen dataclass, from YAML and `section.key=value`, checked as a whole.
+
+A settings class is a frozen, keyword-only dataclass. Its fields are scalars (`bool`, `int`,
+`float`, `str`, `Path`, `Literal`, enums), tuples, `dict[str, ...]`, other settings classes
+(sections), or unions of these with `None`. The string under a field, or its entry in the class's
+`Attributes:`, documents it:
+
+    @dataclass(frozen=True, kw_only=True)
+    class Optimizer:
+        lr: float = 2e-5
+        '''Peak learning rate.'''
+
+    settings = load(Job, "configs/job.yaml", ["optimizer.lr=1e-4"])
+
+Every default lives in its class; a file states only what differs.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from staged import strict_json, strict_yaml
+from staged.settings.build import Builder, SettingsError
+from staged.settings.kinds import nearest
+from staged.settings.plain import to_dict
+from staged.settings.table import describe
+
+__all__ = [
+    "SettingsError",
+    "describe",
+    "find_config",
+    "fingerprint",
+    "from_dict",
+    "load",
+    "save_resolved",
+    "to_dict",
+]
+
+S = TypeVar("S")
+
+
+def load(cls: type[S], path: str | Path | None = None, overrides: Sequence[str] = ()) -> S:
+    """Read settings from a YAML file, with overrides on top.
+
+    Args:
+        cls: The settings class.
+        path: YAML file; `None` for defaults only. `configs/...` that is not found from the
+            working directory is looked for beside the installed packages.
+        overrides: `section.key=value`; the last of equal keys wins.
+
+    Raises:
+        SettingsError: everything that is wrong, at once.
+        ValueError: the file is not YAML.
+        OSError: the file cannot be read.
+    """
+    data: Any = {}
+    lines: dict[tuple[str, ...], int] = {}
+    source = "settings"
+    if path is not None:
+        found = find_config(Path(path))
+        source = str(found)
+        data, lines = strict_yaml.read(found)
+        data = {} if data is None else data
+    builder = Builder(source, lines)
+    for expression in overrides:
+        data = builder.override(data, expression)
+    return builder.finish(cls, data)
+
+
+def from_dict(cls: type[S], data: Mapping[str, Any], source: str = "settings") -> S:
+    """Build settings from plain data, such as `to_dict` gives.
+
+    Raises:
+        SettingsError: everything that is wrong, at once; `source` names the origin.
+    """
+    return Builder(source, {}).finish(cls, data)
+
+
+def fingerprint(settings: Any) -> str:
+    """Return the SHA-256 (hex) of the settings' canonical JSON: equal settings, equal text."""
+    return hashlib.sha256(strict_json.dumps(to_dict(settings)).encode()).hexdigest()
+
+
+def save_resolved(settings: Any, path: str | Path) -> None:
+    """Write all settings, defaults included, as YAML that `load` reads back to an equal object.
+
+    The file appears whole or not at all, and its folder is made if need be.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = f"# {type(settings).__name__}, resolved; fingerprint {fingerprint(settings)}\n"
+    text += strict_yaml.dumps(to_dict(settings))
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)  # mkstemp makes it private; a record of a run is to be read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def find_config(path: Path) -> Path:
+    """Return `path`, or the file that the package ships under the same `configs/...` name.
+
+    Raises:
+        FileNotFoundError: neither exists; names the nearest shipped file.
+    """
+    if path.is_file():
+        return path
+    packages = Path(__file__).resolve().parents[2]
+    if path.parts[:1] == ("configs",) and (packages / path).is_file():
+        return packages / path
+    names = sorted(file.relative_to(packages) for file in packages.glob("configs/**/*.yaml"))
+    raise FileNotFoundError(f"no settings file {path}{nearest(str(path), [*map(str, names)])}")
