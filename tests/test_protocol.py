@@ -1,0 +1,124 @@
+"""The text protocol: exact round trips, strict parsing with positions."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from staged.protocol import ProtocolError, parse, parse_answer, write
+from staged.trajectory import (
+    MAX_TEXT_CHARS,
+    Answer,
+    ImageRef,
+    Inspection,
+    Plan,
+    Refinement,
+    Sketch,
+    Stop,
+    TextStep,
+)
+
+TEXT = st.text(alphabet="abc <>/|\n.é", min_size=1, max_size=30).filter(lambda t: t == t.strip())
+
+
+@given(TEXT, TEXT, st.sampled_from(["accept", "revise"]), st.sampled_from(["plan", "sketch"]))
+@settings(deadline=None)
+def test_written_steps_parse_back_to_themselves(a: str, b: str, verdict: str, target: str) -> None:
+    steps: list[Plan | Inspection | Refinement] = [
+        Plan(instruction=a, description=b),
+        Inspection(target=target, verdict=verdict, critique=a),  # type: ignore[arg-type]
+        Refinement(instruction=b),
+    ]
+    for step in steps:
+        assert parse(write(step), target=target) == step  # type: ignore[arg-type]
+    assert parse_answer(write(Answer(text=a))) == Answer(text=a)
+
+
+MARKS = ("<ins>", "</ins>", "<des>", "</des>", "<inspect>", "</inspect>", "<verdict>", "</verdict>")
+OTHERS = ("<refine>", "</refine>", "accept", "revise", "a", " ", "<|im_end|>")
+TAGGED = st.lists(st.sampled_from(MARKS + OTHERS), max_size=8).map("".join)
+
+
+@given(TAGGED)
+@settings(max_examples=500, deadline=None)
+def test_whatever_parses_is_exactly_what_is_written(text: str) -> None:
+    try:
+        step = parse(text, target="sketch")
+    except ProtocolError as error:
+        assert 0 <= error.position <= len(text)
+        return
+    assert write(step) == text
+
+
+def test_the_exact_text_of_each_step() -> None:
+    assert write(Plan(instruction="add a", description="an a")) == "<ins>add a</ins><des>an a</des>"
+    seen = Inspection(target="plan", verdict="revise", critique="no b")
+    assert write(seen) == "<inspect>no b</inspect><verdict>revise</verdict>"
+    assert write(Refinement(instruction="add b")) == "<refine>add b</refine>"
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "reason"),
+    [
+        ("", 0, "expected one of"),
+        ("a red circle", 0, "expected one of"),
+        (" <refine>a</refine>", 0, "expected one of"),
+        ("<des>a</des><ins>b</ins>", 0, "expected one of"),
+        ("<ins>a</ins>", 12, "expected <des>"),
+        ("<ins>a</ins> <des>b</des>", 12, "expected <des>"),
+        ("<ins>a</ins><verdict>accept</verdict>", 12, "expected <des>"),
+        ("<ins>a</ins><des>b</des>\n", 24, "text after </des>"),
+        ("<refine>a</refine><refine>b</refine>", 18, "text after </refine>"),
+        ("<refine>a", 9, "<refine> is not closed"),
+        ("<refine>a</ins>", 9, "</ins> inside <refine>"),
+        ("<refine><ins>a</ins></refine>", 8, "<ins> inside <refine>"),
+        ("<refine>a<|im_end|></refine>", 9, "<|im_end|> inside <refine>"),
+        ("<refine></refine>", 8, "empty"),
+        ("<refine>  </refine>", 8, "empty"),
+        ("<refine> a</refine>", 8, "begins with whitespace"),
+        ("<refine>a\n</refine>", 9, "ends with whitespace"),
+        ("<refine>a\ud800</refine>", 9, "Unicode"),
+        ("<inspect>a</inspect><verdict>Accept</verdict>", 29, "verdict is none of"),
+        ("<inspect>a</inspect><verdict>accept </verdict>", 35, "ends with whitespace"),
+        ("<refine>" + "a" * (MAX_TEXT_CHARS + 1) + "</refine>", 8 + MAX_TEXT_CHARS, "more than"),
+    ],
+)
+def test_malformed_blocks_are_refused_with_position_and_reason(
+    text: str, position: int, reason: str
+) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        parse(text, target="plan")
+    assert caught.value.position == position
+    assert reason in caught.value.reason
+    assert f"character {position}" in str(caught.value)
+
+
+def test_an_inspection_needs_something_to_inspect() -> None:
+    with pytest.raises(ProtocolError, match="may not stand here"):
+        parse("<inspect>a</inspect><verdict>accept</verdict>")
+
+
+def test_a_very_long_block_is_refused_before_it_is_scanned() -> None:
+    with pytest.raises(ProtocolError, match="block longer"):
+        parse("<refine>" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    "bad", ["a</ins>b", "<verdict>", "x<|vision_start|>", " a", "a ", "\u3000a"]
+)
+def test_the_writer_refuses_text_that_would_not_parse(bad: str) -> None:
+    steps: list[TextStep] = [
+        Plan(instruction=bad, description="b"),
+        Plan(instruction="a", description=bad),
+        Inspection(target="plan", verdict="accept", critique=bad),
+        Refinement(instruction=bad),
+        Answer(text=bad),
+    ]
+    for step in steps:
+        with pytest.raises(ProtocolError):
+            write(step)
+
+
+def test_steps_without_text_have_no_block() -> None:
+    for step in (Stop(), Sketch(image=ImageRef(name="0.png"))):
+        with pytest.raises(ValueError, match="has no text block"):
+            write(step)
