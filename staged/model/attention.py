@@ -1,0 +1,101 @@
+"""Attention over packs: how the layout's rule becomes calls of a kernel.
+
+The transformer hands queries, keys and values in expert order to an `Attend`; what it attends to
+(a pack, or a cache plus a chunk) is the callable's business.
+
+Letters: T tokens, H query heads, K key/value heads, D head dim, G rows, L padded length.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from staged.model.layout import Layout, visible
+
+_MAX_PADDING = 1.15  # padded over real tokens in a group
+_MAX_GROUP_TOKENS = 1 << 15  # keeps a group's masks and scores within cache and memory
+
+
+class Attend(Protocol):
+    """Attention of one layer."""
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend with (T, H, D) queries to (T, K, D) keys and values; all in expert order.
+
+        Returns:
+            (T, H, D) in expert order.
+        """
+        ...
+
+
+class PackedAttention:
+    """Attention within the samples of a pack, samples of like length side by side.
+
+    Many short samples in one call beat both a dense mask over the whole pack and a call for
+    each sample. Rows are padded to the longest of their group; a padded key is never visible.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        """Plan the groups; the plan serves every layer of a forward pass."""
+        rows = layout.expert_rows()
+        starts = [0]
+        for length in layout.sample_lens:
+            starts.append(starts[-1] + length)
+        self._groups: list[tuple[Tensor, Tensor, tuple[int, int]]] = []
+        gathered = torch.empty_like(rows)  # where each expert row's result lies in the output
+        offset = 0
+        for members in _group_by_length(layout.sample_lens):
+            longest = max(layout.sample_lens[i] for i in members)
+            shape = (len(members), longest)
+            index = rows.new_zeros(shape)
+            segment_ids = rows.new_full(shape, layout.num_tokens)  # padding is its own segment
+            modes = rows.new_zeros(shape) + 1
+            for row, sample in enumerate(members):
+                window = slice(starts[sample], starts[sample + 1])
+                length = layout.sample_lens[sample]
+                index[row, :length] = rows[window]
+                segment_ids[row, :length] = layout.segment_ids[window]
+                modes[row, :length] = layout.modes[window]
+                gathered[rows[window]] = offset + row * longest + torch.arange(
+                    length, device=rows.device
+                )
+            self._groups.append((index.flatten(), visible(segment_ids, modes)[:, None], shape))
+            offset += len(members) * longest
+        self._gathered = gathered
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `Attend`."""
+        results = []
+        for index, mask, (rows, longest) in self._groups:
+            q, k, v = (
+                x.index_select(0, index).view(rows, longest, *x.shape[1:]).transpose(1, 2)
+                for x in (query, key, value)
+            )
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+            results.append(out.transpose(1, 2).reshape(rows * longest, *query.shape[1:]))
+        return torch.cat(results).index_select(0, self._gathered)
+
+
+def _group_by_length(lengths: tuple[int, ...]) -> list[list[int]]:
+    """Split samples into runs of similar length with bounded padding."""
+    order = sorted((i for i, n in enumerate(lengths) if n), key=lambda i: -lengths[i])
+    groups: list[list[int]] = []
+    real = 0
+    for sample in order:
+        if groups:
+            longest = lengths[groups[-1][0]]
+            padded = longest * (len(groups[-1]) + 1)
+            if (
+                padded <= _MAX_GROUP_TOKENS
+                and padded <= _MAX_PADDING * (real + lengths[sample])
+            ):
+                groups[-1].append(sample)
+                real += lengths[sample]
+                continue
+        groups.append([sample])
+        real = lengths[sample]
+    return groups

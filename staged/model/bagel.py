@@ -1,0 +1,183 @@
+"""BAGEL: a decoder with two experts, eyes (ViT) and a hand (latents), over one layout.
+
+Letters: T tokens, C hidden size, V vocabulary, Z numbers a latent token, P numbers a patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from staged.model.attention import Attend
+from staged.model.config import BagelConfig
+from staged.model.layout import Layout
+from staged.model.positions import extrapolated_position_ids, sincos_table, time_sinusoids
+from staged.model.transformer import FinalNorm, Layer, rope_tables
+from staged.model.vision import VisionTower
+
+
+class TwoLayerMLP(nn.Module):
+    """Linear, activation, linear."""
+
+    def __init__(self, inputs: int, width: int, *, approximate_gelu: bool) -> None:
+        """Make the weights; the activation is tanh-GELU or SiLU."""
+        super().__init__()
+        self.fc1 = nn.Linear(inputs, width)
+        self.fc2 = nn.Linear(width, width)
+        self.approximate_gelu = approximate_gelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) to (..., width)."""
+        x = self.fc1(x)
+        return self.fc2(F.gelu(x, approximate="tanh") if self.approximate_gelu else F.silu(x))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What fills a layout's image tokens, in the layout's order.
+
+    Attributes:
+        latents: (num_latent, Z) x_t of noised copies, latents of clean ones.
+        timesteps: (num_latent,) float32 in [0, 1]; 0 for clean copies.
+        patches: (num_vision, P) flattened pixels in [-1, 1].
+    """
+
+    latents: Tensor
+    timesteps: Tensor
+    patches: Tensor
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Final hidden states of both experts, normed.
+
+    Attributes:
+        und: (num_und, C) text and marker tokens, then ViT tokens.
+        gen: (num_latent, C) latent tokens.
+    """
+
+    und: Tensor
+    gen: Tensor
+
+
+class Bagel(nn.Module):
+    """The unified model without its autoencoder. BAGEL, arXiv:2505.14683."""
+
+    latent_positions: Tensor
+    vision_positions: Tensor
+
+    def __init__(self, config: BagelConfig) -> None:
+        """Make every weight, uninitialised in effect: load a checkpoint or call `init_weights`."""
+        super().__init__()
+        self.config = config
+        decoder = config.transformer
+        width = decoder.hidden_size
+        self.embed_tokens = nn.Embedding(decoder.vocab_size, width)
+        self.layers = nn.ModuleList(Layer(decoder, i) for i in range(decoder.num_layers))
+        self.final_norm = FinalNorm(decoder)
+        self.lm_head = nn.Linear(width, decoder.vocab_size, bias=False)
+        self.vision = VisionTower(config.vision)
+        self.connector = TwoLayerMLP(config.vision.hidden_size, width, approximate_gelu=True)
+        self.latent_in = nn.Linear(config.latent_token_dim, width)
+        self.latent_out = nn.Linear(width, config.latent_token_dim)
+        self.time_embed = TwoLayerMLP(256, width, approximate_gelu=False)
+        # Frozen, yet part of the published files; filled by `init_weights` or the loader.
+        for name, side in (
+            ("latent_positions", config.max_latent_size),
+            ("vision_positions", config.vit_max_patches_per_side),
+        ):
+            self.register_buffer(name, torch.empty(side * side, width))
+
+    def init_positions(self) -> None:
+        """Compute the two frozen position tables."""
+        width = self.config.transformer.hidden_size
+        self.latent_positions.copy_(sincos_table(width, self.config.max_latent_size))
+        self.vision_positions.copy_(sincos_table(width, self.config.vit_max_patches_per_side))
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights: normal 0.02, zero biases, unit norms, and a zero velocity head.
+
+        Projections back into the residual stream are scaled down with depth (GPT-2's rule).
+        """
+        for name, module in self.named_modules():
+            if name == "vision" or name.startswith("vision."):
+                continue
+            if isinstance(module, nn.Linear | nn.Embedding):
+                deep = name.endswith(("o_proj", "down_proj"))
+                std = 0.02 * ((2 * len(self.layers)) ** -0.5 if deep else 1.0)
+                nn.init.normal_(module.weight, std=std, generator=generator)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.RMSNorm):
+                nn.init.ones_(module.weight)
+        nn.init.zeros_(self.latent_out.weight)
+        self.vision.init_weights(generator)
+        self.init_positions()
+
+    def embed(self, layout: Layout, inputs: Inputs) -> Tensor:
+        """Input embeddings of a layout.
+
+        Returns:
+            (T, C) in expert order.
+        """
+        config = self.config
+        text = self.embed_tokens(layout.token_ids)
+        places = _grid_positions(layout.vision_grids, config.vision.positions_per_side)
+        rows = _grid_positions(layout.vision_grids, config.vit_max_patches_per_side)
+        features = self.vision(
+            inputs.patches, places.to(text.device), [h * w for h, w in layout.vision_grids]
+        )
+        vision = self.connector(features) + self.vision_positions[rows.to(text.device)]
+        cells = _grid_positions(layout.latent_grids, config.max_latent_size).to(text.device)
+        latents = (
+            self.latent_in(inputs.latents)
+            + self.time_embed(time_sinusoids(inputs.timesteps).to(inputs.latents.dtype))
+            + self.latent_positions[cells]
+        )
+        return torch.cat([text, vision.to(text.dtype), latents.to(text.dtype)])
+
+    def forward(self, layout: Layout, inputs: Inputs, attend: Attend) -> Hidden:
+        """Run the decoder over a layout.
+
+        Args:
+            layout: What the tokens are; on the model's device.
+            inputs: What fills the image tokens.
+            attend: Attention over a pack or over caches.
+        """
+        x = self.embed(layout, inputs)
+        decoder = self.config.transformer
+        rope = rope_tables(
+            layout.position_ids[layout.expert_order()],
+            decoder.head_dim,
+            decoder.rope_theta,
+            torch.float32,
+        )
+        num_und = layout.num_und
+        for layer in self.layers:
+            x = layer(x, num_und, rope, attend)
+        return Hidden(
+            und=self.final_norm.und(x[:num_und]), gen=self.final_norm.gen(x[num_und:])
+        )
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(n, C) und hidden states to (n, V)."""
+        return self.lm_head(hidden)
+
+    def velocity(self, hidden: Tensor) -> Tensor:
+        """(n, C) gen hidden states to (n, Z) velocity, `noise - latents`."""
+        return self.latent_out(hidden)
+
+
+def _grid_positions(grids: Iterable[tuple[int, int]], side: int) -> Tensor:
+    rows = [_one_grid(height, width, side) for height, width in grids]
+    return torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
+
+
+@lru_cache(maxsize=1024)
+def _one_grid(height: int, width: int, side: int) -> Tensor:
+    return extrapolated_position_ids(height, width, side)

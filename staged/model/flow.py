@@ -1,0 +1,165 @@
+"""Rectified flow as plain functions: times, interpolation, guidance, solver.
+
+Time 1 is noise, time 0 is the image; velocity is `noise - latents`, so a step toward the image
+subtracts it. Nothing here knows the network.
+
+Letters: b images, n tokens, c numbers a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Renorm = Literal["global", "channel", "text_channel"]
+
+
+def shift_time(t: Tensor, shift: float) -> Tensor:
+    """Bias times toward noise for larger images.
+
+    s*t / (1 + (s - 1)*t); timestep shifting, arXiv:2403.03206.
+
+    Args:
+        t: Any shape, float in [0, 1]; 1 is noise.
+        shift: Positive; 1 leaves t unchanged.
+
+    Raises:
+        ValueError: shift is not positive.
+    """
+    if not shift > 0:
+        raise ValueError(f"timestep shift {shift}; it must be positive (1 leaves times unchanged)")
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def time_grid(num_flow_steps: int, shift: float) -> Tensor:
+    """Solver times from noise to image.
+
+    Args:
+        num_flow_steps: Network evaluations, at least 1 (upstream's `num_timesteps` minus one).
+        shift: See `shift_time`.
+
+    Returns:
+        (num_flow_steps + 1,) float32, falling from 1 to 0.
+
+    Raises:
+        ValueError: num_flow_steps is below 1.
+    """
+    if num_flow_steps < 1:
+        raise ValueError(f"num_flow_steps is {num_flow_steps}; give at least 1")
+    return shift_time(torch.linspace(1, 0, num_flow_steps + 1), shift)
+
+
+def interpolate(latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """The point x_t = (1 - t) * latents + t * noise.
+
+    Args:
+        latents: (n, c) clean.
+        noise: (n, c) standard normal.
+        t: (n,) in [0, 1].
+    """
+    return torch.lerp(latents, noise, t[:, None])
+
+
+def velocity_target(latents: Tensor, noise: Tensor) -> Tensor:
+    """What the network learns to predict at any x_t between the two."""
+    return noise - latents
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """Classifier-free guidance over text and, where images stand in context, over those.
+
+    Attributes:
+        text_scale: Weight of the last text against its absence; 1 is off.
+        image_scale: Weight of the images in context against their absence; 1 is off.
+        interval: Guidance is on where the shifted time is in (low, high].
+        renorm: Over what the guided velocity is held to the length of the unguided one: the whole
+            image, each token, or each token after the text step only.
+        renorm_min: Least factor of that correction, in [0, 1]; 1 switches it off.
+    """
+
+    text_scale: float = 4.0
+    image_scale: float = 1.5
+    interval: tuple[float, float] = (0.4, 1.0)
+    renorm: Renorm = "global"
+    renorm_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: A scale below 1, an interval out of order, or a renorm_min out of [0, 1].
+        """
+        if self.text_scale < 1 or self.image_scale < 1:
+            raise ValueError(
+                f"guidance scales {self.text_scale}, {self.image_scale}; give 1 (off) or more"
+            )
+        if not 0 <= self.interval[0] <= self.interval[1]:
+            raise ValueError(f"guidance interval {self.interval}; give 0 <= low <= high")
+        if not 0 <= self.renorm_min <= 1:
+            raise ValueError(f"renorm_min {self.renorm_min}; give a value in [0, 1]")
+
+    def at(self, t: float) -> bool:
+        """Whether guidance is on at shifted time `t`."""
+        return self.text_scale > 1 and self.interval[0] < t <= self.interval[1]
+
+
+def guide(
+    velocity: Tensor,
+    without_text: Tensor,
+    without_images: Tensor | None,
+    guidance: Guidance,
+) -> Tensor:
+    """Combine the branches' velocities: text first, then images, then renormalise.
+
+    The norm is taken image by image, so that a result never depends on its batch.
+
+    Args:
+        velocity: (b, n, c) with the full context.
+        without_text: (b, n, c) without the last text.
+        without_images: (b, n, c) with text only; None when the context holds no images or the
+            image scale is 1.
+        guidance: Scales and renormalisation.
+
+    Returns:
+        (b, n, c).
+    """
+    guided = torch.lerp(without_text, velocity, guidance.text_scale)
+    if guidance.renorm == "text_channel":
+        guided = _renormalise(guided, velocity, guidance)
+    if without_images is not None and guidance.image_scale > 1:
+        guided = torch.lerp(without_images, guided, guidance.image_scale)
+    if guidance.renorm != "text_channel":
+        guided = _renormalise(guided, velocity, guidance)
+    return guided
+
+
+def _renormalise(guided: Tensor, velocity: Tensor, guidance: Guidance) -> Tensor:
+    dims = (-2, -1) if guidance.renorm == "global" else (-1,)
+    length = torch.linalg.vector_norm(velocity, dim=dims, keepdim=True)
+    guided_length = torch.linalg.vector_norm(guided, dim=dims, keepdim=True)
+    return guided * (length / (guided_length + 1e-8)).clamp(guidance.renorm_min, 1.0)
+
+
+def integrate(
+    velocity_at: Callable[[Tensor, float], Tensor], noise: Tensor, grid: Tensor
+) -> Tensor:
+    """Euler's method from noise to image.
+
+    Args:
+        velocity_at: Gives the velocity at (x_t, t).
+        noise: x_t at grid[0].
+        grid: Falling times, see `time_grid`.
+
+    Returns:
+        x_t at grid[-1], shaped like `noise`.
+    """
+    x_t = noise
+    times = grid.tolist()
+    for now, then in zip(times[:-1], times[1:], strict=True):
+        x_t = x_t - velocity_at(x_t, now) * (now - then)
+    return x_t

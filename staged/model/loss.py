@@ -1,0 +1,53 @@
+"""Per-token losses of a packed forward pass, and the sums from which a step's loss is made.
+
+Sums and counts stay apart so that a step can be normalised over all ranks and micro-batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from staged.model.bagel import Bagel, Hidden
+from staged.model.layout import Layout
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """Unreduced losses.
+
+    Attributes:
+        ce: (num_labels,) float32 cross entropy in nats, unweighted.
+        mse: (num_velocity, Z) float32 squared error of the velocity.
+    """
+
+    ce: Tensor
+    mse: Tensor
+
+    def ce_sum(self, layout: Layout) -> Tensor:
+        """Weighted sum of the cross entropies; its count is `layout.ce_weights.sum()`."""
+        return (self.ce * layout.ce_weights).sum()
+
+    def mse_sum(self) -> Tensor:
+        """Sum over tokens of the mean over numbers; its count is the rows of `mse`."""
+        return self.mse.mean(dim=-1).sum()
+
+
+def token_losses(model: Bagel, hidden: Hidden, layout: Layout, target: Tensor) -> TokenLosses:
+    """Cross entropy of supervised tokens and squared error of supervised velocities.
+
+    Args:
+        model: Whose heads to use.
+        hidden: Of `model` over `layout`.
+        layout: Says what is supervised.
+        target: (num_latent, Z) velocity at every latent token; only supervised rows are read.
+    """
+    rows = layout.expert_rows()[layout.ce_index]
+    logits = model.logits(hidden.und[rows]).float()
+    velocity = model.velocity(hidden.gen[layout.velocity_rows]).float()
+    return TokenLosses(
+        ce=F.cross_entropy(logits, layout.labels, reduction="none"),
+        mse=(velocity - target[layout.velocity_rows].float()) ** 2,
+    )

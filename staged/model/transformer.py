@@ -1,0 +1,125 @@
+"""The decoder: Qwen2 with QK-norm, two experts a layer and one attention for both.
+
+Tokens stand in expert order, und before gen (see `staged.model.layout`), so each expert works on
+one contiguous slice and nothing is gathered or scattered outside attention.
+
+Letters: T tokens, C hidden size, H query heads, K key/value heads, D head dim.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from staged.model.attention import Attend
+from staged.model.config import TransformerConfig
+
+Rope = tuple[Tensor, Tensor]
+"""Cosines and sines, each (T, 1, D)."""
+
+
+def rope_tables(position_ids: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Rope:
+    """Rotary tables for given positions (Su et al., arXiv:2104.09864; rotate-half pairing).
+
+    Angles are float32 throughout: in bf16 they are off by more than a radian at position 1000.
+
+    Args:
+        position_ids: (T,) int64.
+        head_dim: D, even.
+        theta: Base of the frequencies.
+        dtype: Of the result.
+
+    Returns:
+        Cosines and sines, (T, 1, D).
+    """
+    with torch.autocast(position_ids.device.type, enabled=False):
+        exponent = torch.arange(0, head_dim, 2, device=position_ids.device).float() / head_dim
+        angles = position_ids.float()[:, None] * (theta**-exponent)
+        angles = torch.cat([angles, angles], dim=-1)[:, None]
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, rope: Rope) -> Tensor:
+    """Apply rope to (T, heads, D)."""
+    cos, sin = rope
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+class Expert(nn.Module):
+    """One expert's share of one layer: everything but the attention itself."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        """Make the weights (on the current default device, possibly meta)."""
+        super().__init__()
+        width, heads = config.hidden_size, config.num_heads * config.head_dim
+        kv_heads = config.num_kv_heads * config.head_dim
+        self.head_dim = config.head_dim
+        self.attn_norm = nn.RMSNorm(width, eps=config.rms_norm_eps)
+        self.q_proj = nn.Linear(width, heads)
+        self.k_proj = nn.Linear(width, kv_heads)
+        self.v_proj = nn.Linear(width, kv_heads)
+        self.o_proj = nn.Linear(heads, width, bias=False)
+        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
+        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
+        self.mlp_norm = nn.RMSNorm(width, eps=config.rms_norm_eps)
+        self.gate_proj = nn.Linear(width, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(width, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, width, bias=False)
+
+    def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (T, H, D), keys and values (T, K, D) of (T, C) hidden states."""
+        normed = self.attn_norm(x)
+        query, key, value = (
+            projection(normed).unflatten(-1, (-1, self.head_dim))
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        query, key = self.q_norm(query).to(value.dtype), self.k_norm(key).to(value.dtype)
+        return rotate(query, rope).to(value.dtype), rotate(key, rope).to(value.dtype), value
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add the attention's output (T, H, D) and the MLP to (T, C) hidden states."""
+        x = x + self.o_proj(attended.flatten(-2))
+        normed = self.mlp_norm(x)
+        return x + self.down_proj(F.silu(self.gate_proj(normed)) * self.up_proj(normed))
+
+
+class Layer(nn.Module):
+    """One decoder layer: the und and the gen expert around shared attention."""
+
+    def __init__(self, config: TransformerConfig, index: int) -> None:
+        """Make layer number `index`."""
+        super().__init__()
+        self.index = index
+        self.und = Expert(config)
+        self.gen = Expert(config)
+
+    def forward(self, x: Tensor, num_und: int, rope: Rope, attend: Attend) -> Tensor:
+        """One layer over (T, C) hidden states in expert order.
+
+        Both experts always run, on empty slices too: sharded training needs every parameter
+        to take part in every step on every rank.
+        """
+        parts = x[:num_und], x[num_und:]
+        ropes = tuple(t[:num_und] for t in rope), tuple(t[num_und:] for t in rope)
+        und = self.und.project(parts[0], (ropes[0][0], ropes[0][1]))
+        gen = self.gen.project(parts[1], (ropes[1][0], ropes[1][1]))
+        query, key, value = (torch.cat(pair) for pair in zip(und, gen, strict=True))
+        attended = attend(self.index, query, key, value)
+        return torch.cat(
+            [
+                self.und.finish(parts[0], attended[:num_und]),
+                self.gen.finish(parts[1], attended[num_und:]),
+            ]
+        )
+
+
+class FinalNorm(nn.Module):
+    """The last norm of each expert."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        """Make both norms."""
+        super().__init__()
+        self.und = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.gen = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
