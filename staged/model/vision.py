@@ -59,9 +59,11 @@ class VisionTower(nn.Module):
         if sum(seqlens) != len(patches):
             raise ValueError(f"seqlens {list(seqlens)} sum to {sum(seqlens)}, not {len(patches)}")
         groups = _groups_of_equal_length(seqlens, patches.device)
+        order = torch.cat([position_ids.new_zeros(0), *(rows.flatten() for rows in groups)])
+        places = torch.argsort(order)
         hidden = self.patch_embedding(patches) + self.position_embedding(position_ids)
         for layer in self.layers:
-            hidden = layer(hidden, groups)
+            hidden = layer(hidden, groups, places)
         features: Tensor = self.post_layernorm(hidden)
         return features
 
@@ -83,27 +85,30 @@ class VisionBlock(nn.Module):
         self.fc1 = nn.Linear(d, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, d)
 
-    def forward(self, hidden: Tensor, groups: Sequence[Tensor]) -> Tensor:
+    def forward(self, hidden: Tensor, groups: Sequence[Tensor], places: Tensor) -> Tensor:
         """One layer over packed images.
 
         Args:
             hidden: (n, d).
             groups: For each distinct image length s, (b, s) int64 rows of its images' tokens.
+            places: (n,) int64, where each token stands when the groups are listed one by one.
 
         Returns:
             (n, d).
         """
         normed = self.attn_norm(hidden)
         query, key, value = self.q_proj(normed), self.k_proj(normed), self.v_proj(normed)
-        attended = torch.empty_like(query)
+        # Without images the sum below still names all three projections: sharded training needs
+        # every parameter in every step's graph.
+        attended = [query[:0] + key[:0] + value[:0]]
         for rows in groups:
             q, k, v = (
                 rearrange(x[rows], "b s (h e) -> b h s e", h=self.num_heads)
                 for x in (query, key, value)
             )
             out = F.scaled_dot_product_attention(q, k, v)
-            attended[rows.flatten()] = rearrange(out, "b h s e -> (b s) (h e)")
-        hidden = hidden + self.o_proj(attended)
+            attended.append(rearrange(out, "b h s e -> (b s) (h e)"))
+        hidden = hidden + self.o_proj(torch.cat(attended)[places])
         activated = F.gelu(self.fc1(self.mlp_norm(hidden)), approximate="tanh")
         hidden = hidden + self.fc2(activated)
         return hidden

@@ -1,0 +1,476 @@
+"""Load and save BAGEL checkpoints in the published layout.
+
+A folder holds ``config.json``, ``llm_config.json``, ``vit_config.json``, ``ema.safetensors`` (or
+``model.safetensors``, either possibly sharded with an index), ``ae.safetensors`` and the
+tokenizer's files. Only safetensors is read: other formats can run code when opened.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from staged.model.autoencoder import Autoencoder
+from staged.model.bagel import Bagel
+from staged.model.config import AutoencoderConfig, BagelConfig
+from staged.model.keys import autoencoder_keys, from_upstream_key, to_upstream_key
+from staged.model.positions import sincos_table
+from staged.model.safetensors_writer import write_safetensors
+
+__all__ = ["LoadedBagel", "load", "load_autoencoder", "save", "upstream_shapes"]
+
+WEIGHTS = ("ema.safetensors", "model.safetensors")
+AUTOENCODER = "ae.safetensors"
+FROZEN_TABLES = ("latent_positions", "vision_positions")
+
+_HUB_FILES = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.model", "*.jinja")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_UNSAFE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer_config.json")
+_MAX_INDEX_BYTES = 1 << 24
+_MAX_LISTED = 12  # names of each kind that an error message spells out
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedBagel:
+    """Everything a checkpoint folder holds.
+
+    Attributes:
+        model: The unified model, in evaluation mode.
+        autoencoder: The VAE, in evaluation mode.
+        tokenizer: A transformers tokenizer, or None where the folder has none.
+        config: Dimensions, corrected by what the weights show.
+        folder: Where it was read from.
+    """
+
+    model: Bagel
+    autoencoder: Autoencoder
+    tokenizer: Any
+    config: BagelConfig
+    folder: Path
+
+
+def load(
+    source: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    config: BagelConfig | None = None,
+    revision: str | None = None,
+) -> LoadedBagel:
+    """Read a checkpoint, tensor by tensor: memory stays at the model plus one tensor.
+
+    Args:
+        source: A folder, or a Hub id such as ``ByteDance-Seed/BAGEL-7B-MoT``; ``HF_HUB_OFFLINE``
+            is respected.
+        device: Where the weights go.
+        dtype: Type of the weights in memory.
+        config: Dimensions; read from the folder when not given.
+        revision: Hub revision.
+
+    Returns:
+        Model, autoencoder, tokenizer and configuration.
+
+    Raises:
+        ValueError: The source is missing or no safetensors checkpoint, or its tensors do not fit
+            the configuration (one error that lists them all).
+    """
+    folder = _resolve(source, revision)
+    weights = _Weights.find(folder)
+    config = config or BagelConfig.from_folder(folder)
+    autoencoder = load_autoencoder(folder, config.autoencoder, device=device, dtype=dtype)
+    config = _fit_to_weights(config, autoencoder.config, weights.shapes)
+    with torch.device("meta"):
+        model = Bagel(config)
+    expected = upstream_shapes(model)
+    optional = {to_upstream_key(table) for table in FROZEN_TABLES}
+    _check_keys(weights.shapes, expected, optional, str(folder))
+    _materialise(model, device, dtype)
+    targets = _tensors(model)
+    _copy(weights, {upstream: targets[from_upstream_key(upstream)] for upstream in weights.shapes})
+    for table, side in _table_sides(config).items():
+        if to_upstream_key(table) not in weights.shapes:
+            targets[table].copy_(sincos_table(config.transformer.hidden_size, side))
+    return LoadedBagel(
+        model=model.eval(),
+        autoencoder=autoencoder,
+        tokenizer=_load_tokenizer(folder),
+        config=config,
+        folder=folder,
+    )
+
+
+def load_autoencoder(
+    folder: str | Path,
+    config: AutoencoderConfig,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Autoencoder:
+    """Read ``ae.safetensors``; its structure is taken from the weights.
+
+    Args:
+        folder: Checkpoint folder.
+        config: Only its scaling and shift factors count: the weights show the rest.
+        device: Where the weights go.
+        dtype: Type of the weights in memory.
+
+    Returns:
+        The autoencoder, in evaluation mode.
+
+    Raises:
+        ValueError: The file is missing or damaged, or is no FLUX autoencoder.
+    """
+    path = Path(folder) / AUTOENCODER
+    weights = _Weights.of_file(path)
+    config = _autoencoder_structure(weights.shapes, config, path)
+    with torch.device("meta"):
+        autoencoder = Autoencoder(config)
+    expected = upstream_shapes(autoencoder)
+    _check_keys(weights.shapes, expected, set(), str(path))
+    _materialise(autoencoder, device, dtype)
+    targets = _tensors(autoencoder)
+    ours = {upstream: name for name, upstream in _upstream_names(autoencoder).items()}
+    _copy(weights, {upstream: targets[ours[upstream]] for upstream in weights.shapes})
+    return autoencoder.eval()
+
+
+def save(
+    folder: str | Path,
+    *,
+    model: Bagel,
+    autoencoder: Autoencoder,
+    tokenizer: Any = None,
+    weights: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a complete checkpoint that ``load`` and other BAGEL tools read.
+
+    Everything is written beside ``folder`` and takes its place only when it is whole and on the
+    disk, so an interrupted save leaves the earlier checkpoint.
+
+    Args:
+        folder: Where the checkpoint shall stand; one that stands there is replaced.
+        model: Source of the configuration and, without ``weights``, of the weights.
+        autoencoder: Written whole.
+        tokenizer: Its files are written when given.
+        weights: Other values for the model's tensors under our names (an average, say).
+        dtype: Stored type of real tensors; None keeps each tensor's own.
+
+    Returns:
+        ``folder`` as a path.
+
+    Raises:
+        ValueError: ``weights`` lacks a tensor, has one too many, or one of another shape.
+    """
+    folder = Path(folder)
+    source = _tensors(model) | dict(weights or {})
+    named = {name: to_upstream_key(name) for name in source}
+    expected = upstream_shapes(model)
+    _check_keys(
+        {named[name]: tuple(tensor.shape) for name, tensor in source.items()},
+        expected,
+        set(),
+        "the weights to save",
+    )
+    config = dataclasses.replace(model.config, autoencoder=autoencoder.config)
+    with _replacing(folder) as fresh:
+        config.write(fresh)
+        write_safetensors(
+            fresh / WEIGHTS[0], {named[name]: source[name] for name in sorted(source)}, dtype
+        )
+        expected = upstream_shapes(autoencoder)
+        tensors = _tensors(autoencoder)
+        write_safetensors(
+            fresh / AUTOENCODER,
+            {
+                upstream: tensors[name].reshape(expected[upstream])
+                for name, upstream in _upstream_names(autoencoder).items()
+            },
+            dtype,
+        )
+        if tokenizer is not None:
+            tokenizer.save_pretrained(fresh)
+    return folder
+
+
+def upstream_shapes(module: Bagel | Autoencoder) -> dict[str, tuple[int, ...]]:
+    """Upstream's name and shape of every tensor of a module, which may be on the meta device."""
+    shapes = {}
+    names = _upstream_names(module)
+    for name, tensor in _tensors(module).items():
+        upstream, shape = names[name], tuple(tensor.shape)
+        # FLUX stores the attention's projections as 1 x 1 convolutions, diffusers as linears.
+        if ".attn_1." in upstream and len(shape) == 2:
+            shape = (*shape, 1, 1)
+        shapes[upstream] = shape
+    return shapes
+
+
+def _upstream_names(module: Bagel | Autoencoder) -> dict[str, str]:
+    if isinstance(module, Bagel):
+        return {name: to_upstream_key(name) for name in _tensors(module)}
+    config = module.config
+    modules = autoencoder_keys(len(config.multipliers), config.num_blocks)
+    names = {}
+    for name in _tensors(module):
+        path, _, leaf = name.rpartition(".")
+        names[name] = f"{modules[path]}.{leaf}"
+    return names
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and the frozen tables, which are checkpointed even if they are plain buffers."""
+    tables = {name: b for name, b in module.named_buffers() if name in FROZEN_TABLES}
+    return {name: p.detach() for name, p in module.named_parameters()} | tables
+
+
+def _table_sides(config: BagelConfig) -> dict[str, int]:
+    return {
+        "latent_positions": config.max_latent_size,
+        "vision_positions": config.vit_max_patches_per_side,
+    }
+
+
+def _materialise(module: nn.Module, device: str | torch.device, dtype: torch.dtype) -> None:
+    module.to(dtype).to_empty(device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Weights:
+    """Where each tensor of a checkpoint lies, and its shape; the data stays on the disk."""
+
+    files: Mapping[str, Path]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def of_file(cls, path: Path) -> "_Weights":
+        shapes = _header(path)
+        return cls(files=dict.fromkeys(shapes, path), shapes=shapes)
+
+    @classmethod
+    def find(cls, folder: Path) -> "_Weights":
+        for name in WEIGHTS:
+            if (folder / name).is_file():
+                return cls.of_file(folder / name)
+            if (folder / f"{name}.index.json").is_file():
+                return cls.of_index(folder / f"{name}.index.json")
+        unsafe = sorted(p.name for p in folder.iterdir() if p.suffix in _UNSAFE_SUFFIXES)
+        if unsafe:
+            raise ValueError(
+                f"{folder} has weights only as {', '.join(unsafe)}; such files can run code when "
+                f"opened and are not read. Convert them to {WEIGHTS[0]}"
+            )
+        raise ValueError(f"{folder} has neither {' nor '.join(WEIGHTS)} nor an index of shards")
+
+    @classmethod
+    def of_index(cls, path: Path) -> "_Weights":
+        files, shapes = {}, {}
+        for key, name in _read_index(path).items():
+            files[key] = path.parent / name
+        for shard in sorted(set(files.values())):
+            shapes.update(_header(shard))
+        if files.keys() != shapes.keys():
+            stray = sorted(files.keys() ^ shapes.keys())
+            raise ValueError(f"{path} and its shards disagree on {_listed(stray)}")
+        return cls(files=files, shapes=shapes)
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    if path.stat().st_size > _MAX_INDEX_BYTES:
+        raise ValueError(f"{path} exceeds {_MAX_INDEX_BYTES} bytes; not an index of shards")
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        pairs = dict(weight_map.items())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is not an index of shards: {error!r}") from error
+    for name in pairs.values():
+        # A shard lies beside its index; a path could lead anywhere.
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or not name.endswith(".safetensors")
+        ):
+            raise ValueError(f"{path} names {name!r}, which is no safetensors file beside it")
+    return pairs
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing") from error
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def _copy(weights: _Weights, targets: Mapping[str, Tensor]) -> None:
+    """Fill every target from the file, one tensor in memory at a time."""
+    by_file: dict[Path, list[str]] = {}
+    for key, path in weights.files.items():
+        by_file.setdefault(path, []).append(key)
+    for path, keys in by_file.items():
+        with safe_open(path, framework="pt") as file:
+            for key in keys:
+                target = targets[key]
+                target.copy_(file.get_tensor(key).reshape(target.shape))
+
+
+def _fit_to_weights(
+    config: BagelConfig,
+    autoencoder: AutoencoderConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> BagelConfig:
+    """Trust the weights over the configuration where they show a size.
+
+    Published configurations are known to carry table sizes that their weights do not have.
+    """
+    changes: dict[str, Any] = {"autoencoder": autoencoder}
+    sides = {"latent_positions": "max_latent_size", "vision_positions": "vit_max_patches_per_side"}
+    for table, field in sides.items():
+        shape = shapes.get(to_upstream_key(table))
+        if shape is not None:
+            changes[field] = _square_side(shape[0], to_upstream_key(table))
+    latent_in = to_upstream_key("latent_in.weight")
+    if latent_in in shapes:
+        area, rest = divmod(shapes[latent_in][-1], autoencoder.latent_channels)
+        if rest:
+            raise ValueError(
+                f"{latent_in} takes {shapes[latent_in][-1]} numbers a token, which the "
+                f"autoencoder's {autoencoder.latent_channels} latent channels do not divide"
+            )
+        changes["latent_patch_size"] = _square_side(area, latent_in)
+    learned = to_upstream_key("vision.position_embedding.weight")
+    if learned in shapes:
+        side = _square_side(shapes[learned][0], learned)
+        changes["vision"] = dataclasses.replace(config.vision, positions_per_side=side)
+    return dataclasses.replace(config, **changes)
+
+
+def _square_side(cells: int, key: str) -> int:
+    side = math.isqrt(cells)
+    if side * side != cells:
+        raise ValueError(f"{key} covers {cells} cells, which is not a square grid")
+    return side
+
+
+def _autoencoder_structure(
+    shapes: Mapping[str, tuple[int, ...]], config: AutoencoderConfig, path: Path
+) -> AutoencoderConfig:
+    try:
+        channels = shapes["encoder.conv_in.weight"][0]
+        widths: list[int] = []
+        while (key := f"encoder.down.{len(widths)}.block.0.conv1.weight") in shapes:
+            widths.append(shapes[key][0])
+        num_blocks = 0
+        while f"encoder.down.0.block.{num_blocks}.conv1.weight" in shapes:
+            num_blocks += 1
+        return dataclasses.replace(
+            config,
+            channels=channels,
+            multipliers=tuple(width // channels for width in widths),
+            num_blocks=num_blocks,
+            latent_channels=shapes["decoder.conv_in.weight"][1],
+        )
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise ValueError(f"{path} is no FLUX autoencoder: {error!r} is missing or empty") from error
+
+
+def _check_keys(
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    optional: set[str],
+    place: str,
+) -> None:
+    missing = sorted(expected.keys() - found.keys() - optional)
+    unexpected = sorted(found.keys() - expected.keys())
+    reshaped = [
+        f"{key} {list(found[key])}, expected {list(expected[key])}"
+        for key in sorted(expected.keys() & found.keys())
+        if found[key] != expected[key]
+    ]
+    problems = [
+        f"{len(names)} {kind}: {_listed(names)}"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", reshaped),
+        )
+        if names
+    ]
+    if problems:
+        raise ValueError(f"{place} does not fit the configuration; tensors " + "; ".join(problems))
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more
+
+
+def _resolve(source: str | Path, revision: str | None) -> Path:
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not _HUB_ID.fullmatch(str(source)):
+        raise ValueError(f"{source} is neither a checkpoint folder nor a Hub id (owner/name)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        path = snapshot_download(str(source), revision=revision, allow_patterns=list(_HUB_FILES))
+    except (OSError, ValueError) as error:  # the Hub's errors are among these
+        raise ValueError(
+            f"{source} is no folder here and did not come from the Hub: {error}"
+        ) from error
+    return Path(path)
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        return None
+    from transformers import AutoTokenizer
+
+    load_it: Callable[..., Any] = AutoTokenizer.from_pretrained
+    return load_it(folder, local_files_only=True)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A fresh folder that takes the place of ``folder`` when the block ends well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield fresh
+        fresh.chmod(0o755)  # mkdtemp's own mode hides it from other users
+        for path in fresh.rglob("*"):
+            _flush(path)
+        _flush(fresh)
+        retired = fresh.with_name(fresh.name + ".old")
+        if folder.exists():
+            folder.rename(retired)
+        fresh.rename(folder)
+        _flush(folder.parent)
+        shutil.rmtree(retired, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,63 @@
+"""Write safetensors files tensor by tensor.
+
+The library's own writer holds every tensor's bytes at once, which for BAGEL is 29 GB beside the
+model. The format is small: a length, a JSON header, the data (huggingface/safetensors, README).
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["write_safetensors"]
+
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def write_safetensors(
+    path: str | Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None
+) -> None:
+    """Write tensors in the order given.
+
+    Args:
+        path: File to write; not atomic on its own.
+        tensors: By name; on any device.
+        dtype: Stored type of real tensors; None keeps each tensor's own.
+
+    Raises:
+        ValueError: A tensor has a type that the format lacks.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    types: dict[str, torch.dtype] = {}
+    end = 0
+    for name, tensor in tensors.items():
+        stored = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        if stored not in _DTYPES:
+            raise ValueError(f"{name} is {stored}; safetensors stores {list(_DTYPES)}")
+        types[name] = stored
+        start, end = end, end + math.prod(tensor.shape) * stored.itemsize
+        header[name] = {
+            "dtype": _DTYPES[stored],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data begins aligned
+    with Path(path).open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name, tensor in tensors.items():
+            data = tensor.detach().to(device="cpu", dtype=types[name]).contiguous()
+            file.write(data.reshape(-1).view(torch.uint8).numpy().data)
