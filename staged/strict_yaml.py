@@ -56,11 +56,18 @@ def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
     return int(node.value.replace("_", ""))
 
 
+def _represent_str(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # PyYAML folds Unicode's own line breaks wrongly in every style but this one.
+    style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
 for _tag, _pattern, _first in _SCALARS:
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), _first)
 # YAML 1.1 reads 010 as eight; 1.2 and people read ten.
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Dumper.add_representer(str, _represent_str)
 
 
 def read(path: Path) -> tuple[Any, dict[KeyPath, int]]:
