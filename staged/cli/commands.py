@@ -1,0 +1,31 @@
+"""The table of commands.
+
+A command is a function `main(argv: list[str]) -> int` with an argparse parser of its own, whose
+`--help` ends with an example. To add one, write the function and add its row here.
+"""
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        help: One line for `staged --help`.
+        target: `module:function`, imported only when the command runs.
+    """
+
+    help: str
+    target: str
+
+
+COMMANDS = {
+    "demo": Command("run the whole method in miniature and write a report", "staged.cli.demo:main"),
+    "data": Command("build a data set of trajectories", "data_pipelines.__main__:main"),
+    "train": Command("fine-tune a model on data sets", "train.__main__:main"),
+    "generate": Command("draw a prompt in stages", "staged.loops.generate:main"),
+    "eval": Command("score a model on a benchmark", "eval.__main__:main"),
+    "report": Command("show trajectories as one web page", "staged.report:main"),
+    "verify": Command("compare a model with recorded tensors", "staged.verify:main"),
+    "shapes": Command("look at and measure the miniature world", "staged.shapes.__main__:main"),
+}

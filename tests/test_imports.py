@@ -1,0 +1,43 @@
+"""What importing costs, and who may import whom."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "transformers", "diffusers", "torchvision")
+PURE = [
+    "staged",
+    "staged.cli",
+    "staged.trajectory",
+    "staged.scene_graph",
+    "staged.settings",
+    "staged.protocol",
+    "staged.shards",
+    "staged.roles",
+    "staged.report",
+    "staged.shapes.scene",
+    "staged.shapes.render",
+    "staged.shapes.detect",
+    "staged.shapes.language",
+]
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_a_pure_module_imports_no_torch(module: str) -> None:
+    code = f"import sys, {module}; print(*[m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_help_imports_no_command() -> None:
+    code = (
+        "import sys; from staged.cli import main; main([]);"
+        "print('LOADED', *[m for m in sys.modules if m.split('.')[0] in"
+        " ('numpy', 'yaml', 'data_pipelines', 'train', 'eval', 'torch')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "LOADED", done.stderr
