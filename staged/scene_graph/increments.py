@@ -1,0 +1,295 @@
+"""Ways to build a scene step by step: by adding only, or with detours that end in the same scene.
+
+Additive steps alone teach a model to add. A varied path lets a step draw something different that
+a later step changes, swaps or removes (arXiv 2604.04746).
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, get_args
+
+from staged.scene_graph.edits import Add, Change, Edit, Exchange, Remove, Swap, apply, exchanged
+from staged.scene_graph.graph import Attribute, SceneGraph, SceneObject
+
+Variation = Literal["change", "swap", "exchange", "remove"]
+"""How a detour ends: an attribute is changed, an object is swapped for another class, two objects
+exchange places, or an extra object is removed."""
+
+VARIATIONS: Final[tuple[Variation, ...]] = get_args(Variation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """What a detour may draw instead.
+
+    Attributes:
+        classes: Class names of swapped and extra objects.
+        attributes: Attribute kind -> values. Only these kinds are changed, and an extra object
+            gets a value of each.
+    """
+
+    classes: Sequence[str] = ()
+    attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Detour:
+    """From increment `start` on the graph shows `edit`; after increment `end` it is undone."""
+
+    edit: Edit
+    start: int
+    end: int
+
+
+def increments(
+    graph: SceneGraph, *, seed: int, max_steps: int, late_attributes: float = 0.0
+) -> tuple[SceneGraph, ...]:
+    """Split a graph into growing dependency-closed parts; the last is the graph itself.
+
+    Objects enter along relations where they can (each next object touches one that is already
+    there), so that a step can say where things go. An object comes with its attributes, a
+    relation with the later of its ends. Nothing is sorted topologically, so cycles of relations
+    lose nothing.
+
+    Args:
+        graph: The wanted scene.
+        seed: Decides order and grouping.
+        max_steps: Most steps; there are fewer only where there is less to add.
+        late_attributes: Probability that an attribute comes later than its object.
+
+    Raises:
+        ValueError: max_steps below 1, or a probability outside [0, 1].
+    """
+    if max_steps < 1:
+        raise ValueError(f"max_steps is {max_steps}; a scene needs at least one step")
+    if not 0 <= late_attributes <= 1:
+        raise ValueError(f"late_attributes is {late_attributes}, not a probability")
+    rng = random.Random(seed)
+    units: list[SceneObject | Attribute] = [*_along_relations(graph, rng)]
+    for attribute in graph.attributes:
+        if rng.random() < late_attributes:
+            after = units.index(graph.object(attribute.object)) + 1
+            units.insert(rng.randint(after, len(units)), attribute)
+    if not units:
+        return ()
+    count = min(max_steps, len(units))
+    ends = [*sorted(rng.sample(range(1, len(units)), count - 1)), len(units)]
+    return tuple(
+        graph.subgraph(
+            (unit.id for unit in units[:end] if isinstance(unit, SceneObject)),
+            without=(unit for unit in units[end:] if isinstance(unit, Attribute)),
+        )
+        for end in ends
+    )
+
+
+def varied_path(
+    graph: SceneGraph,
+    *,
+    seed: int,
+    max_steps: int,
+    vocabulary: Vocabulary,
+    num_variations: int = 1,
+    variations: Sequence[Variation] = VARIATIONS,
+    max_objects: int = 16,
+) -> tuple[SceneGraph, ...]:
+    """Build a graph in steps of which some draw something different and later ones repair it.
+
+    Every repair is a step of its own, so `delta` between neighbours names it. Detours touch
+    different objects. Fewer are made where the graph, the vocabulary or the bounds leave no room;
+    without any the path equals some `increments`.
+
+    Args:
+        graph: The wanted scene; the path ends in exactly this graph.
+        seed: Decides everything.
+        max_steps: Most steps, repairs included.
+        vocabulary: What may be drawn instead.
+        num_variations: How many detours to try to make.
+        variations: Which kinds to draw from.
+        max_objects: Most objects at any time.
+
+    Raises:
+        ValueError: max_steps or num_variations out of range, or an unknown variation.
+    """
+    if max_steps < 1 or num_variations < 0:
+        raise ValueError(
+            f"max_steps is {max_steps} and num_variations {num_variations}; "
+            "expected at least 1 and 0"
+        )
+    for name in variations:
+        if name not in VARIATIONS:
+            raise ValueError(f"variation {name!r} is none of {', '.join(VARIATIONS)}")
+    rng = random.Random(seed)
+    wanted = min(num_variations, max_steps - 1) if variations else 0
+    base = increments(graph, seed=rng.getrandbits(32), max_steps=max_steps - wanted)
+    detours: list[_Detour] = []
+    if base:
+        for _ in range(wanted):
+            for kind in rng.sample(variations, len(variations)):
+                found = _FINDERS[kind](base, vocabulary, detours, max_objects)
+                if found:
+                    detours.append(_drawn(rng, found))
+                    break
+    return _walk(base, detours)
+
+
+def _walk(base: Sequence[SceneGraph], detours: Sequence[_Detour]) -> tuple[SceneGraph, ...]:
+    path = []
+    active: list[_Detour] = []
+    for index, part in enumerate(base):
+        active += [d for d in detours if d.start == index]
+        path.append(_shown(part, active))
+        for detour in [d for d in active if d.end == index]:
+            active.remove(detour)
+            path.append(_shown(part, active))
+    return tuple(path)
+
+
+def _shown(part: SceneGraph, active: Sequence[_Detour]) -> SceneGraph:
+    for detour in active:
+        part = apply(part, detour.edit)
+    return part
+
+
+def _drawn(rng: random.Random, found: Sequence[tuple[int, int, Sequence[Edit]]]) -> _Detour:
+    """Draw one of (start, last possible end, edits to choose from)."""
+    start, last, edits = rng.choice(found)
+    return _Detour(edit=rng.choice(edits), start=start, end=rng.randint(start, last))
+
+
+_Found = list[tuple[int, int, Sequence[Edit]]]
+
+
+def _find_changes(
+    base: Sequence[SceneGraph], words: Vocabulary, detours: Sequence[_Detour], max_objects: int
+) -> _Found:
+    used = _touched(detours)
+    found: _Found = []
+    for a in base[-1].attributes:
+        edits = [
+            Change(object_id=a.object, kind=a.kind, before=a.value, after=value)
+            for value in words.attributes.get(a.kind, ())
+            if value != a.value
+        ]
+        if edits and a.object not in used:
+            start = next(i for i, part in enumerate(base) if a in part.attributes)
+            found.append((start, len(base) - 1, edits))
+    return found
+
+
+def _find_swaps(
+    base: Sequence[SceneGraph], words: Vocabulary, detours: Sequence[_Detour], max_objects: int
+) -> _Found:
+    used = _touched(detours)
+    classes = _unused_classes(base, words, detours)
+    return [
+        (
+            _start(base, item.id),
+            len(base) - 1,
+            [Swap(object_id=item.id, before=item.class_name, after=name) for name in classes],
+        )
+        for item in base[-1].objects
+        if classes and item.id not in used
+    ]
+
+
+def _find_exchanges(
+    base: Sequence[SceneGraph], words: Vocabulary, detours: Sequence[_Detour], max_objects: int
+) -> _Found:
+    used = _touched(detours)
+    pairs = {(r.source, r.target) for r in base[-1].relations if not {r.source, r.target} & used}
+    found: _Found = []
+    for first, second in sorted(pairs):
+        start = _start(base, first, second)
+        # Nothing that is already drawn in its right place may have to move for the detour.
+        settled = start > 0 and any(base[start - 1].relations_of(i) for i in (first, second))
+        relations = base[start].relations
+        if not settled and exchanged(relations, first, second) != frozenset(relations):
+            found.append((start, len(base) - 1, [Exchange(first=first, second=second)]))
+    return found
+
+
+def _find_removals(
+    base: Sequence[SceneGraph], words: Vocabulary, detours: Sequence[_Detour], max_objects: int
+) -> _Found:
+    extras = sum(isinstance(d.edit, Add) for d in detours)
+    room = [i for i, part in enumerate(base) if len(part.objects) + extras < max_objects]
+    classes = _unused_classes(base, words, detours)
+    if not room or not classes:
+        return []
+    name = f"x{extras + 1}"
+    while name in base[-1]:
+        name += "x"
+    # One combination per class and turn of the values: every value can be drawn.
+    turns = max([len(values) for values in words.attributes.values()], default=1)
+    edits = [
+        Add(
+            object=SceneObject(id=name, class_name=class_name),
+            attributes=tuple(
+                Attribute(object=name, kind=kind, value=values[(turn + i) % len(values)])
+                for kind, values in sorted(words.attributes.items())
+                if values
+            ),
+        )
+        for i, class_name in enumerate(classes)
+        for turn in range(turns)
+    ]
+    return [(start, room[-1], edits) for start in room]
+
+
+_FINDERS: Final[
+    dict[Variation, Callable[[Sequence[SceneGraph], Vocabulary, Sequence[_Detour], int], _Found]]
+] = {
+    "change": _find_changes,
+    "swap": _find_swaps,
+    "exchange": _find_exchanges,
+    "remove": _find_removals,
+}
+
+
+def _along_relations(graph: SceneGraph, rng: random.Random) -> list[SceneObject]:
+    near: dict[str, set[str]] = {item.id: set() for item in graph.objects}
+    for relation in graph.relations:
+        near[relation.source].add(relation.target)
+        near[relation.target].add(relation.source)
+    left = [item.id for item in graph.objects]
+    order: list[SceneObject] = []
+    reached: set[str] = set()
+    while left:
+        chosen = rng.choice([i for i in left if i in reached] or left)
+        left.remove(chosen)
+        reached |= near[chosen]
+        order.append(graph.object(chosen))
+    return order
+
+
+def _start(base: Sequence[SceneGraph], *object_ids: str) -> int:
+    """Return the first increment that holds all of some objects."""
+    return next(i for i, part in enumerate(base) if all(name in part for name in object_ids))
+
+
+def _touched(detours: Sequence[_Detour]) -> set[str]:
+    ids: set[str] = set()
+    for detour in detours:
+        match detour.edit:
+            case Change(object_id=name) | Swap(object_id=name):
+                ids.add(name)
+            case Exchange(first=first, second=second):
+                ids |= {first, second}
+            case Add() | Remove():
+                pass
+    return ids
+
+
+def _unused_classes(
+    base: Sequence[SceneGraph], words: Vocabulary, detours: Sequence[_Detour]
+) -> list[str]:
+    """Classes that appear nowhere else, so that what is swapped or removed has a clear name."""
+    taken = {item.class_name for item in base[-1].objects}
+    for detour in detours:
+        if isinstance(detour.edit, Add):
+            taken.add(detour.edit.object.class_name)
+        if isinstance(detour.edit, Swap):
+            taken.add(detour.edit.after)
+    return [name for name in words.classes if name not in taken]
