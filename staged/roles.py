@@ -1,0 +1,186 @@
+"""The roles of the loops, and the services that can play them.
+
+A role is played by anything: BAGEL in all of them, a language model as planner or inspector over
+BAGEL, or the miniature world. So loops hold no model code, and players know nothing of loops.
+
+A stage role gets the trajectory so far and returns the next step; it may ask
+`trajectory.legal_next()`, `last_plan`, `last_sketch`. Images are encoded bytes inside trajectories
+(`ImageRef`) and uint8 arrays (h, w, 3), RGB, at the services below; `ImageRef.from_array` and
+`ImageRef.array` lead from one to the other. A player fails with `RoleError` when it cannot answer;
+the loop then retries, counts and reports, and never invents a step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from staged.trajectory import Inspection, Move, Plan, Refinement, Sketch, Target, Trajectory
+
+Pixels = NDArray[np.uint8]
+"""(h, w, 3) RGB, 0-255."""
+
+
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Reply_co = TypeVar("Reply_co", covariant=True)
+
+
+class RoleError(RuntimeError):
+    """A player could not answer.
+
+    Attributes:
+        reason: Short and countable: `refusal`, `truncated`, `protocol`, `timeout`, …
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        """Keep the reason; the detail only helps the message."""
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class Planner(Protocol):
+    """Writes what to change next."""
+
+    def plan(self, trajectory: Trajectory, *, seed: int) -> Plan:
+        """Write the next plan; after a refinement, the corrected one."""
+        ...
+
+
+class Sketcher(Protocol):
+    """Draws."""
+
+    def sketch(self, trajectory: Trajectory, *, seed: int) -> Sketch:
+        """Draw the last plan onto the last sketch; after a refinement, correct the sketch.
+
+        Without a plan it draws the prompt, onto the input image where there is one.
+        """
+        ...
+
+
+class Inspector(Protocol):
+    """Looks for conflicts; what is not drawn yet is none."""
+
+    def inspect(self, trajectory: Trajectory, target: Target, *, seed: int) -> Inspection:
+        """Check the last plan against the prompt, or the last sketch against its plan."""
+        ...
+
+
+class Refiner(Protocol):
+    """Says how to correct what the last inspection refused."""
+
+    def refine(self, trajectory: Trajectory, *, seed: int) -> Refinement:
+        """Write the correction."""
+        ...
+
+
+class Selector(Protocol):
+    """Chooses among candidates."""
+
+    def select(self, prompt: str, candidates: Sequence[Pixels], *, seed: int) -> "Selection":
+        """Choose the image that fits the prompt best."""
+        ...
+
+
+class Director(Protocol):
+    """Decides what comes next, where that is learned or scripted apart from the stages."""
+
+    def next_move(self, trajectory: Trajectory) -> Move:
+        """Choose one of `trajectory.legal_next()`."""
+        ...
+
+
+class Judge(Protocol):
+    """Scores an image."""
+
+    def judge(self, prompt: str, image: Pixels) -> "Judgement":
+        """Score how well the image shows the prompt."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """A choice among candidates.
+
+    Attributes:
+        index: Of the chosen one.
+        scores: One for each candidate, higher is better; their scale is the selector's.
+        reason: Why.
+    """
+
+    index: int
+    scores: tuple[float, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A score, or the reason why there is none: unscored is not zero.
+
+    Attributes:
+        score: In [0, 1]; None where it could not be scored.
+        reason: Why.
+    """
+
+    score: float | None
+    reason: str = ""
+
+
+class LanguageModel(Protocol[Request_contra, Reply_co]):
+    """A model that reads text and images and writes text that follows a schema.
+
+    The request and the reply are the client's own types (`staged.backends.lmm_types`), failures
+    among them, so that a job can tell a refusal from a broken line.
+    """
+
+    async def ask(self, request: Request_contra, /) -> Reply_co:
+        """Ask once; whatever retries there are happen inside."""
+        ...
+
+
+class ImageEditor(Protocol):
+    """A model that draws an instruction onto an image."""
+
+    @property
+    def name(self) -> str:
+        """What to write into provenance."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """The terms that its outputs carry."""
+        ...
+
+    def edit(
+        self, image: Pixels | None, instruction: str, *, width: int, height: int, seed: int
+    ) -> Pixels:
+        """Draw; without an image, on an empty canvas. Returns (height, width, 3)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """One object found in an image.
+
+    Attributes:
+        class_name: What it is.
+        box: Left, top, right, bottom in pixels.
+        score: Confidence in [0, 1].
+        color: Its colour, where the detector tells it.
+        mask: (h, w) bool over the whole image, where the detector tells it.
+    """
+
+    class_name: str
+    box: tuple[float, float, float, float]
+    score: float
+    color: str | None = None
+    mask: NDArray[np.bool_] | None = None
+
+
+class Detector(Protocol):
+    """Finds objects by looking at pixels."""
+
+    def detect(self, image: Pixels) -> tuple[Detection, ...]:
+        """Find objects, best score first."""
+        ...
