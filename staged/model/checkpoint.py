@@ -29,7 +29,15 @@ from staged.model.keys import autoencoder_keys, from_upstream_key, to_upstream_k
 from staged.model.positions import sincos_table
 from staged.model.safetensors_writer import write_safetensors
 
-__all__ = ["LoadedBagel", "load", "load_autoencoder", "save", "upstream_shapes"]
+__all__ = [
+    "LoadedBagel",
+    "from_upstream_key",
+    "load",
+    "load_autoencoder",
+    "save",
+    "to_upstream_key",
+    "upstream_shapes",
+]
 
 WEIGHTS = ("ema.safetensors", "model.safetensors")
 AUTOENCODER = "ae.safetensors"

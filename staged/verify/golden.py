@@ -1,0 +1,144 @@
+"""Read a directory of reference numbers: weights, inputs, outputs and their description."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from staged.model.checkpoint import LoadedBagel, load
+from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
+from staged.model.images import from_pixels
+from staged.model.layout import SpecialTokens
+
+__all__ = ["Golden"]
+
+_MAX_JSON_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """Reference numbers and the model that must give them.
+
+    Attributes:
+        description: `golden.json`.
+        tensors: `golden.safetensors`, on the CPU.
+        loaded: The directory's model, read like any checkpoint.
+        special: The model's framing tokens.
+        device: Where the model is.
+        dtype: Type of its weights.
+    """
+
+    description: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    loaded: LoadedBagel
+    special: SpecialTokens
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def read(
+        cls, folder: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "Golden":
+        """Read a directory and load its model.
+
+        Raises:
+            ValueError: A file is missing, damaged, or lacks what is needed.
+        """
+        folder = Path(folder)
+        description = _read_json(folder / "golden.json")
+        try:
+            tensors = load_file(folder / "golden.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{folder / 'golden.safetensors'} is not readable: {error}") from error
+        try:
+            config = _config(description["config"])
+            special = description["config"]["special"]
+            tokens = SpecialTokens(
+                text_start=special["bos_token_id"],
+                text_end=special["eos_token_id"],
+                image_start=special["start_of_image"],
+                image_end=special["end_of_image"],
+                stop=special["eos_token_id"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{folder / 'golden.json'} lacks {error} in its config") from error
+        return cls(
+            description=description,
+            tensors=tensors,
+            loaded=load(folder, config=config, device=device, dtype=dtype),
+            special=tokens,
+            device=torch.device(device),
+            dtype=dtype,
+        )
+
+    def tensor(self, name: str) -> Tensor:
+        """A reference tensor.
+
+        Raises:
+            ValueError: There is none of that name.
+        """
+        if name not in self.tensors:
+            raise ValueError(f"golden.safetensors lacks {name}")
+        return self.tensors[name]
+
+    def image(self, name: str) -> Tensor:
+        """A reference image as network input, (3, h, w) in the model's type, on its device."""
+        return from_pixels(self.tensor(name).numpy()).to(self.device, self.dtype)
+
+    def named(self, pattern: str) -> list[tuple[str, re.Match[str]]]:
+        """Names of the reference tensors that a pattern matches whole, with the matches."""
+        matches = ((name, re.fullmatch(pattern, name)) for name in sorted(self.tensors))
+        return [(name, match) for name, match in matches if match]
+
+    def grid(self, image: str, cell: int) -> tuple[int, int]:
+        """Rows and columns of cells of `cell` pixels in a reference image."""
+        height, width, _ = self.tensor(image).shape
+        return height // cell, width // cell
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; is this a directory of reference numbers?")
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise ValueError(f"{path} exceeds {_MAX_JSON_BYTES} bytes")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} holds a {type(document).__name__}; expected an object")
+    return document
+
+
+def _config(sizes: Mapping[str, Any]) -> BagelConfig:
+    """Dimensions from `golden.json`; the loader takes the autoencoder's from its weights."""
+    return BagelConfig(
+        transformer=TransformerConfig(
+            hidden_size=sizes["hidden_size"],
+            intermediate_size=sizes["intermediate_size"],
+            num_layers=sizes["layers"],
+            num_heads=sizes["heads"],
+            num_kv_heads=sizes["kv_heads"],
+            head_dim=sizes["hidden_size"] // sizes["heads"],
+            vocab_size=sizes["vocab_size"],
+        ),
+        vision=VisionConfig(
+            hidden_size=sizes["vit_hidden"],
+            intermediate_size=sizes["vit_inter"],
+            num_layers=sizes["vit_layers"],
+            num_heads=sizes["vit_heads"],
+            patch_size=sizes["vit_image_size"] // sizes["vit_side"],
+            positions_per_side=sizes["vit_side"],
+        ),
+        autoencoder=AutoencoderConfig(latent_channels=sizes["z"]),
+        max_latent_size=sizes["max_latent_size"],
+        vit_max_patches_per_side=sizes["vit_side"],
+        timestep_shift=sizes["timestep_shift"],
+    )

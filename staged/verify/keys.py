@@ -1,0 +1,78 @@
+"""Compare every name and shape of a full-size model with the published ones, without weights."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from staged.model.autoencoder import Autoencoder
+from staged.model.bagel import Bagel
+from staged.model.checkpoint import upstream_shapes
+from staged.model.config import BagelConfig
+
+__all__ = ["verify_keys"]
+
+_MAX_BYTES = 1 << 24
+
+
+def verify_keys(
+    keys: str | Path, config: str | Path, announce: Callable[[str], None] = print
+) -> bool:
+    """Build a model on the meta device and compare its names and shapes.
+
+    Args:
+        keys: JSON file: `model` and `ae`, each mapping a tensor's name to its shape.
+        config: Folder with the published configuration files.
+        announce: Called with each line of text.
+
+    Returns:
+        Whether all names and shapes agree.
+
+    Raises:
+        ValueError: A file is missing or malformed.
+    """
+    expected = _read(Path(keys))
+    sizes = BagelConfig.from_folder(config)
+    with torch.device("meta"):
+        found = {
+            "model": upstream_shapes(Bagel(sizes)),
+            "ae": upstream_shapes(Autoencoder(sizes.autoencoder)),
+        }
+    agreed = [_agree(part, found[part], expected[part], announce) for part in ("model", "ae")]
+    return all(agreed)
+
+
+def _agree(
+    part: str,
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    announce: Callable[[str], None],
+) -> bool:
+    differing = [
+        key for key in sorted(found.keys() | expected.keys()) if found.get(key) != expected.get(key)
+    ]
+    for key in differing:
+        announce(f"{part}: {key} is {_shape(found.get(key))}, expected {_shape(expected.get(key))}")
+    agreeing = len(expected.keys() - set(differing))
+    announce(f"{part}: {agreeing} of {len(expected)} names and shapes agree")
+    return not differing
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else str(list(shape))
+
+
+def _read(path: Path) -> dict[str, dict[str, tuple[int, ...]]]:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path} exceeds {_MAX_BYTES} bytes")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            part: {key: tuple(shape) for key, shape in document[part].items()}
+            for part in ("model", "ae")
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} does not list names and shapes: {error!r}") from error

@@ -1,0 +1,70 @@
+"""Encoding, sampling, decoding, and the order of latents in tokens."""
+
+import pytest
+import torch
+
+from staged.model.autoencoder import Autoencoder, latents_from_tokens, tokens_from_latents
+from staged.model.config import AutoencoderConfig
+
+CONFIG = AutoencoderConfig(
+    channels=32,
+    multipliers=(1, 2),
+    num_blocks=1,
+    latent_channels=4,
+    scaling_factor=0.5,
+    shift_factor=0.25,
+)
+
+
+@pytest.fixture(scope="module")
+def autoencoder() -> Autoencoder:
+    torch.manual_seed(0)
+    return Autoencoder(CONFIG).eval().requires_grad_(False)
+
+
+def test_latents_are_the_shifted_and_scaled_mean(autoencoder: Autoencoder) -> None:
+    images = torch.rand(2, 3, 8, 12) * 2 - 1
+    mean, log_variance = autoencoder.moments(images)
+    assert mean.shape == log_variance.shape == (2, 4, 4, 6)
+    torch.testing.assert_close(autoencoder.encode(images), (mean - 0.25) * 0.5)
+
+
+def test_samples_follow_the_posterior_and_their_generator(autoencoder: Autoencoder) -> None:
+    image = torch.rand(1, 3, 8, 8) * 2 - 1
+    mean, log_variance = autoencoder.moments(image)
+    draws = autoencoder.encode(image.expand(512, 3, 8, 8), torch.Generator().manual_seed(1))
+    again = autoencoder.encode(image.expand(512, 3, 8, 8), torch.Generator().manual_seed(1))
+    assert torch.equal(draws, again)
+    unscaled = draws / 0.5 + 0.25
+    deviation = (0.5 * log_variance).exp()[0]
+    standardised = (unscaled - mean) / deviation
+    assert standardised.mean().abs() < 0.05
+    assert (standardised.std() - 1).abs() < 0.05
+
+
+def test_decoding_undoes_scale_and_shift(autoencoder: Autoencoder) -> None:
+    latents = torch.randn(1, 4, 4, 6)
+    images = autoencoder.decode(latents)
+    assert images.shape == (1, 3, 8, 12)
+    torch.testing.assert_close(images, autoencoder.decoder(latents / 0.5 + 0.25))
+
+
+def test_an_image_must_divide_into_latents(autoencoder: Autoencoder) -> None:
+    with pytest.raises(ValueError, match="7 x 8 pixels is not a multiple of the autoencoder's 2"):
+        autoencoder.encode(torch.zeros(1, 3, 8, 7))
+
+
+def test_tokens_keep_the_reference_order() -> None:
+    latents = torch.randn(4, 6, 8)
+    blocks = latents.reshape(4, 3, 2, 4, 2)
+    expected = torch.einsum("chpwq->hwpqc", blocks).reshape(-1, 2 * 2 * 4)
+    tokens = tokens_from_latents(latents, 2)
+    assert torch.equal(tokens, expected)
+    assert torch.equal(latents_from_tokens(tokens, 3, 4, 2), latents)
+
+
+def test_tokens_of_a_batch_are_those_of_its_members() -> None:
+    latents = torch.randn(3, 4, 6, 8)
+    tokens = tokens_from_latents(latents, 2)
+    assert torch.equal(tokens[1], tokens_from_latents(latents[1], 2))
+    assert torch.equal(latents_from_tokens(tokens, 3, 4, 2), latents)
