@@ -1,0 +1,169 @@
+"""Any diffusers editing pipeline as an image editor; FLUX.1 Kontext unless the settings differ."""
+
+import inspect
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+import numpy as np
+import torch
+from PIL import Image
+
+from staged.roles import Pixels, RoleError
+
+LICENCES = {
+    "black-forest-labs/FLUX.1-Kontext-dev": "FLUX.1 [dev] Non-Commercial License",
+    "Qwen/Qwen-Image-Edit": "Apache-2.0",
+    "Qwen/Qwen-Image-Edit-2509": "Apache-2.0",
+}
+"""Terms that outputs of known models carry; every sample and the dataset card say them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusersSettings:
+    """Which pipeline edits images, and how."""
+
+    model: str = "black-forest-labs/FLUX.1-Kontext-dev"
+    """Folder, or repository on the Hub."""
+    revision: str | None = None
+    """Commit on the Hub; pin it where a data set is to be repeated."""
+    pipeline: str = "FluxKontextPipeline"
+    """Class in diffusers: `QwenImageEditPipeline`, `Flux2Pipeline`, …"""
+    licence: str | None = None
+    """Terms that the outputs carry; required for models that are not known here."""
+    device: str = "cuda"
+    """Torch device."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Precision of the weights."""
+    offload: bool = False
+    """Keep on the device only the part that runs: slower, for small devices."""
+    num_inference_steps: int = 28
+    """Steps of the sampler."""
+    guidance_scale: float = 2.5
+    """Strength of the instruction."""
+    guidance_argument: str = "guidance_scale"
+    """What the pipeline calls it: `true_cfg_scale` for Qwen-Image-Edit."""
+    first_step_without_image: bool = True
+    """Draw a first step from text alone; otherwise onto a white canvas."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of every call."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and that outputs have a licence."""
+        if self.num_inference_steps < 1:
+            raise ValueError(
+                f"num_inference_steps is {self.num_inference_steps}; expected 1 or more"
+            )
+        if self.licence is None and self.model not in LICENCES:
+            raise ValueError(
+                f"licence: the terms of {self.model!r} are not known here; state them, since every "
+                "sample carries them"
+            )
+
+
+class DiffusersEditor:
+    """Plays `ImageEditor` with a diffusers pipeline.
+
+    Args:
+        settings: Which pipeline, and how it is called.
+        pipeline: A pipeline that is already loaded, in place of the settings' model.
+
+    Raises:
+        ValueError: diffusers has no such pipeline, or it does not take the arguments.
+    """
+
+    def __init__(self, settings: DiffusersSettings, *, pipeline: Any | None = None) -> None:
+        """Load the pipeline."""
+        self.settings = settings
+        self._pipeline = _load(settings) if pipeline is None else pipeline
+        self._pipeline.set_progress_bar_config(disable=True)
+        known = inspect.signature(self._pipeline.__call__).parameters
+        needed = {"image", "prompt", "width", "height", "generator", "num_inference_steps"}
+        for name in sorted(needed | {settings.guidance_argument, *settings.arguments}):
+            if name not in known:
+                raise ValueError(
+                    f"{type(self._pipeline).__name__} takes no {name!r}; it takes "
+                    f"{', '.join(known)}: choose an editing pipeline, or name its arguments in "
+                    "guidance_argument and arguments"
+                )
+        self._takes_area = "max_area" in known
+        self._takes_resize = "_auto_resize" in known
+
+    @cached_property
+    def name(self) -> str:
+        """Model, revision and pipeline."""
+        revision = f"@{self.settings.revision}" if self.settings.revision else ""
+        return f"{self.settings.model}{revision} ({type(self._pipeline).__name__})"
+
+    @property
+    def licence(self) -> str:
+        """Terms that the outputs carry."""
+        return self.settings.licence or LICENCES[self.settings.model]
+
+    def edit(
+        self, image: Pixels | None, instruction: str, *, width: int, height: int, seed: int
+    ) -> Pixels:
+        """Draw the instruction onto the image, or from nothing.
+
+        Args:
+            image: (height, width, 3) uint8 RGB, or None for a first step.
+            instruction: What to draw.
+            width: Of the result, in pixels.
+            height: Of the result, in pixels.
+            seed: Of this step's noise; drawn on the CPU, so that devices agree on it.
+
+        Raises:
+            ValueError: the pipeline cannot make images of that size.
+            RoleError: the pipeline refused to give an image (a safety checker).
+        """
+        given: Image.Image | None = None
+        if image is not None:
+            given = Image.fromarray(image)
+        elif not self.settings.first_step_without_image:
+            given = Image.new("RGB", (width, height), "white")
+        arguments: dict[str, Any] = {
+            "image": given,
+            "prompt": instruction,
+            "width": width,
+            "height": height,
+            "num_inference_steps": self.settings.num_inference_steps,
+            self.settings.guidance_argument: self.settings.guidance_scale,
+            "generator": torch.Generator("cpu").manual_seed(seed),
+            **self.settings.arguments,
+        }
+        # Kontext keeps only the aspect of width and height, and makes its own size of them, for
+        # the result (one megapixel) and for the input (its training sizes), unless it is told.
+        if self._takes_area:
+            arguments.setdefault("max_area", width * height)
+        if self._takes_resize:
+            arguments.setdefault("_auto_resize", False)
+        with torch.inference_mode():
+            result = self._pipeline(**arguments)
+        if any(getattr(result, "nsfw_content_detected", None) or ()):
+            raise RoleError("content_filter", f"{self.name} withheld the image")
+        pixels = np.asarray(result.images[0].convert("RGB"), dtype=np.uint8)
+        if pixels.shape != (height, width, 3):
+            raise ValueError(
+                f"{self.name} drew {pixels.shape[1]} x {pixels.shape[0]} instead of "
+                f"{width} x {height} pixels: use sides that are multiples of 16"
+            )
+        return pixels
+
+
+def _load(settings: DiffusersSettings) -> Any:
+    cls = getattr(diffusers, settings.pipeline, None)
+    if cls is None or not hasattr(cls, "from_pretrained"):
+        raise ValueError(
+            f"diffusers {diffusers.__version__} has no pipeline {settings.pipeline!r}; "
+            "check its name, or install a newer diffusers"
+        )
+    where: dict[str, Any] = {} if Path(settings.model).is_dir() else {"revision": settings.revision}
+    pipeline = cls.from_pretrained(
+        settings.model, torch_dtype=getattr(torch, settings.dtype), **where
+    )
+    if settings.offload:
+        pipeline.enable_model_cpu_offload(device=settings.device)
+        return pipeline
+    return pipeline.to(settings.device)

@@ -1,0 +1,195 @@
+"""What is asked of a language model, what may come back, and the settings of the asking."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+FailureKind = Literal[
+    "refusal",
+    "content_filter",
+    "truncated",
+    "invalid_output",
+    "rate_limit",
+    "timeout",
+    "connection",
+    "server_error",
+    "bad_request",
+]
+"""Why there is no answer. The first four were answered, and paid for."""
+
+PAID: frozenset[FailureKind] = frozenset(
+    ("refusal", "content_filter", "truncated", "invalid_output")
+)
+RETRIED: frozenset[FailureKind] = frozenset(
+    ("invalid_output", "rate_limit", "timeout", "connection", "server_error")
+)
+"""Another attempt may end differently; the others would be answered the same way again."""
+
+T = TypeVar("T", bound=BaseModel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LmmSettings:
+    """Where a language model is, how it is asked, and what it costs."""
+
+    model: str
+    """Name of the model at the endpoint."""
+    base_url: str = "https://api.openai.com/v1"
+    """Address of the endpoint, up to and with its `/v1`."""
+    api_key_env: str | None = "OPENAI_API_KEY"
+    """Environment variable that holds the key; null for an endpoint without one."""
+    temperature: float | None = 0.0
+    """Sampling temperature; null leaves it to the endpoint."""
+    max_output_tokens: int = 2048
+    """Longest answer; a longer one is a truncation, which is a failure."""
+    max_side_px: int = 1024
+    """Images are scaled down until no side is longer."""
+    timeout_s: float = 120.0
+    """Longest wait for one attempt."""
+    max_attempts: int = 6
+    """Attempts per request, the first included."""
+    backoff_s: float = 1.0
+    """Wait before the second attempt; doubled for each further one, with jitter."""
+    max_backoff_s: float = 60.0
+    """Longest wait between attempts, also where Retry-After asks for more."""
+    concurrency: int = 32
+    """Most requests in flight."""
+    requests_per_minute: float | None = None
+    """Quota of requests, retries included; null for none."""
+    tokens_per_minute: float | None = None
+    """Quota of input and output tokens; null for none."""
+    usd_per_million_input_tokens: float = 0.0
+    """Price of what is sent."""
+    usd_per_million_output_tokens: float = 0.0
+    """Price of what is answered."""
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """Further fields of every request, such as `chat_template_kwargs` for vLLM."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("max_output_tokens", "max_side_px", "max_attempts", "concurrency"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        for name in ("timeout_s", "requests_per_minute", "tokens_per_minute"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; expected more than 0")
+        for name in (
+            "backoff_s",
+            "max_backoff_s",
+            "usd_per_million_input_tokens",
+            "usd_per_million_output_tokens",
+        ):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LmmRequest(Generic[T]):
+    """One question to the model.
+
+    Attributes:
+        purpose: What it is for; counts and costs are kept by it.
+        prompt_version: Version of `instructions`; part of the cache key.
+        instructions: The system message.
+        content: The user message: text, and encoded images as bytes, in order.
+        answer: The pydantic model that the answer must fit.
+        seed: Sent to the endpoint; two requests that differ only in it are two requests.
+    """
+
+    purpose: str
+    prompt_version: str
+    instructions: str
+    content: tuple[str | bytes, ...]
+    answer: type[T]
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One call that was made, as the log keeps it.
+
+    Attributes:
+        outcome: `ok`, or why it failed.
+        text: The answer's text; for a failure what is known of it, shortened.
+        input_tokens: As the endpoint counted.
+        output_tokens: As the endpoint counted.
+        usd: Price by the settings.
+    """
+
+    outcome: Literal["ok"] | FailureKind
+    text: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+
+    @property
+    def paid(self) -> bool:
+        """Whether an answer came back: such an attempt is never repeated."""
+        return self.outcome == "ok" or self.outcome in PAID
+
+
+class AttemptLog(Protocol):
+    """Where attempts are kept: in memory here, in a ledger for jobs."""
+
+    def admit(self, purpose: str) -> None:
+        """Allow one more attempt, or raise what stops the job (a budget that is used up)."""
+
+    def attempts(self, key: str) -> Sequence[Attempt]:
+        """Return the attempts made for a request, in order."""
+
+    def record(self, key: str, purpose: str, attempt: Attempt) -> None:
+        """Keep an attempt; durable when it returns."""
+
+
+class MemoryLog:
+    """An attempt log that lasts as long as the process."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.by_key: dict[str, list[Attempt]] = {}
+
+    def admit(self, purpose: str) -> None:
+        """Allow everything."""
+
+    def attempts(self, key: str) -> Sequence[Attempt]:
+        """Return the attempts made for a request, in order."""
+        return self.by_key.get(key, [])
+
+    def record(self, key: str, purpose: str, attempt: Attempt) -> None:
+        """Keep an attempt."""
+        self.by_key.setdefault(key, []).append(attempt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply(Generic[T]):
+    """An answer that fits its schema.
+
+    Attributes:
+        value: The answer.
+        key: The request's key.
+        usd: Price of all attempts it took, whoever paid for them first.
+    """
+
+    value: T
+    key: str
+    usd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """No answer, for a reason.
+
+    Attributes:
+        kind: The reason.
+        detail: What is known of it.
+        key: The request's key.
+        usd: Price of all attempts.
+    """
+
+    kind: FailureKind
+    detail: str
+    key: str
+    usd: float

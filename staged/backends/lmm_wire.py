@@ -1,0 +1,88 @@
+"""Between our requests and the bytes of the chat completions API."""
+
+import base64
+import io
+from typing import Any, Literal
+
+from openai.types.chat import ChatCompletion
+from PIL import Image
+from pydantic import BaseModel, ValidationError
+
+from staged import images
+from staged.backends.lmm_types import FailureKind
+
+MAX_ANSWER_CHARS = 1_000_000
+MAX_DETAIL_CHARS = 500
+"""How much of an answer that is no good is kept."""
+
+
+def wire_schema(answer: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema to send: only keywords that strict structured output knows.
+
+    Lengths are left out of it (they are checked on the answer), as are titles and defaults.
+    """
+    left_out = {"title", "default", "maxLength", "minLength"}
+
+    def cleaned(node: Any) -> Any:
+        if isinstance(node, dict):
+            # A property may be called `title`; only keywords are left out.
+            return {
+                key: {name: cleaned(item) for name, item in value.items()}
+                if key in ("properties", "$defs")
+                else cleaned(value)
+                for key, value in node.items()
+                if key not in left_out
+            }
+        return [cleaned(item) for item in node] if isinstance(node, list) else node
+
+    schema: dict[str, Any] = cleaned(answer.model_json_schema())
+    return schema
+
+
+def data_url(image: bytes, *, max_side_px: int) -> str:
+    """Encode an image for a request, scaled down (never up) to a longest side.
+
+    Args:
+        image: PNG, WebP or JPEG.
+        max_side_px: Longest side that is sent.
+
+    Raises:
+        ValueError: not such an image.
+    """
+    extension, width, height = images.probe(image)
+    scale = max_side_px / max(width, height)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        buffer = io.BytesIO()
+        Image.fromarray(images.decode(image)).resize(size, Image.Resampling.LANCZOS).save(
+            buffer, format="PNG"
+        )
+        image, extension = buffer.getvalue(), "png"
+    kind = "jpeg" if extension == "jpg" else extension
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
+
+
+def outcome(
+    completion: ChatCompletion, answer: type[BaseModel]
+) -> tuple[Literal["ok"] | FailureKind, str]:
+    """Judge a response: `ok` with the answer's text, or why it is none with what is known."""
+    if not isinstance(completion, ChatCompletion) or not completion.choices:
+        return "invalid_output", "the response holds no choice"
+    choice = completion.choices[0]
+    text = choice.message.content or ""
+    # Refusals and cuts come before the text: what there is of it may even look valid.
+    if choice.message.refusal:
+        return "refusal", choice.message.refusal[:MAX_DETAIL_CHARS]
+    if choice.finish_reason == "content_filter":
+        return "content_filter", text[:MAX_DETAIL_CHARS]
+    if choice.finish_reason == "length":
+        return "truncated", text[-MAX_DETAIL_CHARS:]
+    if len(text) > MAX_ANSWER_CHARS:
+        return "invalid_output", f"{len(text)} characters exceed {MAX_ANSWER_CHARS}"
+    try:
+        answer.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "answer"
+        return "invalid_output", f"{place}: {first['msg']}; in {text!r}"[:MAX_DETAIL_CHARS]
+    return "ok", text
