@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from staged.model.config import AutoencoderConfig, BagelConfig
 from staged.model.keys import autoencoder_keys, from_upstream_key, to_upstream_key
 from staged.model.positions import sincos_table
 from staged.model.safetensors_writer import write_safetensors
+from staged.model.tokenizer import BagelTokenizer
 
 __all__ = [
     "LoadedBagel",
@@ -35,6 +36,7 @@ __all__ = [
     "load",
     "load_autoencoder",
     "save",
+    "save_autoencoder",
     "to_upstream_key",
     "upstream_shapes",
 ]
@@ -46,7 +48,7 @@ FROZEN_TABLES = ("latent_positions", "vision_positions")
 _HUB_FILES = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.model", "*.jinja")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _UNSAFE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer_config.json")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _MAX_INDEX_BYTES = 1 << 24
 _MAX_LISTED = 12  # names of each kind that an error message spells out
 
@@ -58,14 +60,14 @@ class LoadedBagel:
     Attributes:
         model: The unified model, in evaluation mode.
         autoencoder: The VAE, in evaluation mode.
-        tokenizer: A transformers tokenizer, or None where the folder has none.
+        tokenizer: The folder's tokenizer, or None where it has none.
         config: Dimensions, corrected by what the weights show.
         folder: Where it was read from.
     """
 
     model: Bagel
     autoencoder: Autoencoder
-    tokenizer: Any
+    tokenizer: BagelTokenizer | None
     config: BagelConfig
     folder: Path
 
@@ -114,7 +116,7 @@ def load(
     return LoadedBagel(
         model=model.eval(),
         autoencoder=autoencoder,
-        tokenizer=_load_tokenizer(folder),
+        tokenizer=_load_tokenizer(folder, config.transformer.vocab_size),
         config=config,
         folder=folder,
     )
@@ -160,7 +162,7 @@ def save(
     *,
     model: Bagel,
     autoencoder: Autoencoder,
-    tokenizer: Any = None,
+    tokenizer: BagelTokenizer | None = None,
     weights: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
@@ -199,19 +201,32 @@ def save(
         write_safetensors(
             fresh / WEIGHTS[0], {named[name]: source[name] for name in sorted(source)}, dtype
         )
-        expected = upstream_shapes(autoencoder)
-        tensors = _tensors(autoencoder)
-        write_safetensors(
-            fresh / AUTOENCODER,
-            {
-                upstream: tensors[name].reshape(expected[upstream])
-                for name, upstream in _upstream_names(autoencoder).items()
-            },
-            dtype,
-        )
+        save_autoencoder(fresh, autoencoder, dtype)
         if tokenizer is not None:
             tokenizer.save_pretrained(fresh)
     return folder
+
+
+def save_autoencoder(
+    folder: str | Path, autoencoder: Autoencoder, dtype: torch.dtype | None = None
+) -> None:
+    """Write ``ae.safetensors`` alone into ``folder``, which must exist; not atomic on its own.
+
+    Args:
+        folder: Checkpoint folder.
+        autoencoder: Source of the weights; its scaling and shift factors are not in the file.
+        dtype: Stored type; None keeps each tensor's own.
+    """
+    expected = upstream_shapes(autoencoder)
+    tensors = _tensors(autoencoder)
+    write_safetensors(
+        Path(folder) / AUTOENCODER,
+        {
+            upstream: tensors[name].reshape(expected[upstream])
+            for name, upstream in _upstream_names(autoencoder).items()
+        },
+        dtype,
+    )
 
 
 def upstream_shapes(module: Bagel | Autoencoder) -> dict[str, tuple[int, ...]]:
@@ -446,13 +461,15 @@ def _resolve(source: str | Path, revision: str | None) -> Path:
     return Path(path)
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def _load_tokenizer(folder: Path, vocab_size: int) -> BagelTokenizer | None:
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         return None
-    from transformers import AutoTokenizer
-
-    load_it: Callable[..., Any] = AutoTokenizer.from_pretrained
-    return load_it(folder, local_files_only=True)
+    tokenizer = BagelTokenizer.load(folder)
+    if tokenizer.vocab_size > vocab_size:
+        raise ValueError(
+            f"{folder}: its tokenizer uses {tokenizer.vocab_size} ids, the model has {vocab_size}"
+        )
+    return tokenizer
 
 
 @contextmanager

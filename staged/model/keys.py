@@ -17,7 +17,7 @@ def to_upstream_key(key: str) -> str:
     Raises:
         ValueError: ``Bagel`` has no tensor of that name.
     """
-    return _translate(key, _TO_UPSTREAM, "tensor of our model")
+    return _translate(key, _TABLES, _MODULES, "tensor of our model")
 
 
 def from_upstream_key(key: str) -> str:
@@ -26,7 +26,7 @@ def from_upstream_key(key: str) -> str:
     Raises:
         ValueError: BAGEL has no tensor of that name.
     """
-    return _translate(key, _FROM_UPSTREAM, "tensor of a BAGEL checkpoint")
+    return _translate(key, _UPSTREAM_TABLES, _UPSTREAM_MODULES, "tensor of a BAGEL checkpoint")
 
 
 def autoencoder_keys(num_levels: int, num_blocks: int) -> dict[str, str]:
@@ -80,21 +80,25 @@ _MID_ATTENTION = {
 }
 
 
-def _translate(key: str, table: dict[str, str], kind: str) -> str:
+def _translate(key: str, tables: dict[str, str], modules: dict[str, str], kind: str) -> str:
+    if key in tables:
+        return tables[key]
     layer = _LAYER.search(key)
-    general = _LAYER.sub("#", key, count=1)
-    module, _, leaf = general.rpartition(".")
-    if general in table:  # the frozen tables are tensors, not modules
-        translated = table[general]
-    elif leaf in ("weight", "bias") and module in table:
-        translated = f"{table[module]}.{leaf}"
-    else:
+    module, _, leaf = _LAYER.sub("#", key, count=1).rpartition(".")
+    if leaf not in ("weight", "bias") or module not in modules:
         raise ValueError(f"{key!r} names no {kind}")
+    translated = f"{modules[module]}.{leaf}"
     return translated.replace("#", layer.group()) if layer else translated
 
 
-def _to_upstream() -> dict[str, str]:
-    """Our modules and frozen tables to upstream's, layer numbers written as #."""
+_TABLES = {
+    "latent_positions": "latent_pos_embed.pos_embed",
+    "vision_positions": "vit_pos_embed.pos_embed",
+}
+
+
+def _modules() -> dict[str, str]:
+    """Our modules to upstream's, layer numbers written as #."""
     llm, vit = "language_model.model", "vit_model.vision_model"
     table = {
         "embed_tokens": f"{llm}.embed_tokens",
@@ -105,8 +109,6 @@ def _to_upstream() -> dict[str, str]:
         "latent_out": "llm2vae",
         "time_embed.fc1": "time_embedder.mlp.0",
         "time_embed.fc2": "time_embedder.mlp.2",
-        "latent_positions": "latent_pos_embed.pos_embed",
-        "vision_positions": "vit_pos_embed.pos_embed",
         "vision.patch_embedding": f"{vit}.embeddings.patch_embedding",
         "vision.position_embedding": f"{vit}.embeddings.position_embedding",
         "vision.post_layernorm": f"{vit}.post_layernorm",
@@ -130,5 +132,6 @@ def _to_upstream() -> dict[str, str]:
     return table
 
 
-_TO_UPSTREAM = _to_upstream()
-_FROM_UPSTREAM = {upstream: ours for ours, upstream in _TO_UPSTREAM.items()}
+_MODULES = _modules()
+_UPSTREAM_TABLES = {upstream: ours for ours, upstream in _TABLES.items()}
+_UPSTREAM_MODULES = {upstream: ours for ours, upstream in _MODULES.items()}

@@ -1,0 +1,135 @@
+"""Text to ids in Qwen2's byte-level scheme, with the special tokens BAGEL frames segments by.
+
+The miniature's tokenizer is of the same kind (byte-level BPE, same file), only with merges
+learned on its small grammar, so any text encodes and one class reads both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from staged.model.layout import SpecialTokens
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
+# Qwen2's own splitting rule, so that the miniature splits text where the real model does.
+_QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+FILE = "tokenizer.json"
+
+
+class BagelTokenizer:
+    """Encodes plain text; special tokens never come out of text, whatever it says."""
+
+    def __init__(self, backend: Tokenizer) -> None:
+        """Wrap a `tokenizers.Tokenizer`.
+
+        Missing special tokens are added, as upstream does with Qwen2's.
+        """
+        backend.add_special_tokens(
+            [AddedToken(t, special=True) for t in SPECIAL if backend.token_to_id(t) is None]
+        )
+        backend.no_padding()
+        backend.no_truncation()
+        # A prompt that spells out "<|im_end|>" must stay text: encode it letter by letter.
+        backend.encode_special_tokens = True
+        self.backend = backend
+        stop, text_start, text_end, image_start, image_end = (
+            int(backend.token_to_id(t)) for t in SPECIAL
+        )
+        self.special = SpecialTokens(
+            text_start=text_start,
+            text_end=text_end,
+            image_start=image_start,
+            image_end=image_end,
+            stop=stop,
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> BagelTokenizer:
+        """Read a checkpoint folder's tokenizer.
+
+        Raises:
+            ValueError: The folder has no readable tokenizer.
+        """
+        path = Path(folder) / FILE
+        if path.is_file():
+            try:
+                return cls(Tokenizer.from_file(str(path)))
+            except Exception as error:  # the library raises bare Exception on a damaged file
+                raise ValueError(f"{path} is no tokenizer file: {error}") from error
+        if (Path(folder) / "vocab.json").is_file():
+            from transformers import AutoTokenizer
+
+            slow: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            return cls(slow.backend_tokenizer)
+        raise ValueError(f"{folder} holds neither {FILE} nor vocab.json: no tokenizer to load")
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids in use, special tokens included."""
+        return int(self.backend.get_vocab_size())
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of a text block, without markers."""
+        return tuple(self.backend.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; special tokens are left out."""
+        return str(self.backend.decode(list(ids), skip_special_tokens=True))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the tokenizer's files into a checkpoint folder.
+
+        `tokenizer.json` holds everything; older tools read Qwen2's vocabulary, merges and
+        settings from files of their own.
+        """
+        self.backend.save(str(Path(folder) / FILE))
+        self.backend.model.save(str(folder))
+        added = self.backend.get_added_tokens_decoder()
+        flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+        settings = {
+            "tokenizer_class": "Qwen2Tokenizer",
+            "added_tokens_decoder": {
+                str(number): {flag: getattr(token, flag) for flag in flags}
+                for number, token in sorted(added.items())
+            },
+            "add_prefix_space": False,
+            "clean_up_tokenization_spaces": False,
+            "eos_token": "<|im_end|>",
+            "pad_token": "<|endoftext|>",
+            "unk_token": None,
+        }
+        text = json.dumps(settings, indent=2) + "\n"
+        (Path(folder) / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+
+def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> BagelTokenizer:
+    """Learn byte-level merges from a corpus; the same corpus gives the same tokenizer.
+
+    Args:
+        corpus: Lines of text, in a fixed order.
+        vocab_size: Ids at most, at least 256 bytes and the special tokens.
+    """
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_QWEN2_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(corpus, trainer)
+    return BagelTokenizer(backend)
