@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 EXTENSIONS = {"PNG": "png", "WEBP": "webp", "JPEG": "jpg"}
 """Pillow's format name -> the file extension the project uses for it."""
@@ -75,8 +75,10 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise ValueError(f"image of {len(data)} bytes exceeds the limit of {MAX_IMAGE_BYTES}")
     try:
         image = Image.open(io.BytesIO(data), formats=tuple(EXTENSIONS))
+    except UnidentifiedImageError:
+        raise ValueError("not a PNG, WebP or JPEG image") from None
     except (*_BROKEN, Image.DecompressionBombError) as error:
-        raise ValueError(f"not a PNG, WebP or JPEG image: {error}") from None
+        raise ValueError(f"not a sound PNG, WebP or JPEG image: {error}") from None
     if image.width * image.height > max_pixels:
         raise ValueError(
             f"image of {image.width} x {image.height} exceeds the limit of {max_pixels} pixels"

@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from staged.scene_graph import (
+    VARIATIONS,
     Add,
     Attribute,
     Change,
@@ -27,7 +28,6 @@ from staged.scene_graph import (
     resolve,
     varied_path,
 )
-from staged.scene_graph.increments import VARIATIONS
 
 CLASSES = ("circle", "square", "star", "ring", "drop", "heart", "arrow")
 COLORS = ("red", "blue", "green")

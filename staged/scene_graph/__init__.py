@@ -13,10 +13,11 @@ from staged.scene_graph.edits import (
     delta,
 )
 from staged.scene_graph.graph import Attribute, Relation, SceneGraph, SceneObject
-from staged.scene_graph.increments import Variation, Vocabulary, increments, varied_path
-from staged.scene_graph.questions import Question, questions, resolve
+from staged.scene_graph.paths import VARIATIONS, Variation, Vocabulary, increments, varied_path
+from staged.scene_graph.question import Question, questions, resolve
 
 __all__ = [
+    "VARIATIONS",
     "Add",
     "Attribute",
     "Change",

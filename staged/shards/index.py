@@ -1,0 +1,117 @@
+"""Random access: sample i of N, in one read, with nothing but offsets in memory."""
+
+import io
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from staged import strict_json
+from staged.shards import tar
+from staged.shards.folder import OFFSETS, check_version, read_json, shard_paths
+from staged.shards.limits import Limits, ShardError
+from staged.shards.reader import DEFAULT_LIMITS, Sample, load
+
+_Rows = list[tuple[str, int, int]]
+
+
+class ShardIndex:
+    """The samples of a data set as a sequence.
+
+    Offsets come from `offsets.json` where it fits the shards' sizes, and from one scan over the
+    tars' headers otherwise. It holds no open files, so it can be pickled, forked and shared by
+    threads.
+    """
+
+    def __init__(self, folder: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> None:
+        """Open a data set.
+
+        Raises:
+            ShardError: a shard is missing or damaged.
+            ValueError: no data set, or malformed files beside the shards.
+        """
+        self.limits = limits
+        self.shards = shard_paths(folder)
+        self.keys: list[str] = []
+        self._by_key: dict[str, int] = {}
+        self._shard, self._start, self._stop = array("q"), array("q"), array("q")
+        stored = _stored(Path(folder) / OFFSETS)
+        for number, path in enumerate(self.shards):
+            for key, start, stop in _rows(path, stored.get(path.name)):
+                if key in self._by_key:
+                    raise ShardError(path.name, key, "duplicate key", "it stands before too")
+                self._by_key[key] = len(self.keys)
+                self.keys.append(key)
+                self._shard.append(number)
+                self._start.append(start)
+                self._stop.append(stop)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, i: int) -> Sample:
+        """Read one sample; negative indices count from the end.
+
+        Raises:
+            IndexError: out of range.
+            ShardError: the sample cannot be read.
+        """
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}")
+        i %= len(self)
+        path, key = self.shards[self._shard[i]], self.keys[i]
+        size = self._stop[i] - self._start[i]
+        if size > self.limits.sample_bytes:
+            raise ShardError(
+                path.name, key, "too large", f"{size} bytes exceed {self.limits.sample_bytes}"
+            )
+        try:
+            with path.open("rb") as file:
+                file.seek(self._start[i])
+                data = file.read(size)
+        except OSError as error:
+            raise ShardError(path.name, key, "missing shard", str(error.strerror)) from None
+        group = tar.group_in(data, path.name, key)
+        return load(io.BytesIO(data), group, path.name, limits=self.limits)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def find(self, key: str) -> int:
+        """Return the place of a key; ValueError if the data set has none such."""
+        if key not in self._by_key:
+            raise ValueError(f"no sample {key!r:.100} among {len(self)}")
+        return self._by_key[key]
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    data = strict_json.record(read_json(path), str(path), {"version": int, "shards": dict})
+    check_version(data, path)
+    shards: dict[str, Any] = data["shards"]
+    return shards
+
+
+def _rows(path: Path, stored: Any) -> _Rows:
+    try:
+        size = path.stat().st_size
+        if stored is not None:
+            place = f"{OFFSETS}: {path.name}"
+            strict_json.record(stored, place, {"bytes": int, "samples": list})
+            if stored["bytes"] == size:
+                return [_row(row, size, place) for row in stored["samples"]]
+        with path.open("rb") as file:
+            return [(group.key, group.start, group.stop) for group in tar.groups(file, path.name)]
+    except OSError as error:
+        raise ShardError(path.name, None, "missing shard", str(error.strerror)) from None
+
+
+def _row(row: Any, size: int, place: str) -> tuple[str, int, int]:
+    if (
+        type(row) is not list
+        or [type(item) for item in row] != [str, int, int]
+        or not 0 <= row[1] < row[2] <= size
+    ):
+        raise ValueError(f"{place}: {row!r:.100} is not [key, start, stop]")
+    return row[0], row[1], row[2]
