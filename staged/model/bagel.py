@@ -155,7 +155,7 @@ class Bagel(nn.Module):
             layout.position_ids[layout.expert_order()],
             decoder.head_dim,
             decoder.rope_theta,
-            torch.float32,
+            x.dtype,
         )
         num_und = layout.num_und
         for layer in self.layers:

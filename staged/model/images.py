@@ -9,12 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["fit_size", "from_pixels", "resize", "to_pixels"]
+__all__ = ["fit_size", "from_pixels", "resize", "to_levels", "to_pixels"]
 
 
-def fit_size(
-    width: int, height: int, *, max_size: int, min_size: int, stride: int
-) -> tuple[int, int]:
+def fit_size(width: int, height: int, max_size: int, min_size: int, stride: int) -> tuple[int, int]:
     """Size that BAGEL resizes an image to, keeping its shape as far as the stride allows.
 
     The shorter side is brought up to ``min_size``, then the longer one down to ``max_size``,
@@ -100,6 +98,17 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     Returns:
         (h, w, 3) uint8, rounded down as BAGEL's own code does.
     """
-    levels = (image.detach().float() * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0) * 255
-    pixels: NDArray[np.uint8] = levels.to(torch.uint8).cpu().numpy()
+    pixels: NDArray[np.uint8] = to_levels(image).to(torch.uint8).cpu().numpy()
     return pixels
+
+
+def to_levels(image: Tensor) -> Tensor:
+    """Network output to levels of brightness, before they are rounded down to bytes.
+
+    Args:
+        image: (3, h, w) real, nominally in [-1, 1]; values outside are clamped.
+
+    Returns:
+        (h, w, 3) float32 in [0, 255].
+    """
+    return (image.detach().float() * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0) * 255

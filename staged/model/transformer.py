@@ -33,11 +33,10 @@ def rope_tables(position_ids: Tensor, head_dim: int, theta: float, dtype: torch.
     Returns:
         Cosines and sines, (T, 1, D).
     """
-    with torch.autocast(position_ids.device.type, enabled=False):
-        exponent = torch.arange(0, head_dim, 2, device=position_ids.device).float() / head_dim
-        angles = position_ids.float()[:, None] * (theta**-exponent)
-        angles = torch.cat([angles, angles], dim=-1)[:, None]
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+    exponent = torch.arange(0, head_dim, 2, device=position_ids.device).float() / head_dim
+    angles = position_ids.float()[:, None] * (theta**-exponent)
+    angles = torch.cat([angles, angles], dim=-1)[:, None]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def rotate(x: Tensor, rope: Rope) -> Tensor:
@@ -75,8 +74,7 @@ class Expert(nn.Module):
             projection(normed).unflatten(-1, (-1, self.head_dim))
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query, key = self.q_norm(query).to(value.dtype), self.k_norm(key).to(value.dtype)
-        return rotate(query, rope).to(value.dtype), rotate(key, rope).to(value.dtype), value
+        return rotate(self.q_norm(query), rope), rotate(self.k_norm(key), rope), value
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Add the attention's output (T, H, D) and the MLP to (T, C) hidden states."""

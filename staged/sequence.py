@@ -1,0 +1,151 @@
+"""Trajectories as segments: the bridge from what happened to what the model reads.
+
+Order of a sample: input images, the prompt, then the steps. A supervised sketch is a noised copy;
+a sketch that anything follows is also shown as a clean VAE copy and a ViT copy. The opener of a
+step (`<|im_start|>`, `<|vision_start|>`, or `<|endoftext|>` for stop) is learned as the label on
+the closing token before it, whenever that step is supervised: what comes next is a decision of
+the step that comes, also after a wrong plan that is itself not to be imitated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from staged import protocol
+from staged.model.layout import Segment, SegmentKind, SpecialTokens
+from staged.trajectory import Answer, ImageRef, Inspection, Sketch, Step, Stop, Trajectory
+
+
+@dataclass(frozen=True)
+class Grids:
+    """Token grids of an image as latents and as ViT patches: (rows, columns) each."""
+
+    latent: tuple[int, int]
+    vision: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropout:
+    """What conditioning one sample goes without; drawn per sample by the trainer.
+
+    Attributes:
+        prompt: Leave the prompt out (for guidance against no text).
+        plans: Indices of steps whose text is left out; it is then not supervised this time
+            either, so the sketch after it learns to be drawn without its last text.
+        images: Indices, inputs first and then sketches, whose clean and ViT copies are both left
+            out. An image whose inspection is supervised must not be dropped: the model would
+            learn to judge what it cannot see (upstream does).
+    """
+
+    prompt: bool = False
+    plans: frozenset[int] = frozenset()
+    images: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """Segments and, for each image segment, which image fills it.
+
+    Attributes:
+        segments: In order.
+        images: For each segment its image's index (inputs first, then sketches), None for text.
+    """
+
+    segments: tuple[Segment, ...]
+    images: tuple[int | None, ...]
+
+
+def clean_copies(grids: Grids, *, dropped: bool = False) -> tuple[Segment, Segment]:
+    """The two copies under which a finished image stands in a context: VAE, then ViT."""
+    return (
+        Segment(kind=SegmentKind.CLEAN, grid=grids.latent, dropped=dropped),
+        Segment(kind=SegmentKind.VISION, grid=grids.vision, dropped=dropped),
+    )
+
+
+def noised_copy(grids: Grids, *, supervised: bool = False) -> Segment:
+    """The copy that is being drawn."""
+    return Segment(kind=SegmentKind.NOISED, grid=grids.latent, supervised=supervised)
+
+
+def text_block(ids: Sequence[int], *, supervised: bool = False, dropped: bool = False) -> Segment:
+    """A text block; its markers are the layout's business."""
+    return Segment(
+        kind=SegmentKind.TEXT, ids=tuple(ids), supervised=supervised, dropped=dropped
+    )
+
+
+def step_text(step: Step) -> str:
+    """The text under which a step stands in the sequence."""
+    return step.text if isinstance(step, Answer) else protocol.write(step)
+
+
+def opener(step: Step, special: SpecialTokens) -> int:
+    """The token that announces a step."""
+    if isinstance(step, Stop):
+        return special.stop
+    return special.image_start if isinstance(step, Sketch) else special.text_start
+
+
+def interleave(
+    trajectory: Trajectory,
+    encode: Callable[[str], tuple[int, ...]],
+    special: SpecialTokens,
+    grids_of: Callable[[ImageRef], Grids],
+    dropout: Dropout | None = None,
+) -> Interleaved:
+    """Turn a trajectory into the segments of one training sample.
+
+    Args:
+        trajectory: Whole, or a legal prefix.
+        encode: Text to ids, without markers.
+        special: Ids of the framing tokens.
+        grids_of: Token grids of an image.
+        dropout: What to leave out.
+
+    Raises:
+        ValueError: A dropped step has no text, or a dropped image is inspected under supervision.
+    """
+    drop = dropout or Dropout()
+    segments: list[Segment] = []
+    images: list[int | None] = []
+
+    def add(*new: Segment, image: int | None = None) -> None:
+        segments.extend(new)
+        images.extend([image] * len(new))
+
+    def announce(step: Step) -> None:
+        # On the last segment that takes tokens: a dropped one has no closing token.
+        if step.loss and segments and not segments[-1].dropped:
+            segments[-1] = replace(segments[-1], end_label=opener(step, special))
+
+    for index, ref in enumerate(trajectory.inputs):
+        add(*clean_copies(grids_of(ref), dropped=index in drop.images), image=index)
+    add(text_block(encode(trajectory.prompt), dropped=drop.prompt))
+    image = len(trajectory.inputs)
+    for index, step in enumerate(trajectory.steps):
+        if index in drop.plans:
+            if isinstance(step, Sketch | Stop):
+                raise ValueError(f"step {index} is a {type(step).__name__}: it has no text to drop")
+            add(text_block(encode(step_text(step)), dropped=True))
+            continue
+        announce(step)
+        if isinstance(step, Stop):
+            continue
+        if not isinstance(step, Sketch):
+            add(text_block(encode(step_text(step)), supervised=step.loss))
+            continue
+        grids, later = grids_of(step.image), trajectory.steps[index + 1 :]
+        if step.loss:
+            add(noised_copy(grids, supervised=True), image=image)
+        if any(after.loss for after in later):
+            if image in drop.images and _is_judged(later):
+                raise ValueError(f"image {image} is inspected under supervision: never drop it")
+            add(*clean_copies(grids, dropped=image in drop.images), image=image)
+        image += 1
+    return Interleaved(tuple(segments), tuple(images))
+
+
+def _is_judged(later: Sequence[Step]) -> bool:
+    return bool(later) and isinstance(later[0], Inspection) and later[0].loss

@@ -1,0 +1,108 @@
+"""The miniature BAGEL: the real model's code and files at a size two CPU cores can train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from staged.model import checkpoint
+from staged.model.bagel import Bagel
+from staged.model.checkpoint import LoadedBagel
+from staged.model.config import (
+    AutoencoderConfig,
+    BagelConfig,
+    TransformerConfig,
+    VisionConfig,
+)
+from staged.model.tokenizer import BagelTokenizer, train_tokenizer
+from staged.shapes.language import corpus
+from staged.shapes.scene import CANVAS_PX
+from staged.strict_json import loads
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+"""What ships with the package: the autoencoder, `base/` and `staged/`."""
+
+VOCAB_SIZE = 640
+_PREFIX = "miniature:"
+
+
+def config(autoencoder: AutoencoderConfig) -> BagelConfig:
+    """Dimensions: a 48-pixel canvas is 6 x 6 latent tokens of 16 numbers and 6 x 6 ViT patches.
+
+    Few tokens of few numbers are what such a small model learns fast; 192 numbers a token (raw
+    pixels) taught it colours but no shapes.
+    """
+    tokens_per_side = CANVAS_PX // (autoencoder.downsample * 2)
+    return BagelConfig(
+        transformer=TransformerConfig(
+            hidden_size=192,
+            intermediate_size=512,
+            num_layers=6,
+            num_heads=6,
+            num_kv_heads=3,
+            head_dim=32,
+            vocab_size=VOCAB_SIZE,
+            rope_theta=1e4,
+        ),
+        vision=VisionConfig(
+            hidden_size=96,
+            intermediate_size=256,
+            num_layers=3,
+            num_heads=3,
+            patch_size=8,
+            positions_per_side=CANVAS_PX // 8,
+        ),
+        autoencoder=autoencoder,
+        latent_patch_size=2,
+        max_latent_size=tokens_per_side,
+        vit_max_patches_per_side=CANVAS_PX // 8,
+        timestep_shift=1.0,
+    )
+
+
+def tokenizer() -> BagelTokenizer:
+    """The grammar's tokenizer: one token for nearly every word, bytes for anything else."""
+    return train_tokenizer(corpus(), VOCAB_SIZE)
+
+
+def fresh(seed: int, *, device: str | torch.device = "cpu") -> LoadedBagel:
+    """A miniature with random weights and the shipped autoencoder."""
+    facts = loads((CHECKPOINTS / "ae.json").read_text(encoding="utf-8"))["autoencoder"]
+    facts["multipliers"] = tuple(facts["multipliers"])
+    autoencoder = checkpoint.load_autoencoder(
+        CHECKPOINTS, AutoencoderConfig(**facts), device=device
+    )
+    dimensions = config(autoencoder.config)
+    model = Bagel(dimensions)
+    model.init_weights(torch.Generator().manual_seed(seed))
+    return LoadedBagel(
+        model=model.to(device).eval(),
+        autoencoder=autoencoder,
+        tokenizer=tokenizer(),
+        config=dimensions,
+        folder=CHECKPOINTS,
+    )
+
+
+def open_checkpoint(
+    source: str, *, seed: int = 0, device: str | torch.device = "cpu"
+) -> LoadedBagel:
+    """Load a checkpoint folder, a Hub id, or a miniature.
+
+    Args:
+        source: `miniature:base`, `miniature:staged`, `miniature:fresh`, a folder, or a Hub id.
+        seed: Of `miniature:fresh`.
+        device: Where the weights go.
+
+    Raises:
+        ValueError: There is no such checkpoint.
+    """
+    if not source.startswith(_PREFIX):
+        return checkpoint.load(source, device=device)
+    name = source.removeprefix(_PREFIX)
+    if name == "fresh":
+        return fresh(seed, device=device)
+    if name not in ("base", "staged"):
+        raise ValueError(f"no miniature {name!r}; there are base, staged and fresh")
+    return checkpoint.load(CHECKPOINTS / name, device=device)

@@ -1,0 +1,134 @@
+"""Samples to a pack: dropout, times and noise are drawn, segments laid out, pixels prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from staged.model.bagel import Inputs
+from staged.model.flow import interpolate, shift_time, velocity_target
+from staged.model.layout import Layout, SegmentKind, SpecialTokens, lay_out
+from staged.sequence import Dropout, interleave
+from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Trajectory
+from train.examples import Examples
+from train.randomness import SampleRandom
+from train.settings import ConditionDropout
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One forward pass.
+
+    Attributes:
+        layout: Of all samples.
+        inputs: Float32 latents and patches, float32 times.
+        target: (num_latent, Z) float32 velocity; only supervised rows mean anything.
+        tasks: Task of each sample, for losses by task.
+    """
+
+    layout: Layout
+    inputs: Inputs
+    target: Tensor
+    tasks: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Pack:
+        """The same pack on `device`."""
+        inputs = Inputs(
+            *(t.to(device, non_blocking=True) for t in vars(self.inputs).values())
+        )
+        target = self.target.to(device, non_blocking=True)
+        return Pack(self.layout.to(device), inputs, target, self.tasks)
+
+
+def build_pack(
+    examples: Examples,
+    samples: Sequence[int],
+    *,
+    special: SpecialTokens,
+    dropout: ConditionDropout,
+    timestep_shift: float,
+    seed: int,
+    step: int,
+) -> Pack:
+    """Draw and assemble the pack of one step; the same arguments give the same pack."""
+    segments, tasks = [], []
+    latents, noises, times, patches = [], [], [], []
+    for place, sample in enumerate(samples):
+        random = SampleRandom(seed, step, place)
+        trajectory = examples.trajectory(sample)
+        interleaved = interleave(
+            trajectory,
+            examples.encode,
+            special,
+            examples.grids_of,
+            draw_dropout(trajectory, dropout, random),
+        )
+        segments.append(interleaved.segments)
+        tasks.append(trajectory.task or "none")
+        for segment, image in zip(interleaved.segments, interleaved.images, strict=True):
+            if image is None or segment.dropped:
+                continue
+            if segment.kind is SegmentKind.VISION:
+                patches.append(examples.patches(trajectory, image))
+                continue
+            clean = examples.latents(sample, trajectory, image)
+            latents.append(clean)
+            if segment.kind is SegmentKind.NOISED:
+                noises.append(random.noise(*clean.shape))
+                t = shift_time(torch.tensor(random.timestep_logit()).sigmoid(), timestep_shift)
+            else:
+                noises.append(torch.zeros_like(clean))
+                t = torch.tensor(0.0)
+            times.append(t.expand(len(clean)))
+    clean = _rows(latents, examples.latent_dim)
+    noise, t = _rows(noises, examples.latent_dim), torch.cat([torch.empty(0), *times])
+    return Pack(
+        layout=lay_out(segments, special),
+        inputs=Inputs(interpolate(clean, noise, t), t, _rows(patches, examples.patch_dim)),
+        target=velocity_target(clean, noise),
+        tasks=tuple(tasks),
+    )
+
+
+def draw_dropout(
+    trajectory: Trajectory, probabilities: ConditionDropout, random: SampleRandom
+) -> Dropout:
+    """Draw what a sample goes without.
+
+    A plan (or refinement) right before a supervised sketch may be dropped with its own loss, so
+    that guidance "without the last text" meets a condition seen in training. An image whose
+    inspection is supervised stays.
+    """
+    steps = trajectory.steps
+    plans, images = set(), set()
+    image = len(trajectory.inputs)
+    for index in range(image):
+        if random.chance(probabilities.image):
+            images.add(index)
+    prompt = random.chance(probabilities.text)
+    for index, step in enumerate(steps):
+        if not isinstance(step, Sketch):
+            continue
+        before = steps[index - 1] if index else None
+        if isinstance(before, Plan | Refinement) and random.chance(probabilities.text):
+            plans.add(index - 1)
+        after = steps[index + 1] if index + 1 < len(steps) else None
+        judged = isinstance(after, Inspection) and after.loss
+        if random.chance(probabilities.image) and not judged:
+            images.add(image)
+        image += 1
+    # Words to be predicted need what they answer to; guidance without the prompt is learned
+    # from the samples that only draw.
+    speaks = any(step.loss and not isinstance(step, Sketch | Stop) for step in steps)
+    return Dropout(
+        prompt=prompt and not speaks,
+        plans=frozenset(plans),
+        images=frozenset(images),
+    )
+
+
+def _rows(parts: list[Tensor], columns: int) -> Tensor:
+    return torch.cat([torch.empty(0, columns), *parts])

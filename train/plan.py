@@ -1,0 +1,80 @@
+"""The global plan: which samples form which pack, from lengths and a seed alone.
+
+State of a run is then a step number: the plan is computed again on resume, whatever happened
+in between and however many workers read the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+
+class PackPlan:
+    """An endless sequence of packs, epoch after epoch, computed an epoch at a time."""
+
+    def __init__(
+        self,
+        lengths: NDArray[np.int64],
+        repeats: NDArray[np.float64],
+        *,
+        pack_tokens: int,
+        seed: int,
+    ) -> None:
+        """Plan over samples.
+
+        Args:
+            lengths: Tokens of each sample with nothing dropped.
+            repeats: Times each sample is seen an epoch.
+            pack_tokens: Tokens of a pack at most.
+            seed: Of the order.
+
+        Raises:
+            ValueError: A sample is longer than a pack; the message counts and names them.
+        """
+        too_long = np.flatnonzero(lengths > pack_tokens)
+        if too_long.size:
+            shown = ", ".join(f"{i} ({lengths[i]} tokens)" for i in too_long[:5])
+            raise ValueError(
+                f"{too_long.size} samples exceed pack_tokens={pack_tokens}: {shown}; "
+                "raise pack_tokens or filter the data"
+            )
+        self._lengths, self._repeats = lengths, repeats
+        self._pack_tokens, self._seed = pack_tokens, seed
+        self._epoch = -1
+        self._packs: list[list[tuple[int, int]]] = []
+        self._first_step = 0
+
+    def pack(self, step: int) -> list[tuple[int, int]]:
+        """The pack of a step: (sample, epoch) pairs; steps may only grow."""
+        if step < self._first_step:
+            self._epoch, self._packs, self._first_step = -1, [], 0
+        while step >= self._first_step + len(self._packs):
+            self._first_step += len(self._packs)
+            self._epoch += 1
+            self._packs = list(self._pack_epoch(self._epoch))
+        return self._packs[step - self._first_step]
+
+    def _pack_epoch(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
+        pack: list[tuple[int, int]] = []
+        tokens = 0
+        for sample in self._order(epoch):
+            length = int(self._lengths[sample])
+            if tokens + length > self._pack_tokens:
+                yield pack
+                pack, tokens = [], 0
+            pack.append((int(sample), epoch))
+            tokens += length
+        yield pack
+
+    def _order(self, epoch: int) -> Sequence[np.int64]:
+        rng = np.random.default_rng((self._seed, epoch))
+        whole = np.floor(self._repeats).astype(np.int64)
+        extra = rng.random(len(self._repeats)) < self._repeats - whole
+        chosen = np.repeat(np.arange(len(self._lengths)), whole + extra)
+        return list(rng.permutation(chosen))
+
+

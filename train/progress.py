@@ -1,0 +1,47 @@
+"""One line of progress, rewritten on a terminal and printed now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+class Progress:
+    """Counts work of a known size and shows rate and time left."""
+
+    def __init__(self, label: str, total: int, *, done: int = 0, every_s: float = 10.0) -> None:
+        """Start the clock; `done` units were there before."""
+        self.label, self.total, self.done = label, total, done
+        self._first, self._began = done, time.monotonic()
+        self._every_s = 0.2 if sys.stderr.isatty() else every_s
+        self._shown = 0.0
+
+    def advance(self, units: int = 1, note: str = "") -> None:
+        """Count units and show the line when it is due."""
+        self.done += units
+        now = time.monotonic()
+        if now - self._shown >= self._every_s or self.done >= self.total:
+            self._shown = now
+            self._show(note)
+
+    @staticmethod
+    def clock() -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    def rate(self) -> float:
+        """Units a second since the start."""
+        return (self.done - self._first) / max(time.monotonic() - self._began, 1e-9)
+
+    def _show(self, note: str) -> None:
+        left = (self.total - self.done) / max(self.rate(), 1e-9)
+        line = f"{self.label} {self.done}/{self.total}  {note}  ETA {duration(left)}"
+        end = "\r" if sys.stderr.isatty() and self.done < self.total else "\n"
+        print(line, end=end, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,27 @@
+"""Counter-based randomness: every draw is a function of (seed, step, place), never of history."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class SampleRandom:
+    """All random numbers of one sample at one step."""
+
+    def __init__(self, seed: int, step: int, place: int) -> None:
+        """Key the stream by run seed, optimizer step and the sample's place in its pack."""
+        self._rng = np.random.Generator(np.random.Philox(key=[seed, (step << 24) + place]))
+
+    def chance(self, probability: float) -> bool:
+        """True with the given probability; always takes one number from the stream."""
+        return bool(self._rng.random() < probability)
+
+    def timestep_logit(self) -> float:
+        """A standard normal, to be squashed by a sigmoid (logit-normal times)."""
+        return float(self._rng.standard_normal())
+
+    def noise(self, rows: int, columns: int) -> Tensor:
+        """(rows, columns) float32 standard normal."""
+        return torch.from_numpy(self._rng.standard_normal((rows, columns), dtype=np.float32))

@@ -1,0 +1,43 @@
+"""Pictures from fixed prompts while a run learns."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from staged.engine.context import Context
+from staged.engine.engine import Engine
+from staged.engine.sampling import FlowSettings
+from train.settings import Log
+
+
+def draw_sheet(engine: Engine, log: Log, path: Path) -> NDArray[np.uint8]:
+    """Draw every prompt at once, without planning, and keep the row of pictures.
+
+    Returns:
+        (h, sum of w, 3) uint8.
+    """
+    contexts = [Context() for _ in log.sample_prompts]
+    engine.append_text(contexts, log.sample_prompts)
+    side = engine.sizes.latent_max
+    drawings = engine.draw(
+        contexts,
+        [Context() for _ in contexts],
+        contexts,
+        sizes=[(side, side)] * len(contexts),
+        seeds=list(range(len(contexts))),
+        settings=FlowSettings(num_flow_steps=log.sample_flow_steps),
+    )
+    sheet = np.concatenate([drawing.pixels for drawing in drawings], axis=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "png")
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(buffer.getvalue())
+    os.replace(partial, path)
+    return sheet

@@ -1,0 +1,136 @@
+"""Settings of a fine-tune job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """One data set of the mixture."""
+
+    path: Path
+    """Folder of shards."""
+    repeats: float = 1.0
+    """Times each sample is seen an epoch; a fraction draws that share anew each epoch."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not 0 < self.repeats <= 1000:
+            raise ValueError(f"repeats is {self.repeats}; give more than 0 and at most 1000")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionDropout:
+    """How often conditioning is left out, for guidance at sampling."""
+
+    text: float = 0.1
+    """Probability for the prompt, and for the plan before each sketch."""
+    image: float = 0.1
+    """Probability for each image in context; never where its inspection is supervised."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("text", "image"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a probability in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW, warm-up, decay, clipping, averaging."""
+
+    lr: float = 2e-5
+    """Peak learning rate."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What follows the warm-up."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up."""
+    min_lr_ratio: float = 0.05
+    """Where the cosine ends, over the peak."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates."""
+    eps: float = 1e-8
+    """AdamW's epsilon."""
+    weight_decay: float = 0.0
+    """Decoupled, on matrices only."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    ema_decay: float = 0.9999
+    """Averaging of weights, min(decay, (1 + n) / (10 + n)) at step n; 0 switches it off."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}; give a positive rate")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}; give 0 or more")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; give a value in [0, 1)")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm is {self.max_grad_norm}; give a positive norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """What a run shows of itself."""
+
+    every_steps: int = 20
+    """Steps between lines of progress and TensorBoard points."""
+    sample_every_steps: int = 500
+    """Steps between pictures from fixed prompts; 0 draws none."""
+    sample_prompts: tuple[str, ...] = ()
+    """Prompts of those pictures."""
+    sample_flow_steps: int = 20
+    """Network evaluations a picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """A fine-tune of BAGEL on trajectories: cross entropy on text, flow matching on images."""
+
+    init: str
+    """Checkpoint to start from: a folder, a Hub id, or `miniature:base|staged|fresh`."""
+    data: tuple[Subset, ...]
+    """The mixture."""
+    out: Path
+    """Folder of the run: checkpoints, log, pictures, resolved settings."""
+    num_steps: int = 10_000
+    """Optimizer steps."""
+    pack_tokens: int = 33_000
+    """Tokens of a packed batch, at most."""
+    ce_weight: float = 0.25
+    """Weight of the text loss beside the image loss (method: lambda_CE)."""
+    timestep_shift: float = 1.0
+    """Bias of training times toward noise."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Arithmetic of forward and backward; weights, gradients and moments stay float32."""
+    device: str = "auto"
+    """`auto` takes a CUDA device when there is one."""
+    num_threads: int = 0
+    """CPU threads of torch; 0 leaves its own choice. A CPU run repeats bit by bit only with the
+    same number."""
+    seed: int = 0
+    """Of data order, dropout, times and noise."""
+    cache: Path | None = None
+    """Folder for latents and lengths, to share among runs; `<out>/cache` by default."""
+    checkpoint_every_steps: int = 500
+    """Steps between resumable checkpoints."""
+    dropout: ConditionDropout = field(default_factory=ConditionDropout)
+    """Conditioning dropout."""
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    """Optimizer."""
+    log: Log = field(default_factory=Log)
+    """Progress."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not self.data:
+            raise ValueError("data is empty; name at least one folder of shards")
+        for name in ("num_steps", "pack_tokens", "checkpoint_every_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        if self.ce_weight < 0:
+            raise ValueError(f"ce_weight is {self.ce_weight}; give 0 or more")
