@@ -1,0 +1,148 @@
+"""The diffusers editor, over a real FLUX.1 Kontext pipeline with tiny random weights."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxKontextPipeline,
+    FluxTransformer2DModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
+
+from staged.backends.diffusers import DiffusersEditor, DiffusersSettings
+
+SETTINGS = DiffusersSettings(
+    model="tiny", licence="none", device="cpu", dtype="float32", num_inference_steps=2
+)
+
+
+def letters(end: str) -> dict[str, int]:
+    alphabet = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    names = ["<|startoftext|>", "<|endoftext|>", *(letter + end for letter in alphabet), *alphabet]
+    return {name: i for i, name in enumerate(names)}
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    torch.manual_seed(0)
+    clip = CLIPTextConfig(
+        hidden_size=32,
+        intermediate_size=37,
+        num_attention_heads=4,
+        num_hidden_layers=1,
+        projection_dim=32,
+        vocab_size=64,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0)]
+    pieces += [(chr(c), -2.0) for c in range(ord("a"), ord("z") + 1)]
+    t5 = T5Config(vocab_size=64, d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=1)
+    return FluxKontextPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=AutoencoderKL(
+            block_out_channels=(4, 4),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=1,
+            norm_num_groups=1,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            shift_factor=0.06,
+            scaling_factor=1.5,
+        ).eval(),
+        text_encoder=CLIPTextModel(clip).eval(),
+        tokenizer=CLIPTokenizer(vocab=letters("</w>"), merges=[], model_max_length=77),
+        text_encoder_2=T5EncoderModel(t5).eval(),
+        tokenizer_2=T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=64),
+        transformer=FluxTransformer2DModel(
+            in_channels=4,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=32,
+            axes_dims_rope=(4, 4, 8),
+            guidance_embeds=True,
+        ).eval(),
+    )
+
+
+@pytest.fixture
+def editor(pipeline: Any) -> DiffusersEditor:
+    return DiffusersEditor(SETTINGS, pipeline=pipeline)
+
+
+def picture(width: int, height: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_the_result_has_the_size_asked_for(editor: DiffusersEditor) -> None:
+    drawn = editor.edit(picture(32, 16), "add a star", width=32, height=16, seed=1)
+    assert drawn.shape == (16, 32, 3) and drawn.dtype == np.uint8
+
+
+def test_a_first_step_is_drawn_without_an_image(pipeline: Any, editor: DiffusersEditor) -> None:
+    from_text = editor.edit(None, "a star", width=16, height=16, seed=1)
+    on_white = DiffusersEditor(
+        replace(SETTINGS, first_step_without_image=False), pipeline=pipeline
+    ).edit(None, "a star", width=16, height=16, seed=1)
+    assert from_text.shape == on_white.shape == (16, 16, 3)
+    assert (from_text != on_white).any()
+
+
+def test_only_the_seed_decides_the_noise(editor: DiffusersEditor) -> None:
+    first = editor.edit(picture(16, 16), "a star", width=16, height=16, seed=1)
+    torch.manual_seed(99)
+    again = editor.edit(picture(16, 16), "a star", width=16, height=16, seed=1)
+    other = editor.edit(picture(16, 16), "a star", width=16, height=16, seed=2)
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_the_input_image_conditions_the_result(editor: DiffusersEditor) -> None:
+    plain = np.zeros((16, 16, 3), np.uint8)
+    drawn = [editor.edit(i, "a star", width=16, height=16, seed=1) for i in (plain, plain + 255)]
+    assert (drawn[0] != drawn[1]).any()
+
+
+def test_steps_and_guidance_reach_the_pipeline(pipeline: Any, editor: DiffusersEditor) -> None:
+    base = editor.edit(None, "a star", width=16, height=16, seed=1)
+    for changed in (replace(SETTINGS, num_inference_steps=3), replace(SETTINGS, guidance_scale=9)):
+        other = DiffusersEditor(changed, pipeline=pipeline)
+        assert (other.edit(None, "a star", width=16, height=16, seed=1) != base).any()
+
+
+def test_a_size_that_the_pipeline_rounds_is_refused(editor: DiffusersEditor) -> None:
+    with pytest.raises(ValueError, match="multiples of 16"):
+        editor.edit(None, "a star", width=17, height=16, seed=1)
+
+
+def test_unknown_pipelines_arguments_and_licences_are_refused(pipeline: Any) -> None:
+    with pytest.raises(ValueError, match="no pipeline 'FluxContextPipeline'"):
+        DiffusersEditor(replace(SETTINGS, pipeline="FluxContextPipeline"))
+    with pytest.raises(ValueError, match="takes no 'strenght'"):
+        DiffusersEditor(replace(SETTINGS, arguments={"strenght": 1}), pipeline=pipeline)
+    with pytest.raises(ValueError, match="licence"):
+        DiffusersSettings(model="someone/something")
+
+
+def test_a_pipeline_is_loaded_from_a_folder(pipeline: Any, tmp_path: Any) -> None:
+    pipeline.save_pretrained(tmp_path)
+    loaded = DiffusersEditor(replace(SETTINGS, model=str(tmp_path)))
+    here = DiffusersEditor(SETTINGS, pipeline=pipeline)
+    drawn = [e.edit(None, "a star", width=16, height=16, seed=1) for e in (loaded, here)]
+    assert (drawn[0] == drawn[1]).all()
