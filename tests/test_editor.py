@@ -21,7 +21,8 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from staged.backends.diffusers import DiffusersEditor, DiffusersSettings
+from staged.backends.diffusers import DiffusersEditor
+from staged.backends.diffusers_settings import DiffusersSettings
 
 SETTINGS = DiffusersSettings(
     model="tiny", licence="none", device="cpu", dtype="float32", num_inference_steps=2

@@ -1,66 +1,17 @@
 """Any diffusers editing pipeline as an image editor; FLUX.1 Kontext unless the settings differ."""
 
 import inspect
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import diffusers
 import numpy as np
 import torch
 from PIL import Image
 
+from staged.backends.diffusers_settings import LICENCES, DiffusersSettings
 from staged.roles import Pixels, RoleError
-
-LICENCES = {
-    "black-forest-labs/FLUX.1-Kontext-dev": "FLUX.1 [dev] Non-Commercial License",
-    "Qwen/Qwen-Image-Edit": "Apache-2.0",
-    "Qwen/Qwen-Image-Edit-2509": "Apache-2.0",
-}
-"""Terms that outputs of known models carry; every sample and the dataset card say them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffusersSettings:
-    """Which pipeline edits images, and how."""
-
-    model: str = "black-forest-labs/FLUX.1-Kontext-dev"
-    """Folder, or repository on the Hub."""
-    revision: str | None = None
-    """Commit on the Hub; pin it where a data set is to be repeated."""
-    pipeline: str = "FluxKontextPipeline"
-    """Class in diffusers: `QwenImageEditPipeline`, `Flux2Pipeline`, …"""
-    licence: str | None = None
-    """Terms that the outputs carry; required for models that are not known here."""
-    device: str = "cuda"
-    """Torch device."""
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Precision of the weights."""
-    offload: bool = False
-    """Keep on the device only the part that runs: slower, for small devices."""
-    num_inference_steps: int = 28
-    """Steps of the sampler."""
-    guidance_scale: float = 2.5
-    """Strength of the instruction."""
-    guidance_argument: str = "guidance_scale"
-    """What the pipeline calls it: `true_cfg_scale` for Qwen-Image-Edit."""
-    first_step_without_image: bool = True
-    """Draw a first step from text alone; otherwise onto a white canvas."""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of every call."""
-
-    def __post_init__(self) -> None:
-        """Check ranges and that outputs have a licence."""
-        if self.num_inference_steps < 1:
-            raise ValueError(
-                f"num_inference_steps is {self.num_inference_steps}; expected 1 or more"
-            )
-        if self.licence is None and self.model not in LICENCES:
-            raise ValueError(
-                f"licence: the terms of {self.model!r} are not known here; state them, since every "
-                "sample carries them"
-            )
 
 
 class DiffusersEditor:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from functools import lru_cache
 from typing import Any, Literal
 
 from openai.types.chat import ChatCompletion
@@ -16,10 +17,12 @@ MAX_DETAIL_CHARS = 500
 """How much of an answer that is no good is kept."""
 
 
+@lru_cache(maxsize=256)
 def wire_schema(answer: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema to send: only keywords that strict structured output knows.
 
-    Lengths are left out of it (they are checked on the answer), as are titles and defaults.
+    Lengths are left out of it (they are checked on the answer), as are titles and defaults. The
+    result is shared: do not change it.
     """
     left_out = {"title", "default", "maxLength", "minLength"}
 
