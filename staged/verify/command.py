@@ -10,6 +10,7 @@ import torch
 from staged.verify import parts
 from staged.verify.comparison import TOLERANCE, Comparisons
 from staged.verify.golden import Golden
+from staged.verify.infer import infer
 from staged.verify.keys import verify_keys
 from staged.verify.train import train
 
@@ -19,6 +20,7 @@ GROUPS: dict[str, Callable[[Golden, Comparisons], None]] = {
     "vae": parts.vae,
     "vit": parts.vit,
     "train": train,
+    "infer": infer,
     "schedule": parts.schedule,
     "positions": parts.positions,
     "resize": parts.resizing,

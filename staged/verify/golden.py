@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from staged.model.bagel import Inputs
 from staged.model.checkpoint import LoadedBagel, load
 from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
 from staged.model.images import from_pixels
@@ -91,6 +92,15 @@ class Golden:
     def image(self, name: str) -> Tensor:
         """A reference image as network input, (3, h, w) in the model's type, on its device."""
         return from_pixels(self.tensor(name).numpy()).to(self.device, self.dtype)
+
+    def inputs(self, patches: Tensor | None = None) -> Inputs:
+        """Inputs of a layout without latents: ViT patches only, or text only."""
+        config = self.loaded.config
+        empty = torch.zeros(0, device=self.device)
+        if patches is None:
+            patches = empty.new_zeros(0, config.vision.patch_dim, dtype=self.dtype)
+        latents = empty.new_zeros(0, config.latent_token_dim, dtype=self.dtype)
+        return Inputs(latents=latents, timesteps=empty, patches=patches)
 
     def named(self, pattern: str) -> list[tuple[str, re.Match[str]]]:
         """Names of the reference tensors that a pattern matches whole, with the matches."""

@@ -2,7 +2,6 @@
 
 import torch
 
-from staged.model.bagel import Inputs
 from staged.model.flow import time_grid
 from staged.model.images import fit_size, from_pixels, resize
 from staged.model.layout import Segment, SegmentKind, lay_out
@@ -34,7 +33,8 @@ def vit(golden: Golden, results: Comparisons) -> None:
     """The tower over packed images of different sizes, and the connector with its positions."""
     model, config = golden.loaded.model, golden.loaded.config
     patch, side = config.vision.patch_size, config.vision.positions_per_side
-    names = [name for name, _ in golden.named(r"vit\.image[0-9]+_u8")]
+    numbered = {int(match[1]): name for name, match in golden.named(r"vit\.image([0-9]+)_u8")}
+    names = [numbered[number] for number in sorted(numbered)]
     grids = [golden.grid(name, patch) for name in names]
     patches = torch.cat([patchify(golden.image(name), patch) for name in names])
     results.add("vit", "tokens", patches, golden.tensor("vit.tokens"))
@@ -47,12 +47,7 @@ def vit(golden: Golden, results: Comparisons) -> None:
 
     segments = [Segment(kind=SegmentKind.VISION, grid=grid) for grid in grids]
     layout = lay_out([segments], golden.special).to(golden.device)
-    inputs = Inputs(
-        latents=patches.new_zeros(0, config.latent_token_dim),
-        timesteps=torch.zeros(0, device=golden.device),
-        patches=patches,
-    )
-    connected = model.embed(layout, inputs)[len(layout.token_ids) :]
+    connected = model.embed(layout, golden.inputs(patches))[len(layout.token_ids) :]
     results.add("vit", "connected", connected, golden.tensor("vit.connected"))
 
 

@@ -10,6 +10,7 @@ from staged.model.attention import PackedAttention
 from staged.model.autoencoder import tokens_from_latents
 from staged.model.bagel import Inputs
 from staged.model.checkpoint import from_upstream_key
+from staged.model.config import BagelConfig
 from staged.model.flow import interpolate, shift_time, velocity_target
 from staged.model.layout import Layout, Segment, SegmentKind, lay_out
 from staged.model.loss import token_losses
@@ -78,14 +79,20 @@ def _inputs(
 ) -> tuple[Inputs, Tensor]:
     """Fill the image tokens: clean latents, noise at the given times, ViT patches."""
     config = golden.loaded.config
-    with torch.no_grad():
-        latents = [
-            golden.loaded.autoencoder.encode(golden.image(item["image"])[None])[0]
-            for item in items
-            if item["type"] == "vae"
+    recorded = golden.tensor("train.latents").to(golden.device, golden.dtype)
+    size = config.latent_patch_size
+    clean = torch.cat(
+        [
+            tokens_from_latents(latents[:, : rows * size, : columns * size], size)
+            for latents, (rows, columns) in zip(recorded, layout.latent_grids, strict=True)
         ]
-    results.add("train", "latents", torch.stack(latents), golden.tensor("train.latents"))
-    clean = torch.cat([tokens_from_latents(each, config.latent_patch_size) for each in latents])
+    )
+    images = [golden.image(item["image"]) for item in items if item["type"] == "vae"]
+    # Smaller images were encoded with padding around them, which shows at their edges.
+    largest = [i for i, image in enumerate(images) if image.shape == _canvas(recorded, config)]
+    with torch.no_grad():
+        encoded = golden.loaded.autoencoder.encode(torch.stack([images[i] for i in largest]))
+    results.add("train", "latents", encoded, golden.tensor("train.latents")[largest])
     noise = golden.tensor("train.noise").to(clean)
     logits = golden.tensor("train.timestep_logits").to(golden.device)
     times = shift_time(torch.sigmoid(logits), config.timestep_shift)
@@ -101,6 +108,12 @@ def _inputs(
         patches=torch.cat(patches),
     )
     return inputs, velocity_target(clean, noise)
+
+
+def _canvas(latents: Tensor, config: BagelConfig) -> tuple[int, ...]:
+    """Shape of the images that fill the recorded latents' whole area."""
+    height, width = (side * config.autoencoder.downsample for side in latents.shape[-2:])
+    return (3, height, width)
 
 
 def _compare_pass(
