@@ -3,7 +3,7 @@
 Colour first: every pixel goes to the nearest of the background and the ten colours, regions vote
 with their solid pixels, and rims (a mixture of a colour and what lies beside it) join the solid
 region next to them. Then shape: the region's coverage is compared with every class at every size
-and place nearby, and, as generated shapes vary, with every class stretched to the region's box.
+and place nearby; generated shapes vary, so those that fit badly are tried at sizes between.
 Regions that touch others, or fit nothing, are searched for shapes that hide one another.
 """
 
@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from staged.shapes.render import silhouette
-from staged.shapes.scene import CANVAS_PX, DIAMETER_PX, KINDS, Color, Kind, Scene, Shape, Size
+from staged.shapes.scene import CANVAS_PX, DIAMETER_PX, Color, Kind, Scene, Shape, Size
 from staged.shapes.segment import MIN_AREA_PX, Array, Mask, Region, Surface, segment
-from staged.shapes.templates import PATCH_PX, SPECTRUM_PX, aspect, patch_bank, spectra, stretched
+from staged.shapes.templates import PATCH_PX, SPECTRUM_PX, Bank, near_size, real_sizes, spectra
 
-CONFIDENT = 0.85
+CONFIDENT = 0.96
 """A region that fits one class this well is looked at no further."""
+
+_SIZE_PENALTY = 0.02
+"""What another size must gain over the two real ones: sizes between also fit damage better."""
 
 _MIN_PEELED = 0.7
 _MIN_VISIBLE = 0.35
 _MAX_PEELED = 6
+Box = tuple[int, int, int, int]
 _PLUS = ndimage.generate_binary_structure(2, 1)
 
 
@@ -46,7 +50,7 @@ class Detection:
 
     kind: Kind
     color: Color
-    box: tuple[int, int, int, int]
+    box: Box
     score: float
     size: Size
     x: int
@@ -124,17 +128,22 @@ def _classify(surface: Surface, region: Region) -> list[Detection]:
     coverage = surface.coverage(region.color)
     noise = surface.coverage_noise(region.color)
     box = _bounds(region.mask)
-    whole = _fit_patch(coverage, hidden, box, noise)
+    whole = _fit(real_sizes(), coverage, hidden, box, noise)
+    if whole.score >= CONFIDENT and not region.touches:
+        return [_detection(region.color, region.mask, whole)]
+    left, top, right, bottom = box
+    scaled = _fit(near_size(right - left, bottom - top), coverage, hidden, box, noise)
+    if scaled.score > whole.score + _SIZE_PENALTY:
+        whole = scaled
     if whole.score >= CONFIDENT and not region.touches:
         return [_detection(region.color, region.mask, whole)]
     peeled = _peel(coverage, hidden, region.mask)
     if peeled and (region.touches or np.mean([fit.score for fit, _ in peeled]) > whole.score):
         return [_detection(region.color, mask, fit) for fit, mask in peeled]
-    fits = (whole, _fit_stretched(coverage, hidden, box))
-    return [_detection(region.color, region.mask, max(fits, key=lambda fit: fit.score))]
+    return [_detection(region.color, region.mask, whole)]
 
 
-def _bounds(mask: Mask) -> tuple[int, int, int, int]:
+def _bounds(mask: Mask) -> Box:
     (rows,), (columns,) = np.nonzero(mask.any(axis=1)), np.nonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
@@ -146,10 +155,8 @@ def _detection(color: Color, mask: Mask, fit: _Fit) -> Detection:
     )  # fmt: skip
 
 
-def _fit_patch(
-    coverage: Array, hidden: Mask, box: tuple[int, int, int, int], noise: float
-) -> _Fit:
-    """Compare with every class at its real sizes, the visible boxes laid upon each other.
+def _fit(bank: Bank, coverage: Array, hidden: Mask, box: Box, noise: float) -> _Fit:
+    """The best of a bank, its visible boxes laid upon a region's.
 
     The score is Tanimoto's p.t / (|p|^2 + |t|^2 - p.t), which is intersection over union for
     hard masks; white noise adds its variance to every |p|^2, and is taken off again.
@@ -159,33 +166,14 @@ def _fit_patch(
     window = slice(y, y + PATCH_PX), slice(x, x + PATCH_PX)
     cared = np.pad(~hidden, margin, constant_values=True)[window].ravel().astype(np.float32)
     patch = np.pad(coverage, margin)[window].ravel() * cared
-    poses, bank = patch_bank()
-    overlap = bank @ patch
+    poses, planes = bank
+    overlap = planes @ patch
     energy = max(float(patch @ patch) - noise**2 * float(cared.sum()), 1e-6)
-    scores = overlap / (energy + (bank * bank) @ cared - overlap)
+    scores = overlap / (energy + (planes * planes) @ cared - overlap)
     best = int(np.argmax(scores))
     pose = poses[best]
-    return _Fit(
-        kind=pose.kind, size=pose.size, x=x + pose.dx, y=y + pose.dy, score=float(scores[best])
-    )
-
-
-def _fit_stretched(coverage: Array, hidden: Mask, box: tuple[int, int, int, int]) -> _Fit:
-    """Compare with every class stretched into the region's box; odd proportions cost score."""
-    left, top, right, bottom = box
-    cared = (~hidden[top:bottom, left:right]).ravel().astype(np.float32)
-    patch = np.clip(coverage[top:bottom, left:right].ravel(), 0, 1) * cared
-    bank = stretched(bottom - top, right - left)
-    overlap = bank @ patch
-    scores = overlap / (patch @ patch + (bank * bank) @ cared - overlap + 1e-6)
-    ratio = (right - left) / (bottom - top)
-    scores *= [max(1 - 0.5 * abs(np.log(ratio / aspect(kind))), 0.0) for kind in KINDS]
-    best = int(np.argmax(scores))
-    size: Size = "small" if max(right - left, bottom - top) < 17 else "large"
-    return _Fit(
-        kind=KINDS[best], size=size, score=float(scores[best]),
-        x=(left + right - 1) // 2, y=(top + bottom - 1) // 2,
-    )  # fmt: skip
+    size: Size = "small" if pose.diameter < sum(DIAMETER_PX.values()) / 2 else "large"
+    return _Fit(kind=pose.kind, size=size, x=x + pose.dx, y=y + pose.dy, score=float(scores[best]))
 
 
 def _peel(coverage: Array, hidden: Mask, region: Mask) -> list[tuple[_Fit, Mask]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ def _star(u: Plane, v: Plane) -> NDArray[np.bool_]:
     tip, notch = np.array([np.cos(np.pi / 5), np.sin(np.pi / 5)]), np.array([0.42, 0.0])
     x, y = radius * np.cos(angle), radius * np.abs(np.sin(angle))
     edge = tip - notch
-    return ((x - notch[0]) * edge[1] - (y - notch[1]) * edge[0]) < 0
+    return np.asarray((x - notch[0]) * edge[1] - (y - notch[1]) * edge[0] < 0)
 
 
 def _heart(u: Plane, v: Plane) -> NDArray[np.bool_]:
@@ -63,21 +63,30 @@ SILHOUETTES: dict[Kind, Callable[[Plane, Plane], NDArray[np.bool_]]] = {
 """Inside-tests on the unit square: u to the right, v down, both in [-1, 1]."""
 
 
-@lru_cache(maxsize=None)
-def silhouette(kind: Kind, size: Size) -> NDArray[np.float64]:
+@cache
+def coverage(kind: Kind, diameter: int) -> NDArray[np.float64]:
     """Coverage of a shape over its own box.
 
+    Args:
+        kind: The class.
+        diameter: Side of the box in pixels, positive.
+
     Returns:
-        (d, d) float64 in [0, 1] with d the diameter in pixels; read-only and shared.
+        (diameter, diameter) float64 in [0, 1]; read-only and shared.
     """
-    diameter = DIAMETER_PX[size]
     fine = diameter * _SUPERSAMPLE
     axis = (np.arange(fine) + 0.5) / fine * 2 - 1
     u, v = np.meshgrid(axis, axis)
     inside = SILHOUETTES[kind](u, v).astype(np.float64)
-    coverage = inside.reshape(diameter, _SUPERSAMPLE, diameter, _SUPERSAMPLE).mean(axis=(1, 3))
-    coverage.setflags(write=False)
-    return coverage
+    blocks = inside.reshape(diameter, _SUPERSAMPLE, diameter, _SUPERSAMPLE)
+    covered = np.asarray(blocks.mean(axis=(1, 3)))
+    covered.setflags(write=False)
+    return covered
+
+
+def silhouette(kind: Kind, size: Size) -> NDArray[np.float64]:
+    """`coverage` at one of the two sizes: (d, d) with d the diameter in pixels."""
+    return coverage(kind, DIAMETER_PX[size])
 
 
 def render(scene: Scene) -> NDArray[np.uint8]:
