@@ -12,11 +12,13 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from staged.model.layout import Layout, visible
 
 _MAX_PADDING = 1.15  # padded over real tokens in a group
+_MAX_SCORED_KEYS = 2048  # longest row whose scores are written out
 _MAX_GROUP_TOKENS = 1 << 15  # keeps a group's masks and scores within cache and memory
 
 
@@ -60,8 +62,8 @@ class PackedAttention:
                 index[row, :length] = rows[window]
                 segment_ids[row, :length] = layout.segment_ids[window]
                 modes[row, :length] = layout.modes[window]
-                gathered[rows[window]] = offset + row * longest + torch.arange(
-                    length, device=rows.device
+                gathered[rows[window]] = (
+                    offset + row * longest + torch.arange(length, device=rows.device)
                 )
             self._groups.append((index.flatten(), visible(segment_ids, modes)[:, None], shape))
             offset += len(members) * longest
@@ -80,29 +82,33 @@ class PackedAttention:
         return torch.cat(results).index_select(0, self._gathered)
 
 
-def attend_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+def attend_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention of padded rows, grouped-query.
 
     On a CPU, torch's bf16 kernel is over ten times slower than two matrix products with a
-    softmax between them (short rows, forward and backward); elsewhere torch knows best.
+    softmax between them (short rows, forward and backward); elsewhere, and where the whole score
+    matrix would not fit, torch knows best.
 
     Args:
         query: (G, H, Lq, D).
         key: (G, K, Lk, D); K divides H.
         value: Like `key`.
-        mask: (G, 1, Lq, Lk) bool, True where a query may look.
+        mask: (G, 1, Lq, Lk) bool, True where a query may look; None where it may everywhere.
 
     Returns:
         (G, H, Lq, D).
     """
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+    short_on_cpu = query.device.type == "cpu" and key.shape[-2] <= _MAX_SCORED_KEYS
+    if not short_on_cpu or query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
-    heads_per_key = query.shape[1] // key.shape[1]
-    folded = query.unflatten(1, (key.shape[1], heads_per_key)).flatten(2, 3)
-    scores = (folded @ key.transpose(-1, -2)).unflatten(2, (heads_per_key, -1))
+    # Queries that share a key head are folded into one longer row of queries.
+    folded = rearrange(query, "g (k r) q d -> g k (r q) d", k=key.shape[1])
+    scores = rearrange(folded @ key.transpose(-1, -2), "g k (r q) s -> g k r q s", q=query.shape[2])
     scores = scores * query.shape[-1] ** -0.5
-    weights = scores.masked_fill(~mask[:, :, None], float("-inf")).softmax(dim=-1)
-    return (weights.flatten(2, 3) @ value).unflatten(2, (heads_per_key, -1)).flatten(1, 2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, :, None], float("-inf"))
+    attended: Tensor = scores.softmax(dim=-1).flatten(2, 3) @ value
+    return rearrange(attended, "g k (r q) d -> g (k r) q d", q=query.shape[2])
 
 
 def _group_by_length(lengths: tuple[int, ...]) -> list[list[int]]:
@@ -114,10 +120,7 @@ def _group_by_length(lengths: tuple[int, ...]) -> list[list[int]]:
         if groups:
             longest = lengths[groups[-1][0]]
             padded = longest * (len(groups[-1]) + 1)
-            if (
-                padded <= _MAX_GROUP_TOKENS
-                and padded <= _MAX_PADDING * (real + lengths[sample])
-            ):
+            if padded <= _MAX_GROUP_TOKENS and padded <= _MAX_PADDING * (real + lengths[sample]):
                 groups[-1].append(sample)
                 real += lengths[sample]
                 continue

@@ -34,7 +34,8 @@ class TwoLayerMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) to (..., width)."""
         x = self.fc1(x)
-        return self.fc2(F.gelu(x, approximate="tanh") if self.approximate_gelu else F.silu(x))
+        x = self.fc2(F.gelu(x, approximate="tanh") if self.approximate_gelu else F.silu(x))
+        return x
 
 
 @dataclass(frozen=True)
@@ -160,17 +161,17 @@ class Bagel(nn.Module):
         num_und = layout.num_und
         for layer in self.layers:
             x = layer(x, num_und, rope, attend)
-        return Hidden(
-            und=self.final_norm.und(x[:num_und]), gen=self.final_norm.gen(x[num_und:])
-        )
+        return Hidden(und=self.final_norm.und(x[:num_und]), gen=self.final_norm.gen(x[num_und:]))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, C) und hidden states to (n, V)."""
-        return self.lm_head(hidden)
+        logits: Tensor = self.lm_head(hidden)
+        return logits
 
     def velocity(self, hidden: Tensor) -> Tensor:
         """(n, C) gen hidden states to (n, Z) velocity, `noise - latents`."""
-        return self.latent_out(hidden)
+        velocity: Tensor = self.latent_out(hidden)
+        return velocity
 
 
 def _grid_positions(grids: Iterable[tuple[int, int]], side: int) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -142,7 +143,8 @@ def _renormalise(guided: Tensor, velocity: Tensor, guidance: Guidance) -> Tensor
     dims = (-2, -1) if guidance.renorm == "global" else (-1,)
     length = torch.linalg.vector_norm(velocity, dim=dims, keepdim=True)
     guided_length = torch.linalg.vector_norm(guided, dim=dims, keepdim=True)
-    return guided * (length / (guided_length + 1e-8)).clamp(guidance.renorm_min, 1.0)
+    factor: Tensor = (length / (guided_length + 1e-8)).clamp(guidance.renorm_min, 1.0)
+    return guided * factor
 
 
 def integrate(
@@ -160,6 +162,6 @@ def integrate(
     """
     x_t = noise
     times = grid.tolist()
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in pairwise(times):
         x_t = x_t - velocity_at(x_t, now) * (now - then)
     return x_t

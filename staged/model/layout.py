@@ -19,9 +19,9 @@ Letters: T tokens of a pack, S samples, G rows of a group, L padded length.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -75,7 +75,9 @@ class Segment:
         """
         is_text = self.kind is SegmentKind.TEXT
         if is_text == (min(self.grid) > 0):
-            raise ValueError(f"{self.kind.name} segment with grid {self.grid}; only images have one")
+            raise ValueError(
+                f"{self.kind.name} segment with grid {self.grid}; only images have one"
+            )
         if self.dropped and (self.supervised or self.end_label is not None):
             raise ValueError(f"a dropped {self.kind.name} segment cannot be supervised")
 
@@ -154,11 +156,12 @@ class Layout:
     def to(self, device: torch.device | str) -> Self:
         """The same layout with its tensors on `device`."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
             for name, value in values.items()
+            if isinstance(value, Tensor)
         }
-        return type(self)(**moved)
+        return replace(self, **moved)
 
     def mask(self, sample: int) -> Tensor:
         """Which keys each token of one sample may see.

@@ -41,7 +41,7 @@ class BagelTokenizer:
         backend.encode_special_tokens = True
         self.backend = backend
         stop, text_start, text_end, image_start, image_end = (
-            int(backend.token_to_id(t)) for t in SPECIAL
+            number for t in SPECIAL if (number := backend.token_to_id(t)) is not None
         )
         self.special = SpecialTokens(
             text_start=text_start,

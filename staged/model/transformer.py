@@ -80,7 +80,8 @@ class Expert(nn.Module):
         """Add the attention's output (T, H, D) and the MLP to (T, C) hidden states."""
         x = x + self.o_proj(attended.flatten(-2))
         normed = self.mlp_norm(x)
-        return x + self.down_proj(F.silu(self.gate_proj(normed)) * self.up_proj(normed))
+        added: Tensor = self.down_proj(F.silu(self.gate_proj(normed)) * self.up_proj(normed))
+        return x + added
 
 
 class Layer(nn.Module):

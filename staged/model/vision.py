@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from staged.model.attention import attend_rows
 from staged.model.config import VisionConfig
 from staged.model.patches import patchify
 
@@ -106,7 +107,7 @@ class VisionBlock(nn.Module):
                 rearrange(x[rows], "b s (h e) -> b h s e", h=self.num_heads)
                 for x in (query, key, value)
             )
-            out = F.scaled_dot_product_attention(q, k, v)
+            out = attend_rows(q, k, v)
             attended.append(rearrange(out, "b h s e -> (b s) (h e)"))
         hidden = hidden + self.o_proj(torch.cat(attended)[places])
         activated = F.gelu(self.fc1(self.mlp_norm(hidden)), approximate="tanh")
