@@ -369,11 +369,9 @@ def export(training: Training, scenes: Tensor) -> dict[str, Any]:
     job = training.job
     save_autoencoder(job.out, training.average, dtype=torch.bfloat16)
     raw = load_autoencoder(job.out, job.model)
-    speed_up_norms(raw)
     mean, deviation, posterior = measure_latents(raw, scenes[:2_000])
     config = dataclasses.replace(job.model, shift_factor=mean, scaling_factor=1 / deviation)
     autoencoder = load_autoencoder(job.out, config)
-    speed_up_norms(autoencoder)
     test = sample_scenes(job.num_test_scenes, (job.seed, 1))
     document = {
         "autoencoder": job_settings.to_dict(config),
