@@ -71,9 +71,7 @@ def noised_copy(grids: Grids, *, supervised: bool = False) -> Segment:
 
 def text_block(ids: Sequence[int], *, supervised: bool = False, dropped: bool = False) -> Segment:
     """A text block; its markers are the layout's business."""
-    return Segment(
-        kind=SegmentKind.TEXT, ids=tuple(ids), supervised=supervised, dropped=dropped
-    )
+    return Segment(kind=SegmentKind.TEXT, ids=tuple(ids), supervised=supervised, dropped=dropped)
 
 
 def step_text(step: Step) -> str:

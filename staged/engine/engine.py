@@ -123,7 +123,10 @@ class Engine:
             contexts: Changed in place.
             pictures: (h, w, 3) uint8 RGB each.
         """
-        clean = torch.cat([self.to_latents(picture) for picture in pictures])
+        if len({picture.shape for picture in pictures}) == 1:
+            clean = self.to_latents_batch(pictures).flatten(0, 1)
+        else:
+            clean = torch.cat([self.to_latents(picture) for picture in pictures])
         patches = torch.cat([self.to_patches(picture) for picture in pictures])
         inputs = Inputs(
             clean.to(self.device, self.dtype),
@@ -218,12 +221,11 @@ class Engine:
                 if feed[row] == special.text_end:
                     closing[row] = logits[row]
                     continue
-                if len(written[row]) == sampling[row].max_tokens:
-                    feed[row] = special.text_end
-                    continue
                 token = choose(logits[row], sampling[row], generators[row])
                 if token == special.text_end:
                     finished[row] = True
+                elif len(written[row]) == sampling[row].max_tokens:
+                    token = special.text_end  # cut off
                 else:
                     written[row].append(token)
                     if on_token is not None:
@@ -262,7 +264,8 @@ class Engine:
             sizes: (height, width) of each image in pixels.
             seeds: Of each image's noise.
             settings: Steps, grid, guidance.
-            on_step: Called with (steps done, (sum of n, Z) current x_t).
+            on_step: Called with (steps done, (sum of n, Z) estimate of the finished latents),
+                the estimate being where the velocity of that step leads in a straight line.
 
         Returns:
             The drawings, in order.
@@ -296,10 +299,14 @@ class Engine:
         steps = 0
 
         def velocity_at(x_t: Tensor, t: float) -> Tensor:
-            nonlocal steps
-            steps += 1
-            if on_step is not None and steps > 1:
-                on_step(steps - 1, x_t)
+            velocity = guided_velocity_at(x_t, t)
+            if on_step is not None:
+                nonlocal steps
+                steps += 1
+                on_step(steps, x_t - t * velocity)
+            return velocity
+
+        def guided_velocity_at(x_t: Tensor, t: float) -> Tensor:
             active = len(branches) if guidance.at(t) else count
             parts = list(x_t.split(lens))
             if active > count:

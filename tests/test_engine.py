@@ -1,0 +1,266 @@
+"""The engine against plain loops that recompute everything, and against itself in company.
+
+The plain loops hold no cache: each token and each flow step lays the whole sequence out anew, as
+one packed sample, and runs the training forward.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import SIDE, engine, picture
+from torch import Tensor
+
+from staged.engine.context import Context
+from staged.engine.engine import Engine
+from staged.engine.sampling import FlowSettings, TextSampling
+from staged.model.attention import PackedAttention
+from staged.model.bagel import Hidden, Inputs
+from staged.model.flow import Guidance
+from staged.model.layout import Layout, Segment, lay_out
+from staged.sequence import clean_copies, noised_copy, text_block
+
+ENGINE = engine(1)
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+STRONG = Guidance(text_scale=4.0, image_scale=1.5, interval=(0.3, 1.0))
+FLOW = FlowSettings(num_flow_steps=5, timestep_shift=2.0, guidance=STRONG)
+
+
+class Plain:
+    """A sequence that is only remembered, and read from its beginning whenever it is needed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.segments: list[Segment] = []
+        config = engine.model.config
+        self.latents = torch.empty(0, config.latent_token_dim)
+        self.patches = torch.empty(0, config.vision.patch_dim)
+
+    def text(self, text: str) -> "Plain":
+        self.segments.append(text_block(self.engine.tokenizer.encode(text)))
+        return self
+
+    def image(self, seed: int) -> "Plain":
+        pixels = picture(seed)
+        self.segments += clean_copies(self.engine.grids(*pixels.shape[:2]))
+        self.latents = torch.cat([self.latents, self.engine.to_latents(pixels)])
+        self.patches = torch.cat([self.patches, self.engine.to_patches(pixels)])
+        return self
+
+    @torch.inference_mode()
+    def forward(
+        self, last: Segment, x_t: Tensor | None = None, t: float = 0.0
+    ) -> tuple[Layout, Hidden]:
+        layout = lay_out([[*self.segments, last]], self.engine.special)
+        noised = self.latents[:0] if x_t is None else x_t
+        times = torch.cat([torch.zeros(len(self.latents)), torch.full((len(noised),), t)])
+        inputs = Inputs(torch.cat([self.latents, noised]), times, self.patches)
+        return layout, self.engine.model(layout, inputs, PackedAttention(layout))
+
+    @torch.inference_mode()
+    def next_logits(self, ids: Sequence[int]) -> Tensor:
+        """Logits after the start of a text block and some of its ids."""
+        layout, hidden = self.forward(text_block(ids))
+        return self.engine.model.logits(hidden.und)[len(layout.text_index) - 2]
+
+    @torch.inference_mode()
+    def velocity(self, x_t: Tensor, t: float) -> Tensor:
+        stride = self.engine.model.config.pixels_per_latent_token
+        grids = self.engine.grids(SIDE, SIDE)
+        assert grids.latent == (SIDE // stride, SIDE // stride)
+        _, hidden = self.forward(noised_copy(grids), x_t, t)
+        return self.engine.model.velocity(hidden.gen)[len(self.latents) :]
+
+
+def plain_greedy(plain: Plain, max_tokens: int) -> list[int]:
+    ids: list[int] = []
+    while len(ids) < max_tokens:
+        token = int(plain.next_logits(ids).argmax())
+        if token == plain.engine.special.text_end:
+            break
+        ids.append(token)
+    return ids
+
+
+def plain_draw(
+    full: Plain, without_text: Plain, without_images: Plain, noise: Tensor, settings: FlowSettings
+) -> Tensor:
+    """Euler's method with both guidance terms and the global norm, written out."""
+    guidance, x_t = settings.guidance, noise
+    steps, shift = settings.num_flow_steps, settings.timestep_shift
+    times = [shift * u / (1 + (shift - 1) * u) for u in np.linspace(1, 0, steps + 1)]
+    for now, then in itertools.pairwise(times):
+        velocity = full.velocity(x_t, now)
+        if guidance.text_scale > 1 and guidance.interval[0] < now <= guidance.interval[1]:
+            blind = without_text.velocity(x_t, now)
+            guided = blind + guidance.text_scale * (velocity - blind)
+            if guidance.image_scale > 1 and len(full.latents):
+                alone = without_images.velocity(x_t, now)
+                guided = alone + guidance.image_scale * (guided - alone)
+            velocity = guided * min(1.0, float(velocity.norm() / guided.norm()))
+        x_t = x_t - velocity * (now - then)
+    return x_t
+
+
+def read(engine: Engine, *parts: str | int) -> Context:
+    """A context of texts (str) and pictures (seed)."""
+    context = Context()
+    for part in parts:
+        if isinstance(part, str):
+            engine.append_text([context], [part])
+        else:
+            engine.append_images([context], [picture(part)])
+    return context
+
+
+def test_greedy_text_equals_a_plain_loop_that_recomputes_everything() -> None:
+    parts: list[tuple[str | int, ...]] = [("a star",), ("a red circle", 3, "add a star"), (4, "a")]
+    contexts = [read(ENGINE, *some) for some in parts]
+    written = ENGINE.write(contexts, [TextSampling(max_tokens=n) for n in (12, 20, 6)])
+    for some, limit, (block, _) in zip(parts, (12, 20, 6), written, strict=True):
+        assert list(block.ids) == plain_greedy(plain_of(*some), limit)
+
+
+def plain_of(*parts: str | int) -> Plain:
+    plain = Plain(ENGINE)
+    for part in parts:
+        plain = plain.text(part) if isinstance(part, str) else plain.image(part)
+    return plain
+
+
+def test_a_written_block_stands_in_its_context_as_if_it_had_been_read() -> None:
+    context = read(ENGINE, "a star", 2)
+    asked = context.fork()
+    [(block, logits)] = ENGINE.write([context], [TextSampling(max_tokens=9, temperature=1.0)])
+    [expected] = ENGINE.append([asked], [[text_block(block.ids)]])
+    torch.testing.assert_close(logits, expected, **TOLERANCE)
+    assert (context.num_tokens, context.position) == (asked.num_tokens, asked.position)
+    for ours, theirs in zip(context.keys + context.values, asked.keys + asked.values, strict=True):
+        torch.testing.assert_close(ours, theirs, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [STRONG, replace(STRONG, image_scale=1.0), Guidance(text_scale=1, image_scale=1)],
+    ids=["text and images", "text only", "none"],
+)
+def test_drawing_equals_a_plain_loop_that_recomputes_everything(guidance: Guidance) -> None:
+    settings = replace(FLOW, guidance=guidance)
+    [drawing] = ENGINE.draw(
+        [read(ENGINE, "a red circle", 3, "add a star")],
+        [read(ENGINE, "a red circle", 3)],
+        [read(ENGINE, "a red circle", "add a star")],
+        sizes=[(SIDE, SIDE)],
+        seeds=[7],
+        settings=settings,
+    )
+    expected = plain_draw(
+        plain_of("a red circle", 3, "add a star"),
+        plain_of("a red circle", 3),
+        plain_of("a red circle", "add a star"),
+        ENGINE.noise(7, len(drawing.latents)),
+        settings,
+    )
+    torch.testing.assert_close(drawing.latents, expected, atol=5e-5, rtol=5e-5)
+
+
+def test_a_drawing_without_context_images_needs_no_third_branch() -> None:
+    prompt, nothing = read(ENGINE, "a star"), Context()
+    options = {"sizes": [(SIDE, SIDE)], "seeds": [1], "settings": FLOW}
+    [one] = ENGINE.draw([prompt], [nothing], [prompt], **options)
+    [other] = ENGINE.draw([prompt], [nothing], [nothing], **options)
+    assert torch.equal(one.latents, other.latents)
+
+
+def test_appending_does_not_depend_on_neighbours() -> None:
+    texts = ["a star", "a red circle above a blue star and a ring", "x"]
+    together = [read(ENGINE, *start) for start in ((), (1,), ("a circle", 2))]
+    alone = [context.fork() for context in together]
+    logits = ENGINE.append_text(together, texts)
+    ENGINE.append_images(together, [picture(5), picture(6, 8, 16), picture(7)])
+    for row, context in enumerate(alone):
+        [expected] = ENGINE.append_text([context], [texts[row]])
+        torch.testing.assert_close(logits[row], expected, **TOLERANCE)
+        size = (8, 16) if row == 1 else (SIDE, SIDE)
+        ENGINE.append_images([context], [picture(5 + row, *size)])
+        for name in ("keys", "values"):
+            for ours, theirs in zip(
+                getattr(together[row], name), getattr(context, name), strict=True
+            ):
+                torch.testing.assert_close(ours, theirs, **TOLERANCE)
+
+
+def test_writing_does_not_depend_on_neighbours() -> None:
+    starts: list[tuple[str | int, ...]] = [("a star",), (1, "a red circle"), ("x", 2, 3)]
+    sampling = [
+        TextSampling(max_tokens=limit, temperature=0.9, top_p=0.8, seed=seed)
+        for seed, limit in enumerate((3, 15, 8))
+    ]
+    together = ENGINE.write([read(ENGINE, *some) for some in starts], sampling)
+    for some, asked, (block, logits) in zip(starts, sampling, together, strict=True):
+        [(alone, expected)] = ENGINE.write([read(ENGINE, *some)], [asked])
+        assert block == alone
+        torch.testing.assert_close(logits, expected, **TOLERANCE)
+
+
+def test_drawing_does_not_depend_on_neighbours() -> None:
+    contexts = [read(ENGINE, "a star"), read(ENGINE, 1, "make it blue"), read(ENGINE, "a ring", 2)]
+    blind = [Context(), read(ENGINE, 1), read(ENGINE, "a")]
+    texts = [contexts[0], read(ENGINE, "make it blue"), read(ENGINE, "a ring")]
+    sizes, seeds = [(SIDE, SIDE), (8, SIDE), (12, 4)], [3, 4, 5]
+    together = ENGINE.draw(contexts, blind, texts, sizes=sizes, seeds=seeds, settings=FLOW)
+    for row, drawing in enumerate(together):
+        [alone] = ENGINE.draw(
+            [contexts[row]],
+            [blind[row]],
+            [texts[row]],
+            sizes=[sizes[row]],
+            seeds=[seeds[row]],
+            settings=FLOW,
+        )
+        torch.testing.assert_close(drawing.latents, alone.latents, **TOLERANCE)
+        assert drawing.pixels.shape == (*sizes[row], 3)
+
+
+def test_drawing_and_forking_leave_the_context_as_it_was() -> None:
+    context = read(ENGINE, "a star", 1)
+    before = [keys.clone() for keys in context.keys]
+    fork = context.fork()
+    ENGINE.append_text([fork], ["more"])
+    ENGINE.draw([context], [Context()], [context], sizes=[(8, 8)], seeds=[0], settings=FLOW)
+    assert context.num_tokens == len(before[0]) < fork.num_tokens
+    assert all(torch.equal(a, b) for a, b in zip(before, context.keys, strict=True))
+
+
+def test_each_flow_step_reports_an_estimate_and_the_last_is_the_image() -> None:
+    seen: list[tuple[int, Tensor]] = []
+    context = read(ENGINE, "a star")
+    [drawing] = ENGINE.draw(
+        [context],
+        [Context()],
+        [context],
+        sizes=[(SIDE, SIDE)],
+        seeds=[0],
+        settings=FLOW,
+        on_step=lambda step, estimate: seen.append((step, estimate)),
+    )
+    assert [step for step, _ in seen] == [1, 2, 3, 4, 5]
+    torch.testing.assert_close(seen[-1][1], drawing.latents, **TOLERANCE)
+    assert not torch.allclose(seen[0][1], drawing.latents, atol=0.1)
+
+
+def test_a_block_that_does_not_end_is_cut_off_and_says_so() -> None:
+    context = read(ENGINE, "a star")
+    [(block, _)] = ENGINE.write([context], [TextSampling(max_tokens=1)])
+    assert len(block.ids) <= 1
+    assert block.finished == (len(plain_greedy(plain_of("a star"), 2)) < 2)
+
+
+def test_a_size_that_is_no_multiple_of_a_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="15x16 pixels; give positive multiples of 4"):
+        ENGINE.draw(
+            [Context()], [Context()], [Context()], sizes=[(16, 15)], seeds=[0], settings=FLOW
+        )
