@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -59,8 +60,12 @@ class Trainer:
         _claim(settings)
         self.loaded = open_checkpoint(settings.init, seed=settings.seed, device=self.device)
         self.model = self.loaded.model.train()
+        if settings.compile:
+            self.model.compile_experts()
         self.objective = Objective(self.model)
-        self.engine = Engine(self.model, self.loaded.autoencoder, self.loaded.tokenizer)
+        # The autoencoder is frozen: its working copy may be narrow, what is exported is not.
+        eyes = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
+        self.engine = Engine(self.model, eyes, self.loaded.tokenizer)
         self.parameters = dict(self.model.named_parameters())
         self.examples = Examples(
             settings.data, self.engine, settings.cache or settings.out / "cache"

@@ -112,6 +112,9 @@ class TrainSettings:
     num_threads: int = 0
     """CPU threads of torch; 0 leaves its own choice. A CPU run repeats bit by bit only with the
     same number."""
+    compile: bool = False
+    """Fuse the experts' pointwise parts with torch.compile (needs a C++ compiler on a CPU): about
+    1.5 times as fast, and a different rounding, so a run must keep to one choice."""
     seed: int = 0
     """Of data order, dropout, times and noise."""
     cache: Path | None = None

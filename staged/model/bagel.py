@@ -120,6 +120,13 @@ class Bagel(nn.Module):
         self.vision.init_weights(generator)
         self.init_positions()
 
+    def compile_experts(self) -> None:
+        """Fuse what surrounds attention; numbers of tokens stay free to vary."""
+        for layer in self.layers:
+            for expert in (layer.und, layer.gen):
+                expert.project = torch.compile(expert.project, dynamic=True)
+                expert.finish = torch.compile(expert.finish, dynamic=True)
+
     def embed(self, layout: Layout, inputs: Inputs) -> Tensor:
         """Input embeddings of a layout.
 

@@ -16,14 +16,14 @@ from staged.model.config import (
     VisionConfig,
 )
 from staged.model.tokenizer import BagelTokenizer, train_tokenizer
-from staged.shapes.language import corpus
 from staged.shapes.scene import CANVAS_PX
+from staged.shapes.vocabulary import vocabulary
 from staged.strict_json import loads
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 """What ships with the package: the autoencoder, `base/` and `staged/`."""
 
-VOCAB_SIZE = 640
+VOCAB_SIZE = 1024
 _PREFIX = "miniature:"
 
 
@@ -63,12 +63,13 @@ def config(autoencoder: AutoencoderConfig) -> BagelConfig:
 
 def tokenizer() -> BagelTokenizer:
     """The grammar's tokenizer: one token for nearly every word, bytes for anything else."""
-    return train_tokenizer(corpus(), VOCAB_SIZE)
+    return train_tokenizer(vocabulary(), VOCAB_SIZE)
 
 
 def fresh(seed: int, *, device: str | torch.device = "cpu") -> LoadedBagel:
     """A miniature with random weights and the shipped autoencoder."""
-    facts = loads((CHECKPOINTS / "ae.json").read_text(encoding="utf-8"))["autoencoder"]
+    record = (CHECKPOINTS / "ae.json").read_text(encoding="utf-8")
+    facts = loads(record, place="ae.json", max_bytes=1 << 20)["autoencoder"]
     facts["multipliers"] = tuple(facts["multipliers"])
     autoencoder = checkpoint.load_autoencoder(
         CHECKPOINTS, AutoencoderConfig(**facts), device=device
