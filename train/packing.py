@@ -36,9 +36,7 @@ class Pack:
 
     def to(self, device: torch.device) -> Pack:
         """The same pack on `device`."""
-        inputs = Inputs(
-            *(t.to(device, non_blocking=True) for t in vars(self.inputs).values())
-        )
+        inputs = Inputs(*(t.to(device, non_blocking=True) for t in vars(self.inputs).values()))
         target = self.target.to(device, non_blocking=True)
         return Pack(self.layout.to(device), inputs, target, self.tasks)
 
@@ -98,36 +96,33 @@ def draw_dropout(
 ) -> Dropout:
     """Draw what a sample goes without.
 
-    A plan (or refinement) right before a supervised sketch may be dropped with its own loss, so
-    that guidance "without the last text" meets a condition seen in training. An image whose
-    inspection is supervised stays.
+    Words to be predicted keep what they answer to: where any are supervised, the prompt and the
+    input images stay (guidance without them is learned from samples that only draw), and so does
+    a sketch whose inspection is supervised. A plan or refinement right before a supervised sketch
+    may be dropped, with its own loss, so that guidance "without the last text" meets a condition
+    seen in training; before a sketch that is only looked at it stays.
     """
     steps = trajectory.steps
+    speaks = any(step.loss and not isinstance(step, Sketch | Stop) for step in steps)
     plans, images = set(), set()
     image = len(trajectory.inputs)
     for index in range(image):
-        if random.chance(probabilities.image):
+        if random.chance(probabilities.image) and not speaks:
             images.add(index)
-    prompt = random.chance(probabilities.text)
+    prompt = random.chance(probabilities.text) and not speaks
     for index, step in enumerate(steps):
         if not isinstance(step, Sketch):
             continue
         before = steps[index - 1] if index else None
-        if isinstance(before, Plan | Refinement) and random.chance(probabilities.text):
+        has_text = isinstance(before, Plan | Refinement)
+        if has_text and random.chance(probabilities.text) and step.loss:
             plans.add(index - 1)
         after = steps[index + 1] if index + 1 < len(steps) else None
         judged = isinstance(after, Inspection) and after.loss
         if random.chance(probabilities.image) and not judged:
             images.add(image)
         image += 1
-    # Words to be predicted need what they answer to; guidance without the prompt is learned
-    # from the samples that only draw.
-    speaks = any(step.loss and not isinstance(step, Sketch | Stop) for step in steps)
-    return Dropout(
-        prompt=prompt and not speaks,
-        plans=frozenset(plans),
-        images=frozenset(images),
-    )
+    return Dropout(prompt=prompt, plans=frozenset(plans), images=frozenset(images))
 
 
 def _rows(parts: list[Tensor], columns: int) -> Tensor:

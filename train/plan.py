@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-
 class PackPlan:
     """An endless sequence of packs, epoch after epoch, computed an epoch at a time."""
 
@@ -76,5 +75,3 @@ class PackPlan:
         extra = rng.random(len(self._repeats)) < self._repeats - whole
         chosen = np.repeat(np.arange(len(self._lengths)), whole + extra)
         return list(rng.permutation(chosen))
-
-
