@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from staged.shapes.facts import FACTS, Fact
 from staged.shapes.scene import COLORS, KINDS, RELATIONS, Color, Kind, Relation
+from staged.shapes.spec import INVERSE, Spec
 
 
 def held_out_pair(color: Color, kind: Kind) -> bool:

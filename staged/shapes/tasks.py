@@ -1,0 +1,262 @@
+"""Eight tasks: GenEval's six in the miniature world, composition, and knowledge.
+
+Every sample is decided by the generator that is passed in. Training samples nothing that
+`splits` holds out; a test sample has something held out wherever its task can have (the names of
+single shapes alone cannot: `single_object` and `two_object` are the same in both splits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+
+from staged.shapes.board import SIDE, Relations, center, feasible, seat, shuffled
+from staged.shapes.facts import FACTS, ColorFact, Fact
+from staged.shapes.prompts import Request, write_prompt
+from staged.shapes.scene import (
+    COLORS,
+    KINDS,
+    RELATIONS,
+    Color,
+    Item,
+    Kind,
+    Relation,
+    Scene,
+    Shape,
+    place,
+    sample_background,
+)
+from staged.shapes.spec import Spec, Thing
+from staged.shapes.splits import held_out_pair, is_held_out
+
+Task = Literal[
+    "single_object", "two_object", "counting", "colors", "position", "color_attr",
+    "composition", "knowledge",
+]  # fmt: skip
+TASKS: tuple[Task, ...] = get_args(Task)
+Split = Literal["train", "test"]
+
+HELD_OUT_TASKS: tuple[Task, ...] = (
+    "counting", "colors", "position", "color_attr", "composition", "knowledge",
+)  # fmt: skip
+"""Tasks whose test samples all have something that training never shows."""
+
+MAX_COUNT = 4
+"""Most shapes of a kind that a prompt asks for."""
+
+_MAX_DRAWS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A prompt, its task, and what it means."""
+
+    text: str
+    task: Task
+    request: Request
+
+    @property
+    def spec(self) -> Spec:
+        """What the picture must show."""
+        return self.request.spec
+
+
+def sample_spec(task: Task, rng: np.random.Generator, split: Split = "train") -> Spec:
+    """Draw a specification; for `knowledge` see `sample_prompt`, which keeps the fact."""
+    return sample_request(task, rng, split).spec
+
+
+def sample_prompt(task: Task, rng: np.random.Generator, split: Split = "train") -> Prompt:
+    """Draw a prompt of a task."""
+    request = sample_request(task, rng, split)
+    return Prompt(text=write_prompt(request), task=task, request=request)
+
+
+def sample_prompts(
+    num_per_task: int,
+    rng: np.random.Generator,
+    *,
+    split: Split = "train",
+    tasks: Sequence[Task] = TASKS,
+) -> tuple[Prompt, ...]:
+    """Draw different prompts, task by task.
+
+    Args:
+        num_per_task: At least 1; fewer come where a task has no more (twelve single objects).
+        rng: Source of every choice.
+        split: Whether to draw from what training shows.
+        tasks: Which tasks, in order.
+
+    Raises:
+        ValueError: `num_per_task` is not positive.
+    """
+    if num_per_task < 1:
+        raise ValueError(f"num_per_task {num_per_task}; expected 1 or more")
+    prompts: dict[str, Prompt] = {}
+    for task in tasks:
+        seen: dict[str, Prompt] = {}
+        idle = 0
+        while len(seen) < num_per_task and idle < 500:
+            prompt = sample_prompt(task, rng, split)
+            idle = idle + 1 if prompt.text in seen else 0
+            seen.setdefault(prompt.text, prompt)
+        prompts |= {text: prompt for text, prompt in seen.items() if text not in prompts}
+    return tuple(prompts.values())
+
+
+def sample_request(task: Task, rng: np.random.Generator, split: Split = "train") -> Request:
+    """Draw what a prompt of a task asks for.
+
+    Raises:
+        ValueError: There is no such task or split.
+    """
+    if task not in TASKS or split not in get_args(Split):
+        raise ValueError(
+            f"task {task!r}, split {split!r}; expected a task of {', '.join(TASKS)} "
+            "and the split train or test"
+        )
+    wanted = split == "test" and task in HELD_OUT_TASKS
+    for _ in range(_MAX_DRAWS):
+        request = _draw(task, rng)
+        if is_held_out(request.spec, request.fact) == wanted:
+            return request
+    raise AssertionError(f"{task} has no {split} sample in {_MAX_DRAWS} draws")
+
+
+def sample_scene(spec: Spec, rng: np.random.Generator, split: Split = "train") -> Scene:
+    """Draw a scene that satisfies a specification, and holds nothing else.
+
+    Colours left open are drawn different from those of all other things, sizes left open so
+    that everything finds room.
+
+    Args:
+        spec: What to show.
+        rng: Source of every choice.
+        split: Under train, open colours make no held-out pair.
+
+    Raises:
+        ValueError: No layout was found: too many or too large shapes, or relations that
+            contradict.
+    """
+    items: list[Item] = []
+    first: list[int] = []
+    for thing, color in zip(spec.things, _open_colors(spec, rng, split), strict=True):
+        first.append(len(items))
+        items += [Item(kind=thing.kind, color=color, size=thing.size)] * thing.number
+    relations = tuple((first[a], relation, first[b]) for a, relation, b in spec.relations)
+    for attempt in range(8):
+        sized = [_sized(item, len(items), attempt, rng) for item in items]
+        shapes = place(sized, rng, relations=relations, attempts=3)
+        if shapes is not None:
+            break
+    else:
+        shapes = _seated(items, relations, rng)
+    if shapes is None:
+        raise ValueError(f"found no room for {spec}; ask for fewer or smaller shapes")
+    return Scene(shapes=shapes, background=sample_background(rng))
+
+
+def _sized(item: Item, num_shapes: int, attempt: int, rng: np.random.Generator) -> Item:
+    """Choose an open size: three large shapes just fit, four seldom do, so ask for less."""
+    share_large = (0.9, 0.7, 0.5, 0.25)[min(num_shapes, 4) - 1]
+    large = attempt < 4 and rng.random() < share_large
+    return replace(item, size=item.size or ("large" if large else "small"))
+
+
+def _seated(
+    items: Sequence[Item], relations: Relations, rng: np.random.Generator
+) -> tuple[Shape, ...] | None:
+    """Seat small shapes on the board: what chance did not find room for."""
+    squares = None
+    if len(items) <= SIDE * SIDE and all(item.size in (None, "small") for item in items):
+        squares = seat(len(items), relations, shuffled(rng))
+    if squares is None:
+        return None
+    centers = [center(square) for square in squares]
+    return tuple(
+        Shape(kind=item.kind, color=item.color, size="small", x=x, y=y)
+        for item, (x, y) in zip(items, centers, strict=True)
+    )
+
+
+def _open_colors(spec: Spec, rng: np.random.Generator, split: Split) -> list[Color]:
+    taken = {thing.color for thing in spec.things if thing.color is not None}
+    colors: list[Color] = []
+    for thing in spec.things:
+        if thing.color is not None:
+            colors.append(thing.color)
+            continue
+        usable = [
+            color for color in COLORS if not (split == "train" and held_out_pair(color, thing.kind))
+        ]
+        fresh = [color for color in usable if color not in taken] or usable
+        colors.append(fresh[rng.integers(len(fresh))])
+        taken.add(colors[-1])
+    return colors
+
+
+def _draw(task: Task, rng: np.random.Generator) -> Request:
+    match task:
+        case "single_object":
+            return _request([Thing(kind=_kinds(rng, 1)[0])])
+        case "two_object":
+            return _request([Thing(kind=kind) for kind in _kinds(rng, 2)])
+        case "counting":
+            number = int(rng.integers(2, MAX_COUNT + 1))
+            return _request([Thing(kind=_kinds(rng, 1)[0], number=number)])
+        case "colors":
+            return _request([Thing(kind=_kinds(rng, 1)[0], color=_colors(rng, 1)[0])])
+        case "position":
+            first, second = (Thing(kind=kind) for kind in _kinds(rng, 2))
+            return _request([first, second], [(0, _relation(rng), 1)])
+        case "color_attr":
+            return _request(_colored(rng, 2))
+        case "composition":
+            return _composition(rng)
+        case "knowledge":
+            return _knowledge(FACTS[rng.integers(len(FACTS))], rng)
+
+
+def _composition(rng: np.random.Generator) -> Request:
+    """Three or four objects, each next one related to an earlier one or to none."""
+    things = tuple(_colored(rng, int(rng.integers(3, 5))))
+    while True:
+        relations: list[tuple[int, Relation, int]] = [(0, _relation(rng), 1)]
+        for index in range(2, len(things)):
+            if rng.random() < 0.7:
+                relations.append((index, _relation(rng), int(rng.integers(index))))
+        if feasible(len(things), tuple(relations)):
+            return Request(spec=Spec(things=things, relations=tuple(relations)).normal())
+
+
+def _knowledge(fact: Fact, rng: np.random.Generator) -> Request:
+    kind = _kinds(rng, 1)[0]
+    if isinstance(fact, ColorFact):
+        return Request(spec=Spec(things=(Thing(kind=kind, color=fact.color),)), fact=fact)
+    return Request(spec=Spec(things=(Thing(kind=kind, number=fact.number),)), fact=fact)
+
+
+def _request(
+    things: Sequence[Thing], relations: Sequence[tuple[int, Relation, int]] = ()
+) -> Request:
+    return Request(spec=Spec(things=tuple(things), relations=tuple(relations)))
+
+
+def _colored(rng: np.random.Generator, number: int) -> list[Thing]:
+    pairs = zip(_kinds(rng, number), _colors(rng, number), strict=True)
+    return [Thing(kind=kind, color=color) for kind, color in pairs]
+
+
+def _kinds(rng: np.random.Generator, number: int) -> list[Kind]:
+    return [KINDS[i] for i in rng.choice(len(KINDS), number, replace=False)]
+
+
+def _colors(rng: np.random.Generator, number: int) -> list[Color]:
+    return [COLORS[i] for i in rng.choice(len(COLORS), number, replace=False)]
+
+
+def _relation(rng: np.random.Generator) -> Relation:
+    return RELATIONS[rng.integers(len(RELATIONS))]
