@@ -10,14 +10,23 @@ A stage role gets the trajectory so far and returns the next step; it may ask
 the loop then retries, counts and reports, and never invents a step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from staged.trajectory import Inspection, Move, Plan, Refinement, Sketch, Target, Trajectory
+from staged.trajectory import (
+    Inspection,
+    Move,
+    Plan,
+    Refinement,
+    Sketch,
+    Target,
+    TextStep,
+    Trajectory,
+)
 
 Pixels = NDArray[np.uint8]
 """(h, w, 3) RGB, 0-255."""
@@ -125,6 +134,58 @@ class Judgement:
 
     score: float | None
     reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What is wanted next for one trajectory among many that advance together.
+
+    Attributes:
+        trajectory: The steps so far.
+        moves: What may come next; a subset of `trajectory.legal_next()`, not empty.
+        seed: Of this step and attempt.
+        attempt: 0 at first; a player that is asked again may try differently.
+    """
+
+    trajectory: Trajectory
+    moves: tuple[Move, ...]
+    seed: int
+    attempt: int = 0
+
+
+Preview = Callable[[int, int, Pixels], None]
+"""Called while drawing with (index of the ask, flow steps done, estimate of the picture)."""
+
+
+class Chooser(Protocol):
+    """Directs many trajectories at once."""
+
+    def choose(self, asks: Sequence[Ask]) -> list[tuple[Move, ...]]:
+        """Narrow the moves of each ask to one, or to several texts between which the text tells."""
+        ...
+
+
+class Writer(Protocol):
+    """Plans, inspects, refines or answers for many trajectories at once."""
+
+    def write(self, asks: Sequence[Ask]) -> list[TextStep | RoleError]:
+        """Write for each ask one step that makes one of its moves, or say why not."""
+        ...
+
+
+class Illustrator(Protocol):
+    """Sketches for many trajectories at once."""
+
+    @property
+    def num_flow_steps(self) -> int:
+        """Network evaluations a sketch."""
+        ...
+
+    def draw(
+        self, asks: Sequence[Ask], on_preview: Preview | None = None
+    ) -> list[Sketch | RoleError]:
+        """Draw for each ask, or say why not."""
+        ...
 
 
 class LanguageModel(Protocol[Request_contra, Reply_co]):

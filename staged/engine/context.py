@@ -141,7 +141,7 @@ class ChunkAttention:
         keys.flatten(0, 1).index_copy_(0, self.slots, key)
         values.flatten(0, 1).index_copy_(0, self.slots, value)
         padded = query.new_zeros(rows * longest, *query.shape[1:])
-        padded = padded.index_copy(0, self.places, query).unflatten(0, (rows, longest))
+        padded = padded.index_copy(0, self.places, query).view(rows, longest, *query.shape[1:])
         out = attend_rows(
             padded.transpose(1, 2),
             keys[:rows, : self.used].transpose(1, 2),

@@ -308,7 +308,7 @@ class Engine:
 
         def guided_velocity_at(x_t: Tensor, t: float) -> Tensor:
             active = len(branches) if guidance.at(t) else count
-            parts = list(x_t.split(lens))
+            parts = list(torch.split(x_t, lens))
             if active > count:
                 parts += [*parts, *(parts[row] for row in image_rows)]
             layout, attention = plans[active]
@@ -316,7 +316,9 @@ class Engine:
             times = torch.full((len(tokens),), t, device=self.device)
             inputs = Inputs(tokens, times, self._no_images().patches)
             hidden = self.model(layout, inputs, attention)
-            velocities = self.model.velocity(hidden.gen).float().split([len(p) for p in parts])
+            velocities = torch.split(
+                self.model.velocity(hidden.gen).float(), [len(p) for p in parts]
+            )
             if active == count:
                 return torch.cat(velocities)
             guided = []
@@ -336,7 +338,7 @@ class Engine:
         latents = integrate(velocity_at, noise, grid)
         return [
             Drawing(pixels=self.decode(tokens, *grid), latents=tokens)
-            for tokens, grid in zip(latents.split(lens), grids, strict=True)
+            for tokens, grid in zip(torch.split(latents, lens), grids, strict=True)
         ]
 
     def noise(self, seed: int, num_tokens: int) -> Tensor:

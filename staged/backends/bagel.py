@@ -1,0 +1,312 @@
+"""BAGEL in every role: it plans, sketches, inspects, refines, and decides what comes next.
+
+What comes next is read off the logits at the last closing token, between the openers of the moves
+that are legal there. Which text it is, the text itself says. A block that does not parse, or is a
+step that may not stand there, is a `RoleError`; asked again, the model samples.
+
+Many trajectories advance together; a step never depends on which others do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import torch
+
+from staged import protocol
+from staged.backends.reading import Reader, Reading
+from staged.engine.engine import Engine
+from staged.engine.sampling import FlowSettings, TextBlock, TextSampling
+from staged.roles import Ask, Pixels, Preview, RoleError
+from staged.sequence import step_text
+from staged.trajectory import (
+    ImageRef,
+    Inspection,
+    Move,
+    Plan,
+    Refinement,
+    Sketch,
+    Step,
+    Target,
+    TextStep,
+    Trajectory,
+    TrajectoryError,
+    moves,
+)
+
+Wanted = TypeVar("Wanted", bound=Step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagelSettings:
+    """How BAGEL writes and draws.
+
+    Attributes:
+        flow: Steps, grid and guidance of a sketch.
+        size: Height and width of a sketch in pixels; None takes those of the input image or, with
+            none, the largest square.
+        max_text_tokens: Tokens of a text block at most.
+        temperature: Of text; 0 takes the likeliest token.
+        retry_temperature: Of text once an attempt has failed.
+        top_p: Nucleus of text.
+        preview_every: Flow steps between previews; 0 makes none.
+        max_cached_tokens: Bound on what has been read and is kept, over all trajectories.
+    """
+
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    size: tuple[int, int] | None = None
+    max_text_tokens: int = 512
+    temperature: float = 0.0
+    retry_temperature: float = 0.7
+    top_p: float = 0.95
+    preview_every: int = 0
+    max_cached_tokens: int = 1 << 17
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: a value is out of range.
+        """
+        TextSampling(
+            max_tokens=self.max_text_tokens, temperature=self.temperature, top_p=self.top_p
+        )
+        if not self.retry_temperature > 0:
+            raise ValueError(
+                f"retry_temperature is {self.retry_temperature}; give more than 0, or every "
+                "attempt would fail alike"
+            )
+        if self.preview_every < 0 or self.max_cached_tokens < 0:
+            raise ValueError(
+                f"preview_every {self.preview_every}, max_cached_tokens {self.max_cached_tokens}: "
+                "give 0 or more"
+            )
+
+
+class BagelPlayer:
+    """All roles over one engine: singly (`Planner`, …) and for many at once (`Writer`, …)."""
+
+    def __init__(self, engine: Engine, settings: BagelSettings | None = None) -> None:
+        """Wrap an engine."""
+        self.engine = engine
+        self.settings = settings or BagelSettings()
+        guidance = self.settings.flow.guidance
+        self._reader = Reader(
+            engine,
+            texts_only=guidance.text_scale > 1 and guidance.image_scale > 1,
+            max_tokens=self.settings.max_cached_tokens,
+        )
+
+    # --- many at once ------------------------------------------------------------------------
+
+    @property
+    def num_flow_steps(self) -> int:
+        """Network evaluations a sketch."""
+        return self.settings.flow.num_flow_steps
+
+    def choose(self, asks: Sequence[Ask]) -> list[tuple[Move, ...]]:
+        """Choose the likeliest opener of each ask; see `staged.roles.Chooser`."""
+        readings = self._read(asks)
+        return [self._likeliest(r, ask.moves) for r, ask in zip(readings, asks, strict=True)]
+
+    def write(self, asks: Sequence[Ask]) -> list[TextStep | RoleError]:
+        """Write one block for each ask; see `staged.roles.Writer`."""
+        contexts = [reading.context.fork() for reading in self._read(asks)]
+        written = self.engine.write(contexts, [self._sampling(ask) for ask in asks])
+        results: list[TextStep | RoleError] = []
+        for ask, context, (block, logits) in zip(asks, contexts, written, strict=True):
+            try:
+                step = self._understand(block, ask)
+            except RoleError as error:
+                results.append(error)
+                continue
+            if self.engine.tokenizer.encode(step_text(step)) == block.ids:
+                self._reader.keep(ask.trajectory, step, context, logits)
+            results.append(step)
+        return results
+
+    def draw(
+        self, asks: Sequence[Ask], on_preview: Preview | None = None
+    ) -> list[Sketch | RoleError]:
+        """Draw one image for each ask; see `staged.roles.Illustrator`."""
+        readings = self._read(asks)
+        sizes = [self._size(ask.trajectory) for ask in asks]
+
+        def preview(step: int, estimate: torch.Tensor) -> None:
+            if on_preview is None or step % self.settings.preview_every:
+                return
+            for row, pixels in enumerate(self._pictures(estimate, sizes)):
+                on_preview(row, step, pixels)
+
+        drawings = self.engine.draw(
+            [reading.context for reading in readings],
+            [reading.without_text for reading in readings],
+            [reading.texts_only or reading.context for reading in readings],
+            sizes=sizes,
+            seeds=[ask.seed for ask in asks],
+            settings=self.settings.flow,
+            on_step=preview if on_preview and self.settings.preview_every else None,
+        )
+        return [
+            Sketch(
+                image=ImageRef.from_array(drawing.pixels),
+                seed=ask.seed,
+                num_flow_steps=self.num_flow_steps,
+            )
+            for ask, drawing in zip(asks, drawings, strict=True)
+        ]
+
+    # --- one at a time -----------------------------------------------------------------------
+
+    def next_move(self, trajectory: Trajectory) -> Move:
+        """Choose what comes next; where only the text would tell, it is written to see."""
+        ask = Ask(trajectory=trajectory, moves=trajectory.legal_next(), seed=0)
+        [chosen] = self.choose([ask])
+        if len(chosen) == 1:
+            return chosen[0]
+        [step] = self.write([replace(ask, moves=chosen)])
+        if isinstance(step, RoleError):
+            raise step
+        return moves((*trajectory.steps, step))[-1]
+
+    def plan(self, trajectory: Trajectory, *, seed: int) -> Plan:
+        """Write a plan."""
+        return self._one(self.write, trajectory, "plan", seed, Plan)
+
+    def inspect(self, trajectory: Trajectory, target: Target, *, seed: int) -> Inspection:
+        """Inspect the last plan or sketch."""
+        move: Move = "inspect plan" if target == "plan" else "inspect sketch"
+        return self._one(self.write, trajectory, move, seed, Inspection)
+
+    def refine(self, trajectory: Trajectory, *, seed: int) -> Refinement:
+        """Write the correction that the last inspection asks for."""
+        return self._one(self.write, trajectory, trajectory.legal_next()[0], seed, Refinement)
+
+    def sketch(self, trajectory: Trajectory, *, seed: int) -> Sketch:
+        """Draw."""
+        return self._one(self.draw, trajectory, "sketch", seed, Sketch)
+
+    # --- shared ------------------------------------------------------------------------------
+
+    def _read(self, asks: Sequence[Ask]) -> list[Reading]:
+        return self._reader.read([ask.trajectory for ask in asks])
+
+    def _likeliest(self, reading: Reading, legal: tuple[Move, ...]) -> tuple[Move, ...]:
+        special, logits = self.engine.special, reading.logits
+        assert logits is not None  # a prompt has been read
+        opens = {"sketch": special.image_start, "stop": special.stop}
+        by_opener: dict[int, list[Move]] = {}
+        for move in legal:
+            by_opener.setdefault(opens.get(move, special.text_start), []).append(move)
+        return tuple(by_opener[max(by_opener, key=lambda opener: float(logits[opener]))])
+
+    def _sampling(self, ask: Ask) -> TextSampling:
+        settings = self.settings
+        temperature = settings.temperature
+        if ask.attempt:
+            temperature = max(temperature, settings.retry_temperature)
+        return TextSampling(
+            max_tokens=settings.max_text_tokens,
+            temperature=temperature,
+            top_p=settings.top_p,
+            seed=ask.seed,
+        )
+
+    def _understand(self, block: TextBlock, ask: Ask) -> TextStep:
+        """Parse a block as a step that makes one of the ask's moves.
+
+        Raises:
+            RoleError: `truncated`, `protocol` or `illegal`.
+        """
+        if not block.finished:
+            raise RoleError("truncated", f"the block did not end within {len(block.ids)} tokens")
+        # Decoding leaves special tokens out; a block that holds one is not what it decodes to.
+        if not set(block.ids).isdisjoint(vars(self.engine.special).values()):
+            raise RoleError("protocol", f"special token inside {block.text!r:.200}")
+        trajectory = ask.trajectory
+        step: TextStep
+        try:
+            if ask.moves == ("answer",):
+                step = protocol.parse_answer(block.text)
+            else:
+                step = protocol.parse(block.text, target=trajectory.inspection_target)
+            move = moves((*trajectory.steps, step))[-1]
+        except TrajectoryError as error:
+            raise RoleError("illegal", str(error)) from None
+        except ValueError as error:
+            raise RoleError("protocol", str(error)) from None
+        if move not in ask.moves:
+            raise RoleError("illegal", f"{move} where {' or '.join(ask.moves)} was wanted")
+        return step
+
+    def _size(self, trajectory: Trajectory) -> tuple[int, int]:
+        """Height and width of a new sketch in pixels."""
+        if self.settings.size is not None:
+            return self.settings.size
+        engine = self.engine
+        if not trajectory.inputs:
+            return engine.sizes.latent_max, engine.sizes.latent_max
+        rows, columns = engine.grids(*trajectory.inputs[-1].array().shape[:2]).latent
+        stride = engine.model.config.pixels_per_latent_token
+        return rows * stride, columns * stride
+
+    def _pictures(self, tokens: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[Pixels]:
+        stride = self.engine.model.config.pixels_per_latent_token
+        grids = [(height // stride, width // stride) for height, width in sizes]
+        parts = torch.split(tokens, [rows * columns for rows, columns in grids])
+        return [self.engine.decode(p, *grid) for p, grid in zip(parts, grids, strict=True)]
+
+    def _one(
+        self,
+        act: Callable[[Sequence[Ask]], Sequence[Step | RoleError]],
+        trajectory: Trajectory,
+        move: Move,
+        seed: int,
+        kind: type[Wanted],
+    ) -> Wanted:
+        if move not in trajectory.legal_next():
+            expected = " or ".join(trajectory.legal_next()) or "nothing"
+            raise ValueError(f"{move} may not come here; expected {expected}")
+        [step] = act([Ask(trajectory=trajectory, moves=(move,), seed=seed)])
+        if isinstance(step, RoleError):
+            raise step
+        assert isinstance(step, kind)
+        return step
+
+
+class EditingSketcher:
+    """Sketches by the abilities of a model that was never taught to work in stages.
+
+    The first sketch is drawn from the plan's description (or the prompt), a later one is an edit
+    of the sketch before it by the last plan's or refinement's instruction, with nothing else in
+    context.
+    """
+
+    def __init__(self, player: BagelPlayer) -> None:
+        """Draw with a player."""
+        self._player = player
+
+    @property
+    def num_flow_steps(self) -> int:
+        """Network evaluations a sketch."""
+        return self._player.num_flow_steps
+
+    def draw(
+        self, asks: Sequence[Ask], on_preview: Preview | None = None
+    ) -> list[Sketch | RoleError]:
+        """Draw one image for each ask; see `staged.roles.Illustrator`."""
+        requests = [replace(ask, trajectory=_as_request(ask.trajectory)) for ask in asks]
+        return self._player.draw(requests, on_preview)
+
+
+def _as_request(trajectory: Trajectory) -> Trajectory:
+    """Return the one-shot request or the edit that the last text asks for."""
+    last, plan, sketch = trajectory.steps[-1:], trajectory.last_plan, trajectory.last_sketch
+    if sketch is None:
+        prompt = trajectory.prompt if plan is None else plan.description
+        return Trajectory(prompt=prompt, inputs=trajectory.inputs)
+    correction = last[0] if isinstance(last[0], Refinement) else plan
+    prompt = trajectory.prompt if correction is None else correction.instruction
+    return Trajectory(prompt=prompt, inputs=(sketch.image,))
