@@ -5,60 +5,64 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
+import shutil
+import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 from torch.utils.tensorboard import SummaryWriter
 
 from staged.engine.engine import Engine
 from staged.model import checkpoint
-from staged.model.attention import PackedAttention
-from staged.model.bagel import Bagel, Inputs
-from staged.model.loss import token_losses
-from staged.settings import fingerprint, save_resolved
+from staged.model.bagel import Inputs
+from staged.model.loss import TokenLosses
+from staged.progress import Progress
 from staged.shapes.miniature import open_checkpoint
-from train.ema import WeightAverage
+from train.ema import WeightAverage, averaged
 from train.examples import Examples
+from train.interrupts import Interrupts
+from train.objective import Objective, losses_by_task, mean_losses
+from train.optimizer import learning_rate, make_optimizer
 from train.packing import Pack, build_pack
 from train.plan import PackPlan
-from train.progress import Progress
-from train.settings import Optimizer, TrainSettings
+from train.run_folder import alone_in, claim, claim_data, cut_log
+from train.samples import draw_sheet
+from train.settings import TrainSettings
 from train.state import RunState
+from train.throughput import Throughput
 
 CHECKPOINT = "checkpoint"
 """Folder of the finished model within a run's folder."""
-
-
-class Objective(nn.Module):
-    """The model with its losses, so that one functional call covers both."""
-
-    def __init__(self, model: Bagel) -> None:
-        """Wrap `model`."""
-        super().__init__()
-        self.model = model
-
-    def forward(self, pack: Pack) -> tuple[Tensor, Tensor]:
-        """Weighted sum of cross entropies and sum of velocity errors of a pack."""
-        hidden = self.model(pack.layout, pack.inputs, PackedAttention(pack.layout))
-        losses = token_losses(self.model, hidden, pack.layout, pack.target)
-        return losses.ce_sum(pack.layout), losses.mse_sum()
 
 
 class Trainer:
     """One run on one device."""
 
     def __init__(self, settings: TrainSettings) -> None:
-        """Load the model and the data, and take up the newest state."""
+        """Load the model and the data, and take up the newest state.
+
+        Raises:
+            ValueError: Settings, data or state do not fit one another; the message says which.
+            OSError: The run's folder cannot be written.
+        """
         self.settings = settings
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError("WORLD_SIZE is above 1, but training runs on one process; start one")
         if settings.num_threads:
             torch.set_num_threads(settings.num_threads)
         self.device = choose_device(settings.device)
-        self.dtype = getattr(torch, settings.dtype)
-        _claim(settings)
+        self.dtype: torch.dtype = getattr(torch, settings.dtype)
+        self.state = RunState(settings.out)
+        resuming = bool(self.state.steps())
+        claim(settings, resuming=resuming)
         self.loaded = open_checkpoint(settings.init, seed=settings.seed, device=self.device)
+        if self.loaded.tokenizer is None:
+            raise ValueError(f"init {settings.init} has no tokenizer; add its tokenizer files")
         self.model = self.loaded.model.train()
         if settings.compile:
             self.model.compile_experts()
@@ -70,94 +74,99 @@ class Trainer:
         self.examples = Examples(
             settings.data, self.engine, settings.cache or settings.out / "cache"
         )
+        claim_data(settings.out, self.examples.fingerprint, resuming=resuming)
         self.plan = PackPlan(
             self.examples.lengths,
             self.examples.repeats,
             pack_tokens=settings.pack_tokens,
             seed=settings.seed,
+            name=self.examples.name,
         )
         self.optimizer = make_optimizer(self.parameters, settings.optimizer)
         decay = settings.optimizer.ema_decay
         self.average = WeightAverage(self.parameters, decay) if decay else None
-        self.state = RunState(settings.out)
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
 
     def run(self) -> Path:
         """Train to the end and write the checkpoint.
 
+        Ctrl-C and SIGTERM save the state of the step they fall into before they act.
+
         Returns:
             The checkpoint's folder.
         """
+        with alone_in(self.settings.out):
+            if self.step < self.settings.num_steps:
+                self._train()
+            return self.export()
+
+    def _train(self) -> None:
         settings, log = self.settings, self.settings.log
-        _truncate(settings.out / "log.jsonl", self.step)
+        cut_log(settings.out / "log.jsonl", self.step)
         progress = Progress("step", settings.num_steps, done=self.step)
-        tokens_since = 0
+        throughput = Throughput()
         with (
             SummaryWriter(settings.out / "tensorboard", purge_step=self.step) as board,
             (settings.out / "log.jsonl").open("a", encoding="utf-8") as lines,
+            Interrupts() as interrupts,
             ThreadPoolExecutor(1) as worker,
         ):
             ahead = self._build_ahead(worker, self.step)
-            mark = progress.clock()
             while self.step < settings.num_steps:
+                asked = time.monotonic()
                 pack = ahead.result()
+                waited_s = time.monotonic() - asked
                 ahead = self._build_ahead(worker, self.step + 1)
                 record = self.train_step(pack)
-                tokens_since += pack.layout.num_tokens
+                throughput.add(pack.layout.num_tokens, waited_s)
                 self.step += 1
-                if self.step % log.every_steps == 0 or self.step == settings.num_steps:
-                    now = progress.clock()
-                    record["tokens_per_s"] = tokens_since / max(now - mark, 1e-9)
-                    mark, tokens_since = now, 0
+                last = self.step == settings.num_steps
+                if last or self.step % log.every_steps == 0:
+                    record["tokens_per_s"] = throughput.tokens_per_s
+                    record["data_wait"] = throughput.data_wait
                     lines.write(json.dumps({"step": self.step, **record}) + "\n")
                     lines.flush()
                     for name, value in record.items():
                         board.add_scalar(name, value, self.step)
                 progress.advance(
                     note=f"mse {record['mse']:.4f}  ce {record['ce']:.4f}  "
-                    f"{record.get('tokens_per_s', 0):.0f} tokens/s"
+                    f"{throughput.tokens_per_s:.0f} tokens/s"
                 )
-                if log.sample_every_steps and self.step % log.sample_every_steps == 0:
+                if log.sample_prompts and _due(self.step, log.sample_every_steps):
                     self.sample(board)
-                if self.step % settings.checkpoint_every_steps == 0:
+                stop = interrupts.received is not None
+                if stop or last or self.step % settings.checkpoint_every_steps == 0:
                     self.state.save(self.step, self.parameters, self.optimizer, self.average)
+                if stop:
+                    print(
+                        f"step {self.step} of {settings.num_steps} is saved in {settings.out}; "
+                        "the same command continues from there",
+                        file=sys.stderr,
+                    )
+                    interrupts.leave()
             ahead.cancel()
-        return self.export()
 
     def train_step(self, pack: Pack) -> dict[str, float]:
         """One optimizer step.
 
         Returns:
-            Losses (nats and squared error a number), gradient norm and learning rate.
+            Losses (nats and squared error a number), also by task, gradient norm and learning
+            rate.
 
         Raises:
-            ValueError: The loss is not finite; the weights are as before the step.
+            ValueError: The loss or its gradient is not finite; the weights are as before the step.
         """
         settings = self.settings
         pack = pack.to(self.device)
-        cast = {f"model.{n}": p.to(self.dtype) for n, p in self.parameters.items()}
-        cast |= {f"model.{n}": b.to(self.dtype) for n, b in self.model.named_buffers()}
-        inputs = Inputs(
-            pack.inputs.latents.to(self.dtype),
-            pack.inputs.timesteps,
-            pack.inputs.patches.to(self.dtype),
-        )
-        pack = Pack(pack.layout, inputs, pack.target, pack.tasks)
-        ce_sum, mse_sum = functional_call(self.objective, cast, (pack,))
-        # Sums over the counts of the whole step: with several packs or ranks these are totals.
-        ce = ce_sum / pack.layout.ce_weights.sum().clamp(min=1e-9)
-        mse = mse_sum / max(len(pack.layout.velocity_rows), 1)
+        losses = self._forward(pack)
+        ce, mse = mean_losses(losses, pack)
         loss = settings.ce_weight * ce + mse
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"loss is {float(loss)} at step {self.step} (ce {float(ce)}, mse {float(mse)}); "
-                f"the pack holds samples {self.plan.pack(self.step)[:8]}…: lower optimizer.lr, "
-                "or try dtype=float32"
-            )
+        self._require_finite("loss", loss.item(), f" (ce {ce.item()}, mse {mse.item()})")
         loss.backward()
         norm = nn.utils.clip_grad_norm_(
             self.parameters.values(), settings.optimizer.max_grad_norm
-        )
+        ).item()
+        self._require_finite("gradient norm", norm)
         lr = learning_rate(self.step, settings.num_steps, settings.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -166,17 +175,16 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.parameters.values(), self.step)
         return {
-            "loss": float(loss),
-            "ce": float(ce),
-            "mse": float(mse),
-            "grad_norm": float(norm),
+            "loss": loss.item(),
+            "ce": ce.item(),
+            "mse": mse.item(),
+            "grad_norm": norm,
             "lr": lr,
+            **losses_by_task(losses, pack),
         }
 
     def sample(self, board: SummaryWriter) -> None:
         """Draw the fixed prompts with the averaged weights."""
-        from train.samples import draw_sheet
-
         path = self.settings.out / "samples" / f"{self.step:08d}.png"
         with averaged(self.parameters, self.average):
             sheet = draw_sheet(self.engine, self.settings.log, path)
@@ -185,14 +193,39 @@ class Trainer:
     def export(self) -> Path:
         """Write the finished model, averaged weights first, in the published layout."""
         folder = self.settings.out / CHECKPOINT
-        checkpoint.save(
+        for leftover in folder.parent.glob(f".{CHECKPOINT}.*"):  # of an export that was killed
+            shutil.rmtree(leftover)
+        return checkpoint.save(
             folder,
             model=self.model,
             autoencoder=self.loaded.autoencoder,
             tokenizer=self.loaded.tokenizer,
             weights=self.average.tensors if self.average is not None else None,
         )
-        return folder
+
+    def _forward(self, pack: Pack) -> TokenLosses:
+        """Forward in the working dtype; gradients flow back to the float32 parameters."""
+        cast = {f"model.{n}": p.to(self.dtype) for n, p in self.parameters.items()}
+        cast |= {f"model.{n}": b.to(self.dtype) for n, b in self.model.named_buffers()}
+        inputs = Inputs(
+            pack.inputs.latents.to(self.dtype),
+            pack.inputs.timesteps,
+            pack.inputs.patches.to(self.dtype),
+        )
+        pack = Pack(pack.layout, inputs, pack.target, pack.tasks)
+        losses: TokenLosses = functional_call(self.objective, cast, (pack,))
+        return losses
+
+    def _require_finite(self, what: str, value: float, detail: str = "") -> None:
+        if not math.isfinite(value):
+            self.optimizer.zero_grad(set_to_none=True)
+            samples = [self.examples.name(sample) for sample, _ in self.plan.pack(self.step)]
+            more = f" and {len(samples) - 4} more" if len(samples) > 4 else ""
+            raise ValueError(
+                f"the {what} is {value} at step {self.step}{detail}; the pack holds "
+                f"{', '.join(samples[:4])}{more}. Look at these samples; or start another `out` "
+                "with a lower optimizer.lr or dtype=float32"
+            )
 
     def _build_ahead(self, worker: ThreadPoolExecutor, step: int) -> Future[Pack]:
         settings = self.settings
@@ -209,87 +242,25 @@ class Trainer:
         )
 
 
-class averaged:  # noqa: N801 - reads as a phrase: `with averaged(...)`
-    """Swap averaged weights in for a while."""
-
-    def __init__(self, parameters: dict[str, nn.Parameter], average: WeightAverage | None) -> None:
-        """Name both sides; without an average nothing is swapped."""
-        self._pairs = [] if average is None else [
-            (parameter, average.tensors[name]) for name, parameter in parameters.items()
-        ]
-
-    def __enter__(self) -> None:
-        self._swap()
-
-    def __exit__(self, *_: object) -> None:
-        self._swap()
-
-    def _swap(self) -> None:
-        for parameter, tensor in self._pairs:
-            held = parameter.data.clone()
-            parameter.data.copy_(tensor)
-            tensor.copy_(held)
-
-
-def make_optimizer(parameters: dict[str, nn.Parameter], settings: Optimizer) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only."""
-    decayed = [p for p in parameters.values() if p.ndim >= 2]
-    plain = [p for p in parameters.values() if p.ndim < 2]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
-    )
-
-
-def learning_rate(step: int, num_steps: int, settings: Optimizer) -> float:
-    """The rate of step number `step`, counted from 0: linear warm-up, then cosine or constant."""
-    if step < settings.warmup_steps:
-        return settings.lr * (step + 1) / settings.warmup_steps
-    if settings.schedule == "constant":
-        return settings.lr
-    done = (step - settings.warmup_steps) / max(num_steps - settings.warmup_steps, 1)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-    return settings.lr * (settings.min_lr_ratio + (1 - settings.min_lr_ratio) * cosine)
-
-
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, or the CPU."""
+    """`auto` is the first CUDA device, or the CPU.
+
+    Raises:
+        ValueError: There is no such device here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device {name!r}: {error}") from error
-
-
-def _claim(settings: TrainSettings) -> None:
-    """Take the run's folder, or refuse one that belongs to other settings."""
-    path = settings.out / "fingerprint"
-    mine = fingerprint(settings)
-    if path.is_file() and path.read_text().strip() != mine:
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"{settings.out} holds a run with other settings (see its settings.yaml); "
-            "choose another `out`, or remove it to start over"
+            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices that "
+            "torch can use; give device=auto or cpu"
         )
-    settings.out.mkdir(parents=True, exist_ok=True)
-    save_resolved(settings, settings.out / "settings.yaml")
-    path.write_text(mine + "\n")
+    return device
 
 
-def _truncate(path: Path, step: int) -> None:
-    """Drop log lines after `step`: they will be written again, alike."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
-            break  # the line a kill cut off
-    path.write_text("".join(kept), encoding="utf-8")
-
-
+def _due(step: int, every_steps: int) -> bool:
+    return every_steps > 0 and step % every_steps == 0

@@ -14,20 +14,16 @@ class Progress:
         self.label, self.total, self.done = label, total, done
         self._first, self._began = done, time.monotonic()
         self._every_s = 0.2 if sys.stderr.isatty() else every_s
-        self._shown = 0.0
+        self._shown: float | None = None
 
     def advance(self, units: int = 1, note: str = "") -> None:
         """Count units and show the line when it is due."""
         self.done += units
         now = time.monotonic()
-        if now - self._shown >= self._every_s or self.done >= self.total:
+        due = self._shown is None or now - self._shown >= self._every_s
+        if due or self.done >= self.total:
             self._shown = now
             self._show(note)
-
-    @staticmethod
-    def clock() -> float:
-        """Monotonic seconds."""
-        return time.monotonic()
 
     def rate(self) -> float:
         """Units a second since the start."""
@@ -36,7 +32,9 @@ class Progress:
     def _show(self, note: str) -> None:
         left = (self.total - self.done) / max(self.rate(), 1e-9)
         line = f"{self.label} {self.done}/{self.total}  {note}  ETA {duration(left)}"
-        end = "\r" if sys.stderr.isatty() and self.done < self.total else "\n"
+        terminal = sys.stderr.isatty()
+        # The rest of a longer line before this one is wiped (ANSI: erase to the end).
+        end = "\x1b[K\r" if terminal and self.done < self.total else "\n"
         print(line, end=end, file=sys.stderr, flush=True)
 
 

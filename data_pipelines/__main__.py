@@ -1,0 +1,175 @@
+"""The command line of `staged data`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from staged.settings import describe, load
+from staged.shards import read_manifest, validate
+
+EXIT_OK, EXIT_BAD_DATA, EXIT_STOPPED = 0, 1, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `staged data`.
+
+    Args:
+        argv: Arguments after `staged data`; the process's own when None.
+
+    Returns:
+        0 for success, 1 when `validate` found something wrong, 3 when a budget stopped a job.
+
+    Raises:
+        ValueError: settings, prompts or a data set are not as they must be.
+    """
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    return run(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="staged data", description="Build data sets of trajectories, and look at them."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    make = commands.add_parser(
+        "plan-sketch",
+        help="prompts to trajectories of plans, sketches, inspections and refinements",
+        epilog="example: staged data plan-sketch configs/shapes/plan_sketch_data.yaml "
+        "--out data/shapes prompts.count=5000 critiques.inspect=plans\n\n"
+        "The same command goes on where a job was interrupted.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    make.add_argument("config", nargs="?", type=Path, help="YAML file; defaults without one")
+    make.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top")
+    make.add_argument("--out", type=Path, help="folder of the data set")
+    make.add_argument("--rank", type=int, default=0, help="which of the processes this is")
+    make.add_argument("--world-size", type=int, default=1, help="processes that share the job")
+    make.add_argument(
+        "--retry-failed", action="store_true", help="try again what services failed at"
+    )
+    make.add_argument("--settings", action="store_true", help="list every setting and stop")
+    make.set_defaults(run=_plan_sketch)
+
+    diet = commands.add_parser(
+        "base",
+        help="one-shot images, edits and descriptions of the miniature world",
+        epilog="example: staged data base configs/shapes/base_data.yaml num_samples=20000",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    diet.add_argument("config", type=Path, help="YAML file")
+    diet.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top")
+    diet.set_defaults(run=_base)
+
+    check = commands.add_parser("validate", help="check every byte of a data set")
+    check.add_argument("folder", type=Path)
+    check.set_defaults(run=_validate)
+
+    count = commands.add_parser("stats", help="count samples, steps, verdicts, reasons and cost")
+    count.add_argument("folder", type=Path)
+    count.set_defaults(run=_stats)
+
+    show = commands.add_parser(
+        "preview",
+        help="show trajectories on one web page",
+        epilog="example: staged data preview data/shapes --out preview.html --number 40",
+    )
+    show.add_argument("folder", type=Path)
+    show.add_argument("--out", type=Path, help="page to write; FOLDER/preview.html without it")
+    show.add_argument("--number", type=int, default=24, help="most trajectories of each kind")
+    show.set_defaults(run=_preview)
+    return parser
+
+
+def _plan_sketch(arguments: argparse.Namespace) -> int:
+    from data_pipelines.plan_sketch.job import run_job
+    from data_pipelines.plan_sketch.settings import PlanSketchSettings
+
+    if arguments.settings:
+        print(describe(PlanSketchSettings))
+        return EXIT_OK
+    config, overrides = arguments.config, arguments.overrides
+    if config is not None and "=" in str(config):
+        config, overrides = None, [str(config), *overrides]
+    if arguments.out is None:
+        raise ValueError("--out is missing: name the folder of the data set")
+    settings = load(PlanSketchSettings, config, overrides)
+    report = run_job(
+        settings,
+        arguments.out,
+        rank=arguments.rank,
+        world_size=arguments.world_size,
+        retry_failed=arguments.retry_failed,
+    )
+    print(f"accepted {report.accepted}, rejected {report.rejected}, failed {report.failed}")
+    _print_reasons(report.reasons)
+    if report.stopped:
+        print(
+            f"stopped: {report.stopped}; {report.unfinished} prompts are left. Raise the budget "
+            "and run the same command to go on.",
+            file=sys.stderr,
+        )
+        return EXIT_STOPPED
+    if report.unfinished:
+        print(f"{report.unfinished} prompts are left to other ranks, and the shards with them")
+        return EXIT_OK
+    print(f"wrote {arguments.out}")
+    return EXIT_OK
+
+
+def _base(arguments: argparse.Namespace) -> int:
+    from data_pipelines.base import BaseSettings, build
+
+    settings = load(BaseSettings, arguments.config, arguments.overrides)
+    counts = build(settings)
+    print(", ".join(f"{kind} {number}" for kind, number in sorted(counts.items())))
+    print(f"wrote {settings.out}")
+    return EXIT_OK
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    found = validate(arguments.folder)
+    for problem in found.problems:
+        print(problem)
+    print(f"{found.samples} samples, {len(found.problems)} problems")
+    return EXIT_OK if found.ok else EXIT_BAD_DATA
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    manifest = read_manifest(arguments.folder)
+    for name, value in manifest.stats.items():
+        if not isinstance(value, Mapping):
+            print(f"{name}: {value}")
+            continue
+        for key, number in value.items():
+            shown = (
+                ", ".join(f"{inner} {n}" for inner, n in number.items())
+                if isinstance(number, Mapping)
+                else number
+            )
+            print(f"{name}, {key}: {shown}")
+    _print_reasons(manifest.acceptance)
+    for unit, amount in manifest.cost.items():
+        print(f"cost of everything, {unit}: {amount:g}")
+    return EXIT_OK
+
+
+def _preview(arguments: argparse.Namespace) -> int:
+    from data_pipelines.preview import write_preview
+
+    path = arguments.out or arguments.folder / "preview.html"
+    number = write_preview(arguments.folder, path, number=arguments.number)
+    print(f"wrote {path} with {number} trajectories")
+    return EXIT_OK
+
+
+def _print_reasons(reasons: Mapping[str, Mapping[str, int]]) -> None:
+    for stage, rows in reasons.items():
+        for reason, number in sorted(rows.items(), key=lambda row: -row[1]):
+            print(f"  {stage}: {reason}: {number}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
