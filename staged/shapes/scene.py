@@ -6,6 +6,7 @@ under relations, so that every relation holds by GenEval's own rule with a margi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -128,13 +129,13 @@ def holds(relation: Relation, a: Shape, b: Shape, margin: float = 0.0) -> bool:
     """
     dx, dy = a.x - b.x, a.y - b.y
     shrink = 0.1 * (DIAMETER_PX[a.size] + DIAMETER_PX[b.size])
-    distance = float(np.hypot(dx, dy))
+    distance = math.hypot(dx, dy)
     if distance == 0:
         return False
-    share_x = np.sign(dx) * max(abs(dx) - shrink, 0.0) / distance
-    share_y = np.sign(dy) * max(abs(dy) - shrink, 0.0) / distance
-    share = {"left of": -share_x, "right of": share_x, "above": -share_y, "below": share_y}
-    return bool(share[relation] > 0.5 + margin)
+    x = math.copysign(max(abs(dx) - shrink, 0.0), dx) / distance
+    y = math.copysign(max(abs(dy) - shrink, 0.0), dy) / distance
+    share = {"left of": -x, "right of": x, "above": -y, "below": y}
+    return share[relation] > 0.5 + margin
 
 
 def place(
@@ -166,14 +167,16 @@ def place(
             for _ in range(30):
                 x, y = (int(v) for v in rng.integers(half, CANVAS_PX - half, 2))
                 shape = Shape(kind=item.kind, color=item.color, size=size, x=x, y=y)
-                index = len(placed)
-                if all(boxes_apart(shape, other) for other in placed) and all(
-                    holds(relation, [*placed, shape][a], [*placed, shape][b], margin=0.15)
+                if not all(boxes_apart(shape, other) for other in placed):
+                    continue
+                placed.append(shape)
+                if all(
+                    holds(relation, placed[a], placed[b], margin=0.15)
                     for a, relation, b in relations
-                    if index == max(a, b)
+                    if max(a, b) == len(placed) - 1
                 ):
-                    placed.append(shape)
                     break
+                placed.pop()
             else:
                 break
         if len(placed) == len(fixed) + len(items):
