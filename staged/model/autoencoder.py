@@ -6,7 +6,6 @@ b: images.  c: latent channels.  f: downsample factor, pixels on the side of one
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from staged.model.config import AutoencoderConfig
@@ -23,6 +22,9 @@ class Autoencoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         """Build encoder and decoder."""
+        # Here and not above: diffusers is slow to import, and the decoder runs without it.
+        from diffusers import AutoencoderKL
+
         super().__init__()
         self.config = config
         levels = len(config.multipliers)
