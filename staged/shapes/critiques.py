@@ -3,7 +3,7 @@
     the plan fits the prompt
     the plan fits the prompt; the blue star is still to come
     the plan says a green circle but the prompt asks for a red circle
-    the plan says a blue heart but the prompt asks for none
+    the plan says a blue heart but the prompt asks for nothing else
     the plan says the star right of the ring but the prompt asks for left of
 
     the image fits the plan
@@ -115,7 +115,7 @@ def read_sketch_critique(text: str) -> tuple[Fault, ...]:
 def _write_plan_fault(fault: PlanFault) -> str:
     match fault:
         case Contradiction(said=said, asked=asked):
-            wanted = "none" if asked is None else a(asked)
+            wanted = "nothing else" if asked is None else a(asked)
             return f"the plan says {a(said)} but the prompt asks for {wanted}"
         case Misplaced(thing=thing, against=against, said=said_place, asked=asked_place):
             return (
@@ -134,7 +134,7 @@ def _read_plan_fault(text: str) -> PlanFault:
             said=RELATION_OF[place[2]], asked=RELATION_OF[asked],
         )  # fmt: skip
     return Contradiction(
-        said=read_noun(said, a), asked=None if asked == "none" else read_noun(asked, a)
+        said=read_noun(said, a), asked=None if asked == "nothing else" else read_noun(asked, a)
     )
 
 

@@ -1,0 +1,132 @@
+"""The miniature world's language: everything that is said in it, in both directions.
+
+| text | write | read |
+|---|---|---|
+| prompt | `write_prompt(request)` | `read_prompt(text)` |
+| description of a scene | `describe(spec)` | `read_description(text)` |
+| instruction of a plan | `write_edits(edits)` | `read_edits(text)` |
+| instruction of a refinement | `write_edits(edits, "refinement")` | the same |
+| critique of a plan | `write_plan_critique(critique)` | `read_plan_critique(text)` |
+| critique of a sketch | `write_sketch_critique(faults)` | `read_sketch_critique(text)` |
+
+Reading is strict: a text that is not exactly what would be written is a `GrammarError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from staged.shapes.critiques import (
+    PlanCritique,
+    read_plan_critique,
+    read_sketch_critique,
+    write_plan_critique,
+    write_sketch_critique,
+)
+from staged.shapes.facts import FACTS, ColorFact
+from staged.shapes.faults import (
+    Contradiction,
+    Extra,
+    Missing,
+    correct,
+    plan_faults,
+)
+from staged.shapes.instructions import (
+    SPOTS,
+    Add,
+    Move,
+    Ref,
+    Remove,
+    read_edits,
+    write_edits,
+)
+from staged.shapes.phrases import GrammarError
+from staged.shapes.prompts import Request, describe, read_description, read_prompt, write_prompt
+from staged.shapes.scene import COLORS, KINDS, RELATIONS, SIZES
+from staged.shapes.sentences import (
+    sample_any_spec,
+    sample_edit,
+    sample_fault,
+    sample_plan_critique,
+)
+from staged.shapes.spec import MAX_NUMBER, Spec, Thing
+
+__all__ = [
+    "GrammarError",
+    "PlanCritique",
+    "Request",
+    "corpus",
+    "correct",
+    "describe",
+    "plan_faults",
+    "read_description",
+    "read_edits",
+    "read_plan_critique",
+    "read_prompt",
+    "read_sketch_critique",
+    "write_edits",
+    "write_plan_critique",
+    "write_prompt",
+    "write_sketch_critique",
+]
+
+
+def corpus(seed: int = 0, num_random: int = 2000) -> Iterator[str]:
+    """Sentences that hold every word of the language in every position it can take.
+
+    First whatever can be listed (each kind, colour, size, number, relation, spot and fact in
+    each form), then random sentences of all forms.
+
+    Args:
+        seed: Decides the random ones.
+        num_random: How many random ones of each form.
+    """
+    for thing in _every_thing():
+        yield from _about(thing)
+    for fact in FACTS:
+        for kind in KINDS:
+            thing = Thing(kind=kind, color="red")
+            thing = (
+                replace(thing, color=fact.color)
+                if isinstance(fact, ColorFact)
+                else replace(thing, color=None, number=fact.number)
+            )
+            yield write_prompt(Request(spec=Spec(things=(thing,)), fact=fact))
+    rng = np.random.default_rng(seed)
+    for _ in range(num_random):
+        spec = sample_any_spec(rng)
+        yield write_prompt(spec)
+        yield describe(spec)
+        yield write_edits([sample_edit(rng)])
+        yield write_edits([sample_edit(rng)], "refinement")
+        yield write_sketch_critique([sample_fault(rng) for _ in range(rng.integers(3))])
+        yield write_plan_critique(sample_plan_critique(rng))
+
+
+def _every_thing() -> Iterator[Thing]:
+    for kind in KINDS:
+        yield from (Thing(kind=kind, number=number) for number in range(1, MAX_NUMBER + 1))
+        yield from (Thing(kind=kind, color=color) for color in COLORS)
+        yield from (Thing(kind=kind, size=size, color="red") for size in SIZES)
+
+
+def _about(thing: Thing) -> Iterator[str]:
+    """Every form of sentence about one thing, with every relation and spot."""
+    ref, ring = Ref(thing=thing), Thing(kind="ring", color="blue")
+    yield write_prompt(Spec(things=(thing,)))
+    yield write_edits([Add(thing=thing)])
+    yield write_edits([Remove(target=ref)])
+    yield write_edits([Remove(target=replace(ref, any_of=True))])
+    yield from (write_edits([Add(thing=thing, spot=spot)]) for spot in SPOTS)
+    yield from (write_edits([Move(target=ref, to=spot)]) for spot in SPOTS)
+    for relation in RELATIONS:
+        yield write_edits([Move(target=ref, to=(relation, Ref(thing=ring)))])
+        if thing.number == 1:
+            yield write_prompt(Spec(things=(thing, ring), relations=((0, relation, 1),)))
+    yield write_sketch_critique([Missing(thing=thing)])
+    yield write_sketch_critique([Extra(thing=thing)])
+    yield write_plan_critique(PlanCritique(pending=(thing,)))
+    yield write_plan_critique(PlanCritique(faults=(Contradiction(said=thing, asked=None),)))
