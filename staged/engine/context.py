@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Self
 
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor
 from staged.model.attention import attend_rows
 from staged.model.config import TransformerConfig
 from staged.model.layout import Layout, visible
+
+_LONG_CHUNK = 512  # tokens from which a kernel call of its own costs less than a mask
 
 
 @dataclass
@@ -112,15 +115,36 @@ class ChunkAttention:
         place = torch.arange(sum(lens)) - starts[sample]  # within the chunk
         order = layout.expert_order().cpu()
         sample, place = sample[order], place[order]
-        lengths = torch.tensor(batch.lengths[:rows])
-        self.slots = (sample * batch.slots + lengths[sample] + place).to(device)
-        self.places = (sample * longest + place).to(device)  # in the padded query rows
+        self.lengths = batch.lengths[:rows]
+        cached = torch.tensor(self.lengths)
+        slots = sample * batch.slots + cached[sample] + place
+        self.slots = slots.to(device, non_blocking=True)
+        # In the padded query rows.
+        self.places = (sample * longest + place).to(device, non_blocking=True)
         self.shape = (rows, longest)
-        self.used = int((lengths + torch.tensor(lens)).max())
-        self.mask = self._mask(layout, lengths.to(device), longest)
+        self.calls = self._calls(layout)
 
-    def _mask(self, layout: Layout, lengths: Tensor, longest: int) -> Tensor:
-        rows, device = self.shape[0], lengths.device
+    def _calls(self, layout: Layout) -> list[tuple[slice, int, Tensor | None]]:
+        """Rows, number of keys and mask of each call of the kernel.
+
+        A chunk that is one token or one image sees all of its cache and of itself, and without a
+        mask the fastest kernels apply. So rows of one length share a call; where lengths differ,
+        long chunks get a call each length, and short ones a common mask.
+        """
+        lens = layout.sample_lens
+        used = [length + count for length, count in zip(self.lengths, lens, strict=True)]
+        images = [rows * columns + 2 for rows, columns in layout.latent_grids]
+        if max(lens) == 1 or list(lens) == images:
+            ends = [i for i in range(1, len(used)) if used[i] != used[i - 1]]
+            if not ends or max(lens) >= _LONG_CHUNK:
+                bounds = pairwise([0, *ends, len(used)])
+                return [(slice(a, b), used[a], None) for a, b in bounds]
+        keys = max(used)
+        return [(slice(0, len(used)), keys, self._mask(layout, keys))]
+
+    def _mask(self, layout: Layout, num_keys: int) -> Tensor:
+        (rows, longest), device = self.shape, self.places.device
+        lengths = torch.tensor(self.lengths, device=device)
         segment_ids = torch.full((rows, longest), layout.num_tokens, device=device)
         modes = torch.ones_like(segment_ids)
         places = self.places
@@ -128,7 +152,7 @@ class ChunkAttention:
         segment_ids.view(-1)[places] = layout.segment_ids[order]
         modes.view(-1)[places] = layout.modes[order]
         inside = visible(segment_ids, modes)  # (rows, longest, longest)
-        slot = torch.arange(self.used, device=device).expand(rows, longest, -1)
+        slot = torch.arange(num_keys, device=device).expand(rows, longest, -1)
         offset = slot - lengths[:, None, None]
         chunk = torch.gather(inside, 2, offset.clamp(0, longest - 1))
         own = torch.tensor(layout.sample_lens, device=device)[:, None, None]
@@ -142,10 +166,13 @@ class ChunkAttention:
         values.flatten(0, 1).index_copy_(0, self.slots, value)
         padded = query.new_zeros(rows * longest, *query.shape[1:])
         padded = padded.index_copy(0, self.places, query).view(rows, longest, *query.shape[1:])
-        out = attend_rows(
-            padded.transpose(1, 2),
-            keys[:rows, : self.used].transpose(1, 2),
-            values[:rows, : self.used].transpose(1, 2),
-            self.mask,
-        )
-        return out.transpose(1, 2).flatten(0, 1).index_select(0, self.places)
+        results = [
+            attend_rows(
+                padded[part].transpose(1, 2),
+                keys[part, :used].transpose(1, 2),
+                values[part, :used].transpose(1, 2),
+                mask,
+            ).transpose(1, 2)
+            for part, used, mask in self.calls
+        ]
+        return torch.cat(results).flatten(0, 1).index_select(0, self.places)

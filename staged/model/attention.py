@@ -98,8 +98,10 @@ def attend_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None =
     Returns:
         (G, H, Lq, D).
     """
-    short_on_cpu = query.device.type == "cpu" and key.shape[-2] <= _MAX_SCORED_KEYS
-    if not short_on_cpu or query.dtype != torch.bfloat16:
+    on_cpu = query.device.type == "cpu"
+    if mask is not None and not on_cpu:
+        return _attend_masked(query, key, value, mask)
+    if not on_cpu or key.shape[-2] > _MAX_SCORED_KEYS or query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
     # Queries that share a key head are folded into one longer row of queries.
     folded = rearrange(query, "g (k r) q d -> g k (r q) d", k=key.shape[1])
@@ -109,6 +111,23 @@ def attend_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None =
         scores = scores.masked_fill(~mask[:, :, None], float("-inf"))
     attended: Tensor = scores.softmax(dim=-1).flatten(2, 3) @ value
     return rearrange(attended, "g k (r q) d -> g (k r) q d", q=query.shape[2])
+
+
+def _attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """`attend_rows` for accelerators, in a form that a fused kernel takes.
+
+    None of torch's takes a mask together with shared key heads; asked for both, it writes all
+    scores out in float32, tens of GB where a few thousand tokens meet a few thousand keys.
+    """
+    shared = query.shape[1] // key.shape[1]
+    if query.shape[-2] == 1:
+        # A token being written: its heads that share a key head become rows of queries, so that
+        # the cache is not copied.
+        folded = rearrange(query, "g (k r) 1 d -> g k r d", r=shared)
+        out = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask)
+        return rearrange(out, "g k r d -> g (k r) 1 d")
+    key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 def _group_by_length(lengths: tuple[int, ...]) -> list[list[int]]:

@@ -135,13 +135,12 @@ class Bagel(nn.Module):
         """
         config = self.config
         text = self.embed_tokens(layout.token_ids)
-        places = _grid_positions(layout.vision_grids, config.vision.positions_per_side)
-        rows = _grid_positions(layout.vision_grids, config.vit_max_patches_per_side)
-        features = self.vision(
-            inputs.patches, places.to(text.device), [h * w for h, w in layout.vision_grids]
-        )
-        vision = self.connector(features) + self.vision_positions[rows.to(text.device)]
-        cells = _grid_positions(layout.latent_grids, config.max_latent_size).to(text.device)
+        device, grids = text.device, layout.vision_grids
+        places = _grid_positions(grids, config.vision.positions_per_side, device)
+        rows = _grid_positions(grids, config.vit_max_patches_per_side, device)
+        features = self.vision(inputs.patches, places, [h * w for h, w in grids])
+        vision = self.connector(features) + self.vision_positions[rows]
+        cells = _grid_positions(layout.latent_grids, config.max_latent_size, device)
         latents = (
             self.latent_in(inputs.latents)
             + self.time_embed(time_sinusoids(inputs.timesteps).to(inputs.latents.dtype))
@@ -181,9 +180,10 @@ class Bagel(nn.Module):
         return velocity
 
 
-def _grid_positions(grids: Iterable[tuple[int, int]], side: int) -> Tensor:
-    rows = [_one_grid(height, width, side) for height, width in grids]
-    return torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
+def _grid_positions(grids: Iterable[tuple[int, int]], side: int, device: torch.device) -> Tensor:
+    parts = [_one_grid(height, width, side) for height, width in grids]
+    rows = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+    return rows.to(device, non_blocking=True)  # a flow step must not wait for the one before it
 
 
 @lru_cache(maxsize=1024)
