@@ -43,31 +43,29 @@ class PackedAttention:
 
     def __init__(self, layout: Layout) -> None:
         """Plan the groups; the plan serves every layer of a forward pass."""
-        rows = layout.expert_rows()
-        starts = [0]
-        for length in layout.sample_lens:
-            starts.append(starts[-1] + length)
+        # A few operations a group, none a sample: on an accelerator each costs a launch.
+        rows, device = layout.expert_rows(), layout.position_ids.device
+        lengths = torch.tensor(layout.sample_lens)
+        starts = lengths.cumsum(0) - lengths
+        shifts = torch.zeros_like(starts)  # from places in the pack to places in the output
         self._groups: list[tuple[Tensor, Tensor, tuple[int, int]]] = []
-        gathered = torch.empty_like(rows)  # where each expert row's result lies in the output
         offset = 0
         for members in _group_by_length(layout.sample_lens):
-            longest = max(layout.sample_lens[i] for i in members)
-            shape = (len(members), longest)
-            index = rows.new_zeros(shape)
-            segment_ids = rows.new_full(shape, layout.num_tokens)  # padding is its own segment
-            modes = rows.new_zeros(shape) + 1
-            for row, sample in enumerate(members):
-                window = slice(starts[sample], starts[sample + 1])
-                length = layout.sample_lens[sample]
-                index[row, :length] = rows[window]
-                segment_ids[row, :length] = layout.segment_ids[window]
-                modes[row, :length] = layout.modes[window]
-                gathered[rows[window]] = (
-                    offset + row * longest + torch.arange(length, device=rows.device)
-                )
-            self._groups.append((index.flatten(), visible(segment_ids, modes)[:, None], shape))
-            offset += len(members) * longest
-        self._gathered = gathered
+            longest = layout.sample_lens[members[0]]
+            shifts[members] = offset + longest * torch.arange(len(members)) - starts[members]
+            offset += longest * len(members)
+            place = torch.arange(longest)
+            real = (place < lengths[members, None]).to(device)
+            window = (starts[members, None] + place).clamp(max=layout.num_tokens - 1).to(device)
+            # Padding is a segment of its own, full within.
+            segment_ids = layout.segment_ids[window].where(real, layout.num_tokens)
+            modes = layout.modes[window].where(real, 1)
+            index = rows[window].where(real, 0).flatten()
+            mask = visible(segment_ids, modes)[:, None]
+            self._groups.append((index, mask, (len(members), longest)))
+        places = torch.arange(layout.num_tokens) + shifts.repeat_interleave(lengths)
+        # Where each expert row's result lies in the output.
+        self._gathered = torch.empty_like(rows).scatter_(0, rows, places.to(device))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Attend`."""
