@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class WeightAverage:
@@ -21,3 +22,25 @@ class WeightAverage:
         """Move toward `parameters` after optimizer step number `step`, counted from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.tensors.values()), list(parameters), weight)
+
+
+@contextmanager
+def averaged(
+    parameters: Mapping[str, nn.Parameter], average: WeightAverage | None
+) -> Iterator[None]:
+    """Put averaged weights in place of `parameters` for a while; without an average, nothing."""
+    pairs = (
+        [] if average is None else [(p, average.tensors[name]) for name, p in parameters.items()]
+    )
+    _swap(pairs)
+    try:
+        yield
+    finally:
+        _swap(pairs)
+
+
+def _swap(pairs: Iterable[tuple[nn.Parameter, Tensor]]) -> None:
+    for parameter, tensor in pairs:
+        held = parameter.data.clone()
+        parameter.data.copy_(tensor)
+        tensor.copy_(held)

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from staged import images, strict_json
 from staged.engine.engine import Engine
+from staged.progress import Progress
 from staged.sequence import Grids, interleave
 from staged.shards import ShardIndex
 from staged.shards.folder import INDEX, read_index
 from staged.trajectory import ImageRef, Trajectory
-from staged.progress import Progress
 from train.settings import Subset
 
 _ENCODE_BATCH = 64

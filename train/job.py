@@ -161,7 +161,8 @@ class Trainer:
         losses = self._forward(pack)
         ce, mse = mean_losses(losses, pack)
         loss = settings.ce_weight * ce + mse
-        self._require_finite("loss", loss.item(), f" (ce {ce.item()}, mse {mse.item()})")
+        record = {name: t.detach().item() for name, t in (("loss", loss), ("ce", ce), ("mse", mse))}
+        self._require_finite("loss", record["loss"], f" (ce {record['ce']}, mse {record['mse']})")
         loss.backward()
         norm = nn.utils.clip_grad_norm_(
             self.parameters.values(), settings.optimizer.max_grad_norm
@@ -174,14 +175,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.parameters.values(), self.step)
-        return {
-            "loss": loss.item(),
-            "ce": ce.item(),
-            "mse": mse.item(),
-            "grad_norm": norm,
-            "lr": lr,
-            **losses_by_task(losses, pack),
-        }
+        return record | {"grad_norm": norm, "lr": lr} | losses_by_task(losses, pack)
 
     def sample(self, board: SummaryWriter) -> None:
         """Draw the fixed prompts with the averaged weights."""

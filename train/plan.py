@@ -6,7 +6,7 @@ in between and however many workers read the data.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ class PackPlan:
         *,
         pack_tokens: int,
         seed: int,
+        name: Callable[[int], str] = str,
     ) -> None:
         """Plan over samples.
 
@@ -30,16 +31,21 @@ class PackPlan:
             repeats: Times each sample is seen an epoch.
             pack_tokens: Tokens of a pack at most.
             seed: Of the order.
+            name: Says which sample it is, for messages.
 
         Raises:
-            ValueError: A sample is longer than a pack; the message counts and names them.
+            ValueError: There are no samples, or one is longer than a pack; the message counts
+                and names them.
         """
+        if not len(lengths):
+            raise ValueError("the data hold no samples; build them first (staged data --help)")
         too_long = np.flatnonzero(lengths > pack_tokens)
         if too_long.size:
-            shown = ", ".join(f"{i} ({lengths[i]} tokens)" for i in too_long[:5])
+            shown = ", ".join(f"{name(i)} ({lengths[i]} tokens)" for i in too_long[:5].tolist())
+            more = ", ..." if too_long.size > 5 else ""
             raise ValueError(
-                f"{too_long.size} samples exceed pack_tokens={pack_tokens}: {shown}; "
-                "raise pack_tokens or filter the data"
+                f"{too_long.size} of {len(lengths)} samples exceed pack_tokens={pack_tokens}: "
+                f"{shown}{more}; raise pack_tokens to {lengths.max()} or filter the data"
             )
         self._lengths, self._repeats = lengths, repeats
         self._pack_tokens, self._seed = pack_tokens, seed
@@ -48,7 +54,7 @@ class PackPlan:
         self._first_step = 0
 
     def pack(self, step: int) -> list[tuple[int, int]]:
-        """The pack of a step: (sample, epoch) pairs; steps may only grow."""
+        """The pack of a step: (sample, epoch) pairs; fastest when steps grow."""
         if step < self._first_step:
             self._epoch, self._packs, self._first_step = -1, [], 0
         while step >= self._first_step + len(self._packs):
@@ -67,7 +73,8 @@ class PackPlan:
                 pack, tokens = [], 0
             pack.append((int(sample), epoch))
             tokens += length
-        yield pack
+        if pack:  # fractional repeats can leave an epoch empty
+            yield pack
 
     def _order(self, epoch: int) -> Sequence[np.int64]:
         rng = np.random.default_rng((self._seed, epoch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,8 +19,7 @@ class Subset:
 
     def __post_init__(self) -> None:
         """Check the range."""
-        if not 0 < self.repeats <= 1000:
-            raise ValueError(f"repeats is {self.repeats}; give more than 0 and at most 1000")
+        _check(self, "repeats", minimum=0.001, maximum=1000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,7 @@ class ConditionDropout:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("text", "image"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a probability in [0, 1]")
+        _check(self, "text", "image", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +61,12 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if not self.lr > 0:
-            raise ValueError(f"lr is {self.lr}; give a positive rate")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps is {self.warmup_steps}; give 0 or more")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay}; give a value in [0, 1)")
-        if not self.max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm is {self.max_grad_norm}; give a positive norm")
+        _check(self, "lr", "eps", "max_grad_norm", minimum=0, above=True)
+        _check(self, "warmup_steps", "weight_decay", minimum=0)
+        _check(self, "min_lr_ratio", minimum=0, maximum=1)
+        _check(self, "ema_decay", minimum=0, maximum=1, below=True)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {self.betas}; give two rates in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +78,14 @@ class Log:
     sample_every_steps: int = 500
     """Steps between pictures from fixed prompts; 0 draws none."""
     sample_prompts: tuple[str, ...] = ()
-    """Prompts of those pictures."""
+    """Prompts of those pictures; without any, none are drawn."""
     sample_flow_steps: int = 20
     """Network evaluations a picture."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check(self, "every_steps", "sample_flow_steps", minimum=1)
+        _check(self, "sample_every_steps", minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +133,27 @@ class TrainSettings:
         """Check ranges."""
         if not self.data:
             raise ValueError("data is empty; name at least one folder of shards")
-        for name in ("num_steps", "pack_tokens", "checkpoint_every_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
-        if self.ce_weight < 0:
-            raise ValueError(f"ce_weight is {self.ce_weight}; give 0 or more")
+        _check(self, "num_steps", "pack_tokens", "checkpoint_every_steps", minimum=1)
+        _check(self, "ce_weight", "num_threads", minimum=0)
+        _check(self, "timestep_shift", minimum=0, above=True)
+        _check(self, "seed", minimum=0, maximum=1 << 63, below=True)
+
+
+def _check(
+    settings: object,
+    *names: str,
+    minimum: float,
+    maximum: float = math.inf,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """Require finite numbers from `minimum` to `maximum`, either end left out if so said."""
+    for name in names:
+        value = getattr(settings, name)
+        fits_low = value > minimum if above else value >= minimum
+        fits_high = value < maximum if below else value <= maximum
+        if not (fits_low and fits_high and math.isfinite(value)):
+            wanted = f"more than {minimum}" if above else f"{minimum} or more"
+            if maximum < math.inf:
+                wanted += f", {'below' if below else 'at most'} {maximum}"
+            raise ValueError(f"{name} is {value}; give {wanted}")

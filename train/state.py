@@ -35,7 +35,11 @@ class RunState:
         optimizer: torch.optim.Optimizer,
         average: WeightAverage | None,
     ) -> None:
-        """Write the state after `step` optimizer steps and drop older ones but one."""
+        """Write the state after `step` optimizer steps and drop older ones but one.
+
+        Raises:
+            OSError: It cannot be written; the earlier states are as they were.
+        """
         tensors = {f"weights.{name}": p.detach().cpu() for name, p in parameters.items()}
         for name, parameter in parameters.items():
             for key, value in optimizer.state[parameter].items():
@@ -44,14 +48,24 @@ class RunState:
             tensors |= {f"average.{name}": t.cpu() for name, t in average.tensors.items()}
         target = self.folder / f"{step:08d}"
         partial = self.folder / f".{step:08d}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
+        for leftover in self.folder.glob(".*.partial"):
+            shutil.rmtree(leftover)
         partial.mkdir(parents=True)
-        save_file(tensors, partial / _FILE, metadata={"step": str(step)})
-        with (partial / _FILE).open("rb") as file:
-            os.fsync(file.fileno())
-        shutil.rmtree(target, ignore_errors=True)
+        try:
+            save_file(tensors, partial / _FILE, metadata={"step": str(step)})
+            _flush(partial / _FILE)
+        except (SafetensorError, OSError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            size = sum(t.numel() * t.element_size() for t in tensors.values())
+            raise OSError(
+                f"cannot write the state of step {step} ({size / 2**20:.0f} MiB) to {target}: "
+                f"{error}. Earlier states are kept; free some space and give the same command"
+            ) from error
+        if target.exists():
+            shutil.rmtree(target)
         partial.rename(target)
-        for old in self._steps()[:-_KEEP]:
+        _flush(self.folder)
+        for old in self.steps()[:-_KEEP]:
             shutil.rmtree(self.folder / f"{old:08d}")
 
     def load(
@@ -68,7 +82,7 @@ class RunState:
         Raises:
             ValueError: The state is damaged or belongs to another model.
         """
-        steps = self._steps()
+        steps = self.steps()
         if not steps:
             return 0
         path = self.folder / f"{steps[-1]:08d}" / _FILE
@@ -77,21 +91,31 @@ class RunState:
             with torch.no_grad():
                 for name, parameter in parameters.items():
                     parameter.copy_(stored[f"weights.{name}"])
-                    # AdamW keeps its step count on the CPU unless fused on the device.
+                    # Copies: what was loaded is a view of the file, which will be removed.
                     optimizer.state[parameter] = {
-                        key: stored[f"optimizer.{key}.{name}"].to(parameter.device)
+                        key: stored[f"optimizer.{key}.{name}"].to(parameter.device, copy=True)
                         for key in ("step", "exp_avg", "exp_avg_sq")
                     }
                     if average is not None:
                         average.tensors[name].copy_(stored[f"average.{name}"])
-        except (SafetensorError, KeyError, RuntimeError) as error:
+        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
             raise ValueError(
-                f"{path} does not fit this run ({error}); remove that folder to continue from an "
-                "older state, or choose another `out`"
+                f"{path} is damaged or of another model ({error}); remove its folder to continue "
+                "from an older state or from the start, or choose another `out`"
             ) from error
         return steps[-1]
 
-    def _steps(self) -> list[int]:
+    def steps(self) -> list[int]:
+        """Steps whose states are kept, in order."""
         if not self.folder.is_dir():
             return []
         return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
+
+
+def _flush(path: Path) -> None:
+    """Force a file, or a folder's names, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,480 @@
+"""A run from start to end, stopped and continued, and everything that can be wrong about it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import CONFIG
+from training import (
+    World,
+    assert_same,
+    build,
+    edit,
+    made,
+    one_shot,
+    run_quietly,
+    start,
+    train,
+    understanding,
+    write_data,
+)
+
+from staged.cli import main as cli
+from staged.model import checkpoint
+from staged.settings import save_resolved
+from staged.trajectory import Answer, Stop, Trajectory
+from train.job import Trainer, choose_device
+from train.run_folder import alone_in, cut_log
+from train.settings import ConditionDropout, Log, Optimizer, Subset, TrainSettings
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: World) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*requires_grad.*")
+        return train(world.settings(world.folder / "undisturbed"))
+
+
+def stop_after(settings: TrainSettings, steps: int) -> None:
+    """Train some steps and forget the process's memory, saving as a run does on Ctrl-C."""
+    trainer = Trainer(settings)
+    real = trainer.train_step
+
+    def train_step(pack: Any) -> dict[str, float]:
+        record = real(pack)
+        if trainer.step + 1 == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return record
+
+    trainer.train_step = train_step  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+
+
+def test_a_run_leaves_a_checkpoint_with_averaged_weights_a_log_and_its_settings(
+    world: World, undisturbed: dict[str, Any]
+) -> None:
+    out = world.folder / "undisturbed"
+    loaded = checkpoint.load(out / "checkpoint")
+    state = load_file(out / "state" / "00000008" / "state.safetensors")
+    weights = dict(loaded.model.named_parameters())
+    assert all(torch.equal(weights[name], state[f"average.{name}"]) for name in weights)
+    assert any(not torch.equal(weights[name], state[f"weights.{name}"]) for name in weights)
+    assert loaded.config == CONFIG
+    assert loaded.tokenizer is not None
+    assert [line["step"] for line in undisturbed["log"]] == list(range(1, 9))
+    first = undisturbed["log"][0]
+    assert {"loss", "ce", "mse", "grad_norm", "lr"} <= first.keys()
+    assert {key for line in undisturbed["log"] for key in line if "/" in key} == {
+        *(f"ce/{task}" for task in ("one_shot", "edit", "understanding", "staged", "plan_sketch")),
+        *(f"mse/{task}" for task in ("one_shot", "edit", "staged", "plan_sketch")),
+    }
+    with_rates = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
+    assert with_rates["tokens_per_s"] > 0
+    assert 0 <= with_rates["data_wait"] <= 1
+    assert sorted(path.name for path in (out / "state").iterdir()) == ["00000006", "00000008"]
+    assert (out / "settings.yaml").is_file()
+    assert any((out / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("stops", [(1,), (3,), (5,), (2, 4, 7)])
+def test_a_stopped_run_continues_bit_for_bit(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path, stops: tuple[int, ...]
+) -> None:
+    settings = world.settings(tmp_path)
+    for step in stops:
+        stop_after(settings, step)
+    assert_same(train(settings), undisturbed)
+
+
+def test_a_finished_run_given_again_changes_nothing(
+    world: World, undisturbed: dict[str, Any]
+) -> None:
+    settings = world.settings(world.folder / "undisturbed")
+    assert_same(train(settings), undisturbed)
+
+
+def test_how_often_it_logs_saves_and_draws_does_not_matter(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    log = Log(
+        every_steps=2,
+        sample_every_steps=3,
+        sample_prompts=("a star", "a ring"),
+        sample_flow_steps=2,
+    )
+    settings = world.settings(tmp_path, checkpoint_every_steps=100, log=log)
+    results = train(settings)
+    expected = undisturbed | {"log": undisturbed["log"][1::2]}
+    assert_same(results, expected)
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
+        "00000003.png",
+        "00000006.png",
+    ]
+
+
+def test_without_prompts_nothing_is_drawn(world: World, tmp_path: Path) -> None:
+    log = Log(every_steps=1, sample_every_steps=1)
+    train(world.settings(tmp_path, num_steps=1, log=log))
+    assert not (tmp_path / "samples").exists()
+
+
+def test_what_changes_no_result_may_differ_when_a_run_continues(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    stop_after(world.settings(tmp_path / "before"), 4)
+    (tmp_path / "before").rename(tmp_path / "after")
+    moved = shutil.copytree(world.data, tmp_path / "moved")
+    settings = world.settings(
+        tmp_path / "after",
+        data=(Subset(path=moved),),
+        cache=tmp_path / "cache",
+        checkpoint_every_steps=1,
+    )
+    assert_same(train(settings), undisturbed)
+
+
+def test_a_run_of_one_kind_of_sample_continues_too(world: World, tmp_path: Path) -> None:
+    """Whatever a data set lacks (images to look at, images to draw, text), all weights train."""
+    text_only = Trajectory(prompt="hello", steps=(Answer(text="a star"), Stop()))
+    for name, kinds in {
+        "one shot": [
+            one_shot(0),
+            replace(one_shot(1), steps=(*one_shot(1).steps[:1], Stop(loss=False))),
+        ],
+        "understanding": [understanding(0), understanding(1)],
+        "text": [text_only, text_only],
+    }.items():
+        data = (Subset(path=write_data(tmp_path / name / "data", kinds)),)
+        whole, parts = tmp_path / name / "whole", tmp_path / name / "parts"
+        expected = train(world.settings(whole, data=data, num_steps=4))
+        stop_after(world.settings(parts, data=data, num_steps=4), 2)
+        assert_same(train(world.settings(parts, data=data, num_steps=4)), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pack_tokens": 320}, r"pack_tokens was 300 and is 320.*choose another `out`"),
+        ({"num_steps": 9}, "num_steps was 8 and is 9"),
+        ({"dropout": ConditionDropout(text=0.2)}, r"dropout\.text was 0\.1 and is 0\.2"),
+        ({"seed": 1, "ce_weight": 1.0}, r"ce_weight was 0\.25 and is 1\.0; seed was 0 and is 1"),
+    ],
+)
+def test_a_run_refuses_to_continue_with_other_settings(
+    world: World, undisturbed: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    settings = world.settings(world.folder / "undisturbed", **changes)
+    with pytest.raises(ValueError, match=message):
+        Trainer(settings)
+    assert_same(made(settings.out), undisturbed)
+
+
+def test_a_run_refuses_to_continue_on_other_data(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    other = write_data(tmp_path / "other", [one_shot(0), edit(0)])
+    settings = world.settings(world.folder / "undisturbed", data=(Subset(path=other),))
+    with pytest.raises(ValueError, match=r"the data of .* have changed since it began"):
+        Trainer(settings)
+
+
+def test_settings_of_a_run_that_never_saved_do_not_bind(world: World, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        Trainer(world.settings(tmp_path / "out", data=(Subset(path=tmp_path / "missing"),)))
+    assert Trainer(world.settings(tmp_path / "out", pack_tokens=320)).step == 0
+
+
+# --- damage --------------------------------------------------------------------------------------
+
+
+def newest_state(out: Path) -> Path:
+    [*_, newest] = sorted((out / "state").iterdir())
+    return newest / "state.safetensors"
+
+
+@pytest.fixture
+def stopped(world: World, tmp_path: Path) -> TrainSettings:
+    settings = world.settings(tmp_path)
+    stop_after(settings, 5)
+    return settings
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def lack_a_tensor(path: Path) -> None:
+    tensors = load_file(path)
+    save_file({name: t for name, t in tensors.items() if name != "weights.lm_head.weight"}, path)
+
+
+def have_another_shape(path: Path) -> None:
+    tensors = {name: t.clone() for name, t in load_file(path).items()}
+    tensors["average.lm_head.weight"] = tensors["average.lm_head.weight"][:5].clone()
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize("damage", [cut_short, lack_a_tensor, have_another_shape, Path.unlink])
+def test_a_damaged_state_is_named_and_the_older_one_serves_once_it_is_removed(
+    stopped: TrainSettings, undisturbed: dict[str, Any], damage: Any
+) -> None:
+    damage(newest_state(stopped.out))
+    with pytest.raises(ValueError, match=r"00000005.*remove its folder to continue"):
+        Trainer(stopped)
+    shutil.rmtree(newest_state_folder := stopped.out / "state" / "00000005")
+    assert not newest_state_folder.exists()
+    assert_same(train(stopped), undisturbed)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".latents"])
+def test_a_damaged_cache_is_named(stopped: TrainSettings, suffix: str) -> None:
+    [path] = (stopped.out / "cache").glob(f"*{suffix}")
+    os.truncate(path, path.stat().st_size // 2 + 1)
+    with pytest.raises(ValueError, match=r"\.npz is damaged .*; remove it"):
+        Trainer(stopped)
+
+
+def test_a_log_cut_off_in_a_line_keeps_what_is_whole(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    cut_log(log, 5)
+    assert log.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+    cut_log(log, 2)
+    assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_a_full_disk_is_reported_and_keeps_the_earlier_state(
+    stopped: TrainSettings, undisturbed: dict[str, Any]
+) -> None:
+    process = start(run_with_small_files, stopped, 20_000)
+    process.join(120)
+    assert process.exitcode == 3
+    assert sorted(path.name for path in (stopped.out / "state").iterdir()) == [
+        "00000003",
+        "00000005",
+    ]
+    assert_same(train(stopped), undisturbed)
+
+
+def run_with_small_files(settings: TrainSettings, max_bytes: int) -> None:
+    """A limit on the size of files fails a write as a full disk does."""
+    import resource
+
+    trainer = Trainer(settings)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, resource.RLIM_INFINITY))
+    try:
+        trainer.run()
+    except OSError as error:
+        assert "cannot write the state of step 6 (" in str(error)
+        assert "Earlier states are kept" in str(error)
+        sys.exit(3)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_its_name(
+    world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        Trainer(world.settings(tmp_path / "file" / "out"))
+
+
+# --- mistakes ------------------------------------------------------------------------------------
+
+
+def test_missing_unfinished_and_empty_data_are_named(world: World, tmp_path: Path) -> None:
+    def error(folder: Path) -> str:
+        with pytest.raises(ValueError) as caught:
+            Trainer(world.settings(tmp_path / "out", data=(Subset(path=folder),)))
+        return str(caught.value)
+
+    missing, unfinished = tmp_path / "missing", tmp_path / "unfinished"
+    assert f"data folder {missing} does not exist" in error(missing)
+    shutil.copytree(world.data, unfinished)
+    (unfinished / "index.json").unlink()
+    assert f"{unfinished} holds no finished data set" in error(unfinished)
+    assert "the data hold no samples" in error(write_data(tmp_path / "empty", []))
+
+
+def test_samples_longer_than_a_pack_are_counted_and_named(world: World, tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as caught:
+        Trainer(world.settings(tmp_path, pack_tokens=100))
+    message = str(caught.value)
+    lengths = Trainer(world.settings(tmp_path)).examples.lengths
+    too_long = int((lengths > 100).sum())
+    assert 0 < too_long < len(lengths)
+    assert f"{too_long} of {len(lengths)} samples exceed pack_tokens=100" in message
+    assert f"{world.data}: s003 ({lengths[3]} tokens)" in message
+    assert f"raise pack_tokens to {lengths.max()}" in message
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient norm"])
+def test_a_loss_or_gradient_that_is_not_finite_names_samples_and_leaves_the_weights(
+    world: World, tmp_path: Path, kind: str
+) -> None:
+    trainer = Trainer(world.settings(tmp_path))
+    with torch.no_grad():
+        if kind == "loss":
+            trainer.parameters["lm_head.weight"].fill_(torch.inf)
+        else:
+            trainer.parameters["lm_head.weight"].register_hook(lambda grad: grad * torch.nan)
+    before = {name: p.detach().clone() for name, p in trainer.parameters.items()}
+    with pytest.raises(ValueError, match=rf"the {kind} is (nan|inf) at step 0.*: s00\d"):
+        trainer.run()
+    assert all(torch.equal(before[name], p) for name, p in trainer.parameters.items())
+    assert trainer.step == 0
+
+
+def test_two_processes_do_not_train_in_one_folder(world: World, tmp_path: Path) -> None:
+    trainer = Trainer(world.settings(tmp_path))
+    with (
+        alone_in(tmp_path),
+        pytest.raises(ValueError, match="another process is training in"),
+    ):
+        trainer.run()
+
+
+def test_several_ranks_are_refused(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="runs on one process"):
+        Trainer(world.settings(tmp_path))
+
+
+def test_devices_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ValueError, match="device 'nonsense'"):
+        choose_device("nonsense")
+    with pytest.raises(ValueError, match="device 'cuda:99': this machine has"):
+        choose_device("cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Subset(path=Path("x"), repeats=0), "repeats is 0; give 0.001 or more"),
+        (lambda: Subset(path=Path("x"), repeats=float("nan")), "repeats is nan"),
+        (lambda: ConditionDropout(text=1.5), "text is 1.5; give 0 or more, at most 1"),
+        (lambda: ConditionDropout(image=-0.1), "image is -0.1"),
+        (lambda: Optimizer(lr=0), "lr is 0; give more than 0"),
+        (lambda: Optimizer(lr=float("inf")), "lr is inf"),
+        (lambda: Optimizer(eps=0), "eps is 0"),
+        (lambda: Optimizer(warmup_steps=-1), "warmup_steps is -1"),
+        (lambda: Optimizer(min_lr_ratio=2), "min_lr_ratio is 2"),
+        (lambda: Optimizer(betas=(0.9, 1.0)), r"betas are \(0.9, 1.0\)"),
+        (lambda: Optimizer(weight_decay=-1), "weight_decay is -1"),
+        (lambda: Optimizer(max_grad_norm=0), "max_grad_norm is 0"),
+        (lambda: Optimizer(ema_decay=1), "ema_decay is 1; give 0 or more, below 1"),
+        (lambda: Log(every_steps=0), "every_steps is 0; give 1 or more"),
+        (lambda: Log(sample_every_steps=-1), "sample_every_steps is -1"),
+        (lambda: Log(sample_flow_steps=0), "sample_flow_steps is 0"),
+        (lambda: job(data=()), "data is empty; name at least one folder"),
+        (lambda: job(num_steps=0), "num_steps is 0"),
+        (lambda: job(pack_tokens=0), "pack_tokens is 0"),
+        (lambda: job(checkpoint_every_steps=0), "checkpoint_every_steps is 0"),
+        (lambda: job(ce_weight=-1), "ce_weight is -1"),
+        (lambda: job(timestep_shift=0), "timestep_shift is 0; give more than 0"),
+        (lambda: job(seed=-1), "seed is -1"),
+        (lambda: job(num_threads=-1), "num_threads is -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def job(**changes: Any) -> TrainSettings:
+    settings = TrainSettings(init="x", data=(Subset(path=Path("x")),), out=Path("x"))
+    return replace(settings, **changes)
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_the_command_trains_and_says_where_the_checkpoint_is(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_resolved(world.settings(tmp_path / "out", num_steps=2), tmp_path / "job.yaml")
+    assert cli(["train", str(tmp_path / "job.yaml")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"checkpoint: {tmp_path / 'out' / 'checkpoint'}\n"
+    lines = [line for line in captured.err.splitlines() if line.startswith("step ")]
+    assert lines[-1].startswith("step 2/2")
+    assert all("tokens/s" in line and " 0 tokens/s" not in line for line in lines)
+
+
+def test_the_command_reports_mistakes_in_a_line(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_resolved(world.settings(tmp_path / "out"), tmp_path / "job.yaml")
+    assert cli(["train", str(tmp_path / "job.yaml"), "optimiser.lr=1", "pack_tokens=1.5"]) == 1
+    assert "did you mean" in capsys.readouterr().err
+    assert cli(["train", str(tmp_path / "job.yaml"), "pack_tokens=50"]) == 1
+    assert "samples exceed pack_tokens=50" in capsys.readouterr().err
+
+
+def test_ctrl_c_saves_says_how_to_continue_and_exits_with_130(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    # Slow enough to be met in the middle, and with a state of its own only in the end.
+    settings = world.settings(tmp_path / "out", checkpoint_every_steps=1000)
+    save_resolved(settings, tmp_path / "job.yaml")
+    slowly = (
+        "import sys, time; from train.job import Trainer; step = Trainer.train_step\n"
+        "def slow(self, pack): time.sleep(0.5); return step(self, pack)\n"
+        "Trainer.train_step = slow\n"
+        "from staged.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", slowly, "train", str(tmp_path / "job.yaml")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "out" / "log.jsonl"
+    deadline = time.monotonic() + 300
+    while not (log.is_file() and log.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert f"of 8 is saved in {tmp_path / 'out'}; the same command continues from there" in said
+    assert "Traceback" not in said
+    assert Trainer(settings).step == len(log.read_text().splitlines()) > 0
+    assert_same(train(settings), undisturbed)
+
+
+def test_sigterm_saves_and_exits_with_143(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = world.settings(tmp_path, checkpoint_every_steps=1000)
+    process = start(run_until_terminated, settings)
+    process.join(120)
+    assert process.exitcode == 143
+    assert Trainer(settings).step == 4
+    assert_same(train(settings), undisturbed)
+
+
+def run_until_terminated(settings: TrainSettings) -> None:
+    real = Trainer.train_step
+
+    def train_step(self: Trainer, pack: Any) -> dict[str, float]:
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, pack)
+
+    Trainer.train_step = train_step  # type: ignore[method-assign]
+    run_quietly(settings)

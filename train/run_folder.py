@@ -1,0 +1,120 @@
+"""The folder of a run: one process at a time, and one set of choices from start to end."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from staged import settings as job_settings
+from train.settings import TrainSettings
+
+_SETTINGS = "settings.yaml"
+_DATA = "data.sha256"
+_FREE = ("out", "cache", "device", "num_threads", "checkpoint_every_steps", "log")
+"""What may differ between the two parts of a run: none of it changes what is learned."""
+
+
+def claim(settings: TrainSettings, *, resuming: bool) -> None:
+    """Take the folder for a run with these settings and record them.
+
+    Args:
+        settings: Of this run.
+        resuming: A state of an earlier part is there, and binds.
+
+    Raises:
+        ValueError: The earlier part had other settings; names each.
+        OSError: The folder cannot be written.
+    """
+    out, path = settings.out, settings.out / _SETTINGS
+    out.mkdir(parents=True, exist_ok=True)
+    if resuming and path.is_file():
+        before = _binding(job_settings.load(TrainSettings, path))
+        now = _binding(settings)
+        changed = [
+            f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
+        ]
+        if changed:
+            raise ValueError(
+                f"{out} holds a run with other settings: {'; '.join(changed)}. Continue it with "
+                f"its own settings, choose another `out`, or remove {out / 'state'} to start over"
+            )
+    job_settings.save_resolved(settings, path)
+
+
+def claim_data(out: Path, fingerprint: str, *, resuming: bool) -> None:
+    """Record what the data are, or refuse to continue on others.
+
+    Raises:
+        ValueError: The earlier part of the run read other data, or through another tokenizer or
+            autoencoder.
+    """
+    path = out / _DATA
+    if resuming and path.is_file() and path.read_text().strip() != fingerprint:
+        raise ValueError(
+            f"the data of {out} have changed since it began (or its tokenizer or autoencoder "
+            f"has): restore them, choose another `out`, or remove {out / 'state'} to start over"
+        )
+    _write_whole(path, fingerprint + "\n")
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Keep other processes out of the run while the block lasts; a killed one blocks nobody.
+
+    Raises:
+        ValueError: Another process trains there.
+    """
+    with (out / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is training in {out}; wait for it, end it, or choose another "
+                "`out`"
+            ) from None
+        yield
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Drop the lines of a log after `step`: they will be written again, alike."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            break  # the line a kill cut off
+    _write_whole(path, "".join(kept))
+
+
+def _binding(settings: TrainSettings) -> dict[str, Any]:
+    """Dotted names and values of all that a resumed run must share."""
+    chosen = job_settings.to_dict(settings)
+    for key in _FREE:
+        del chosen[key]
+    for subset in chosen["data"]:
+        del subset["path"]  # a moved data set is the same one; `claim_data` looks inside
+    return dict(_flat("", chosen))
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(f"{prefix}.{key}" if prefix else key, item)
+    else:
+        yield prefix, value
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
