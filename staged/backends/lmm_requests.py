@@ -183,7 +183,7 @@ def steps_request(
 
 def judgement_request(
     plan: Plan,
-    scene: SceneGraph,
+    step: Delta,
     questions: tuple[Question, ...],
     before: bytes | None,
     after: bytes,
@@ -193,8 +193,8 @@ def judgement_request(
     """Ask whether an image shows what its step was to draw.
 
     Args:
-        plan: The step.
-        scene: The whole scene after it.
+        plan: The texts of the step.
+        step: The scene before it and after it.
         questions: Asked one by one, wanted answer yes.
         before: The image before the step; None for the first one.
         after: The image after it.
@@ -207,11 +207,12 @@ def judgement_request(
         "image before the edit. Answer every question about the result with yes or no, by "
         "looking, not by what was intended. Then say whether everything that the instruction "
         "does not mention stayed as it was (yes for a first image), and in one sentence what is "
-        "wrong, if anything. Objects are numbered by the ids of the scene graph.",
+        "wrong, if anything. Ids are those of the scene graphs.",
         {
             "instruction": plan.instruction,
             "description": plan.description,
-            "scene": scene.to_dict(),
+            "scene_before": step.before.to_dict(),
+            "scene_after": step.after.to_dict(),
             "questions": [{"id": q.id, "question": q.text} for q in questions],
         },
         JudgementAnswer,

@@ -17,13 +17,17 @@ MAX_DETAIL_CHARS = 500
 """How much of an answer that is no good is kept."""
 
 
-@lru_cache(maxsize=256)
 def wire_schema(answer: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema to send: only keywords that strict structured output knows.
 
     Lengths are left out of it (they are checked on the answer), as are titles and defaults. The
     result is shared: do not change it.
     """
+    return _wire_schema(answer)
+
+
+@lru_cache(maxsize=256)
+def _wire_schema(answer: type[BaseModel]) -> dict[str, Any]:
     left_out = {"title", "default", "maxLength", "minLength"}
 
     def cleaned(node: Any) -> Any:

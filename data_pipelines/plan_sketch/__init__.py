@@ -1,0 +1,1 @@
+"""Prompts to trajectories of plans, sketches, inspections and refinements."""

@@ -1,0 +1,98 @@
+"""Where the prompts of a job come from: the miniature world's tasks, or a file."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from staged import protocol
+from staged.scene_graph import SceneGraph
+from staged.shapes.spec import Spec
+from staged.shapes.splits import is_held_out
+from staged.shapes.tasks import TASKS, Split, Task, sample_prompt
+
+_MAX_FILE_BYTES = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One prompt.
+
+    Attributes:
+        unit: Its number in the job.
+        text: What is asked for.
+        task: Its task, where it has one.
+    """
+
+    unit: int
+    text: str
+    task: str | None = None
+
+
+PromptOf = Callable[[int], Prompt]
+"""The prompt of a unit; always the same one for the same unit."""
+
+Allowed = Callable[[SceneGraph], bool]
+"""Whether a data set may show a scene."""
+
+
+def sampled(tasks: Mapping[str, float], split: Split, seed: int) -> PromptOf:
+    """Sample prompts of the miniature world, each from its own seed.
+
+    Args:
+        tasks: Task -> weight; empty for all alike.
+        split: Which combinations they may hold.
+        seed: Of the job.
+    """
+    names: list[Task] = [task for task in TASKS if not tasks or tasks.get(task, 0) > 0]
+    weights = np.array([tasks.get(task, 1.0 if not tasks else 0.0) for task in names])
+    shares = weights / weights.sum()
+
+    def prompt_of(unit: int) -> Prompt:
+        digest = hashlib.sha256(f"{seed}/{unit}/prompt".encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest[:8]))
+        task = names[int(rng.choice(len(names), p=shares))]
+        return Prompt(unit=unit, text=sample_prompt(task, rng, split).text, task=task)
+
+    return prompt_of
+
+
+def from_file(path: Path, count: int) -> PromptOf:
+    """Read prompts, one on each line; empty lines are left out.
+
+    Raises:
+        ValueError: too few lines, or one that is no prompt, with its number.
+    """
+    if path.stat().st_size > _MAX_FILE_BYTES:
+        raise ValueError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
+    texts: list[str] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        text = line.strip()
+        if text:
+            try:
+                protocol.check_text(text)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+            texts.append(text)
+    if len(texts) < count:
+        raise ValueError(f"{path}: {len(texts)} prompts, but prompts.count is {count}")
+    return lambda unit: Prompt(unit=unit, text=texts[unit])
+
+
+def shown_in(split: Split) -> Allowed:
+    """Return whether a scene of the miniature world has only what a split may show.
+
+    Counts are left aside: on the way to three hearts there are two.
+    """
+    if split not in get_args(Split):
+        raise ValueError(f"split {split!r}; expected one of {', '.join(get_args(Split))}")
+
+    def allowed(graph: SceneGraph) -> bool:
+        spec = Spec.from_graph(graph)
+        things = tuple(replace(thing, number=1) for thing in spec.things)
+        return split == "test" or not is_held_out(Spec(things=things, relations=spec.relations))
+
+    return allowed

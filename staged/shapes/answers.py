@@ -1,0 +1,172 @@
+"""What the miniature world's language model says to each kind of request, by looking and reading.
+
+Every function gets the JSON of the user message and the encoded images after it, and returns the
+answer as the request's schema wants it (`staged.backends.lmm_requests`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from staged import images
+from staged.backends.lmm_requests import InspectionAnswer, SceneGraphAnswer
+from staged.scene_graph import SceneGraph, delta
+from staged.shapes import instructions as say
+from staged.shapes.critiques import PlanCritique, write_plan_critique, write_sketch_critique
+from staged.shapes.detect import Detection, detect
+from staged.shapes.faults import (
+    Contradiction,
+    Extra,
+    Fault,
+    Misplaced,
+    Missing,
+    PlanFault,
+    correct,
+    plan_faults,
+)
+from staged.shapes.prompts import read_description, read_prompt
+from staged.shapes.scene import Scene
+from staged.shapes.sight import absent, answer, recognise, rest_unchanged, see
+from staged.shapes.spec import INVERSE, Spec, Thing
+from staged.shapes.steps import describe_graph, edits_of
+from staged.shapes.verdict import satisfied
+
+Answer = Callable[[dict[str, Any], Sequence[bytes]], dict[str, Any]]
+
+
+def scene_graph(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
+    """Read a prompt; facts that it rests on are known."""
+    graph = read_prompt(content["prompt"]).spec.to_graph()
+    return SceneGraphAnswer.of(graph).model_dump()
+
+
+def plan_steps(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
+    """Say what each step does, and what the picture then holds."""
+    steps = []
+    for step in content["steps"]:
+        before, after = (SceneGraph.from_dict(step[name]) for name in ("before", "after"))
+        edits = edits_of(delta(before, after))
+        description = describe_graph(after)
+        steps.append({"instruction": say.write_edits(edits), "description": description})
+    return {"steps": steps}
+
+
+def judge_step(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
+    """Answer questions about the last picture, and whether the rest stayed as it was."""
+    step = delta(*(SceneGraph.from_dict(content[f"scene_{when}"]) for when in ("before", "after")))
+    *before, after = (see(picture) for picture in pictures)
+    found = recognise(step.after, after.shapes)
+    answers = []
+    for question in content["questions"]:
+        name = question["id"]
+        yes = (
+            absent(name.removeprefix("no "), step, after.shapes)
+            if name.startswith("no ")
+            else answer(name, step.after, found)
+        )
+        answers.append({"id": name, "yes": yes})
+    empty = Scene(shapes=(), background=after.background)
+    unchanged = rest_unchanged(step, before[0] if before else empty, after)
+    wrong = [a["id"] for a in answers if not a["yes"]] + ["the rest"] * (not unchanged)
+    reason = f"not as wanted: {', '.join(wrong)}" if wrong else "as wanted"
+    return {"answers": answers, "rest_unchanged": unchanged, "reason": reason}
+
+
+def inspect_plan(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
+    """Compare what a plan describes with what the prompt asks for."""
+    asked = read_prompt(content["prompt"]).spec
+    faults, pending = plan_faults(read_description(content["description"]), asked)
+    critique = PlanCritique(faults=faults) if faults else PlanCritique(pending=pending)
+    edits = [edit for fault in faults for edit in _corrected_plan(fault, pending)]
+    return _inspection(write_plan_critique(critique), edits)
+
+
+def inspect_sketch(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
+    """Compare what a picture shows with what its plan describes."""
+    spec = read_description(content["description"])
+    (picture,) = pictures
+    verdict = satisfied(spec, _detections(picture))
+    faults = (*verdict.faults, *verdict.surplus)
+    return _inspection(write_sketch_critique(faults), _corrections(faults, spec))
+
+
+ANSWERS: dict[str, Answer] = {
+    "scene_graph": scene_graph,
+    "plan_steps": plan_steps,
+    "judge_step": judge_step,
+    "inspect_plan": inspect_plan,
+    "inspect_sketch": inspect_sketch,
+}
+"""By the name of the response format."""
+
+
+@lru_cache(maxsize=256)
+def _detections(picture: bytes) -> tuple[Detection, ...]:
+    return tuple(detect(images.decode(picture, max_pixels=2**16)))
+
+
+def _inspection(critique: str, edits: Sequence[say.Edit]) -> dict[str, Any]:
+    return InspectionAnswer(
+        critique=critique,
+        verdict="revise" if edits else "accept",
+        correction=say.write_edits(edits, voice="refinement") if edits else "",
+    ).model_dump()
+
+
+def _corrected_plan(fault: PlanFault, pending: Sequence[Thing]) -> list[say.Edit]:
+    """The edits that would put a planned scene right.
+
+    What nobody asked for gives its place to what is still to come, where something is.
+    """
+    match fault:
+        case Misplaced(thing=thing, against=against, asked=relation):
+            return [say.Move(target=say.Ref(thing=thing), to=(relation, say.Ref(thing=against)))]
+        case Contradiction(said=said, asked=asked):
+            return _instead(said, asked or next(iter(pending), None))
+
+
+def _instead(said: Thing, asked: Thing | None) -> list[say.Edit]:
+    """The edits from what was said to what was asked for."""
+    if asked is None:
+        return [say.Remove(target=say.Ref(thing=said))]
+    if said.number > asked.number:
+        surplus = replace(said, number=said.number - asked.number)
+        return [say.Remove(target=say.Ref(thing=surplus, any_of=True))]
+    if said.kind != asked.kind:
+        return [say.Replace(target=say.Ref(thing=said), thing=replace(asked, number=1))]
+    values = [
+        new
+        for old, new in ((said.color, asked.color), (said.size, asked.size))
+        if new is not None and new != old
+    ]
+    return [say.Change(target=say.Ref(thing=said), value=value) for value in values]
+
+
+def _corrections(faults: Sequence[Fault], spec: Spec) -> list[say.Edit]:
+    """The edits that put a picture right.
+
+    Of what is missing, as much as can be takes the place of what should not be there; the rest
+    is added where it belongs, after everything else has found its place.
+    """
+    missing = [fault.thing for fault in faults if isinstance(fault, Missing)]
+    extra = [fault.thing for fault in faults if isinstance(fault, Extra)]
+    edits: list[say.Edit] = []
+    while extra and missing and missing[0].number == 1:
+        edits.append(say.Replace(target=say.Ref(thing=extra.pop(0)), thing=missing.pop(0)))
+    edits += [correct(fault) for fault in faults if not isinstance(fault, Missing | Extra)]
+    edits += [say.Remove(target=say.Ref(thing=thing)) for thing in extra]
+    return edits + [_added(thing, missing, spec) for thing in missing]
+
+
+def _added(thing: Thing, missing: Sequence[Thing], spec: Spec) -> say.Edit:
+    """Add something, in the relations that it has to what is there."""
+    index = spec.things.index(thing)
+    where = []
+    for a, relation, b in spec.relations:
+        other, name = (b, relation) if a == index else (a, INVERSE[relation])
+        if index in (a, b) and spec.things[other] not in missing:
+            where.append((name, say.Ref(thing=spec.things[other])))
+    return say.Add(thing=thing, relations=tuple(where))

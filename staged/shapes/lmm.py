@@ -1,0 +1,150 @@
+"""The miniature world's language model, behind the interface that real ones are served through.
+
+It answers `POST /v1/chat/completions` with structured output, either inside this process, through
+`connect`, or over the network like any other server:
+
+    uvicorn --factory staged.shapes.lmm:create_app --port 8000
+
+What it says is exact (see `answers`) unless it is told to misbehave.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from staged.backends.lmm import LmmClient
+from staged.backends.lmm_types import AttemptLog, LmmSettings
+from staged.shapes.answers import ANSWERS
+from staged.shapes.misbehaviour import Misbehaviour, Misdeed
+
+MODEL = "shapes-lmm-1"
+_MAX_BODY_BYTES = 8 * 2**20
+_MAX_IMAGES = 8
+
+
+def create_app(misbehaviour: Misbehaviour | None = None) -> Starlette:
+    """Build the ASGI application."""
+    manners = misbehaviour or Misbehaviour()
+
+    async def chat_completions(request: Request) -> Response:
+        raw = await request.body()
+        if len(raw) > _MAX_BODY_BYTES:
+            return _error(413, f"request of {len(raw)} bytes exceeds {_MAX_BODY_BYTES}")
+        try:
+            body = json.loads(raw)
+            purpose, content, images = _read(body)
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            return _error(400, f"not a request that this model understands: {error}")
+        retry = request.headers.get("x-stainless-retry-count", "0")
+        misdeed = manners.choose(body, retry)
+        if misdeed == "rate_limit":
+            wait = f"{manners.retry_after_s:g}"
+            return _error(429, "too many requests", {"Retry-After": wait})
+        if misdeed == "server_error":
+            return _error(500, "something broke")
+        try:
+            answer = ANSWERS[purpose](content, images)
+        except (ValueError, TypeError, LookupError) as error:
+            return _error(400, f"{purpose}: {error}")
+        if misdeed == "slow":
+            await asyncio.sleep(manners.slow_s)
+        return JSONResponse(_completion(raw, answer, misdeed))
+
+    return Starlette(routes=[Route("/v1/chat/completions", chat_completions, methods=["POST"])])
+
+
+def connect(
+    settings: LmmSettings | None = None,
+    *,
+    misbehaviour: Misbehaviour | None = None,
+    log: AttemptLog | None = None,
+) -> LmmClient:
+    """Return the one client of language models, joined to this model within the process."""
+    transport = httpx.ASGITransport(app=create_app(misbehaviour))
+    return LmmClient(
+        settings or local_settings(), log=log, http_client=httpx.AsyncClient(transport=transport)
+    )
+
+
+def local_settings() -> LmmSettings:
+    """Return settings for this model within the process: no key, no waiting."""
+    return LmmSettings(
+        model=MODEL, base_url="http://shapes.invalid/v1", api_key_env=None, backoff_s=0.0
+    )
+
+
+def _read(body: Any) -> tuple[str, dict[str, Any], list[bytes]]:
+    """Read the purpose, the JSON of the user message, and its images."""
+    purpose = body["response_format"]["json_schema"]["name"]
+    if purpose not in ANSWERS:
+        raise ValueError(f"response format {purpose!r:.80} is none of {', '.join(ANSWERS)}")
+    parts = body["messages"][-1]["content"]
+    urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    if len(urls) > _MAX_IMAGES:
+        raise ValueError(f"{len(urls)} images exceed {_MAX_IMAGES}")
+    content = json.loads("".join(part["text"] for part in parts if part["type"] == "text"))
+    if not isinstance(content, dict):
+        raise ValueError("the user message is no JSON object")
+    return purpose, content, [_image(url) for url in urls]
+
+
+def _image(url: str) -> bytes:
+    head, _, data = url.partition(",")
+    if not head.startswith("data:image/") or not head.endswith(";base64"):
+        raise ValueError("images are read from data URLs only")
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"image: {error}") from None
+
+
+def _completion(raw: bytes, answer: dict[str, Any], misdeed: Misdeed | None) -> dict[str, Any]:
+    text = json.dumps(answer)
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+    finish_reason = "stop"
+    match misdeed:
+        case "refusal":
+            message |= {"content": None, "refusal": "I cannot help with that."}
+        case "content_filter":
+            message["content"], finish_reason = None, "content_filter"
+        case "truncated":
+            message["content"], finish_reason = text[: len(text) // 2], "length"
+        case "wrong_json":
+            message["content"] = f"Sure! Here it is: {text}"
+        case "wrong_schema":
+            message["content"] = json.dumps({"result": answer})
+        case "contradiction":
+            message["content"] = json.dumps(_turned_round(answer))
+    # Tokens as a rule of thumb counts them: four bytes make one.
+    tokens = {"prompt_tokens": len(raw) // 4, "completion_tokens": len(text) // 4}
+    return {
+        "id": "chatcmpl-shapes",
+        "object": "chat.completion",
+        "created": 0,
+        "model": MODEL,
+        "choices": [{"index": 0, "finish_reason": finish_reason, "message": message}],
+        "usage": {**tokens, "total_tokens": sum(tokens.values())},
+    }
+
+
+def _turned_round(answer: dict[str, Any]) -> dict[str, Any]:
+    """Say the opposite, with the same face; what is no judgement stays."""
+    if "answers" in answer:
+        return {**answer, "answers": [{**a, "yes": not a["yes"]} for a in answer["answers"]]}
+    if "verdict" in answer:
+        verdict = "revise" if answer["verdict"] == "accept" else "accept"
+        return {**answer, "verdict": verdict, "correction": answer["correction"] or "look again"}
+    return answer
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    body = {"error": {"message": message, "type": "error", "code": None, "param": None}}
+    return JSONResponse(body, status_code=status, headers=headers)

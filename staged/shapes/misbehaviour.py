@@ -1,0 +1,71 @@
+"""Ways in which real language models let their callers down, at chosen rates, seeded."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Misdeed = Literal[
+    "rate_limit",
+    "server_error",
+    "slow",
+    "refusal",
+    "content_filter",
+    "truncated",
+    "wrong_json",
+    "wrong_schema",
+    "contradiction",
+]
+MISDEEDS: tuple[Misdeed, ...] = get_args(Misdeed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misbehaviour:
+    """Rates in [0, 1], whose sum is at most 1: what happens to a share of the attempts."""
+
+    rate_limit: float = 0.0
+    """429 with a Retry-After."""
+    server_error: float = 0.0
+    """500."""
+    slow: float = 0.0
+    """An answer that comes after `slow_s`."""
+    refusal: float = 0.0
+    """`refusal` in place of content."""
+    content_filter: float = 0.0
+    """No content, and `finish_reason` says why."""
+    truncated: float = 0.0
+    """Half of the answer, and `finish_reason` is `length`."""
+    wrong_json: float = 0.0
+    """Text that is no JSON."""
+    wrong_schema: float = 0.0
+    """JSON of another schema."""
+    contradiction: float = 0.0
+    """A judgement turned round, which looks as good as any."""
+    retry_after_s: float = 0.0
+    """What a 429 asks for."""
+    slow_s: float = 5.0
+    """How slow slow is."""
+    seed: int = 0
+    """Which attempts are hit: the same ones each time."""
+
+    def __post_init__(self) -> None:
+        """Check the rates."""
+        rates = {name: getattr(self, name) for name in MISDEEDS}
+        for name, rate in rates.items():
+            if not 0 <= rate <= 1:
+                raise ValueError(f"{name} is {rate}; expected a rate in [0, 1]")
+        if sum(rates.values()) > 1 + 1e-9:
+            raise ValueError(f"the rates sum to {sum(rates.values()):g}; expected at most 1")
+
+    def choose(self, body: object, retry: str) -> Misdeed | None:
+        """Choose what happens to one attempt: by its content and number, not by when it comes.
+
+        So an interrupted job meets the same misdeeds again as one that was not interrupted.
+        """
+        text = json.dumps([self.seed, body, retry], sort_keys=True)
+        draw = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
+        for misdeed in MISDEEDS:
+            draw -= getattr(self, misdeed)
+            if draw < 0:
+                return misdeed
+        return None
