@@ -43,7 +43,9 @@ def losses_by_task(losses: TokenLosses, pack: Pack) -> dict[str, float]:
         `ce/<task>` and `mse/<task>`, where the pack supervises any of it.
     """
     layout, names = pack.layout, sorted(set(pack.tasks))
-    number = torch.tensor([names.index(task) for task in pack.tasks])
+    # Filler samples at the end have no task, and nothing in them is supervised.
+    number = torch.zeros(len(layout.sample_lens), dtype=torch.int64)
+    number[: len(pack.tasks)] = torch.tensor([names.index(task) for task in pack.tasks])
     of_place = number.repeat_interleave(torch.tensor(layout.sample_lens)).to(losses.ce.device)
     of_label = of_place[layout.ce_index]
     of_velocity = of_place[layout.latent_index[layout.velocity_rows]]
