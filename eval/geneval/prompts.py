@@ -1,0 +1,93 @@
+"""The prompt files of GenEval: the 553 short prompts, and BAGEL's rewritten long ones.
+
+A score with long prompts is another metric (BAGEL: 0.88 with them, 0.82 without), so the variant
+is part of every result. It is told from the file's SHA-256; any other file is `custom:` and the
+beginning of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.downloads import PinnedFile, fetch, sha256_of
+from eval.geneval.detections import MAX_LINE_BYTES
+from eval.geneval.prompt import Prompt, parse_prompt
+from staged import strict_json
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+
+PINNED = {
+    "short": PinnedFile(
+        url="https://raw.githubusercontent.com/djghosh13/geneval/"
+        "16f1681160a110fd077309eb04c1e004f951e06d/prompts/evaluation_metadata.jsonl",
+        sha256="5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13",
+    ),
+    "long": PinnedFile(
+        url="https://raw.githubusercontent.com/ByteDance-Seed/Bagel/"
+        "a2fa77dd8caeefc41e6607ae0ec17408d3f4ee9f/eval/gen/geneval/prompts/evaluation_metadata_long.jsonl",
+        sha256="09472cc9c24e225417b1d5df27e688e5f2a0fcac9ec772f33d9debe4e5d49f27",
+    ),
+}
+"""By variant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptFile:
+    """The prompts of one file.
+
+    Attributes:
+        variant: `short`, `long`, or `custom:` and twelve digits of the SHA-256.
+        sha256: Of the file.
+        prompts: In the file's order: a prompt's index names its folder of images.
+    """
+
+    variant: str
+    sha256: str
+    prompts: tuple[Prompt, ...]
+
+
+def load_prompts(source: str | Path) -> PromptFile:
+    """Read prompts from a path, or by the name of a variant, which may fetch its file.
+
+    Args:
+        source: Path of a file, or `short` or `long` where no such file exists.
+
+    Raises:
+        ValueError: a line is not a prompt (the message begins with `FILE:LINE`), a prompt occurs
+            twice, or a variant's file cannot be had.
+        OSError: the file cannot be read.
+    """
+    path = Path(source)
+    if str(source) in PINNED and not path.exists():
+        return parse_prompts(fetch(PINNED[str(source)]), str(source))
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{path}: more than {MAX_FILE_BYTES} bytes; not a prompt file")
+    return parse_prompts(content, str(path))
+
+
+def parse_prompts(content: bytes, place: str) -> PromptFile:
+    """Check a file's content; see `load_prompts`."""
+    prompts: list[Prompt] = []
+    first: dict[str, int] = {}
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{place}:{number}"
+        prompt = parse_prompt(strict_json.loads(line, place=where, max_bytes=MAX_LINE_BYTES), where)
+        if prompt.text in first:
+            raise ValueError(
+                f"{where}: the prompt {prompt.text!r:.60} stands in line {first[prompt.text]} "
+                "already; images could not be told apart"
+            )
+        first[prompt.text] = number
+        prompts.append(prompt)
+    if not prompts:
+        raise ValueError(f"{place}: no prompts")
+    digest = sha256_of(content)
+    known = {pinned.sha256: variant for variant, pinned in PINNED.items()}
+    return PromptFile(
+        variant=known.get(digest, f"custom:{digest[:12]}"), sha256=digest, prompts=tuple(prompts)
+    )

@@ -1,0 +1,85 @@
+"""Tables of estimates as text for a terminal, Markdown, CSV or LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+
+from eval.statistics import Estimate
+
+Row = Sequence[str]
+
+
+def show(value: float | None, *, signed: bool = False) -> str:
+    """Write a score with four digits; a dash where there is none."""
+    return "-" if value is None else f"{value:+.4f}" if signed else f"{value:.4f}"
+
+
+def show_interval(estimate: Estimate, *, signed: bool = False) -> str:
+    """Write an interval; empty where there is none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"[{show(estimate.low, signed=signed)}, {show(estimate.high, signed=signed)}]"
+
+
+def plain(header: Row, rows: Sequence[Row]) -> str:
+    """Align columns with spaces: the first to the left, the others to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def markdown(header: Row, rows: Sequence[Row]) -> str:
+    """Write a Markdown table."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    lines = [header, rule, *rows]
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", r"\|") for c in line) + " |" for line in lines
+    )
+
+
+def comma_separated(header: Row, rows: Sequence[Row]) -> str:
+    """Write CSV, quoted where it must be."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([header, *rows])
+    return out.getvalue().rstrip("\n")
+
+
+def latex(header: Row, rows: Sequence[Row]) -> str:
+    """Write a LaTeX tabular with booktabs' rules."""
+
+    def line(cells: Row) -> str:
+        return " & ".join(map(_escaped, cells)) + r" \\"
+
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            r"\toprule",
+            line(header),
+            r"\midrule",
+            *map(line, rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    )
+
+
+FORMATS: dict[str, Callable[[Row, Sequence[Row]], str]] = {
+    "text": plain,
+    "markdown": markdown,
+    "csv": comma_separated,
+    "latex": latex,
+}
+
+
+def _escaped(cell: str) -> str:
+    # The backslash first would be escaped again by what replaces the others.
+    table = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(table.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in cell)
