@@ -251,7 +251,7 @@ class Builder:
     ) -> bytes:
         """Draw a step, perhaps wrong first, pass it through the gate, perhaps inspect it."""
         inspect = intent.inspect_sketch
-        wrong = await self._wrong_sketch(intent, before, number, last, wrong_plans)
+        wrong = await self._wrong_sketch(intent, before, number, wrong_plans)
         if intent.wrong_sketch and wrong is not None:
             kind, scene = intent.wrong_sketch
             self._notes.append(f"sketch: {kind}")
@@ -287,7 +287,6 @@ class Builder:
         intent: _Intent,
         before: bytes | None,
         number: int,
-        last: bool,
         wrong_plans: Iterator[Plan],
     ) -> Sketch | None:
         """Draw the deliberate mistake of a step; None where there is none, or no way to draw it."""
@@ -297,7 +296,7 @@ class Builder:
             return self._drawn(before, None, loss=False)  # nothing was done
         wrong_plan = next(wrong_plans)
         try:
-            sketch = await self._draw(before, wrong_plan.instruction, f"wrong {number}", last)
+            sketch = await self._draw(before, wrong_plan.instruction, f"wrong {number}", last=False)
         except UnitEndError:
             return None
         return replace(sketch, loss=False)

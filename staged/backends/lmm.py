@@ -155,7 +155,6 @@ class LmmClient:
                 **body,
                 # Servers that log retries know this header from the openai client's own.
                 extra_headers={"x-stainless-retry-count": str(number)},
-                extra_body=self.settings.extra_body or None,
             )
         except openai.APITimeoutError as error:
             return self._failed("timeout", error)
@@ -225,17 +224,22 @@ class LmmClient:
                 {"role": "system", "content": request.instructions},
                 {"role": "user", "content": user},
             ],
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {
-                    "name": request.purpose,
-                    "schema": wire_schema(request.answer),
-                    "strict": True,
-                },
-            },
             "max_completion_tokens": self.settings.max_output_tokens,
             # An answer that was not valid is asked for again under another seed.
             "seed": request.seed + number,
+            # Beside the typed arguments: the client walks through those to transform them, which
+            # for a schema costs more than all the rest of a call.
+            "extra_body": {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {
+                        "name": request.purpose,
+                        "schema": wire_schema(request.answer),
+                        "strict": True,
+                    },
+                },
+                **self.settings.extra_body,
+            },
         }
         if self.settings.temperature is not None:
             body["temperature"] = self.settings.temperature

@@ -24,6 +24,7 @@ from staged.shapes.faults import (
     Misplaced,
     Missing,
     PlanFault,
+    WrongNumber,
     correct,
     plan_faults,
 )
@@ -78,9 +79,10 @@ def judge_step(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, 
 def inspect_plan(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
     """Compare what a plan describes with what the prompt asks for."""
     asked = read_prompt(content["prompt"]).spec
-    faults, pending = plan_faults(read_description(content["description"]), asked)
+    found, pending = plan_faults(read_description(content["description"]), asked)
+    faults = tuple(_with_rival(fault, asked, pending) for fault in found)
     critique = PlanCritique(faults=faults) if faults else PlanCritique(pending=pending)
-    edits = [edit for fault in faults for edit in _corrected_plan(fault, pending)]
+    edits = [edit for fault in faults for edit in _corrected_plan(fault, asked)]
     return _inspection(write_plan_critique(critique), edits)
 
 
@@ -89,7 +91,7 @@ def inspect_sketch(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[s
     spec = read_description(content["description"])
     (picture,) = pictures
     verdict = satisfied(spec, _detections(picture))
-    faults = (*verdict.faults, *verdict.surplus)
+    faults = (*verdict.faults, *(_counted(fault, spec) for fault in verdict.surplus))
     return _inspection(write_sketch_critique(faults), _corrections(faults, spec))
 
 
@@ -116,27 +118,46 @@ def _inspection(critique: str, edits: Sequence[say.Edit]) -> dict[str, Any]:
     ).model_dump()
 
 
-def _corrected_plan(fault: PlanFault, pending: Sequence[Thing]) -> list[say.Edit]:
-    """The edits that would put a planned scene right.
+def _with_rival(fault: PlanFault, asked: Spec, pending: Sequence[Thing]) -> PlanFault:
+    """Hold against what nobody asked for the first thing that is still to come."""
+    match fault:
+        case Contradiction(said=said, asked=None) if pending and not _one_of(said, asked):
+            return replace(fault, asked=pending[0])
+    return fault
 
-    What nobody asked for gives its place to what is still to come, where something is.
-    """
+
+def _counted(fault: Fault, spec: Spec) -> Fault:
+    """Call one more of what was asked for a wrong number, and not a stranger."""
+    match fault:
+        case Extra(thing=seen):
+            for thing in spec.things:
+                if thing.number == 1 and thing.allows(seen):
+                    return WrongNumber(thing=thing, seen=2)
+    return fault
+
+
+def _one_of(said: Thing, asked: Spec) -> bool:
+    return any(thing.allows(said) for thing in asked.things)
+
+
+def _corrected_plan(fault: PlanFault, asked: Spec) -> list[say.Edit]:
+    """The edits that would put a planned scene right."""
     match fault:
         case Misplaced(thing=thing, against=against, asked=relation):
             return [say.Move(target=say.Ref(thing=thing), to=(relation, say.Ref(thing=against)))]
-        case Contradiction(said=said, asked=asked):
-            return _instead(said, asked or next(iter(pending), None))
+        case Contradiction(said=said, asked=wanted):
+            if wanted is None:
+                return [say.Remove(target=say.Ref(thing=said, any_of=_one_of(said, asked)))]
+            return _instead(said, wanted)
 
 
-def _instead(said: Thing, asked: Thing | None) -> list[say.Edit]:
+def _instead(said: Thing, asked: Thing) -> list[say.Edit]:
     """The edits from what was said to what was asked for."""
-    if asked is None:
-        return [say.Remove(target=say.Ref(thing=said))]
-    if said.number > asked.number:
+    if said.kind == asked.kind and said.number > asked.number:
         surplus = replace(said, number=said.number - asked.number)
         return [say.Remove(target=say.Ref(thing=surplus, any_of=True))]
     if said.kind != asked.kind:
-        return [say.Replace(target=say.Ref(thing=said), thing=replace(asked, number=1))]
+        return [say.Replace(target=say.Ref(thing=said), thing=replace(asked, number=said.number))]
     values = [
         new
         for old, new in ((said.color, asked.color), (said.size, asked.size))

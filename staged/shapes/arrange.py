@@ -9,6 +9,7 @@ import numpy as np
 
 from staged.scene_graph import SceneGraph
 from staged.shapes import instructions as say
+from staged.shapes.board import center, seat, shuffled
 from staged.shapes.scene import (
     CANVAS_PX,
     COLORS,
@@ -170,19 +171,38 @@ class Arranger:
         spot: say.Spot | None,
     ) -> Shape:
         """Find a place for a new shape that also leaves room for what is still to come."""
-        plans = [self._expected(shapes, look, where), ([], [])]
-        expected = len(shapes) + 1 + len(plans[0][0])
-        for later, hoped in plans:
+        later, hoped = self._expected(shapes, look, where)
+        told = [(len(shapes), relation, other) for relation, other in where]
+        expected = len(shapes) + 1 + len(later)
+        for things, relations in (((look, *later), [*told, *hoped]), ((look,), told)):
             for layout in range(_LAYOUTS):
                 modest = layout >= _LAYOUTS // 2
-                items = [self._item(thing, expected, modest) for thing in (look, *later)]
-                relations = [(len(shapes), relation, other) for relation, other in where]
+                items = [self._item(thing, expected, modest) for thing in things]
                 found = place(
-                    items, self.rng, relations=[*relations, *hoped], fixed=shapes, attempts=8
+                    items,
+                    self.rng,
+                    relations=relations,
+                    fixed=shapes,
+                    attempts=40 if modest else 8,
                 )
                 if found and (spot is None or _spot(found[0]) == spot):
                     return found[0]
+            if not shapes and spot is None:
+                seated = self._seated(things, relations)
+                if seated:
+                    return seated
         raise NoWayError("no room", f"{look} beside {len(shapes)} others")
+
+    def _seated(
+        self, things: Sequence[Thing], relations: Sequence[tuple[int, Relation, int]]
+    ) -> Shape | None:
+        """Give the first of several things its seat on the board, where all have one."""
+        seats = seat(len(things), tuple(relations), shuffled(self.rng))
+        if seats is None:
+            return None
+        x, y = center(seats[0])
+        look = things[0]
+        return Shape(kind=look.kind, color=look.color or "black", size="small", x=x, y=y)
 
     def _item(self, thing: Thing, expected: int, modest: bool) -> Item:
         large = self.rng.random() < _LARGE[min(expected, len(_LARGE)) - 1]
