@@ -1,0 +1,131 @@
+"""`kill -9` anywhere, and the same command ends with the same bits."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training import (
+    World,
+    assert_same,
+    build,
+    run_and_die,
+    run_and_die_while_removing,
+    run_quietly,
+    start,
+    train,
+)
+
+from staged.settings import save_resolved
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: World) -> dict[str, Any]:
+    return train(world.settings(world.folder / "undisturbed"))
+
+
+@pytest.mark.parametrize(
+    ("target", "call", "when"),
+    [
+        ("train.examples:Examples.trajectory", 7, "before"),
+        ("train.examples:os.replace", 2, "before"),  # latents are in place, lengths are not
+        ("train.examples:os.replace", 3, "after"),
+        ("train.job:Trainer.train_step", 1, "before"),
+        ("train.ema:WeightAverage.update", 5, "before"),  # the weights have moved, they have not
+        ("train.job:SummaryWriter.add_scalar", 40, "before"),  # the line of the log is written
+        ("train.state:save_file", 2, "before"),
+        ("train.state:save_file", 2, "half"),
+        ("train.state:Path.rename", 2, "before"),
+        ("train.state:Path.rename", 2, "after"),
+        ("staged.model.checkpoint:write_safetensors", 1, "half"),
+    ],
+)
+def test_a_run_killed_at_a_delicate_moment_continues_bit_for_bit(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path, target: str, call: int, when: str
+) -> None:
+    settings = world.settings(tmp_path)
+    process = start(run_and_die, settings, target, call, when)
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL, "the moment never came"
+    assert_same(train(settings), undisturbed)
+    left = [str(path) for path in tmp_path.rglob("*") if "partial" in path.name]
+    assert left == []
+    assert not list(tmp_path.glob(".checkpoint*"))
+
+
+def test_a_run_killed_while_it_removes_an_old_state_continues_bit_for_bit(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = world.settings(tmp_path)
+    process = start(run_and_die_while_removing, settings)
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == [
+        "00000003",
+        "00000006",
+        "00000008",
+    ]
+    assert_same(train(settings), undisturbed)
+
+
+def test_a_run_killed_at_random_three_times_ends_the_same(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    process = start(run_quietly, world.settings(tmp_path / "timed"))
+    process.join(300)
+    whole_s = time.monotonic() - began
+    settings = world.settings(tmp_path / "killed", checkpoint_every_steps=1)
+    rng = random.Random(7)
+    for _ in range(3):
+        process = start(run_quietly, settings)
+        process.join(rng.uniform(0, whole_s))
+        process.kill()
+        process.join()
+    assert_same(train(settings), undisturbed)
+
+
+@pytest.mark.slow
+def test_the_command_killed_at_random_twenty_times_ends_the_same(
+    world: World, tmp_path: Path
+) -> None:
+    """The real command from its start to its end: imports, data, steps, states and export."""
+
+    def launch(out: Path) -> subprocess.Popen[bytes]:
+        settings = world.settings(out, num_steps=60, checkpoint_every_steps=2)
+        save_resolved(settings, tmp_path / f"{out.name}.yaml")
+        command = [sys.executable, "-m", "staged", "train", str(tmp_path / f"{out.name}.yaml")]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ)
+
+    began = time.monotonic()
+    assert launch(tmp_path / "whole").wait() == 0
+    whole_s = time.monotonic() - began
+    rng, killed, out = random.Random(20), [], tmp_path / "killed"
+    for _ in range(40):
+        process = launch(out)
+        try:
+            process.wait(rng.uniform(0, whole_s))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            states = out / "state"
+            killed.append(max([0, *(int(p.name) for p in states.glob("[0-9]*"))]))
+        else:
+            assert process.returncode == 0
+            break
+        if len(killed) == 20:
+            break
+    print(f"killed {len(killed)} times, with states of steps {killed}; whole run {whole_s:.0f} s")
+    whole = train(world.settings(tmp_path / "whole", num_steps=60, checkpoint_every_steps=2))
+    assert_same(train(world.settings(out, num_steps=60, checkpoint_every_steps=2)), whole)
+    assert len(killed) == 20
