@@ -1,0 +1,120 @@
+"""`staged eval miniature`: draw the miniature world's prompts once, score as often as one likes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.miniature.report import result_of, table
+from eval.miniature.score import score
+from eval.miniature.settings import MiniatureSettings, samples
+from eval.miniature.store import Store
+from eval.results import unscored_message
+from staged.shapes.tasks import TASKS
+from staged.shards.folder import write_whole
+from staged.strict_json import dumps
+
+SAMPLES, RESULT = "samples.jsonl", "result.json"
+_EXAMPLE = """examples:
+  staged eval miniature --checkpoint miniature:base --mode one-shot --out out/base
+  staged eval miniature --checkpoint miniature:staged --mode staged --out out/staged
+  staged eval miniature --checkpoint miniature:base --mode staged --planner scripted \\
+      --sketcher editing --out out/base_planned
+
+The same command goes on where it was interrupted; a larger --num-per-task adds to what is there."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0, or 1 where samples are unscored and that was not allowed.
+
+    Raises:
+        ValueError: An option is out of range, or the folder holds something else.
+    """
+    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    store = Store(options.out)
+    settings = store.record().settings if options.score_only else _settings(options)
+    wanted = samples(settings)
+    if not options.score_only:
+        import torch
+
+        from eval.miniature.draw import draw
+
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        draw(settings, wanted, store, batch_size=options.batch)
+    trajectories = store.trajectories()
+    scored = score(wanted, trajectories)
+    result = result_of(store.record(), scored, trajectories)
+    lines = "".join(dumps(item.as_line()) + "\n" for item in scored)
+    write_whole(options.out / SAMPLES, lines.encode())
+    result.write(options.out / RESULT)
+    print(f"{settings.checkpoint}, {settings.mode}, {settings.split} prompts")
+    print(table(result, store.seconds()))
+    print(f"wrote {options.out / RESULT} and {options.out / SAMPLES}")
+    missing = unscored_message("miniature", [result.overall])
+    if missing:
+        print(missing, file=sys.stderr)
+    return 1 if missing and not options.allow_unscored else 0
+
+
+def _settings(options: argparse.Namespace) -> MiniatureSettings:
+    if options.checkpoint is None:
+        raise ValueError("--checkpoint is missing: name a checkpoint, or give --score-only")
+    names = MiniatureSettings.__dataclass_fields__
+    given: dict[str, Any] = {k: v for k, v in vars(options).items() if k in names and v is not None}
+    if "tasks" in given:
+        given["tasks"] = TASKS if given["tasks"] == ["all"] else tuple(given["tasks"])
+    return MiniatureSettings(**given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="staged eval miniature",
+        description="Draw prompts of the miniature world and score the pictures by a detector.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    home = MiniatureSettings(checkpoint="")
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder for pictures and scores")
+    add("--checkpoint", help="folder, Hub id, or miniature:base|staged|fresh")
+    add("--score-only", action="store_true", help="score again what was drawn; nothing is loaded")
+    add("--mode", choices=("one-shot", "staged"), help=f"default: {home.mode}")
+    players, looks = ("model", "scripted"), ("model", "always", "never")
+    add("--planner", choices=players, help="who plans (and then directs)")
+    add("--inspector", choices=players, help="who inspects and refines")
+    add(
+        "--sketcher",
+        choices=("model", "editing", "scripted"),
+        help="who draws; editing asks a model that knows no stages for one edit after another",
+    )
+    add("--inspect-plans", dest="inspect_plan", choices=looks, help="whether plans are inspected")
+    add("--inspect-sketches", dest="inspect_sketch", choices=looks, help="whether sketches are")
+    add("--split", choices=("train", "test"), help=f"of the prompts; default: {home.split}")
+    add(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help=f"all, or some of {', '.join(TASKS)}; default: the first six",
+    )
+    add("--num-per-task", type=int, help=f"prompts of each task; default: {home.num_per_task}")
+    add("--images-per-prompt", type=int, help=f"default: {home.images_per_prompt}")
+    add("--seed", type=int, help="of prompts and noise; default: 0")
+    add("--flow-steps", dest="num_flow_steps", type=int, help="network evaluations of a sketch")
+    add("--guidance-scale", type=float, help="over the last text; 1 is off")
+    add("--image-guidance-scale", type=float, help="over images in context; 1 is off")
+    add("--timestep-shift", type=float, help="bias of the time grid toward noise")
+    add("--max-rounds", type=int, help=f"plans at most; default: {home.max_rounds}")
+    add("--max-refinements", type=int, help="of a plan, and of a sketch, at most")
+    add("--max-flow-steps", type=int, help=f"of a sample; default: {home.max_flow_steps}")
+    add("--temperature", type=float, help="of text; default: 0, greedy")
+    add("--batch", type=int, default=64, help="images side by side (default: %(default)s)")
+    add("--threads", type=int, default=0, help="of torch; 0 leaves its own choice")
+    add("--allow-unscored", action="store_true", help="exit 0 even if samples are unscored")
+    return parser

@@ -1,0 +1,132 @@
+"""From scored samples to numbers: the result file, and the table on the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eval.miniature.process import process_estimates
+from eval.miniature.score import Scored
+from eval.miniature.settings import GENEVAL_TASKS
+from eval.miniature.store import Record
+from eval.results import Result
+from eval.statistics import Estimate, Observation, mean, mean_of_means
+from staged.settings import fingerprint, to_dict
+from staged.trajectory import Trajectory
+
+VERSION = "1"
+
+
+def result_of(
+    record: Record, scored: Sequence[Scored], trajectories: Mapping[str, Trajectory]
+) -> Result:
+    """Count.
+
+    The score of a task is the share of its pictures that are correct; the overall score is the
+    mean over tasks. `also` has the exact shares, the costs of a picture, and how the steps went.
+    """
+    settings = record.settings
+    parts: dict[str, dict[str, tuple[float | None, ...]]] = {task: {} for task in settings.tasks}
+    for item in scored:
+        prompts = parts[item.sample.prompt.task]
+        value = None if item.correct is None else float(item.correct)
+        prompts[item.sample.prompt.text] = (*prompts.get(item.sample.prompt.text, ()), value)
+    return Result(
+        benchmark="miniature",
+        variant={
+            "version": VERSION,
+            "split": settings.split,
+            "tasks": "geneval" if settings.tasks == GENEVAL_TASKS else ", ".join(settings.tasks),
+            "prompts": f"{settings.num_per_task} a task, seed {settings.seed}",
+            "rule": "correct",
+        },
+        samples=parts,
+        weights=dict.fromkeys(settings.tasks, 1 / len(settings.tasks)),
+        run=f"{settings.checkpoint} {settings.mode}",
+        also=_also(scored, trajectories),
+        provenance={
+            "settings": to_dict(settings),
+            "fingerprint": fingerprint(settings),
+            "flow": dict(record.flow),
+            "weights_sha256": record.weights,
+            "versions": dict(record.versions),
+            "reasons": dict(sorted(reasons(scored).items(), key=lambda row: (-row[1], row[0]))),
+            "unfinished": dict(Counter(item.failure for item in scored if item.failure)),
+        },
+    )
+
+
+def _also(scored: Sequence[Scored], trajectories: Mapping[str, Trajectory]) -> dict[str, Estimate]:
+    tasks = {item.sample.prompt.task: None for item in scored}
+    exact = {
+        task: mean(_observations([i for i in scored if i.sample.prompt.task == task], "exact"))
+        for task in tasks
+    }
+    costs = {
+        name: mean(_observations([i for i in scored if i.correct is not None], name), bounds=None)
+        for name in ("num_flow_steps", "num_sketches", "text_tokens")
+    }
+    samples = {item.sample.key: item.sample for item in scored if item.sample.key in trajectories}
+    chosen = {key: trajectories[key] for key in samples}
+    return {
+        "exact": mean_of_means(exact.values()),
+        **{f"exact/{task}": estimate for task, estimate in exact.items()},
+        **costs,
+        **process_estimates(samples, chosen),
+    }
+
+
+def reasons(scored: Sequence[Scored]) -> Counter[str]:
+    """Count kinds of faults: the words of a fault that do not depend on the shapes."""
+    return Counter(_kind(reason) for item in scored if not item.correct for reason in item.reasons)
+
+
+_KINDS = {
+    "is missing": "missing",
+    "are missing": "missing",
+    "should not be there": "surplus",
+    "should be": "wrong colour, class, number or place",
+}
+
+
+def _kind(reason: str) -> str:
+    return next((kind for words, kind in _KINDS.items() if words in reason), reason)
+
+
+def _observations(scored: Sequence[Scored], name: str) -> list[Observation]:
+    values: list[Any] = [getattr(item, name) for item in scored]
+    return [
+        Observation(cluster=item.sample.prompt.text, value=None if value is None else float(value))
+        for item, value in zip(scored, values, strict=True)
+    ]
+
+
+def table(result: Result, seconds: float) -> str:
+    """Say a result in some lines."""
+    lines = [f"{'':24}{'correct':>8}  {'95% interval':16}{'exact':>6}{'images':>8}{'prompts':>9}"]
+    for name, estimate in [*list(result.estimates.items())[1:], ("overall", result.overall)]:
+        exact = result.also["exact" if name == "overall" else f"exact/{name}"]
+        lines.append(
+            f"{name:24}{_share(estimate.value):>8}  {_interval(estimate):16}"
+            f"{_share(exact.value):>6}{estimate.n:>8}{estimate.num_clusters:>9}"
+        )
+    costs = {"num_flow_steps": "flow steps", "num_sketches": "sketches", "text_tokens": "tokens"}
+    said = [f"{result.also[name].value or 0:.4g} {words}" for name, words in costs.items()]
+    images = max(result.overall.n, 1)
+    lines.append(f"an image took {', '.join(said)}, {seconds / images:.2f} s")
+    for name, estimate in result.also.items():
+        if "/" in name and not name.startswith("exact/"):
+            share = f"{_share(estimate.value):>8}  {_interval(estimate):16}"
+            lines.append(f"{name:24}{share}{'':6}{estimate.n:>8}{estimate.num_clusters:>9}")
+    return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:.3f} to {estimate.high:.3f}"

@@ -1,0 +1,122 @@
+"""The folder of an evaluation: what was drawn, by what, and where.
+
+drawn.json      what decides every picture: settings, flow and weights; and the versions
+drawn/NNNNNN/   one finished batch of trajectories each, as shards
+samples.jsonl   a line for each sample: score and reasons
+result.json     the numbers
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.miniature.settings import MiniatureSettings
+from staged.settings import from_dict, to_dict
+from staged.shards import ShardWriter, read_manifest, read_shards
+from staged.shards.folder import INDEX, read_json, write_json
+from staged.trajectory import Trajectory
+
+_RECORD, _BATCHES = "drawn.json", "drawn"
+_FREE = ("checkpoint", "tasks", "num_per_task", "images_per_prompt", "num_flow_steps",
+         "guidance_scale", "image_guidance_scale", "timestep_shift")  # fmt: skip
+"""Settings that say how much is drawn, or that weights and flow say better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What decides every picture of a folder.
+
+    Attributes:
+        settings: Of the latest run that drew.
+        flow: Steps, time grid and guidance, resolved.
+        weights: SHA-256 (hex) of the model's and the autoencoder's tensors.
+        versions: Package to version, of the latest run that drew.
+    """
+
+    settings: MiniatureSettings
+    flow: Mapping[str, Any]
+    weights: str
+    versions: Mapping[str, str]
+
+    def decisive(self) -> dict[str, Any]:
+        """What two records must agree on for their pictures to belong together."""
+        settings = {k: v for k, v in to_dict(self.settings).items() if k not in _FREE}
+        return {**settings, **self.flow, "weights": self.weights}
+
+
+class Store:
+    """The drawn part of the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder; nothing is touched."""
+        self.folder = folder
+
+    def claim(self, record: Record) -> None:
+        """Write down what will be drawn.
+
+        Raises:
+            ValueError: The folder's pictures were drawn otherwise; the message says what differs.
+        """
+        if (self.folder / _RECORD).exists():
+            theirs, ours = self.record().decisive(), record.decisive()
+            differ = [
+                f"{k} ({theirs.get(k)}, not {ours[k]})" for k in ours if theirs.get(k) != ours[k]
+            ]
+            if differ:
+                raise ValueError(
+                    f"{self.folder} holds pictures with another {', '.join(differ)}; "
+                    "choose another --out"
+                )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = {**vars(record), "settings": to_dict(record.settings)}
+        write_json(self.folder / _RECORD, data)
+
+    def record(self) -> Record:
+        """Read what was drawn.
+
+        Raises:
+            ValueError: Nothing was, or the file is damaged.
+        """
+        path = self.folder / _RECORD
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: nothing was drawn there; leave --score-only out")
+        data = read_json(path)
+        try:
+            settings = from_dict(MiniatureSettings, data["settings"], str(path))
+            return Record(
+                settings=settings,
+                flow=dict(data["flow"]),
+                weights=str(data["weights"]),
+                versions=dict(data["versions"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({error!r}); remove the folder") from None
+
+    def add(self, drawn: Iterable[tuple[str, Trajectory]], *, seconds: float) -> None:
+        """Keep a batch; it is there whole or not at all."""
+        folder = self.folder / _BATCHES / f"{len(self._batches()):06d}"
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        with ShardWriter(folder, title="drawn by staged eval miniature") as writer:
+            for key, trajectory in drawn:
+                writer.write(key, trajectory)
+            writer.finish(cost=writer.stats.cost | {"seconds": seconds})
+
+    def trajectories(self) -> dict[str, Trajectory]:
+        """Everything drawn, by sample key."""
+        return {
+            sample.key: sample.trajectory
+            for folder in self._batches()
+            for sample in read_shards(folder)
+        }
+
+    def seconds(self) -> float:
+        """Time that drawing took, over all batches."""
+        return sum(read_manifest(folder).cost["seconds"] for folder in self._batches())
+
+    def _batches(self) -> list[Path]:
+        finished = (self.folder / _BATCHES).glob(f"*/{INDEX}")
+        return sorted(path.parent for path in finished)
