@@ -1,0 +1,128 @@
+"""From names to players: who can play what, and the settings that go with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+
+from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
+from staged.engine.engine import Engine
+from staged.engine.sampling import FlowSettings
+from staged.loops.policy import Policy
+from staged.loops.singly import OneByOne
+from staged.loops.staged import Cast
+from staged.model.flow import Guidance
+from staged.roles import Illustrator
+from staged.shapes.miniature import open_checkpoint
+from staged.shapes.players import ScriptedInspector, ScriptedPlanner, ScriptedSketcher
+from staged.shapes.scene import CANVAS_PX
+
+Player = Literal["model", "scripted"]
+Sketcher = Literal["model", "editing", "scripted"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+MINIATURE_FLOW = FlowSettings(
+    num_flow_steps=20,
+    timestep_shift=1.0,
+    guidance=Guidance(text_scale=3.0, image_scale=1.0),
+)
+"""A canvas of 36 latent tokens needs neither the many steps nor the shift of a large one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Casting:
+    """Who plays which role.
+
+    Attributes:
+        planner: `model`, or `scripted`: the miniature world's own, which then also directs.
+        inspector: `model`, or `scripted`, which then inspects every state and also refines.
+        sketcher: `model` reads the whole trajectory; `editing` is the same model asked for
+            one-shot images and edits, for one that was never taught to work in stages;
+            `scripted` is the miniature world's editor.
+    """
+
+    planner: Player = "model"
+    inspector: Player = "model"
+    sketcher: Sketcher = "model"
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        for name, kind in (("planner", Player), ("inspector", Player), ("sketcher", Sketcher)):
+            if getattr(self, name) not in get_args(kind):
+                expected = ", ".join(get_args(kind))
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {expected}")
+
+    def cast(self, player: BagelPlayer, name: str) -> Cast:
+        """Give the roles to a model and the scripted players.
+
+        Args:
+            player: The model.
+            name: Its name, for provenance.
+        """
+        cast = Cast.of(player, name)
+        names = dict(cast.names)
+        if self.sketcher != "model":
+            sketchers: dict[str, Illustrator] = {
+                "editing": EditingSketcher(player),
+                "scripted": ScriptedSketcher(),
+            }
+            cast = replace(cast, sketcher=sketchers[self.sketcher])
+            names["sketcher"] = f"{name} ({self.sketcher})"
+        if self.planner == "scripted":
+            planner = ScriptedPlanner()
+            directing = OneByOne(director=planner, planner=planner)
+            cast = replace(cast, planner=directing, chooser=directing)
+            names |= {"planner": "scripted", "chooser": "scripted"}
+        if self.inspector == "scripted":
+            inspector = ScriptedInspector()
+            inspecting = OneByOne(inspector=inspector, refiner=inspector)
+            cast = replace(cast, inspector=inspecting, refiner=inspecting)
+            names |= {"inspector": "scripted", "refiner": "scripted"}
+        return replace(cast, names=names)
+
+    def policy(self, policy: Policy) -> Policy:
+        """Let a scripted inspector look at all that was written or drawn by others.
+
+        A scripted director asks for no inspections; it leaves them to a scripted inspector.
+        """
+        if self.inspector != "scripted":
+            return policy
+        return replace(
+            policy,
+            inspect_plan="always" if self.planner == "model" else "never",
+            inspect_sketch="always",
+        )
+
+
+def open_engine(
+    checkpoint: str, *, device: str = "cpu", dtype: str = "float32", seed: int = 0
+) -> Engine:
+    """Load a checkpoint for generation.
+
+    Args:
+        checkpoint: See `staged.shapes.miniature.open_checkpoint`.
+        device: Where the model runs.
+        dtype: `float32` or `bfloat16`; of the model, the autoencoder stays in float32.
+        seed: Of `miniature:fresh`.
+
+    Raises:
+        ValueError: there is no such checkpoint, it has no tokenizer, or another dtype.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; give one of {', '.join(DTYPES)}")
+    loaded = open_checkpoint(checkpoint, seed=seed, device=device)
+    if loaded.tokenizer is None:
+        raise ValueError(f"{checkpoint} has no tokenizer files; nothing can be read or written")
+    return Engine(loaded.model.to(DTYPES[dtype]), loaded.autoencoder, loaded.tokenizer)
+
+
+def default_flow(engine: Engine) -> FlowSettings:
+    """Flow settings that suit the size of a model's images."""
+    return MINIATURE_FLOW if engine.sizes.latent_max <= CANVAS_PX else FlowSettings()
+
+
+def bagel_player(engine: Engine, settings: BagelSettings | None = None) -> BagelPlayer:
+    """A player of all roles, by default with the flow settings that suit its images."""
+    return BagelPlayer(engine, settings or BagelSettings(flow=default_flow(engine)))

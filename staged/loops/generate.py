@@ -1,0 +1,271 @@
+"""`staged generate`: draw prompts in stages, watch each step come, keep everything."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from staged import images
+from staged.engine.engine import Engine
+from staged.engine.sampling import FlowSettings
+from staged.loops.events import (
+    Answered,
+    Event,
+    Failed,
+    Inspected,
+    PlanWritten,
+    Refined,
+    Retried,
+    SketchDrawn,
+    Stopped,
+)
+from staged.report import Notes, Report, Trajectories
+from staged.trajectory import ImageRef, Trajectory
+from staged.trajectory_folder import FINAL, save_trajectory
+
+T = TypeVar("T")
+
+MAX_PROMPTS = 100_000
+MAX_PROMPTS_BYTES = 64 * 2**20
+MAX_SHOWN = 100
+"""Trajectories in the report; the rest stand in their folders."""
+
+_DESCRIPTION = """Draw a prompt in stages: the model plans, sketches, inspects, refines, and stops
+by its own tokens. Every step is printed as it comes and saved with its images, as trajectory.json,
+final.png and report.html."""
+_EXAMPLE = """example:
+  staged generate "a photo of a red circle above a blue star" --out out/example"""
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Returns:
+        0, or 1 if no trajectory came to its end.
+    """
+    options = _parser().parse_args(argv)
+    starts, seeds = _starts(options)
+    # After the cheap checks: a wrong option is told at once, not after torch is loaded.
+    from staged.loops.casting import Casting, bagel_player, default_flow, open_engine
+    from staged.loops.policy import Policy
+    from staged.loops.staged import StagedLoop
+
+    casting = Casting(
+        planner=options.planner, inspector=options.inspector, sketcher=options.sketcher
+    )
+    policy = casting.policy(
+        Policy(
+            mode=options.mode,
+            max_rounds=options.max_rounds,
+            max_refinements=options.max_refinements,
+            max_flow_steps=options.max_flow_steps,
+            max_attempts=options.max_attempts,
+            inspect_plan=options.inspect_plans,
+            inspect_sketch=options.inspect_sketches,
+        )
+    )
+    engine = open_engine(
+        options.checkpoint, device=options.device, dtype=options.dtype, seed=options.seed
+    )
+    flow = _flow(default_flow(engine), options)
+    player = bagel_player(engine)
+    player = type(player)(
+        engine, replace(player.settings, flow=flow, temperature=options.temperature)
+    )
+    loop = StagedLoop(
+        casting.cast(player, options.checkpoint), policy, batch_size=options.batch_size
+    )
+    started = time.monotonic()
+    printer = Printer(starts)
+    done = loop.run(starts, seeds, printer)
+    seconds = time.monotonic() - started
+    return _save(options.out, done, options, flow, engine, seconds)
+
+
+class Printer:
+    """Prints events as lines; with several rollouts, each line names its own."""
+
+    def __init__(self, starts: Sequence[Trajectory]) -> None:
+        """Know what was asked."""
+        self._starts = starts
+
+    def __call__(self, event: Event) -> None:
+        """Print one event."""
+        text = describe(event)
+        if text is None:
+            return
+        if len(self._starts) > 1:
+            text = f"[{event.rollout}] {text}"
+        print(text, flush=True)
+
+
+def describe(event: Event) -> str | None:
+    """Say an event in a line; None for those that only a screen can show."""
+    match event:
+        case PlanWritten(step=step):
+            return f"plan     {step.instruction}\n         -> {step.description}"
+        case SketchDrawn(step=step):
+            return f"sketch   drawn in {step.num_flow_steps} flow steps, seed {step.seed}"
+        case Inspected(step=step):
+            return f"inspect  {step.target}: {step.verdict}: {step.critique}"
+        case Refined(step=step):
+            return f"refine   {step.instruction}"
+        case Answered(step=step):
+            return f"answer   {step.text}"
+        case Retried(attempt=attempt, detail=detail):
+            return f"retry    {attempt}: {detail}"
+        case Stopped(ended_by=ended_by, trajectory=trajectory):
+            return f"stop     by the {ended_by}, {trajectory.num_flow_steps} flow steps in all"
+        case Failed(detail=detail):
+            return f"failed   {detail}"
+    return None
+
+
+def _save(
+    out: Path,
+    done: Sequence[Trajectory],
+    options: argparse.Namespace,
+    flow: FlowSettings,
+    engine: Engine,
+    seconds: float,
+) -> int:
+    folders = [out] if len(done) == 1 else [out / f"{i:05d}" for i in range(len(done))]
+    saved = [save_trajectory(f, t) for f, t in zip(folders, done, strict=True)]
+    complete = sum(trajectory.complete for trajectory in saved)
+    guidance = flow.guidance
+    facts = (
+        f"Checkpoint {options.checkpoint}, mode {options.mode}; planner {options.planner}, "
+        f"inspector {options.inspector}, sketcher {options.sketcher}.",
+        f"{flow.num_flow_steps} flow steps a sketch, text guidance {guidance.text_scale:g}, image "
+        f"guidance {guidance.image_scale:g}; {engine.device.type}, {options.dtype}.",
+        f"{complete} of {len(saved)} trajectories came to their end, in {seconds:.1f} seconds.",
+    )
+    shown = saved[:MAX_SHOWN]
+    more = f"The first {MAX_SHOWN} of {len(saved)}." if len(saved) > MAX_SHOWN else ""
+    title = saved[0].prompt if len(saved) == 1 else f"{len(saved)} trajectories"
+    report = Report(
+        title=title,
+        sections=(
+            Trajectories(title="Trajectories", trajectories=shown, intro=more),
+            Notes(title="How it was made", paragraphs=facts),
+        ),
+    )
+    report.write(out / "report.html")
+    print(f"saved    {out / 'report.html'}, {complete} of {len(saved)} complete, {seconds:.1f} s")
+    if len(saved) == 1 and saved[0].last_sketch is not None:
+        print(f"         {out / FINAL}")
+    return 0 if complete else 1
+
+
+def _starts(options: argparse.Namespace) -> tuple[list[Trajectory], list[int]]:
+    """Prompts times images, and the seed of each."""
+    if (options.prompt is None) == (options.prompts is None):
+        raise ValueError("give one prompt, or --prompts FILE with one prompt a line")
+    prompts = [options.prompt] if options.prompts is None else _read_prompts(options.prompts)
+    if options.num_images < 1:
+        raise ValueError(f"--num-images is {options.num_images}; give at least 1")
+    inputs = tuple(_read_image(path) for path in options.image)
+    starts = [
+        Trajectory(prompt=prompt, inputs=inputs)
+        for prompt in prompts
+        for _ in range(options.num_images)
+    ]
+    return starts, [options.seed + i % options.num_images for i in range(len(starts))]
+
+
+def _read_prompts(path: Path) -> list[str]:
+    if path.stat().st_size > MAX_PROMPTS_BYTES:
+        raise ValueError(f"{path} exceeds {MAX_PROMPTS_BYTES} bytes")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: {error}") from None
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not 1 <= len(prompts) <= MAX_PROMPTS:
+        raise ValueError(f"{path} holds {len(prompts)} prompts; give 1 to {MAX_PROMPTS}")
+    return prompts
+
+
+def _read_image(path: Path) -> ImageRef:
+    if path.stat().st_size > images.MAX_IMAGE_BYTES:
+        raise ValueError(f"{path} exceeds {images.MAX_IMAGE_BYTES} bytes")
+    data = path.read_bytes()
+    try:
+        images.probe(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return ImageRef(png=data)
+
+
+def _flow(default: FlowSettings, options: argparse.Namespace) -> FlowSettings:
+    """The checkpoint's defaults with what the command line changes."""
+    guidance = replace(
+        default.guidance,
+        text_scale=_given(options.guidance_scale, default.guidance.text_scale),
+        image_scale=_given(options.image_guidance_scale, default.guidance.image_scale),
+    )
+    return FlowSettings(
+        num_flow_steps=_given(options.flow_steps_per_image, default.num_flow_steps),
+        timestep_shift=_given(options.timestep_shift, default.timestep_shift),
+        guidance=guidance,
+    )
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="staged generate",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("prompt", nargs="?", help="what to draw")
+    add("--prompts", type=Path, metavar="FILE", help="many prompts, one a line")
+    add("--image", type=Path, action="append", default=[], help="input image to edit; repeatable")
+    add(
+        "--checkpoint",
+        default="miniature:staged",
+        help="folder, Hub id, or miniature:base|staged|fresh (default: %(default)s)",
+    )
+    add("--out", type=Path, default=Path("out/generate"), help="folder (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the first image; the next ones count up")
+    add("--num-images", type=int, default=1, help="images a prompt")
+    add(
+        "--mode",
+        choices=("staged", "one-shot", "answer"),
+        default="staged",
+        help="let the model plan, draw at once, or answer a question about --image",
+    )
+    players = ("model", "scripted")
+    add("--planner", choices=players, default="model", help="who plans (and then directs)")
+    add("--inspector", choices=players, default="model", help="who inspects and refines")
+    add(
+        "--sketcher",
+        choices=("model", "editing", "scripted"),
+        default="model",
+        help="who draws; editing asks a model that knows no stages for one edit after another",
+    )
+    looks = ("model", "always", "never")
+    add("--inspect-plans", choices=looks, default="model", help="whether plans are inspected")
+    add("--inspect-sketches", choices=looks, default="model", help="whether sketches are")
+    add("--max-rounds", type=int, default=6, help="plans at most (default: %(default)s)")
+    add("--max-refinements", type=int, default=2, help="of a plan, and of a sketch, at most")
+    add("--max-flow-steps", type=int, default=300, help="of all sketches (default: %(default)s)")
+    add("--max-attempts", type=int, default=3, help="at one step before it fails")
+    add("--flow-steps-per-image", type=int, help="network evaluations of a sketch")
+    add("--guidance-scale", type=float, help="over the last text; 1 is off")
+    add("--image-guidance-scale", type=float, help="over images in context; 1 is off")
+    add("--timestep-shift", type=float, help="bias of the time grid toward noise")
+    add("--temperature", type=float, default=0.0, help="of text; 0 is greedy")
+    add("--batch-size", type=int, default=64, help="trajectories that advance together")
+    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the model")
+    return parser

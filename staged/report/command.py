@@ -1,0 +1,72 @@
+"""`staged report`: show saved trajectories as one web page."""
+
+import argparse
+from itertools import islice
+from pathlib import Path
+
+from staged.report.page import Report
+from staged.report.sections import Curve, Notes, Section, Trajectories
+from staged.shards import read_shards
+from staged.shards.folder import INDEX
+from staged.trajectory import Trajectory
+from staged.trajectory_folder import TRAJECTORY, load_trajectory
+
+_EXAMPLE = """example:
+  staged report out/example --out out/example/report.html
+  staged report data/plan_sketch --limit 20 --log runs/first/log.jsonl"""
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; returns 0."""
+    parser = argparse.ArgumentParser(
+        prog="staged report",
+        description="Show trajectories as one web page that needs no network.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("paths", nargs="+", type=Path, help="results of `staged generate`, or folders of shards")
+    add("--out", type=Path, default=Path("out/report.html"), help="page (default: %(default)s)")
+    add("--title", default="Trajectories", help="heading of the page")
+    add("--limit", type=int, default=100, help="trajectories of each path (default: %(default)s)")
+    add("--fold", action="store_true", help="show prompts and last images, open the rest on click")
+    add("--log", type=Path, help="a training run's log.jsonl, shown as a curve")
+    options = parser.parse_args(argv)
+    if options.limit < 1:
+        raise ValueError(f"--limit is {options.limit}; give at least 1")
+    sections: list[Section] = []
+    if options.log is not None:
+        sections.append(Curve.from_log(options.log, {"mse": "image loss", "ce": "text loss"}))
+    for path in options.paths:
+        trajectories = load_all(path, options.limit)
+        complete = sum(trajectory.complete for trajectory in trajectories)
+        intro = f"{len(trajectories)} shown, {complete} of them complete."
+        sections.append(
+            Trajectories(
+                title=path.name, trajectories=trajectories, intro=intro, folded=options.fold
+            )
+        )
+    sections.append(Notes(title="Sources", paragraphs=[str(path) for path in options.paths]))
+    print(Report(title=options.title, sections=sections).write(options.out))
+    return 0
+
+
+def load_all(path: Path, limit: int) -> list[Trajectory]:
+    """Read the first trajectories under a path.
+
+    Args:
+        path: A folder of shards; or a `trajectory.json`, a folder that holds one, or a folder of
+            such folders.
+        limit: Most trajectories.
+
+    Raises:
+        ValueError: there is none, or one is damaged.
+    """
+    if (path / INDEX).is_file():
+        return [sample.trajectory for sample in islice(read_shards(path), limit)]
+    if path.is_file() or (path / TRAJECTORY).is_file():
+        return [load_trajectory(path)]
+    found = sorted(path.glob(f"*/{TRAJECTORY}"))[:limit]
+    if not found:
+        raise ValueError(f"{path} holds neither {TRAJECTORY} nor folders with one, nor {INDEX}")
+    return [load_trajectory(file) for file in found]

@@ -1,0 +1,91 @@
+"""A report as one HTML file: nothing in it is loaded from anywhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
+
+from staged import images
+from staged.report import chart as charts
+from staged.report.sections import Cell, Section
+from staged.trajectory import ImageRef
+
+PIXEL_ART_PX = 128
+"""Images up to this side are enlarged without smoothing."""
+
+_MIME = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A page.
+
+    Attributes:
+        title: Its heading.
+        sections: In order.
+        lead: Plain text under the heading.
+    """
+
+    title: str
+    sections: Sequence[Section]
+    lead: str = ""
+
+    def html(self) -> str:
+        """Render the page.
+
+        Raises:
+            ValueError: an image is not loaded, or is no PNG, WebP or JPEG.
+        """
+        return _environment().get_template("page.html.j2").render(report=self)
+
+    def write(self, path: Path | str) -> Path:
+        """Write the page, folders above it included; returns its path."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.html(), encoding="utf-8")
+        return path
+
+
+def _environment() -> Environment:
+    folder = files("staged.report")
+    environment = Environment(
+        loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+        autoescape=select_autoescape(("html", "j2")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "kind": lambda value: type(value).__name__,
+        "image": _image,
+        "interval": _interval,
+    }
+    environment.globals |= {"chart": charts.chart, "size": charts}
+    return environment
+
+
+def _image(source: ImageRef | bytes) -> dict[str, Any]:
+    """What an `img` element needs: a data URI, the size, and whether it is pixel art."""
+    data = source.png if isinstance(source, ImageRef) else source
+    if data is None:
+        raise ValueError(f"image {source!r} is not loaded; read it from its sample first")
+    extension, width, height = images.probe(data)
+    return {
+        "uri": f"data:{_MIME[extension]};base64,{base64.b64encode(data).decode('ascii')}",
+        "width": width,
+        "height": height,
+        "pixel_art": max(width, height) <= PIXEL_ART_PX,
+    }
+
+
+def _interval(cell: Cell, digits: int) -> str:
+    """Return the interval of a cell in words, empty where it has none."""
+    if cell.low is None or cell.high is None:
+        return ""
+    return f"{cell.low:.{digits}f} to {cell.high:.{digits}f}"
