@@ -29,6 +29,7 @@ class Benchmark(NamedTuple):
 BENCHMARKS = {
     "miniature": Benchmark("prompts of the miniature world", "eval.miniature:main"),
     "geneval": Benchmark("detections, by GenEval's rules", "eval.geneval.command:main"),
+    "wise": Benchmark("judgements of WISE, legacy or verified", "eval.wise.command:main"),
 }
 
 
