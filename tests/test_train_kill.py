@@ -1,7 +1,7 @@
 """`kill -9` anywhere, and the same command ends with the same bits."""
 
-import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +14,7 @@ from training import (
     World,
     assert_same,
     build,
+    made,
     run_and_die,
     run_and_die_while_removing,
     run_quietly,
@@ -22,6 +23,7 @@ from training import (
 )
 
 from staged.settings import save_resolved
+from train.settings import TrainSettings
 
 
 @pytest.fixture(scope="module")
@@ -99,33 +101,36 @@ def test_a_run_killed_at_random_three_times_ends_the_same(
 def test_the_command_killed_at_random_twenty_times_ends_the_same(
     world: World, tmp_path: Path
 ) -> None:
-    """The real command from its start to its end: imports, data, steps, states and export."""
+    """The real command from its start on: imports, data, steps, states, export."""
+
+    def settings(out: Path) -> TrainSettings:
+        return world.settings(out, num_steps=600, checkpoint_every_steps=5)
 
     def launch(out: Path) -> subprocess.Popen[bytes]:
-        settings = world.settings(out, num_steps=60, checkpoint_every_steps=2)
-        save_resolved(settings, tmp_path / f"{out.name}.yaml")
-        command = [sys.executable, "-m", "staged", "train", str(tmp_path / f"{out.name}.yaml")]
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ)
+        save_resolved(settings(out), tmp_path / "job.yaml")
+        command = [sys.executable, "-m", "staged", "train", str(tmp_path / "job.yaml")]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     began = time.monotonic()
-    assert launch(tmp_path / "whole").wait() == 0
-    whole_s = time.monotonic() - began
-    rng, killed, out = random.Random(20), [], tmp_path / "killed"
-    for _ in range(40):
+    process = launch(tmp_path / "whole")
+    while not (tmp_path / "whole" / "state").exists() and process.poll() is None:
+        time.sleep(0.1)
+    start_s = time.monotonic() - began
+    assert process.wait() == 0
+    steps_s = time.monotonic() - began - start_s
+    whole = train(settings(tmp_path / "whole"))
+
+    rng, killed = random.Random(20), [0]
+    out = tmp_path / "killed"
+    while len(killed) <= 20:
         process = launch(out)
         try:
-            process.wait(rng.uniform(0, whole_s))
+            assert process.wait(rng.uniform(0, start_s + steps_s / 6)) == 0
+            assert_same(made(out), whole)  # finished before its time: kill another run
+            shutil.rmtree(out)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            states = out / "state"
-            killed.append(max([0, *(int(p.name) for p in states.glob("[0-9]*"))]))
-        else:
-            assert process.returncode == 0
-            break
-        if len(killed) == 20:
-            break
-    print(f"killed {len(killed)} times, with states of steps {killed}; whole run {whole_s:.0f} s")
-    whole = train(world.settings(tmp_path / "whole", num_steps=60, checkpoint_every_steps=2))
-    assert_same(train(world.settings(out, num_steps=60, checkpoint_every_steps=2)), whole)
-    assert len(killed) == 20
+            killed.append(max([0, *(int(p.name) for p in out.glob("state/[0-9]*"))]))
+    print(f"start {start_s:.0f} s, steps {steps_s:.0f} s; killed with states of steps {killed[1:]}")
+    assert_same(train(settings(out)), whole)
