@@ -1,0 +1,122 @@
+"""Everything worth knowing about a GPU in one run: correctness, speed, memory; one JSON.
+
+    python benchmarks/gpu.py --out benchmarks/results/NAME.json
+
+Needs the repository and torch, and no network. Each section stands alone: what is missing there is
+skipped with the reason, what fails is recorded and the rest goes on. Prints one JSON line for each
+measurement. Exit code: 0, or 1 if a section failed, or 2 without the device asked for.
+"""
+
+import argparse
+import datetime
+import gc
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SECTIONS = {
+    "environment": "benchmarks.parts.environment",
+    "golden": "benchmarks.parts.golden",
+    "generation": "benchmarks.parts.generation",
+    "miniature": "benchmarks.parts.miniature",
+    "layers": "benchmarks.parts.layers",
+    "attention": "benchmarks.parts.attention",
+}
+_TRACEBACK_LINES = 30
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the sections asked for; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))  # from a bare checkout, nothing is installed
+    import torch
+
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("no CUDA device here; --device cpu --tiny tries the script itself", file=sys.stderr)
+        return 2
+    document: dict[str, Any] = {
+        "schema": 1,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": arguments.device,
+        "tiny": arguments.tiny,
+        "sections": {},
+    }
+    began = time.monotonic()
+    for name in dict.fromkeys(arguments.only or SECTIONS):
+        if time.monotonic() - began > arguments.limit_s:
+            reason = f"not begun: {arguments.limit_s} s had passed"
+            document["sections"][name] = {"status": "skipped", "reason": reason}
+        else:
+            document["sections"][name] = _run(name, device, arguments.tiny)
+        section = document["sections"][name]
+        print(f"{name}: {section['status']} {section.get('reason', '')}", file=sys.stderr)
+        _write(document, arguments.out)  # whatever ends this process, what was measured stays
+    failed = [n for n, section in document["sections"].items() if section["status"] == "failed"]
+    if failed:
+        print(f"FAILED: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _run(name: str, device: Any, tiny: bool) -> dict[str, Any]:
+    from benchmarks.parts.harness import Recorder, Setup, Skip
+
+    record = Recorder(name)
+    outcome: dict[str, Any] = {"status": "ok"}
+    began = time.monotonic()
+    try:
+        importlib.import_module(SECTIONS[name]).run(Setup(device=device, tiny=tiny), record)
+    except Skip as reason:
+        outcome = {"status": "skipped", "reason": str(reason)}
+    except Exception as error:
+        tail = traceback.format_exc().splitlines()[-_TRACEBACK_LINES:]
+        outcome = {"status": "failed", "reason": repr(error)[:500], "traceback": tail}
+        print("\n".join(tail), file=sys.stderr)
+    outcome["seconds"] = round(time.monotonic() - began, 2)
+    outcome["measurements"] = record.made
+    _free(device)
+    return outcome
+
+
+def _free(device: Any) -> None:
+    """Leave nothing of a section in memory, a failed one's included."""
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _write(document: dict[str, Any], out: Path | None) -> None:
+    if out is None:
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="benchmarks/gpu.py", description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, help="JSON file, rewritten after every section")
+    parser.add_argument(
+        "--only", action="append", choices=list(SECTIONS), help="this section; may be repeated"
+    )
+    parser.add_argument("--device", default="cuda", help="torch device (default: %(default)s)")
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script itself")
+    parser.add_argument(
+        "--limit-s", type=float, default=450, help="begin no section after this (%(default)s s)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Section attention: one layer's attention by each way there is, at full size.
+
+Packed samples by torch's scaled-dot-product kernels against flex attention, and an image on three
+caches with and without a mask. Set against visible pairs only, so that what a kernel computes in
+vain shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
+
+from benchmarks.parts import models, packs
+from benchmarks.parts.arithmetic import attention_flops, visible_pairs
+from benchmarks.parts.flex import FlexAttention
+from benchmarks.parts.harness import Recorder, Setup, peak_gib, reset_peak, time_s
+from staged.engine.context import CacheBatch, ChunkAttention, Context
+from staged.model.attention import Attend, PackedAttention
+from staged.model.config import TransformerConfig
+from staged.model.layout import Layout, lay_out
+from staged.sequence import Grids, noised_copy
+
+_LARGEST_DIFFERENCE = 0.03  # of bfloat16 results, over the largest magnitude
+
+
+def run(setup: Setup, record: Recorder) -> None:
+    """Measure packs, then an image on caches.
+
+    Raises:
+        ArithmeticError: Two ways disagree by more than rounding.
+    """
+    config = replace(models.full_config(setup).transformer, num_layers=1)
+    _measure_image(config, setup, record)
+    for num_tokens in (200,) if setup.tiny else (8_192, 33_000):
+        _measure_pack(packs.pack(setup, num_tokens), config, num_tokens, setup, record)
+
+
+def _measure_pack(
+    layout: Layout, config: TransformerConfig, num_tokens: int, setup: Setup, record: Recorder
+) -> None:
+    flops = attention_flops(config, visible_pairs(layout))
+    # Compiled where that is what flex is for; on a CPU it only shows that the section runs.
+    kernel = torch.compile(flex_attention, dynamic=False) if setup.on_cuda else flex_attention
+    ways: dict[str, Callable[[], Attend]] = {
+        "sdpa": partial(PackedAttention, layout),
+        "flex": partial(FlexAttention, layout, kernel),
+    }
+    tensors = _random(config, layout.num_tokens, setup)
+    outputs = []
+    for name, plan in ways.items():
+        plan_ms = 1e3 * time_s(plan, setup, warmup=1, repeats=3)
+        attend = plan()
+        reset_peak(setup)
+        with torch.no_grad():
+            outputs.append(attend(0, *tensors))
+            seconds = time_s(partial(attend, 0, *tensors), setup)
+        _add(record, f"{name}_forward_{num_tokens}", seconds, flops, setup, plan_ms)
+        if setup.on_cuda:  # flex attention has no backward pass on a CPU
+            reset_peak(setup)
+            seconds = time_s(_forward_backward(attend, tensors), setup)
+            _add(record, f"{name}_forward_backward_{num_tokens}", seconds, 3 * flops, setup)
+    _require_equal("flex and sdpa", *outputs)
+
+
+def _measure_image(config: TransformerConfig, setup: Setup, record: Recorder) -> None:
+    """An image being drawn on the three contexts that guidance needs: a call each, or a mask."""
+    side, lengths = (4, [30, 20, 10]) if setup.tiny else (64, [6_000, 5_000, 2_000])
+    image = noised_copy(Grids(latent=(side, side), vision=(0, 0)))
+    layout = lay_out([[image]] * len(lengths), packs.SPECIAL).to(setup.device)
+    tokens = side * side + 2
+    flops = attention_flops(config, sum(tokens * (length + tokens) for length in lengths))
+    plain = ChunkAttention(_caches(config, lengths, tokens, setup), layout)
+    masked = ChunkAttention(plain.batch, layout)
+    keys = max(lengths) + tokens
+    plain.calls = [(slice(i, i + 1), n + tokens, None) for i, n in enumerate(lengths)]
+    masked.calls = [(slice(0, len(lengths)), keys, masked.mask(keys))]
+    tensors = _random(config, layout.num_tokens, setup)
+    outputs = []
+    with torch.inference_mode():
+        for name, attend in (("image", plain), ("image_masked", masked)):
+            reset_peak(setup)
+            outputs.append(attend(0, *tensors))
+            seconds = time_s(partial(attend, 0, *tensors), setup)
+            _add(record, name, seconds, flops, setup)
+    _require_equal("an image with and without a mask", *outputs)
+
+
+def _caches(config: TransformerConfig, lengths: list[int], extra: int, setup: Setup) -> CacheBatch:
+    contexts = []
+    for length in lengths:
+        _, keys, values = _random(config, length, setup)
+        contexts.append(Context(keys=[keys], values=[values], position=length))
+    return CacheBatch(contexts, extra, config, device=setup.device, dtype=setup.dtype)
+
+
+def _random(config: TransformerConfig, num_tokens: int, setup: Setup) -> list[Tensor]:
+    """Queries, keys and values."""
+    return [
+        torch.randn(num_tokens, heads, config.head_dim, device=setup.device).to(setup.dtype)
+        for heads in (config.num_heads, config.num_kv_heads, config.num_kv_heads)
+    ]
+
+
+def _forward_backward(attend: Attend, tensors: list[Tensor]) -> Callable[[], object]:
+    leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+    towards = torch.randn_like(leaves[0])
+    return lambda: torch.autograd.grad(attend(0, *leaves), leaves, towards)
+
+
+def _add(
+    record: Recorder, name: str, seconds: float, flops: int, setup: Setup, plan_ms: float = 0.0
+) -> None:
+    facts = {"tflop_per_s": flops / seconds / 1e12, "peak_gib": peak_gib(setup)}
+    if plan_ms:
+        facts["plan_ms"] = plan_ms
+    record.add(name, 1e3 * seconds, "ms", **facts)
+
+
+def _require_equal(what: str, found: Tensor, expected: Tensor) -> None:
+    difference = (found.float() - expected.float()).abs().max() / expected.float().abs().max()
+    if not difference < _LARGEST_DIFFERENCE:
+        raise ArithmeticError(f"{what} differ by {float(difference):.2g} of the largest magnitude")
