@@ -140,10 +140,11 @@ class ChunkAttention:
                 bounds = pairwise([0, *ends, len(used)])
                 return [(slice(a, b), used[a], None) for a, b in bounds]
         keys = max(used)
-        return [(slice(0, len(used)), keys, self._mask(layout, keys))]
+        return [(slice(0, len(used)), keys, self.mask(keys))]
 
-    def _mask(self, layout: Layout, num_keys: int) -> Tensor:
-        (rows, longest), device = self.shape, self.places.device
+    def mask(self, num_keys: int) -> Tensor:
+        """(rows, 1, longest, num_keys) bool: the layout's rule, over the cache and the chunk."""
+        layout, (rows, longest), device = self.layout, self.shape, self.places.device
         lengths = torch.tensor(self.lengths, device=device)
         segment_ids = torch.full((rows, longest), layout.num_tokens, device=device)
         modes = torch.ones_like(segment_ids)
