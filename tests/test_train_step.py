@@ -1,0 +1,274 @@
+"""One step: how losses are normalised, where gradients go, what the optimizer does with them."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from training import World, build, edit, one_shot, plan_sketch, understanding, write_data
+
+from staged.model.layout import SegmentKind
+from train.ema import WeightAverage, averaged
+from train.job import Trainer
+from train.objective import losses_by_task, mean_losses
+from train.optimizer import learning_rate, make_optimizer
+from train.packing import Pack, build_pack
+from train.settings import ConditionDropout, Log, Optimizer, Subset
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def trainer(world: World, tmp_path: Path) -> Trainer:
+    return Trainer(world.settings(tmp_path / "out", cache=world.folder / "cache"))
+
+
+def pack_of(trainer: Trainer, samples: list[int], step: int = 0) -> Pack:
+    return build_pack(
+        trainer.examples,
+        samples,
+        special=trainer.engine.special,
+        dropout=ConditionDropout(text=0, image=0),
+        timestep_shift=1.0,
+        seed=0,
+        step=step,
+    )
+
+
+def sums_and_gradients(trainer: Trainer, pack: Pack) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Sums of both losses, and the gradient of their sum."""
+    losses = trainer._forward(pack)
+    ce, mse = losses.ce_sum(pack.layout), losses.mse_sum()
+    gradients = torch.autograd.grad(ce + mse, list(trainer.parameters.values()))
+    return ce.detach(), mse.detach(), dict(zip(trainer.parameters, gradients, strict=True))
+
+
+# --- losses --------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_a_sum_over_tokens_divided_by_their_count(trainer: Trainer) -> None:
+    pack = pack_of(trainer, [0, 3, 2])
+    losses = trainer._forward(pack)
+    ce, mse = mean_losses(losses, pack)
+    weights = pack.layout.ce_weights
+    torch.testing.assert_close(ce, (losses.ce * weights).sum() / weights.sum())
+    torch.testing.assert_close(mse, losses.mse.mean())
+    assert len(losses.ce) == len(pack.layout.labels) > 50
+    assert len(losses.mse) == len(pack.layout.velocity_rows) > 20
+    loss = trainer.settings.ce_weight * ce + mse
+    assert trainer.train_step(pack)["loss"] == pytest.approx(loss.item(), rel=1e-6)
+
+
+def test_how_samples_are_packed_changes_neither_loss_nor_gradient(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same samples (with their own noise) in one pack, or one by one."""
+    from train import packing
+
+    real, samples = packing.SampleRandom, [0, 1, 2, 3, 4]
+    whole = pack_of(trainer, samples)
+    ce, mse, gradients = sums_and_gradients(trainer, whole)
+    parts = []
+    for place, sample in enumerate(samples):
+        monkeypatch.setattr(
+            packing, "SampleRandom", lambda seed, step, _, place=place: real(seed, step, place)
+        )
+        parts.append(sums_and_gradients(trainer, pack_of(trainer, [sample])))
+    torch.testing.assert_close(ce, sum(part[0] for part in parts), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mse, sum(part[1] for part in parts), rtol=1e-5, atol=1e-5)
+    largest = max(gradient.abs().max().item() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        total = sum(part[2][name] for part in parts)
+        torch.testing.assert_close(gradient, total, rtol=1e-4, atol=1e-6 * largest)
+
+
+def test_losses_by_task_add_up_to_the_loss(trainer: Trainer) -> None:
+    pack = pack_of(trainer, [0, 1, 2, 3, 4, 5])
+    losses = trainer._forward(pack)
+    by_task = losses_by_task(losses, pack)
+    assert set(by_task) == {
+        *(f"ce/{task}" for task in ("one_shot", "edit", "understanding", "staged", "plan_sketch")),
+        *(f"mse/{task}" for task in ("one_shot", "edit", "staged", "plan_sketch")),
+    }
+    alone = pack_of(trainer, [2])
+    ce, _ = mean_losses(trainer._forward(alone), alone)
+    assert by_task["ce/understanding"] == pytest.approx(ce.item(), rel=1e-4)
+    _, mse = mean_losses(losses, pack)
+    weighted = 0.0
+    for task, samples in {
+        "one_shot": [0, 5],
+        "edit": [1],
+        "staged": [3],
+        "plan_sketch": [4],
+    }.items():
+        count = len(pack_of(trainer, samples).layout.velocity_rows)
+        weighted += by_task[f"mse/{task}"] * count / len(losses.mse)
+    assert weighted == pytest.approx(mse.item(), rel=1e-5)
+
+
+def test_a_pack_without_words_or_without_images_has_a_loss_of_0_there(
+    world: World, tmp_path: Path
+) -> None:
+    silent = one_shot(0)
+    silent = replace(
+        silent, steps=tuple(replace(step, loss=i == 0) for i, step in enumerate(silent.steps))
+    )
+    data = (Subset(path=write_data(tmp_path / "data", [understanding(0), silent])),)
+    trainer = Trainer(world.settings(tmp_path / "out", data=data))
+    record = trainer.train_step(pack_of(trainer, [0]))
+    assert record["mse"] == 0 and record["ce"] > 0
+    record = trainer.train_step(pack_of(trainer, [1]))
+    assert record["mse"] > 0 and record["ce"] > 0  # "an image comes" is a word too
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+def test_gradients_reach_every_parameter_when_a_pack_has_every_kind_of_token(
+    trainer: Trainer,
+) -> None:
+    # A fresh velocity head is zero and would hide what lies below it.
+    nn.init.normal_(trainer.parameters["latent_out.weight"], std=0.1)
+    pack = pack_of(trainer, [0, 1, 2, 3, 4])
+    assert set(pack.layout.modes.tolist()) == set(SegmentKind)
+    _, _, gradients = sums_and_gradients(trainer, pack)
+    # A key bias shifts all scores of a query alike; softmax does not see it in the ViT.
+    unseen = {name for name in gradients if name.startswith("vision.") and "k_proj.bias" in name}
+    untouched = {name for name, gradient in gradients.items() if not gradient.any()}
+    assert untouched <= unseen
+    rows = trainer.parameters["embed_tokens.weight"]
+    used = set(pack.layout.token_ids.tolist())
+    reached = set(gradients["embed_tokens.weight"].any(dim=1).nonzero().flatten().tolist())
+    assert reached <= used and len(reached) > 0.9 * len(used) and len(rows) > len(used)
+
+
+def test_every_parameter_is_trained_whatever_a_pack_lacks(trainer: Trainer) -> None:
+    """Sharded training hangs, and resuming fails, where a parameter has no gradient at all."""
+    for samples in ([0], [2], [3]):
+        losses = trainer._forward(pack_of(trainer, samples))
+        ce, mse = losses.ce.sum(), losses.mse.sum()
+        (ce + mse).backward()
+        assert [n for n, p in trainer.parameters.items() if p.grad is None] == []
+        trainer.optimizer.zero_grad(set_to_none=True)
+
+
+def test_a_few_samples_are_learned_by_heart(world: World, tmp_path: Path) -> None:
+    kinds = [one_shot(1), edit(2), understanding(3), plan_sketch(4)]
+    settings = world.settings(
+        tmp_path / "out",
+        data=(Subset(path=write_data(tmp_path / "data", kinds)),),
+        pack_tokens=1000,
+        num_steps=120,
+        dropout=ConditionDropout(text=0, image=0),
+        optimizer=Optimizer(lr=1e-2, warmup_steps=10, ema_decay=0.9),
+        log=Log(every_steps=1),
+    )
+    trainer = Trainer(settings)
+    fixed = pack_of(trainer, [0, 1, 2, 3])
+
+    def measure() -> tuple[float, float]:
+        with torch.no_grad():
+            ce, mse = mean_losses(trainer._forward(fixed), fixed)
+        return ce.item(), mse.item()
+
+    ce, mse = measure()
+    trainer._build_ahead = lambda worker, step: worker.submit(lambda: fixed)  # type: ignore[method-assign]
+    trainer.run()
+    ce_after, mse_after = measure()
+    assert ce_after < ce / 20
+    assert mse_after < mse / 5
+
+
+def test_bfloat16_computes_nearly_the_same_and_trains_float32_weights(
+    world: World, trainer: Trainer, tmp_path: Path
+) -> None:
+    nn.init.normal_(trainer.parameters["latent_out.weight"], std=0.02)
+    narrow = Trainer(world.settings(tmp_path / "bf16", dtype="bfloat16"))
+    narrow.model.load_state_dict(trainer.model.state_dict())
+    pack = pack_of(trainer, [0, 1, 3])
+    expected, record = trainer.train_step(pack), narrow.train_step(pack)
+    assert record["loss"] == pytest.approx(expected["loss"], rel=0.02)
+    assert record["loss"] != expected["loss"]
+    assert record["grad_norm"] == pytest.approx(expected["grad_norm"], rel=0.05)
+    assert {p.dtype for p in narrow.parameters.values()} == {torch.float32}
+
+
+# --- optimizer -----------------------------------------------------------------------------------
+
+
+def test_the_rate_warms_up_then_falls_along_a_cosine() -> None:
+    settings = Optimizer(lr=2.0, warmup_steps=4, min_lr_ratio=0.1)
+    rates = [learning_rate(step, 24, settings) for step in range(25)]
+    assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
+    assert rates[4] == 2.0
+    assert rates[14] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
+    assert rates[9] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4))))
+    assert rates[24] == pytest.approx(0.2)
+    assert all(later <= rate for rate, later in pairwise(rates[4:]))
+
+
+def test_a_constant_rate_stays_and_a_run_may_be_shorter_than_its_warm_up() -> None:
+    constant = Optimizer(lr=1.0, warmup_steps=2, schedule="constant")
+    assert [learning_rate(step, 5, constant) for step in range(5)] == [0.5, 1, 1, 1, 1]
+    short = Optimizer(lr=1.0, warmup_steps=10)
+    assert [learning_rate(step, 2, short) for step in range(2)] == [0.1, 0.2]
+    assert learning_rate(0, 10, Optimizer(lr=1.0, warmup_steps=0)) == 1.0
+
+
+def test_the_average_forgets_its_start_by_step() -> None:
+    parameter = torch.tensor([0.0])
+    average = WeightAverage({"w": parameter}, decay=0.5)
+    value, parameter = 0.0, torch.tensor([1.0])
+    for step in range(12):
+        average.update([parameter], step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        value = decay * value + (1 - decay) * 1.0
+        assert average.tensors["w"].item() == pytest.approx(value, rel=1e-6)
+    assert min(0.5, 12 / 21) == 0.5  # the bound was reached on the way
+
+
+def test_averaged_weights_stand_in_for_a_while_also_through_an_error() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    average = WeightAverage({"w": torch.tensor([5.0])}, decay=0.5)
+    with pytest.raises(RuntimeError), averaged({"w": parameter}, average):
+        assert parameter.item() == 5.0
+        raise RuntimeError
+    assert parameter.item() == 1.0
+    assert average.tensors["w"].item() == 5.0
+    with averaged({"w": parameter}, None):
+        assert parameter.item() == 1.0
+
+
+def test_weight_decay_is_for_matrices_only() -> None:
+    parameters = {"matrix": nn.Parameter(torch.ones(2, 2)), "bias": nn.Parameter(torch.ones(2))}
+    optimizer = make_optimizer(parameters, Optimizer(lr=0.1, weight_decay=0.5))
+    for parameter in parameters.values():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(parameters["matrix"].detach(), torch.full((2, 2), 0.95))
+    torch.testing.assert_close(parameters["bias"].detach(), torch.ones(2))
+
+
+def test_gradients_are_scaled_down_to_the_norm_that_is_allowed(
+    world: World, tmp_path: Path
+) -> None:
+    def moments(max_grad_norm: float) -> tuple[dict[str, Any], float]:
+        optimizer = Optimizer(max_grad_norm=max_grad_norm)
+        trainer = Trainer(world.settings(tmp_path / f"{max_grad_norm}", optimizer=optimizer))
+        record = trainer.train_step(pack_of(trainer, [0, 1]))
+        state = trainer.optimizer.state
+        squares = sum(state[p]["exp_avg"].square().sum() for p in trainer.parameters.values())
+        return record, float(squares) ** 0.5 / (1 - optimizer.betas[0])
+
+    record, used = moments(1e9)
+    assert used == pytest.approx(record["grad_norm"], rel=1e-4)
+    clipped, used = moments(record["grad_norm"] / 4)
+    assert clipped["grad_norm"] == pytest.approx(record["grad_norm"], rel=1e-6)
+    assert used == pytest.approx(record["grad_norm"] / 4, rel=1e-4)
