@@ -30,6 +30,7 @@ BENCHMARKS = {
     "miniature": Benchmark("prompts of the miniature world", "eval.miniature:main"),
     "geneval": Benchmark("detections, by GenEval's rules", "eval.geneval.command:main"),
     "wise": Benchmark("judgements of WISE, legacy or verified", "eval.wise.command:main"),
+    "compare": Benchmark("results of several runs, and published ones", "eval.compare:main"),
 }
 
 

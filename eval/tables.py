@@ -11,16 +11,17 @@ from eval.statistics import Estimate
 Row = Sequence[str]
 
 
-def show(value: float | None, *, signed: bool = False) -> str:
-    """Write a score with four digits; a dash where there is none."""
-    return "-" if value is None else f"{value:+.4f}" if signed else f"{value:.4f}"
+def show(value: float | None, *, signed: bool = False, digits: int = 4) -> str:
+    """Write a score; a dash where there is none."""
+    return "-" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
-def show_interval(estimate: Estimate, *, signed: bool = False) -> str:
+def show_interval(estimate: Estimate, *, signed: bool = False, digits: int = 4) -> str:
     """Write an interval; empty where there is none."""
     if estimate.low is None or estimate.high is None:
         return ""
-    return f"[{show(estimate.low, signed=signed)}, {show(estimate.high, signed=signed)}]"
+    ends = (show(end, signed=signed, digits=digits) for end in (estimate.low, estimate.high))
+    return f"[{', '.join(ends)}]"
 
 
 def plain(header: Row, rows: Sequence[Row]) -> str:
@@ -74,8 +75,8 @@ def latex(header: Row, rows: Sequence[Row]) -> str:
 FORMATS: dict[str, Callable[[Row, Sequence[Row]], str]] = {
     "text": plain,
     "markdown": markdown,
-    "csv": comma_separated,
     "latex": latex,
+    "csv": comma_separated,
 }
 
 
