@@ -9,7 +9,6 @@ import os
 import shutil
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.tensorboard import SummaryWriter
 
+from staged.allocator import keep_freed_memory
 from staged.engine.engine import Engine
 from staged.model import checkpoint
 from staged.model.bagel import Inputs
@@ -28,12 +28,13 @@ from train.examples import Examples
 from train.interrupts import Interrupts
 from train.objective import Objective, losses_by_task, mean_losses
 from train.optimizer import learning_rate, make_optimizer
-from train.packing import Pack, build_pack
+from train.packing import Pack
 from train.plan import PackPlan
 from train.run_folder import alone_in, claim, claim_data, cut_log
 from train.samples import draw_sheet
 from train.settings import TrainSettings
 from train.state import RunState
+from train.stream import StepPacks
 from train.throughput import Throughput
 
 CHECKPOINT = "checkpoint"
@@ -53,6 +54,7 @@ class Trainer:
         self.settings = settings
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError("WORLD_SIZE is above 1, but training runs on one process; start one")
+        keep_freed_memory()
         if settings.num_threads:
             torch.set_num_threads(settings.num_threads)
         self.device = choose_device(settings.device)
@@ -82,6 +84,7 @@ class Trainer:
             seed=settings.seed,
             name=self.examples.name,
         )
+        self.packs = StepPacks(self.examples, self.plan, self.engine.special, settings)
         self.optimizer = make_optimizer(self.parameters, settings.optimizer)
         decay = settings.optimizer.ema_decay
         self.average = WeightAverage(self.parameters, decay) if decay else None
@@ -109,14 +112,12 @@ class Trainer:
             SummaryWriter(settings.out / "tensorboard", purge_step=self.step) as board,
             (settings.out / "log.jsonl").open("a", encoding="utf-8") as lines,
             Interrupts() as interrupts,
-            ThreadPoolExecutor(1) as worker,
         ):
-            ahead = self._build_ahead(worker, self.step)
+            packs = self.packs.from_step(self.step)
             while self.step < settings.num_steps:
                 asked = time.monotonic()
-                pack = ahead.result()
+                pack = next(packs)
                 waited_s = time.monotonic() - asked
-                ahead = self._build_ahead(worker, self.step + 1)
                 record = self.train_step(pack)
                 throughput.add(pack.layout.num_tokens, waited_s)
                 self.step += 1
@@ -144,7 +145,6 @@ class Trainer:
                         file=sys.stderr,
                     )
                     interrupts.leave()
-            ahead.cancel()
 
     def train_step(self, pack: Pack) -> dict[str, float]:
         """One optimizer step.
@@ -220,20 +220,6 @@ class Trainer:
                 f"{', '.join(samples[:4])}{more}. Look at these samples; or start another `out` "
                 "with a lower optimizer.lr or dtype=float32"
             )
-
-    def _build_ahead(self, worker: ThreadPoolExecutor, step: int) -> Future[Pack]:
-        settings = self.settings
-        samples = [sample for sample, _ in self.plan.pack(step)]
-        return worker.submit(
-            build_pack,
-            self.examples,
-            samples,
-            special=self.engine.special,
-            dropout=settings.dropout,
-            timestep_shift=settings.timestep_shift,
-            seed=settings.seed,
-            step=step,
-        )
 
 
 def choose_device(name: str) -> torch.device:

@@ -113,6 +113,8 @@ class TrainSettings:
     num_threads: int = 0
     """CPU threads of torch; 0 leaves its own choice. A CPU run repeats bit by bit only with the
     same number."""
+    num_workers: int = 1
+    """Processes that build packs ahead; 0 builds them in between. The result is the same."""
     compile: bool = False
     """Fuse the experts' pointwise parts with torch.compile (needs a C++ compiler on a CPU): about
     1.5 times as fast, and a different rounding, so a run must keep to one choice."""
@@ -134,7 +136,7 @@ class TrainSettings:
         if not self.data:
             raise ValueError("data is empty; name at least one folder of shards")
         _check(self, "num_steps", "pack_tokens", "checkpoint_every_steps", minimum=1)
-        _check(self, "ce_weight", "num_threads", minimum=0)
+        _check(self, "ce_weight", "num_threads", "num_workers", minimum=0)
         _check(self, "timestep_shift", minimum=0, above=True)
         _check(self, "seed", minimum=0, maximum=1 << 63, below=True)
 
