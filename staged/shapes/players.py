@@ -46,10 +46,7 @@ class ScriptedPlanner:
         """Write the next plan; `seed` changes nothing."""
         path = _understood(lambda: _path(trajectory.prompt, self._max_rounds))
         number = min(_num_sketched(trajectory), len(path) - 1)
-        before = path[number - 1] if number else SceneGraph()
-        step = {"before": before.to_dict(), "after": path[number].to_dict()}
-        [said] = _understood(lambda: answers.plan_steps({"steps": [step]}, ())["steps"])
-        return Plan(instruction=said["instruction"], description=said["description"])
+        return _plan(path[number - 1] if number else SceneGraph(), path[number])
 
     def next_move(self, trajectory: Trajectory) -> Move:
         """Plan and sketch in turn; stop when the last plan is drawn."""
@@ -108,8 +105,9 @@ class ScriptedSketcher:
             instruction = step.instruction
         elif plan is not None:
             instruction = plan.instruction + FORESIGHT + trajectory.prompt
-        else:
-            instruction = trajectory.prompt
+        else:  # all at once
+            [whole] = _understood(lambda: _path(trajectory.prompt, 1))
+            instruction = _plan(SceneGraph(), whole).instruction
         pixels = self._editor.edit(
             before.image.array() if before else None,
             instruction,
@@ -123,6 +121,12 @@ class ScriptedSketcher:
 @lru_cache(maxsize=1024)
 def _path(prompt: str, max_rounds: int) -> tuple[SceneGraph, ...]:
     return increments(read_prompt(prompt).spec.to_graph(), seed=0, max_steps=max_rounds)
+
+
+def _plan(before: SceneGraph, after: SceneGraph) -> Plan:
+    step = {"before": before.to_dict(), "after": after.to_dict()}
+    [said] = _understood(lambda: answers.plan_steps({"steps": [step]}, ())["steps"])
+    return Plan(instruction=said["instruction"], description=said["description"])
 
 
 def _num_sketched(trajectory: Trajectory) -> int:

@@ -1,0 +1,529 @@
+"""The loop: what comes next, who plays, limits, failures, and that company changes nothing."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
+from staged.backends.reading import Reader
+from staged.engine.sampling import FlowSettings, TextBlock
+from staged.loops.casting import Casting
+from staged.loops.events import (
+    Event,
+    Failed,
+    Inspected,
+    PlanWritten,
+    Previewed,
+    Refined,
+    Retried,
+    SketchDrawn,
+    Stopped,
+)
+from staged.loops.policy import Policy
+from staged.loops.singly import OneByOne
+from staged.loops.staged import Cast, StagedLoop
+from staged.model.attention import PackedAttention
+from staged.model.bagel import Inputs
+from staged.model.flow import Guidance
+from staged.model.layout import lay_out
+from staged.model.loss import token_losses
+from staged.roles import Ask, RoleError
+from staged.sequence import interleave
+from staged.shapes.detect import detect
+from staged.shapes.editor import EditorMistakes, ShapesEditor
+from staged.shapes.players import ScriptedPlanner, ScriptedSketcher
+from staged.shapes.prompts import read_prompt
+from staged.shapes.verdict import satisfied
+from staged.trajectory import (
+    Inspection,
+    Plan,
+    Refinement,
+    Sketch,
+    Stop,
+    TextStep,
+    Trajectory,
+    moves,
+)
+
+FLOW = FlowSettings(
+    num_flow_steps=2, timestep_shift=1.0, guidance=Guidance(text_scale=2.0, image_scale=1.5)
+)
+SETTINGS = BagelSettings(flow=FLOW, max_text_tokens=60)
+PROMPT = "a red circle above a star"
+
+
+# --- a model that has learned by heart ----------------------------------------------------------
+
+
+def lesson() -> Trajectory:
+    """Refused and corrected, plan and sketch; two rounds."""
+    return Trajectory(
+        prompt=PROMPT,
+        steps=(
+            tiny.plan("a ring"),
+            Inspection(target="plan", verdict="revise", critique="no ring"),
+            Refinement(instruction="a star"),
+            tiny.plan("a star"),
+            tiny.sketch(0),
+            Inspection(target="sketch", verdict="revise", critique="it is blue"),
+            Refinement(instruction="make it red"),
+            tiny.sketch(1),
+            tiny.plan("a circle"),
+            tiny.sketch(2),
+            Inspection(target="sketch", verdict="accept", critique="as asked"),
+            Stop(),
+        ),
+    )
+
+
+def learn(trajectory: Trajectory, num_steps: int) -> BagelPlayer:
+    """Train on the words and openers of one trajectory, whatever its pictures show."""
+    engine = tiny.engine()
+    model = engine.model
+    model.init_weights(torch.Generator().manual_seed(0))
+    sample = interleave(
+        trajectory,
+        engine.tokenizer.encode,
+        engine.special,
+        lambda ref: engine.grids(*ref.array().shape[:2]),
+    )
+    layout = lay_out([sample.segments], engine.special)
+    attention = PackedAttention(layout)
+    patch_dim = model.config.vision.patch_dim
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.enable_grad():
+        for step in range(num_steps):
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-2 * min(1, (step + 1) / 20, (num_steps - step) / num_steps * 2)
+            latents = torch.randn(len(layout.latent_index), 12, generator=generator)
+            patches = torch.rand(len(layout.vision_index), patch_dim, generator=generator) * 2 - 1
+            inputs = Inputs(latents, layout.noised.float(), patches)
+            hidden = model(layout, inputs, attention)
+            losses = token_losses(model, hidden, layout, latents)
+            loss = losses.ce_sum(layout) / layout.ce_weights.sum()
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+    return BagelPlayer(engine, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def learned() -> BagelPlayer:
+    return learn(lesson(), 90)
+
+
+def fresh(player: BagelPlayer, **changes: object) -> BagelPlayer:
+    """The same model with nothing read yet."""
+    return BagelPlayer(player.engine, replace(player.settings, **changes))
+
+
+def run(player: BagelPlayer, *starts: str | Trajectory, **policy: object) -> list[Trajectory]:
+    loop = StagedLoop(Cast.of(player, "tiny"), Policy(**policy))
+    return loop.run(starts, range(len(starts)))
+
+
+def words(trajectory: Trajectory) -> list[object]:
+    """Steps without what differs from drawing to drawing."""
+    return [step for step in trajectory.steps if not isinstance(step, Sketch)]
+
+
+def test_the_model_takes_the_way_it_learned_and_stops_by_itself(learned: BagelPlayer) -> None:
+    events: list[Event] = []
+    loop = StagedLoop(Cast.of(fresh(learned), "tiny"), Policy())
+    [trajectory] = loop.run([PROMPT], [3], events.append)
+    assert moves(trajectory.steps) == moves(lesson().steps)
+    assert words(trajectory) == words(lesson())
+    assert trajectory.complete and trajectory.provenance["ended_by"] == "model"
+    assert trajectory.num_flow_steps == 3 * FLOW.num_flow_steps
+    kinds = [PlanWritten, Inspected, Refined, PlanWritten, SketchDrawn, Inspected, Refined]
+    kinds += [SketchDrawn, PlanWritten, SketchDrawn, Inspected, Stopped]
+    assert [type(event) for event in events] == kinds
+    assert [event.index for event in events[:-1]] == list(range(len(kinds) - 1))
+
+
+def test_what_a_prompt_and_seed_become_does_not_depend_on_company(learned: BagelPlayer) -> None:
+    starts: list[str | Trajectory] = [
+        PROMPT,
+        "a star",
+        Trajectory(prompt=PROMPT, steps=lesson().steps[:6]),
+        PROMPT,
+    ]
+    seeds = [5, 6, 7, 8]
+    policy = Policy(max_attempts=2)
+    together = StagedLoop(Cast.of(fresh(learned), "tiny"), policy).run(starts, seeds)
+    in_pairs = StagedLoop(Cast.of(fresh(learned), "tiny"), policy, batch_size=2).run(starts, seeds)
+    for start, seed, one, two in zip(starts, seeds, together, in_pairs, strict=True):
+        [alone] = StagedLoop(Cast.of(fresh(learned), "tiny"), policy).run([start], [seed])
+        for other in (one, two):
+            assert words(other) == words(alone)
+            assert moves(other.steps) == moves(alone.steps)
+            for ours, theirs in zip(other.images, alone.images, strict=True):
+                difference = ours.array().astype(int) - theirs.array().astype(int)
+                assert np.abs(difference).max() <= 1
+    assert together[0].images[0] != together[3].images[0]  # the seed does count
+
+
+def test_a_kept_reading_equals_one_from_the_beginning(learned: BagelPlayer) -> None:
+    player = fresh(learned)
+    [trajectory] = run(player, PROMPT)
+    [kept] = player._reader.read([trajectory])
+    anew = Reader(player.engine, texts_only=True, max_tokens=10_000)
+    [expected] = anew.read([trajectory])
+    for name in ("context", "without_text", "texts_only"):
+        ours, theirs = getattr(kept, name), getattr(expected, name)
+        assert (ours.num_tokens, ours.position) == (theirs.num_tokens, theirs.position)
+        for a, b in zip(ours.keys + ours.values, theirs.keys + theirs.values, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(kept.logits, expected.logits, atol=1e-4, rtol=1e-4)
+
+
+def test_forgetting_changes_nothing_but_the_work(learned: BagelPlayer) -> None:
+    [kept] = run(fresh(learned), PROMPT)
+    [forgotten] = run(fresh(learned, max_cached_tokens=0), PROMPT)
+    assert words(kept) == words(forgotten)
+
+
+def test_each_step_is_read_once(learned: BagelPlayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    player = fresh(learned, flow=replace(FLOW, guidance=Guidance(image_scale=1.0)))
+    read: list[str] = []
+    append_text = player.engine.append_text
+
+    def counting(contexts: Sequence[object], texts: Sequence[str]) -> object:
+        read.extend(texts)
+        return append_text(contexts, texts)
+
+    monkeypatch.setattr(player.engine, "append_text", counting)
+    run(player, PROMPT)
+    assert read == [PROMPT]  # what the model wrote stands in the context as it was written
+
+
+def test_guidance_is_against_the_absence_of_the_last_cue() -> None:
+    engine = tiny.engine()
+    reader = Reader(engine, texts_only=True, max_tokens=10_000)
+    steps = lesson().steps
+
+    def lengths(count: int) -> tuple[int, int, int]:
+        [reading] = reader.read([Trajectory(prompt=PROMPT, steps=steps[:count])])
+        assert reading.texts_only is not None
+        contexts = (reading.context, reading.without_text, reading.texts_only)
+        return contexts[0].num_tokens, contexts[1].num_tokens, contexts[2].num_tokens
+
+    whole = [lengths(count) for count in range(len(steps))]
+    assert whole[0][1] == 0  # only the prompt
+    assert whole[4][1] == whole[3][0]  # the plan that replaced another
+    accepted = Inspection(target="plan", verdict="accept", critique="fine")
+    [checked] = reader.read([Trajectory(prompt=PROMPT, steps=(*steps[:4], accepted))])
+    assert checked.without_text.num_tokens == whole[3][0]  # an inspection is no cue
+    assert whole[7][1] == whole[6][0]  # a refinement of the sketch
+    image = whole[5][0] - whole[4][0]
+    assert whole[5][2] == whole[4][2] and whole[7][2] == whole[7][0] - image
+
+
+def test_a_trajectory_goes_on_from_an_edited_step(learned: BagelPlayer) -> None:
+    edited = Trajectory(prompt=PROMPT, steps=(*lesson().steps[:3], tiny.plan("a star")))
+    [trajectory] = run(fresh(learned), edited)
+    assert trajectory.steps[:4] == edited.steps and trajectory.complete
+    [done] = run(fresh(learned), trajectory)
+    assert done == trajectory  # what is complete stays as it is
+
+
+def test_single_roles_are_played_too(learned: BagelPlayer) -> None:
+    player, steps = fresh(learned), lesson().steps
+
+    def so_far(count: int) -> Trajectory:
+        return Trajectory(prompt=PROMPT, steps=steps[:count])
+
+    assert player.next_move(so_far(0)) == "plan"
+    assert player.plan(so_far(0), seed=0) == steps[0]
+    assert player.inspect(so_far(1), "plan", seed=0) == steps[1]
+    assert player.refine(so_far(2), seed=0) == steps[2]
+    assert player.next_move(so_far(4)) == "sketch"
+    assert player.sketch(so_far(4), seed=1).image.array().shape == (16, 16, 3)
+    assert player.next_move(so_far(5)) == "inspect sketch"
+    assert player.next_move(so_far(8)) == "plan"
+    assert player.next_move(so_far(11)) == "stop"
+    with pytest.raises(ValueError, match="plan may not come here; expected refine plan"):
+        player.plan(so_far(2), seed=0)
+
+
+# --- failures -----------------------------------------------------------------------------------
+
+
+def test_a_block_that_never_ends_fails_and_says_so(learned: BagelPlayer) -> None:
+    events: list[Event] = []
+    loop = StagedLoop(Cast.of(fresh(learned, max_text_tokens=3), "tiny"), Policy(max_attempts=3))
+    [trajectory] = loop.run([PROMPT], [0], events.append)
+    assert trajectory.steps == () and not trajectory.complete
+    assert trajectory.provenance["failure"] == "truncated"
+    assert trajectory.provenance["retries"] == {"truncated": 2}
+    assert [type(event) for event in events] == [Retried, Retried, Failed]
+
+
+@pytest.mark.parametrize(
+    ("text", "finished", "reason"),
+    [
+        ("<ins>a</ins><des>b</des>", False, "truncated"),
+        ("a plan", True, "protocol"),
+        ("<ins>a</ins>", True, "protocol"),
+        ("<ins>a</ins><des>b</des> more", True, "protocol"),
+        ("<inspect>a</inspect><verdict>accept</verdict>", True, "protocol"),
+        ("<refine>a</refine>", True, "illegal"),
+    ],
+)
+def test_a_block_that_is_no_step_here_is_a_typed_failure(
+    text: str, finished: bool, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    player = BagelPlayer(tiny.engine(), SETTINGS)
+    block = TextBlock(ids=player.engine.tokenizer.encode(text), text=text, finished=finished)
+    monkeypatch.setattr(player.engine, "write", lambda *_: [(block, torch.zeros(1))])
+    [failure] = player.write([Ask(trajectory=Trajectory(prompt="p"), moves=("plan",), seed=0)])
+    assert isinstance(failure, RoleError) and failure.reason == reason
+
+
+def test_a_special_token_inside_a_block_is_not_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    player = BagelPlayer(tiny.engine(), SETTINGS)
+    text = "<ins>a</ins><des>b</des>"
+    ids = (*player.engine.tokenizer.encode(text), player.engine.special.image_start)
+    block = TextBlock(ids=ids, text=player.engine.tokenizer.decode(ids), finished=True)
+    assert block.text == text
+    monkeypatch.setattr(player.engine, "write", lambda *_: [(block, torch.zeros(1))])
+    [failure] = player.write([Ask(trajectory=Trajectory(prompt="p"), moves=("plan",), seed=0)])
+    assert isinstance(failure, RoleError) and failure.reason == "protocol"
+
+
+class Scripted:
+    """A player who does as told: wants to go on for ever, refuses all, fails when asked to."""
+
+    num_flow_steps = 10
+
+    def __init__(self, *, failures: int = 0, wrong: TextStep | None = None) -> None:
+        self.failures, self.wrong = failures, wrong
+        self.asks: list[Ask] = []
+
+    def choose(self, asks: Sequence[Ask]) -> list[tuple[object, ...]]:
+        return [tuple(m for m in ask.moves if m not in ("stop", "sketch"))[-1:] for ask in asks]
+
+    def write(self, asks: Sequence[Ask]) -> list[TextStep | RoleError]:
+        self.asks += asks
+        return [self._step(ask) for ask in asks]
+
+    def _step(self, ask: Ask) -> TextStep | RoleError:
+        if ask.attempt < self.failures:
+            return RoleError("refusal", "not now")
+        if self.wrong is not None:
+            return self.wrong
+        match ask.moves[0]:
+            case "plan":
+                return tiny.plan("more")
+            case "inspect plan":
+                return Inspection(target="plan", verdict="revise", critique="no")
+            case "inspect sketch":
+                return Inspection(target="sketch", verdict="revise", critique="no")
+        return Refinement(instruction="again")
+
+    def draw(self, asks: Sequence[Ask], on_preview: object = None) -> list[Sketch | RoleError]:
+        self.asks += asks
+        return [replace(tiny.sketch(0), num_flow_steps=10) for _ in asks]
+
+
+def test_a_failed_step_is_tried_again_with_another_seed() -> None:
+    player = Scripted(failures=2)
+    [trajectory] = StagedLoop(
+        Cast.of(player, "s"), Policy(max_attempts=3, max_rounds=1, max_refinements=0)
+    ).run(["p"], [0])
+    assert trajectory.complete
+    assert trajectory.provenance["retries"] == {"refusal": 2}
+    tries = [ask for ask in player.asks if ask.moves == ("plan",)]
+    assert [ask.attempt for ask in tries] == [0, 1, 2]
+    assert len({ask.seed for ask in tries}) == 3
+
+
+def test_a_step_of_the_wrong_kind_is_refused() -> None:
+    wrong = Inspection(target="sketch", verdict="accept", critique="fine")
+    [trajectory] = StagedLoop(Cast.of(Scripted(wrong=wrong), "s")).run(["p"], [0])
+    assert trajectory.provenance["failure"] == "illegal" and trajectory.steps == ()
+
+
+# --- policy -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_rounds", [1, 3])
+@pytest.mark.parametrize("max_refinements", [0, 1, 2])
+@pytest.mark.parametrize("max_flow_steps", [10, 35, 1000])
+def test_whoever_never_stops_is_stopped_at_a_state_that_may_stop(
+    max_rounds: int, max_refinements: int, max_flow_steps: int
+) -> None:
+    policy = Policy(
+        max_rounds=max_rounds,
+        max_refinements=max_refinements,
+        max_flow_steps=max_flow_steps,
+        inspect_plan="always",
+        inspect_sketch="always",
+    )
+    [trajectory] = StagedLoop(Cast.of(Scripted(), "s"), policy).run(["p"], [0])
+    assert trajectory.complete and trajectory.provenance["ended_by"] == "policy"
+    made = moves(trajectory.steps)
+    rounds = made.count("plan") - made.count("refine plan")
+    assert rounds <= max_rounds and trajectory.num_flow_steps <= max_flow_steps
+    assert made.count("refine plan") == rounds * max_refinements
+    assert made.count("refine sketch") <= rounds * max_refinements
+    if max_flow_steps == 1000:
+        assert rounds == max_rounds
+        assert made.count("refine sketch") == rounds * max_refinements
+
+
+def test_inspections_are_always_never_or_as_the_model_decides() -> None:
+    for when, count in (("always", 1), ("never", 0)):
+        policy = Policy(max_rounds=1, max_refinements=1, inspect_plan=when, inspect_sketch="never")
+        [trajectory] = StagedLoop(Cast.of(Scripted(), "s"), policy).run(["p"], [0])
+        made = moves(trajectory.steps)
+        assert made.count("inspect plan") == count and "inspect sketch" not in made
+
+
+def test_one_shot_is_one_sketch_unless_sketches_are_always_inspected() -> None:
+    cast = Cast.of(Scripted(), "s")
+    [plain] = StagedLoop(cast, Policy(mode="one-shot")).run(["p"], [0])
+    assert moves(plain.steps) == ("sketch", "stop")
+    inspected = Policy(mode="one-shot", inspect_sketch="always", max_refinements=1)
+    [corrected] = StagedLoop(cast, inspected).run(["p"], [0])
+    expected = ("sketch", "inspect sketch", "refine sketch", "sketch", "stop")
+    assert moves(corrected.steps) == expected
+
+
+def test_a_start_that_needs_a_sketch_beyond_the_limit_fails_by_name() -> None:
+    start = Trajectory(prompt="p", steps=(replace(tiny.sketch(0), num_flow_steps=95),))
+    refused = Inspection(target="sketch", verdict="revise", critique="no")
+    start = start.extend(refused, Refinement(instruction="again"))
+    loop = StagedLoop(Cast.of(Scripted(), "s"), Policy(max_flow_steps=100))
+    [trajectory] = loop.run([start], [0])
+    assert trajectory.provenance["failure"] == "limit" and trajectory.steps == start.steps
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "two-shot"}, "mode is 'two-shot'; give one of staged, one-shot, answer"),
+        ({"inspect_plan": "often"}, "inspect_plan is 'often'"),
+        ({"max_rounds": 0}, "max_rounds is 0; give at least 1"),
+        ({"max_rounds": 20}, "allows 321 steps, a trajectory holds 128"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Policy(**settings)
+
+
+def test_a_loop_that_could_draw_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="a sketch takes 10 flow steps, max_flow_steps is 9"):
+        StagedLoop(Cast.of(Scripted(), "s"), Policy(max_flow_steps=9))
+    with pytest.raises(ValueError, match="1 seeds for 2 prompts"):
+        StagedLoop(Cast.of(Scripted(), "s")).run(["a", "b"], [0])
+
+
+# --- other players ------------------------------------------------------------------------------
+
+
+def test_scripted_players_find_and_correct_what_a_careless_editor_draws() -> None:
+    prompts = [
+        "a photo of a red star left of a blue ring, and a green heart below the red star",
+        "a photo of three hearts",
+        "a photo of a circle the colour of a ripe banana",
+        "a photo of a white cross and a black drop",
+    ]
+    editor = ShapesEditor(mistakes=EditorMistakes(wrong_color=0.3, wrong_kind=0.2))
+    player = BagelPlayer(tiny.engine(), SETTINGS)
+    casting = Casting(planner="scripted", inspector="scripted", sketcher="scripted")
+    cast = replace(casting.cast(player, "tiny"), sketcher=ScriptedSketcher(editor))
+    done = StagedLoop(cast, casting.policy(Policy(max_rounds=4, max_refinements=4))).run(
+        prompts, [1, 2, 3, 4]
+    )
+    refused = 0
+    for prompt, trajectory in zip(prompts, done, strict=True):
+        sketch = trajectory.last_sketch
+        assert sketch is not None and trajectory.complete, trajectory.provenance
+        assert satisfied(read_prompt(prompt).spec, detect(sketch.image.array())).exact
+        refused += moves(trajectory.steps).count("refine sketch")
+    assert refused > 0
+    assert done[0].provenance["models"]["inspector"] == "scripted"
+
+
+def test_a_prompt_that_a_scripted_planner_cannot_read_fails_by_name() -> None:
+    planner = ScriptedPlanner()
+    playing = OneByOne(director=planner, planner=planner)
+    cast = replace(Cast.of(Scripted(), "s"), chooser=playing, planner=playing)
+    [trajectory] = StagedLoop(cast).run(["draw me a sheep"], [0])
+    assert trajectory.provenance["failure"] == "grammar"
+
+
+def test_a_scripted_inspector_corrects_a_one_shot_sketch() -> None:
+    casting = Casting(inspector="scripted", sketcher="scripted")
+    cast = casting.cast(BagelPlayer(tiny.engine(), SETTINGS), "tiny")
+    careless = ScriptedSketcher(ShapesEditor(mistakes=EditorMistakes(wrong_color=0.6)))
+    policy = casting.policy(Policy(mode="one-shot", max_rounds=1, max_refinements=6))
+    loop = StagedLoop(replace(cast, sketcher=careless), policy)
+    prompts = [f"a photo of a {color} star" for color in ("red", "blue", "green", "white")]
+    done = loop.run(prompts, range(4))
+    assert any("refine sketch" in moves(trajectory.steps) for trajectory in done)
+    for prompt, trajectory in zip(prompts, done, strict=True):
+        sketch = trajectory.last_sketch
+        assert sketch is not None and trajectory.last_plan is None
+        assert satisfied(read_prompt(prompt).spec, detect(sketch.image.array())).exact
+
+
+def test_an_editing_sketcher_asks_for_one_edit_after_another() -> None:
+    player = BagelPlayer(tiny.engine(), SETTINGS)
+    asked: list[Trajectory] = []
+    draw = player.draw
+
+    def recording(asks: Sequence[Ask], on_preview: object = None) -> list[Sketch | RoleError]:
+        asked.extend(ask.trajectory for ask in asks)
+        return draw(asks)
+
+    player.draw = recording  # type: ignore[method-assign]
+    sketcher, steps = EditingSketcher(player), lesson().steps
+    for count in (4, 7, 9):
+        start = Trajectory(prompt=PROMPT, steps=steps[:count])
+        [sketch] = sketcher.draw([Ask(trajectory=start, moves=("sketch",), seed=0)])
+        assert isinstance(sketch, Sketch)
+    first, corrected, second = asked
+    plans = [step for step in steps if isinstance(step, Plan)]
+    assert (first.prompt, first.inputs) == (plans[1].description, ())
+    assert corrected.prompt == "make it red" and second.prompt == plans[2].instruction
+    sketches = [step.image for step in steps if isinstance(step, Sketch)]
+    assert [corrected.inputs, second.inputs] == [(sketches[0],), (sketches[1],)]
+
+
+def test_an_edit_takes_the_size_of_its_input() -> None:
+    player = BagelPlayer(tiny.engine(), SETTINGS)
+    source = tiny.editing_trajectory().inputs
+    [trajectory] = run(player, Trajectory(prompt="make it blue", inputs=source), mode="one-shot")
+    expected = player.engine.grids(*source[0].array().shape[:2]).latent
+    assert trajectory.images[1].array().shape == (expected[0] * 4, expected[1] * 4, 3)
+
+
+def test_previews_come_while_a_sketch_forms(learned: BagelPlayer) -> None:
+    events: list[Event] = []
+    player = fresh(learned, preview_every=1)
+    StagedLoop(Cast.of(player, "tiny"), Policy(mode="one-shot")).run(
+        ["a star", "x"], [0, 1], events.append
+    )
+    previews = [event for event in events if isinstance(event, Previewed)]
+    assert [(event.rollout, event.flow_step) for event in previews] == [
+        (0, 1), (1, 1), (0, 2), (1, 2),
+    ]  # fmt: skip
+    drawn = next(event for event in events if isinstance(event, SketchDrawn))
+    difference = drawn.step.image.array().astype(int) - previews[2].pixels.astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_texts_that_belong_to_different_players_must_be_told_apart() -> None:
+    cast = replace(Cast.of(Scripted(), "s"), inspector=Scripted())
+    with pytest.raises(ValueError, match="set the policy's inspections to always or never"):
+        cast.writer(("inspect sketch", "plan"))
+    assert cast.writer(("inspect sketch",)) is cast.inspector
