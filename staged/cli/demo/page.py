@@ -1,0 +1,231 @@
+"""The demo's report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from staged.cli.demo.stages import Score
+from staged.progress import duration
+from staged.report import (
+    Cell,
+    Curve,
+    Gallery,
+    Notes,
+    Picture,
+    Report,
+    Row,
+    Section,
+    Table,
+    Trajectories,
+)
+from staged.shards import Manifest
+from staged.trajectory import Trajectory
+
+_LEAD = """A model that draws step by step: it plans the next change, sketches it, inspects plan
+and sketch, refines what is wrong, and stops when it is done. Everything on this page was made on
+this machine, by the commands that also serve the full-size model."""
+
+_SMALL = (
+    "The world: 12 shapes in 10 colours on a canvas of 48 x 48 pixels, described in a fixed "
+    "grammar. It was chosen so that every picture can be scored exactly, from its pixels alone.",
+    "The model: BAGEL's code and file layout with some millions of weights where the real one "
+    "has fourteen billion. What it learns here says how the method behaves, not how good "
+    "full-size pictures will be.",
+    "The language model and the image editor that made the data set are scripts which know the "
+    "world's rules. They answer through the same interfaces as real ones, and are told to fail "
+    "now and then.",
+    "The fine-tune: a few hundred trajectories for a few minutes. The shipped model saw the same "
+    "kinds of data for much longer; compare the two in the scores.",
+    "The scores: a few dozen prompts, so the intervals are wide; differences that lie within "
+    "them mean nothing. `staged eval miniature --num-per-task 100` narrows them.",
+    "Flow steps: a picture drawn in stages costs several sketches. The table says how many flow "
+    "steps each way took; a fair comparison also gives the one-shot model as many tries.",
+)
+
+
+def build(
+    *,
+    manifest: Manifest,
+    examples: Sequence[Trajectory],
+    curve: Curve,
+    drawn: Sequence[Trajectory],
+    scores: Sequence[Score],
+    seconds: Mapping[str, float],
+    quick: bool,
+) -> Report:
+    """Put the page together."""
+    lead = " ".join(_LEAD.split())
+    if quick:
+        lead += " This was a quick check with very little of everything: its numbers mean nothing."
+    sections: list[Section] = [
+        Trajectories(
+            title="The data set: samples",
+            trajectories=examples,
+            intro=_data_words(manifest),
+            folded=True,
+        ),
+        curve,
+        Trajectories(
+            title="Drawn in stages",
+            trajectories=drawn,
+            intro="By the shipped model, each with seed 0; not chosen for how they came out.",
+        ),
+        _table(scores),
+        _side_by_side(scores),
+        Notes(title="What is small about this", paragraphs=_SMALL),
+        _times(seconds),
+    ]
+    return Report(title="The method in miniature", lead=lead, sections=sections)
+
+
+def training_curve(log: Path) -> Curve:
+    """The fine-tune's losses."""
+    return Curve.from_log(
+        log,
+        {"mse": "pictures (squared error)", "ce": "text (nats a token)"},
+        title="The fine-tune: loss",
+        intro="The base model has drawn pictures before but never planned or inspected, so the "
+        "text loss falls far and fast. Each point is one packed batch.",
+    )
+
+
+def falling(curve: Curve) -> str:
+    """Say where each line begins and ends, each as the mean of a few points."""
+    said = []
+    for series in curve.series:
+        values = [y for _, y in series.points]
+        few = max(len(values) // 8, 1)
+        first, last = sum(values[:few]) / few, sum(values[-few:]) / few
+        said.append(f"{series.name}: {first:.3f} -> {last:.3f}")
+    return "loss of " + "; of ".join(said)
+
+
+def scores_in_words(scores: Sequence[Score]) -> str:
+    """Say the overall scores in some lines for the terminal."""
+    lines = []
+    for score in scores:
+        overall, also = score.result.overall, score.result.also
+        lines.append(
+            f"  {score.label:18}{_share(overall.value)} right  "
+            f"({_share(overall.low)} to {_share(overall.high)}; {overall.n} pictures, "
+            f"{also['num_flow_steps'].value or 0:.0f} flow steps each)"
+        )
+    last = scores[-1].difference
+    if last is not None:
+        lines.append(
+            f"  {scores[-1].label} minus {scores[0].label.lower()}, on the same prompts: "
+            f"{_signed(last.value)} ({_signed(last.low)} to {_signed(last.high)})"
+        )
+    return "\n".join(lines)
+
+
+def _data_words(manifest: Manifest) -> str:
+    samples = manifest.acceptance["samples"]
+    counts = manifest.stats["steps"]
+    reasons = {
+        reason: number
+        for stage, rows in manifest.acceptance.items()
+        if stage != "samples"
+        for reason, number in rows.items()
+    }
+    said = (
+        f"{samples.get('accepted', 0)} trajectories were kept, with {counts.get('plan', 0)} plans, "
+        f"{counts.get('sketch', 0)} sketches, {counts.get('inspection', 0)} inspections and "
+        f"{counts.get('refinement', 0)} refinements."
+    )
+    if reasons:
+        said += " Left out: " + ", ".join(f"{n} ({reason})" for reason, n in reasons.items()) + "."
+    return said + " Open one to see its steps."
+
+
+def _table(scores: Sequence[Score]) -> Table:
+    tasks = list(scores[0].result.samples)
+    best = max((score.result.overall.value or 0 for score in scores), default=0)
+    rows = []
+    for score in scores:
+        result, also = score.result, score.result.also
+        estimates = [result.overall, *(result.estimates[task] for task in tasks)]
+        cells = [
+            Cell(
+                value=estimate.value,
+                low=estimate.low,
+                high=estimate.high,
+                count=estimate.n,
+                best=index == 0 and estimate.value == best,
+            )
+            for index, estimate in enumerate(estimates)
+        ]
+        steps = Cell(text=f"{also['num_flow_steps'].value or 0:.0f}")
+        unfinished = sum(bool(item.failure) for item in score.scored)
+        rows.append(Row(label=score.label, cells=[*cells, steps, Cell(text=str(unfinished))]))
+    last = scores[-1].difference
+    words = ""
+    if last is not None:
+        words = (
+            f" On the same prompts the shipped staged model is {_signed(last.value)} above the "
+            f"base (95% interval {_signed(last.low)} to {_signed(last.high)})."
+        )
+    return Table(
+        title="Scores",
+        columns=[
+            "overall",
+            *(task.replace("_", " ") for task in tasks),
+            "flow steps",
+            "unfinished",
+        ],
+        rows=rows,
+        corner="way of drawing",
+        intro="Share of pictures that show what was asked for, with 95% intervals, on prompts "
+        "with combinations that training never showed. Unfinished: the model broke the protocol "
+        "before it stopped; its last picture is scored all the same." + words,
+    )
+
+
+def _side_by_side(scores: Sequence[Score]) -> Gallery:
+    """One prompt of each task, drawn in every way from the same noise."""
+    firsts = {
+        item.sample.prompt.task: row for row, item in reversed([*enumerate(scores[0].scored)])
+    }
+    pictures = []
+    for row in sorted(firsts.values()):
+        for score in scores:
+            item = score.scored[row]
+            trajectory = score.trajectories.get(item.sample.key)
+            if trajectory is None or trajectory.last_sketch is None:
+                continue
+            png = trajectory.last_sketch.image.png
+            assert png is not None  # shards load what they name
+            pictures.append(
+                Picture(
+                    png=png,
+                    caption=f"{score.label}: {item.sample.prompt.text}",
+                    note="; ".join(item.reasons),
+                    good=item.correct,
+                )
+            )
+    return Gallery(
+        title="Side by side",
+        pictures=pictures,
+        intro="The first prompt of each task, drawn in every way, with what the detector says.",
+    )
+
+
+def _times(seconds: Mapping[str, float]) -> Table:
+    rows = [Row(label=part, cells=[Cell(text=duration(time))]) for part, time in seconds.items()]
+    total = Row(label="All", cells=[Cell(text=duration(sum(seconds.values())))])
+    return Table(
+        title="Time",
+        columns=["minutes"],
+        rows=[*rows, total],
+        corner="part",
+        intro="Of this run; parts that an earlier run had finished take no time.",
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"

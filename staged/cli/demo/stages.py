@@ -1,0 +1,161 @@
+"""What the demo does, each part a call of the command that a user would give."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from staged.cli.demo.sizes import Sizes
+from staged.loops.events import Event
+from staged.settings import load
+from staged.shards import Manifest, read_manifest, read_shards
+from staged.trajectory import Trajectory
+from staged.trajectory_folder import save_trajectory
+
+if TYPE_CHECKING:
+    from eval.miniature.score import Scored
+    from eval.results import Result
+    from eval.statistics import Estimate
+
+DATA_CONFIG = Path("configs/shapes/demo_data.yaml")
+TRAIN_CONFIG = Path("configs/shapes/demo_train.yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How one way of drawing fared.
+
+    Attributes:
+        label: What to call it.
+        result: The numbers.
+        scored: Every picture's score.
+        trajectories: Every picture, by sample key.
+        difference: To the first one that was scored, on the same prompts; None for that one.
+    """
+
+    label: str
+    result: Result
+    scored: Sequence[Scored]
+    trajectories: Mapping[str, Trajectory]
+    difference: Estimate | None = None
+
+
+def build_data(folder: Path, sizes: Sizes) -> Manifest:
+    """`staged data plan-sketch`, unless the folder holds the finished data set already."""
+    from data_pipelines.plan_sketch.job import run_job
+    from data_pipelines.plan_sketch.settings import PlanSketchSettings
+
+    run_job(load(PlanSketchSettings, DATA_CONFIG, sizes.data), folder)
+    return read_manifest(folder)
+
+
+def examples(folder: Path, number: int) -> list[Trajectory]:
+    """The first trajectories of the data set, those with a refused sketch in front."""
+    found = [sample.trajectory for sample in read_shards(folder)]
+    found.sort(key=lambda trajectory: "revise" not in _verdicts(trajectory))
+    return found[:number]
+
+
+def fine_tune(base: str, data: Path, folder: Path, sizes: Sizes) -> Path:
+    """`staged train`; goes on where it was interrupted.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    from train.job import Trainer
+    from train.settings import Subset, TrainSettings
+
+    settings = load(TrainSettings, TRAIN_CONFIG, sizes.train)
+    settings = replace(settings, init=base, data=(Subset(path=data),), out=folder)
+    checkpoint = folder / "checkpoint"
+    done = folder / "state" / f"{settings.num_steps:08d}"
+    if done.is_dir() and checkpoint.is_dir():
+        return checkpoint
+    return Trainer(settings).run()
+
+
+def draw(checkpoint: str, folder: Path, sizes: Sizes) -> list[Trajectory]:
+    """`staged generate`, one prompt after another, each step printed as it comes."""
+    from staged.backends.bagel import BagelSettings
+    from staged.loops.casting import Casting, bagel_player, default_flow, open_engine
+    from staged.loops.generate import describe
+    from staged.loops.staged import StagedLoop
+
+    engine = open_engine(checkpoint)
+    flow = default_flow(engine)
+    flow = replace(flow, num_flow_steps=sizes.num_flow_steps or flow.num_flow_steps)
+    player = bagel_player(engine, BagelSettings(flow=flow))
+    loop = StagedLoop(Casting().cast(player, checkpoint))
+
+    def tell(event: Event) -> None:
+        if said := describe(event):
+            print(textwrap.indent(said, "    "), flush=True)
+
+    drawn = []
+    for number, prompt in enumerate(sizes.prompts):
+        print(f"\n  {prompt}")
+        [trajectory] = loop.run([prompt], [0], tell)
+        drawn.append(save_trajectory(folder / f"{number:02d}", trajectory))
+    return drawn
+
+
+def score_all(ways: Mapping[str, tuple[str, str]], folder: Path, sizes: Sizes) -> list[Score]:
+    """`staged eval miniature` for several ways of drawing the same prompts.
+
+    Args:
+        ways: Label to checkpoint and mode.
+        folder: Where each gets a folder.
+        sizes: How much.
+    """
+    scores: list[Score] = []
+    for label, (checkpoint, mode) in ways.items():
+        print(f"  {label}", flush=True)
+        name = label.split(" ", maxsplit=1)[0].strip(",").lower()
+        score = _score(label, checkpoint, mode, folder / name, sizes)
+        if scores:
+            score = replace(score, difference=_difference(scores[0].result, score.result))
+        scores.append(score)
+    return scores
+
+
+def _score(label: str, checkpoint: str, mode: str, folder: Path, sizes: Sizes) -> Score:
+    from eval.miniature.draw import draw as draw_samples
+    from eval.miniature.report import result_of
+    from eval.miniature.score import score
+    from eval.miniature.settings import MiniatureSettings, samples
+    from eval.miniature.store import Store
+    from staged.settings import from_dict
+
+    data: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "mode": mode,
+        "tasks": list(sizes.tasks),
+        "num_per_task": sizes.num_per_task,
+        "num_flow_steps": sizes.num_flow_steps,
+    }
+    settings = from_dict(MiniatureSettings, data, "demo")
+    wanted, store = samples(settings), Store(folder)
+    draw_samples(settings, wanted, store, batch_size=32)
+    trajectories = store.trajectories()
+    scored = score(wanted, trajectories)
+    result = result_of(store.record(), scored, trajectories)
+    result.write(folder / "result.json")
+    return Score(label=label, result=result, scored=scored, trajectories=trajectories)
+
+
+def _difference(first: Result, second: Result) -> Estimate:
+    from eval.statistics import mean_of_means, paired_difference
+
+    return mean_of_means(
+        paired_difference(first.observations(task), second.observations(task))
+        for task in first.samples
+    )
+
+
+def _verdicts(trajectory: Trajectory) -> list[str]:
+    from staged.trajectory import Inspection
+
+    return [step.verdict for step in trajectory.steps if isinstance(step, Inspection)]
