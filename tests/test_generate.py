@@ -1,0 +1,131 @@
+"""`staged generate` as a user runs it, with a miniature that has learned nothing yet."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny import picture
+
+from staged.cli import main as staged
+from staged.images import encode_png
+from staged.loops.generate import main
+from staged.report.command import load_all
+from staged.trajectory import moves
+from staged.trajectory_folder import load_trajectory
+
+FRESH = ["--checkpoint", "miniature:fresh", "--flow-steps-per-image", "2"]
+PROMPT = "a photo of a red circle above a blue star"
+SCRIPTED = ["--planner", "scripted", "--inspector", "scripted", "--sketcher", "scripted"]
+
+
+def test_one_shot_saves_the_trajectory_its_images_and_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x"
+    assert main([PROMPT, *FRESH, "--mode", "one-shot", "--out", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "0.png",
+        "final.png",
+        "report.html",
+        "trajectory.json",
+    ]
+    trajectory = load_trajectory(out)
+    assert trajectory.prompt == PROMPT and moves(trajectory.steps) == ("sketch", "stop")
+    assert trajectory.images[0].array().shape == (48, 48, 3)
+    assert trajectory.provenance["models"]["sketcher"] == "miniature:fresh"
+    assert trajectory.provenance["cost"] == {"flow_steps": 2}
+    assert PROMPT in (out / "report.html").read_text()
+    printed = capsys.readouterr().out
+    assert "sketch   drawn in 2 flow steps" in printed
+    assert "stop     by the policy" in printed
+
+
+def test_the_same_seed_draws_the_same_image_and_another_does_not(tmp_path: Path) -> None:
+    for name, seed in (("a", "4"), ("b", "4"), ("c", "5")):
+        argv = ["a star", *FRESH, "--mode", "one-shot", "--seed", seed]
+        # The seed also makes the fresh weights, so only a repetition tells of the drawing.
+        assert main([*argv, "--out", str(tmp_path / name)]) == 0
+    drawn = [(tmp_path / name / "final.png").read_bytes() for name in "abc"]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_scripted_players_show_every_step_as_it_comes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([PROMPT, *FRESH, *SCRIPTED, "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    kinds = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert kinds[:3] == ["plan", "sketch", "inspect"] and kinds[-2:] == ["stop", "saved"]
+    trajectory = load_trajectory(tmp_path)
+    assert moves(trajectory.steps).count("plan") >= 2 and trajectory.complete
+
+
+def test_a_scripted_planner_and_inspector_direct_the_model_that_sketches(tmp_path: Path) -> None:
+    argv = [PROMPT, *FRESH, "--planner", "scripted", "--inspector", "scripted"]
+    limits = ["--max-flow-steps", "8", "--max-refinements", "1"]
+    for sketcher in ("model", "editing"):
+        out = tmp_path / sketcher
+        assert main([*argv, *limits, "--sketcher", sketcher, "--out", str(out)]) == 0
+        trajectory = load_trajectory(out)
+        made = moves(trajectory.steps)
+        assert made[:2] == ("plan", "sketch") and made[-1] == "stop"
+        assert 4 <= trajectory.num_flow_steps <= 8
+
+
+def test_many_prompts_get_a_folder_for_each_image_and_one_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a photo of a star\n\na photo of three hearts\n")
+    out = tmp_path / "many"
+    argv = ["--prompts", str(prompts), *FRESH, *SCRIPTED, "--num-images", "2", "--seed", "7"]
+    assert main([*argv, "--out", str(out)]) == 0
+    found = load_all(out, 10)
+    assert [t.prompt for t in found] == ["a photo of a star"] * 2 + ["a photo of three hearts"] * 2
+    assert [t.provenance["seeds"]["rollout"] for t in found] == [7, 8, 7, 8]
+    assert (out / "report.html").is_file()
+    assert "[3] stop" in capsys.readouterr().out
+
+
+def test_a_trajectory_that_fails_is_saved_and_the_command_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["draw a sheep", *FRESH, *SCRIPTED, "--out", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("retry") == 2 and "failed   grammar" in printed
+    record = json.loads((tmp_path / "trajectory.json").read_text())
+    assert record["steps"] == [] and record["provenance"]["failure"] == "grammar"
+    assert "grammar" in (tmp_path / "report.html").read_text()
+
+
+def test_an_image_is_edited(tmp_path: Path) -> None:
+    source = tmp_path / "in.png"
+    source.write_bytes(encode_png(picture(0, 48, 48)))
+    argv = ["make it blue", *FRESH, "--mode", "one-shot", "--image", str(source)]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 0
+    trajectory = load_trajectory(tmp_path / "out")
+    assert trajectory.inputs[0].png == source.read_bytes() and len(trajectory.images) == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "give one prompt, or --prompts FILE"),
+        (["a star", "--prompts", "x"], "give one prompt, or --prompts FILE"),
+        (["--prompts", "/nonexistent/prompts.txt"], "prompts.txt"),
+        (["a star", "--num-images", "0"], "--num-images is 0"),
+        (["a star", "--max-rounds", "0"], "max_rounds is 0"),
+        (["a star", "--checkpoint", "miniature:huge"], "no miniature 'huge'"),
+        (["a star", "--checkpoint", "/nonexistent/folder"], "neither a checkpoint folder nor"),
+        (["a star", *FRESH, "--guidance-scale", "0"], "guidance scales 0"),
+        (["a star", *FRESH, "--max-flow-steps", "1"], "a sketch takes 2 flow steps"),
+        (["a star", *FRESH, "--image", "/nonexistent.png"], "nonexistent.png"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_with_a_way_out(
+    argv: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert staged(["generate", *argv, "--out", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err and len(captured.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
