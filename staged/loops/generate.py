@@ -7,11 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from staged import images
-from staged.engine.engine import Engine
-from staged.engine.sampling import FlowSettings
 from staged.loops.events import (
     Answered,
     Event,
@@ -26,6 +24,10 @@ from staged.loops.events import (
 from staged.report import Notes, Report, Trajectories
 from staged.trajectory import ImageRef, Trajectory
 from staged.trajectory_folder import FINAL, save_trajectory
+
+if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
+    from staged.engine.engine import Engine
+    from staged.engine.sampling import FlowSettings
 
 T = TypeVar("T")
 
@@ -208,7 +210,8 @@ def _flow(default: FlowSettings, options: argparse.Namespace) -> FlowSettings:
         text_scale=_given(options.guidance_scale, default.guidance.text_scale),
         image_scale=_given(options.image_guidance_scale, default.guidance.image_scale),
     )
-    return FlowSettings(
+    return replace(
+        default,
         num_flow_steps=_given(options.flow_steps_per_image, default.num_flow_steps),
         timestep_shift=_given(options.timestep_shift, default.timestep_shift),
         guidance=guidance,
