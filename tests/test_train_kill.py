@@ -1,7 +1,6 @@
 """`kill -9` anywhere, and the same command ends with the same bits."""
 
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -111,26 +110,38 @@ def test_the_command_killed_at_random_twenty_times_ends_the_same(
         command = [sys.executable, "-m", "staged", "train", str(tmp_path / "job.yaml")]
         return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
+    def wait_for_state(out: Path, after: int, process: subprocess.Popen[bytes]) -> None:
+        while newest_state(out) <= after and process.poll() is None:
+            time.sleep(0.02)
+
     began = time.monotonic()
     process = launch(tmp_path / "whole")
-    while not (tmp_path / "whole" / "state").exists() and process.poll() is None:
-        time.sleep(0.1)
+    wait_for_state(tmp_path / "whole", 0, process)
     start_s = time.monotonic() - began
     assert process.wait() == 0
     steps_s = time.monotonic() - began - start_s
     whole = train(settings(tmp_path / "whole"))
 
-    rng, killed = random.Random(20), [0]
-    out = tmp_path / "killed"
-    while len(killed) <= 20:
-        process = launch(out)
+    rng, killed, finished = random.Random(20), [], 0
+    while len(killed) < 20:
+        out = tmp_path / f"killed{finished}"
+        before, process = newest_state(out), launch(out)
+        if rng.random() < 0.3:  # anywhere from its first instant on
+            process_may_run_s = rng.uniform(0, start_s)
+        else:  # some time after it has gone on, so that it comes to an end
+            wait_for_state(out, before, process)
+            process_may_run_s = rng.uniform(0, steps_s / 10)
         try:
-            assert process.wait(rng.uniform(0, start_s + steps_s / 6)) == 0
-            assert_same(made(out), whole)  # finished before its time: kill another run
-            shutil.rmtree(out)
+            assert process.wait(process_may_run_s) == 0
+            assert_same(made(out), whole)
+            finished += 1
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            killed.append(max([0, *(int(p.name) for p in out.glob("state/[0-9]*"))]))
-    print(f"start {start_s:.0f} s, steps {steps_s:.0f} s; killed with states of steps {killed[1:]}")
+            killed.append(newest_state(out))
+    print(f"start {start_s:.0f} s, steps {steps_s:.0f} s; killed with states of steps {killed}")
     assert_same(train(settings(out)), whole)
+
+
+def newest_state(out: Path) -> int:
+    return max([0, *(int(path.name) for path in out.glob("state/[0-9]*"))])

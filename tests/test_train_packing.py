@@ -1,7 +1,6 @@
 """What a pack holds: the plan of samples, what is dropped, times and noise, and how it is read."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -279,24 +278,26 @@ def test_stored_latents_and_patches_are_those_that_generation_makes(world: World
 # --- who reads it and when -----------------------------------------------------------------------
 
 
-def test_a_pack_is_the_same_read_ahead_again_and_in_any_order(world: World) -> None:
-    from concurrent.futures import ThreadPoolExecutor
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_pack_is_the_same_whoever_builds_it_and_wherever_one_starts(
+    world: World, workers: int
+) -> None:
+    expected = [trainer_of(world).packs.build(step) for step in range(8)]
+    packs = trainer_of(world, num_workers=workers).packs
+    for start in (0, 5):
+        for pack, wanted in zip(packs.from_step(start), expected[start:], strict=True):
+            assert_equal(pack, wanted)
 
-    trainer = trainer_of(world)
 
-    def packs(steps: list[int], workers: int) -> Iterator[tuple[int, Pack]]:
-        with ThreadPoolExecutor(workers) as worker:
-            futures = [(step, trainer._build_ahead(worker, step)) for step in steps]
-            for step, future in futures:
-                yield step, future.result()
-
-    expected = dict(packs(list(range(8)), workers=1))
-    for step, pack in packs([5, 2, 7, 0, 6, 1, 4, 3], workers=3):
-        assert_equal(pack, expected[step])
-    restarted = trainer_of(world)
-    trainer = restarted
-    for step, pack in packs([3, 4], workers=1):
-        assert_equal(pack, expected[step])
+def test_a_sample_that_became_unreadable_ends_the_run_with_its_name(
+    world: World, tmp_path: Path
+) -> None:
+    data = write_data(tmp_path / "data", [one_shot(0), edit(0)])
+    packs = Trainer(world.settings(tmp_path / "out", data=(Subset(path=data),))).packs
+    [shard] = data.glob("*.tar")
+    shard.unlink()
+    with pytest.raises(ValueError, match=r"shard-000000.tar.*missing shard"):
+        list(packs.from_step(0))
 
 
 def test_data_are_read_once_for_all_runs_that_share_a_cache(

@@ -1,6 +1,7 @@
 """A run from start to end, stopped and continued, and everything that can be wrong about it."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -146,6 +147,7 @@ def test_what_changes_no_result_may_differ_when_a_run_continues(
         data=(Subset(path=moved),),
         cache=tmp_path / "cache",
         checkpoint_every_steps=1,
+        num_workers=0,
     )
     assert_same(train(settings), undisturbed)
 
@@ -341,13 +343,45 @@ def test_a_loss_or_gradient_that_is_not_finite_names_samples_and_leaves_the_weig
     assert trainer.step == 0
 
 
+def test_a_worker_that_dies_ends_the_run_with_a_way_out(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    trainer = Trainer(world.settings(tmp_path, num_workers=1))
+    real = trainer.train_step
+
+    def train_step(pack: Any) -> dict[str, float]:
+        if trainer.step == 3:
+            [worker] = multiprocessing.active_children()
+            worker.kill()
+            time.sleep(10)  # torch notices within
+        return real(pack)
+
+    trainer.train_step = train_step  # type: ignore[method-assign]
+    with pytest.raises(OSError, match=r"builds packs has died.*num_workers=0"):
+        trainer.run()
+    assert_same(train(world.settings(tmp_path)), undisturbed)
+
+
 def test_two_processes_do_not_train_in_one_folder(world: World, tmp_path: Path) -> None:
     trainer = Trainer(world.settings(tmp_path))
-    with (
-        alone_in(tmp_path),
-        pytest.raises(ValueError, match="another process is training in"),
-    ):
+    process = start(hold_alone, tmp_path)
+    while not (tmp_path / "held").exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    with pytest.raises(ValueError, match="another process is training in"):
         trainer.run()
+    process.kill()  # and its forked child, which lives on, holds nothing
+    process.join()
+    trainer.run()
+    os.kill(int((tmp_path / "held").read_text()), signal.SIGKILL)
+
+
+def hold_alone(folder: Path) -> None:
+    with alone_in(folder):
+        if child := os.fork():
+            (folder / "pid").write_text(str(child))
+            (folder / "pid").rename(folder / "held")
+        time.sleep(300)
 
 
 def test_several_ranks_are_refused(
@@ -392,6 +426,7 @@ def test_devices_that_are_not_there_are_refused() -> None:
         (lambda: job(timestep_shift=0), "timestep_shift is 0; give more than 0"),
         (lambda: job(seed=-1), "seed is -1"),
         (lambda: job(num_threads=-1), "num_threads is -1"),
+        (lambda: job(num_workers=-1), "num_workers is -1"),
     ],
 )
 def test_settings_out_of_range_are_refused(make: Any, message: str) -> None:
@@ -442,13 +477,13 @@ def test_ctrl_c_saves_says_how_to_continue_and_exits_with_130(
         "from staged.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", slowly, "train", str(tmp_path / "job.yaml")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     log = tmp_path / "out" / "log.jsonl"
     deadline = time.monotonic() + 300
     while not (log.is_file() and log.read_text()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes
     _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert f"of 8 is saved in {tmp_path / 'out'}; the same command continues from there" in said

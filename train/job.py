@@ -34,7 +34,7 @@ from train.run_folder import alone_in, claim, claim_data, cut_log
 from train.samples import draw_sheet
 from train.settings import TrainSettings
 from train.state import RunState
-from train.stream import StepPacks
+from train.stream import StepPacks, explaining_dead_workers
 from train.throughput import Throughput
 
 CHECKPOINT = "checkpoint"
@@ -112,6 +112,7 @@ class Trainer:
             SummaryWriter(settings.out / "tensorboard", purge_step=self.step) as board,
             (settings.out / "log.jsonl").open("a", encoding="utf-8") as lines,
             Interrupts() as interrupts,
+            explaining_dead_workers(),
         ):
             packs = self.packs.from_step(self.step)
             while self.step < settings.num_steps:

@@ -15,7 +15,7 @@ from train.settings import TrainSettings
 
 _SETTINGS = "settings.yaml"
 _DATA = "data.sha256"
-_FREE = ("out", "cache", "device", "num_threads", "checkpoint_every_steps", "log")
+_FREE = ("out", "cache", "device", "num_threads", "num_workers", "checkpoint_every_steps", "log")
 """What may differ between the two parts of a run: none of it changes what is learned."""
 
 
@@ -73,8 +73,10 @@ def alone_in(out: Path) -> Iterator[None]:
     """
     with (out / "lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # A lock of the process, not of the open file: forked workers, which outlive a killed
+            # trainer by seconds, must not hold it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             raise ValueError(
                 f"another process is training in {out}; wait for it, end it, or choose another "
                 "`out`"

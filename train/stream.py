@@ -6,7 +6,10 @@ step that it shall not hold up. What comes out does not depend on who built it, 
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch.utils.data import DataLoader, Dataset
@@ -21,7 +24,14 @@ _AHEAD = 4
 
 
 @dataclass(frozen=True)
-class StepPacks(Dataset[Pack]):
+class Failure:
+    """Why a pack could not be built; sent as text, for not every exception can be."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class StepPacks(Dataset[Pack | Failure]):
     """The pack of each step, by number."""
 
     examples: Examples
@@ -29,7 +39,14 @@ class StepPacks(Dataset[Pack]):
     special: SpecialTokens
     settings: TrainSettings
 
-    def __getitem__(self, step: int) -> Pack:
+    def __getitem__(self, step: int) -> Pack | Failure:
+        """The pack of a step, or why there is none."""
+        try:
+            return self.build(step)
+        except (ValueError, OSError) as error:
+            return Failure(str(error))
+
+    def build(self, step: int) -> Pack:
         """Draw and assemble the pack of a step."""
         settings = self.settings
         return build_pack(
@@ -43,13 +60,47 @@ class StepPacks(Dataset[Pack]):
         )
 
     def from_step(self, step: int) -> Iterator[Pack]:
-        """Packs from a step to the end of the run."""
-        workers = self.settings.num_workers
+        """Packs from a step to the end of the run.
+
+        Raises:
+            ValueError: A sample cannot be read.
+        """
+        # Workers share what was opened here by forking; elsewhere than on Linux that is unsafe.
+        workers = self.settings.num_workers if sys.platform.startswith("linux") else 0
         loader = DataLoader(
             self,
             batch_size=None,
             sampler=range(step, self.settings.num_steps),
             num_workers=workers,
             prefetch_factor=_AHEAD if workers else None,
+            multiprocessing_context="fork" if workers else None,
+            worker_init_fn=_leave_signals_to_the_trainer,
         )
-        return iter(loader)
+        for built in loader:
+            if isinstance(built, Failure):
+                raise ValueError(built.reason)
+            yield built
+
+
+@contextmanager
+def explaining_dead_workers() -> Iterator[None]:
+    """Say what to do when a worker dies; torch then raises wherever the main thread happens to be.
+
+    Raises:
+        OSError: A worker died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OSError(
+            f"{error} A process that builds packs has died, of too little memory perhaps; the "
+            "same command continues from the last state (num_workers=0 needs least)"
+        ) from error
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal, but the step in progress still needs packs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
