@@ -58,7 +58,10 @@ def draw(
     casting = Casting(
         planner=settings.planner, inspector=settings.inspector, sketcher=settings.sketcher
     )
-    player = BagelPlayer(engine, BagelSettings(flow=flow, temperature=settings.temperature))
+    writing = BagelSettings(
+        flow=flow, temperature=settings.temperature, max_text_tokens=settings.max_text_tokens
+    )
+    player = BagelPlayer(engine, writing)
     cast = casting.cast(player, settings.checkpoint)
     loop = StagedLoop(cast, casting.policy(settings.policy()), batch_size=batch_size)
     progress = Progress("images", len(samples), done=len(samples) - len(missing))

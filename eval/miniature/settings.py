@@ -34,6 +34,8 @@ class MiniatureSettings:
         max_refinements: Of one plan, and of one round's sketch, at most.
         max_flow_steps: Network evaluations of a trajectory, at most.
         temperature: Of text.
+        max_text_tokens: Of a text; the grammar's own have some sixty at most, and one that runs
+            longer is cut off and tried again.
         split: Whether prompts hold what training never shows.
         tasks: Which tasks, in order.
         num_per_task: Prompts of each; a task with fewer draws each of them more often.
@@ -57,6 +59,7 @@ class MiniatureSettings:
     max_refinements: int = 2
     max_flow_steps: int = 300
     temperature: float = 0.0
+    max_text_tokens: int = 128
     split: Split = "test"
     tasks: tuple[Task, ...] = GENEVAL_TASKS
     num_per_task: int = 40

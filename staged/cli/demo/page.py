@@ -72,7 +72,7 @@ def build(
             intro="By the shipped model, each with seed 0; not chosen for how they came out.",
         ),
         _table(scores),
-        _side_by_side(scores),
+        *map(_pictures, scores),
         Notes(title="What is small about this", paragraphs=_SMALL),
         _times(seconds),
     ]
@@ -86,7 +86,8 @@ def training_curve(log: Path) -> Curve:
         {"mse": "pictures (squared error)", "ce": "text (nats a token)"},
         title="The fine-tune: loss",
         intro="The base model has drawn pictures before but never planned or inspected, so the "
-        "text loss falls far and fast. Each point is one packed batch.",
+        "text loss falls far and fast. Each point is one packed batch; the scale is logarithmic.",
+        log_y=True,
     )
 
 
@@ -182,32 +183,29 @@ def _table(scores: Sequence[Score]) -> Table:
     )
 
 
-def _side_by_side(scores: Sequence[Score]) -> Gallery:
-    """One prompt of each task, drawn in every way from the same noise."""
-    firsts = {
-        item.sample.prompt.task: row for row, item in reversed([*enumerate(scores[0].scored)])
-    }
+def _pictures(score: Score) -> Gallery:
+    """One picture of each task; those of all ways have the same prompts and noise."""
+    firsts = {item.sample.prompt.task: item for item in reversed(score.scored)}
     pictures = []
-    for row in sorted(firsts.values()):
-        for score in scores:
-            item = score.scored[row]
-            trajectory = score.trajectories.get(item.sample.key)
-            if trajectory is None or trajectory.last_sketch is None:
-                continue
+    for item in score.scored:
+        trajectory = score.trajectories.get(item.sample.key)
+        if item is not firsts[item.sample.prompt.task] or trajectory is None:
+            continue
+        if trajectory.last_sketch is not None:
             png = trajectory.last_sketch.image.png
             assert png is not None  # shards load what they name
             pictures.append(
                 Picture(
                     png=png,
-                    caption=f"{score.label}: {item.sample.prompt.text}",
+                    caption=item.sample.prompt.text,
                     note="; ".join(item.reasons),
                     good=item.correct,
                 )
             )
     return Gallery(
-        title="Side by side",
+        title=f"Pictures: {score.label.lower()}",
         pictures=pictures,
-        intro="The first prompt of each task, drawn in every way, with what the detector says.",
+        intro="The first of each task, with what the detector says.",
     )
 
 

@@ -87,7 +87,7 @@ def draw(checkpoint: str, folder: Path, sizes: Sizes) -> list[Trajectory]:
     engine = open_engine(checkpoint)
     flow = default_flow(engine)
     flow = replace(flow, num_flow_steps=sizes.num_flow_steps or flow.num_flow_steps)
-    player = bagel_player(engine, BagelSettings(flow=flow))
+    player = bagel_player(engine, BagelSettings(flow=flow, max_text_tokens=128))
     loop = StagedLoop(Casting().cast(player, checkpoint))
 
     def tell(event: Event) -> None:

@@ -1,0 +1,38 @@
+"""The demo at its smallest: every part once, and nothing twice."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from staged.cli import main
+
+
+def test_the_demo_runs_every_part_and_goes_on_from_what_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["demo", "--quick", "--out", str(tmp_path)]
+    command += ["--base", "miniature:fresh", "--staged", "miniature:fresh"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    for part in ("1. Build a data set", "2. Fine-tune", "3. Draw in stages", "4. Score"):
+        assert part in said
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for heading in ("data set", "fine-tune: loss", "Drawn in stages", "Scores", "small about"):
+        assert heading in page
+    assert not re.search(r"(?:src|href)=\"(?!#|data:)", page), "the page loads something"
+    made = [*tmp_path.glob("data/*.tar"), *tmp_path.glob("training/checkpoint/*"),
+            *tmp_path.glob("scores/*/drawn/*/*.tar")]  # fmt: skip
+    trained = (tmp_path / "training" / "log.jsonl").read_bytes()
+    times = {path: path.stat().st_mtime_ns for path in made if "data" not in path.parts}
+    assert len(times) > 4
+
+    assert main(command) == 0
+    assert (tmp_path / "training" / "log.jsonl").read_bytes() == trained
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_missing_checkpoint_is_told_before_any_work(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    assert main(["demo", "--quick", "--out", str(tmp_path / "demo"), "--staged", nowhere]) == 1
+    assert not (tmp_path / "demo").exists()

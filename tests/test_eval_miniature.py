@@ -1,0 +1,224 @@
+"""The miniature suite: scripted players, a fresh model, and trajectories made by hand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval.miniature import main
+from eval.miniature.draw import draw
+from eval.miniature.process import process_estimates
+from eval.miniature.report import result_of
+from eval.miniature.score import score
+from eval.miniature.settings import MiniatureSettings, Sample, samples
+from eval.miniature.store import Store
+from eval.results import Result
+from staged.shapes.prompts import read_prompt
+from staged.shapes.render import render
+from staged.shapes.scene import Scene, Shape
+from staged.shapes.tasks import Prompt, Task
+from staged.trajectory import (
+    ImageRef,
+    Inspection,
+    Plan,
+    Refinement,
+    Sketch,
+    Stop,
+    Trajectory,
+)
+
+QUICK = ["--checkpoint", "miniature:fresh", "--flow-steps", "2", "--tasks", "colors", "counting"]
+SCRIPTED = [
+    *("--checkpoint", "miniature:fresh", "--mode", "staged"),
+    *("--planner", "scripted", "--inspector", "scripted", "--sketcher", "scripted"),
+]
+
+
+def run(folder: Path, *arguments: str) -> Result:
+    assert main(["--out", str(folder), *arguments]) == 0
+    return Result.read(folder / "result.json")
+
+
+def test_scripted_players_draw_what_the_detector_wants(tmp_path: Path) -> None:
+    result = run(tmp_path, *SCRIPTED, "--tasks", "all", "--num-per-task", "6")
+    assert result.overall.value is not None and result.overall.value > 0.9
+    assert result.also["plan/right"].value == 1
+    assert result.also["num_flow_steps"].value == 0
+    assert result.also["num_sketches"].value > 1
+    assert result.overall.unscored == 0
+
+
+def test_a_fresh_model_draws_nothing_that_counts(tmp_path: Path) -> None:
+    result = run(tmp_path, *QUICK, "--num-per-task", "3")
+    assert result.overall.value is not None and result.overall.value < 0.4
+    assert result.also["num_flow_steps"].value == 2
+    lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert len(lines) == result.overall.n
+    assert all(line["reasons"] for line in lines if not line["correct"])
+
+
+def test_the_same_command_draws_nothing_anew_and_leaves_the_same_bytes(tmp_path: Path) -> None:
+    run(tmp_path, *QUICK, "--num-per-task", "3", "--batch", "2")
+    first = (tmp_path / "result.json").read_bytes()
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "drawn").rglob("*.tar")}
+    run(tmp_path, *QUICK, "--num-per-task", "3", "--batch", "5")
+    assert (tmp_path / "result.json").read_bytes() == first
+    run(tmp_path, "--score-only")
+    assert (tmp_path / "result.json").read_bytes() == first
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "drawn").rglob("*.tar")} == times
+
+
+def test_pictures_do_not_depend_on_batches_nor_on_interruptions(tmp_path: Path) -> None:
+    settings = MiniatureSettings(
+        checkpoint="miniature:fresh", tasks=("colors",), num_per_task=5, num_flow_steps=2
+    )
+    wanted = samples(settings)
+    whole, parts = Store(tmp_path / "whole"), Store(tmp_path / "parts")
+    draw(settings, wanted, whole, batch_size=5)
+    draw(settings, wanted[3:], parts, batch_size=1)
+    leftover = tmp_path / "parts" / "drawn" / "000002"
+    leftover.mkdir()  # a batch that was killed
+    (leftover / ".shard-000000.tar.tmp").write_bytes(b"half")
+    assert draw(settings, wanted, parts, batch_size=2) == 3
+    ours, theirs = whole.trajectories(), parts.trajectories()
+    assert ours.keys() == theirs.keys() == {sample.key for sample in wanted}
+    for key in ours:
+        a, b = (t[key].images[0].array().astype(int) for t in (ours, theirs))
+        assert np.abs(a - b).max() <= 1
+
+
+def test_asking_for_more_keeps_the_samples_that_were_there() -> None:
+    few = MiniatureSettings(checkpoint="", num_per_task=4, tasks=("colors", "position"))
+    more = MiniatureSettings(checkpoint="", num_per_task=9, tasks=("position", "colors"))
+    there = {sample.key: sample for sample in samples(more)}
+    assert all(there[sample.key] == sample for sample in samples(few))
+
+
+def test_a_task_with_few_prompts_draws_each_more_often() -> None:
+    settings = MiniatureSettings(checkpoint="", num_per_task=40, tasks=("single_object",))
+    found = samples(settings)
+    assert len({sample.prompt.text for sample in found}) == 12
+    assert 40 <= len(found) < 52
+    assert len({sample.seed for sample in found}) == len(found)
+
+
+def test_a_folder_takes_no_pictures_that_were_drawn_otherwise(tmp_path: Path) -> None:
+    run(tmp_path, *QUICK, "--num-per-task", "1")
+    with pytest.raises(ValueError, match=r"num_flow_steps \(2, not 3\)"):
+        run(tmp_path, *QUICK, "--num-per-task", "1", "--flow-steps", "3")
+    with pytest.raises(ValueError, match="split"):
+        run(tmp_path, *QUICK, "--num-per-task", "1", "--split", "train")
+    with pytest.raises(ValueError, match="nothing was drawn"):
+        main(["--out", str(tmp_path / "empty"), "--score-only"])
+
+
+def test_scoring_again_loads_no_model_code(tmp_path: Path) -> None:
+    run(tmp_path, *SCRIPTED, "--num-per-task", "1", "--tasks", "colors")
+    code = (
+        "import sys; from eval.miniature import main\n"
+        f"main(['--out', {str(tmp_path)!r}, '--score-only'])\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+CIRCLE = Shape(kind="circle", color="red", size="large", x=14, y=24)
+STAR = Shape(kind="star", color="blue", size="large", x=34, y=24)
+GREEN = Shape(kind="circle", color="green", size="large", x=14, y=24)
+
+
+def picture(*shapes: Shape) -> Sketch:
+    pixels = render(Scene(shapes=shapes, background=(160, 165, 170)))
+    return Sketch(image=ImageRef.from_array(pixels))
+
+
+def sample(text: str, task: Task = "colors") -> Sample:
+    prompt = Prompt(text=text, task=task, request=read_prompt(text))
+    return Sample(key="colors-0000-000", prompt=prompt, seed=0)
+
+
+def test_what_is_there_beyond_the_prompt_is_correct_but_not_exact() -> None:
+    asked = sample("a photo of a red circle")
+    steps = (picture(CIRCLE, STAR), Stop())
+    [scored] = score([asked], {asked.key: Trajectory(prompt=asked.prompt.text, steps=steps)})
+    assert (scored.correct, scored.exact) == (True, False)
+    assert scored.reasons == ("the blue star should not be there",)
+
+
+def test_what_was_not_drawn_is_unscored_and_not_wrong(tmp_path: Path) -> None:
+    run(tmp_path, *SCRIPTED, "--num-per-task", "4", "--tasks", "colors")
+    store = Store(tmp_path)
+    record, there = store.record(), store.trajectories()
+    wanted = samples(record.settings)
+    failed = Trajectory(
+        prompt=wanted[1].prompt.text, provenance={"failure": "protocol", "cost": {}}
+    )
+    there |= {wanted[1].key: failed}
+    del there[wanted[0].key]
+    scored = score(wanted, there)
+    assert [item.correct for item in scored[:2]] == [None, None]
+    assert scored[1].reasons == ("not drawn: protocol",)
+    overall = result_of(record, scored, there).overall
+    assert (overall.value, overall.n, overall.unscored) == (1.0, len(wanted) - 2, 2)
+
+
+def test_a_prompt_that_is_sampled_differently_now_is_refused() -> None:
+    asked = sample("a photo of a red circle")
+    drawn = Trajectory(prompt="a photo of a blue star", steps=(picture(STAR), Stop()))
+    with pytest.raises(ValueError, match="choose another --out"):
+        score([asked], {asked.key: drawn})
+
+
+def test_process_counts_what_inspections_and_refinements_were_worth() -> None:
+    asked = sample("a photo of a red circle and a blue star", "color_attr")
+    wrong = Plan(instruction="add a green circle", description="a green circle")
+    first = Plan(instruction="add a red circle", description="a red circle")
+    whole = Plan(instruction="add a blue star", description="a red circle and a blue star")
+    refuse, refine = "revise", Refinement(instruction="change it")
+    steps = (
+        wrong,
+        Inspection(target="plan", verdict="revise", critique="caught"),
+        refine,
+        first,
+        Inspection(target="plan", verdict="accept", critique="right"),
+        picture(GREEN),
+        Inspection(target="sketch", verdict=refuse, critique="caught"),
+        refine,
+        picture(CIRCLE),
+        Inspection(target="sketch", verdict=refuse, critique="a false alarm"),
+        refine,
+        picture(GREEN),
+        Inspection(target="sketch", verdict="accept", critique="missed"),
+        whole,
+        picture(CIRCLE, STAR),
+        Stop(),
+    )
+    trajectory = Trajectory(prompt=asked.prompt.text, steps=steps)
+    found = process_estimates({asked.key: asked}, {asked.key: trajectory})
+    assert {name: (e.value, e.n) for name, e in found.items()} == {
+        "plan/right": (1.0, 1),
+        "inspect plan/precision": (1.0, 1),
+        "inspect plan/recall": (1.0, 1),
+        "refine plan/helped": (1.0, 1),
+        "sketch/follows plan": (0.5, 4),
+        "inspect sketch/precision": (0.5, 2),
+        "inspect sketch/recall": (0.5, 2),
+        "refine sketch/helped": (1.0, 1),
+        "refine sketch/harmed": (1.0, 1),
+    }
+
+
+def test_an_unreadable_plan_is_wrong_and_its_sketch_is_unscored() -> None:
+    asked = sample("a photo of a red circle")
+    steps = (
+        Plan(instruction="draw", description="something nice"),
+        picture(CIRCLE),
+        Stop(),
+    )
+    trajectory = Trajectory(prompt=asked.prompt.text, steps=steps)
+    found = process_estimates({asked.key: asked}, {asked.key: trajectory})
+    assert found["plan/right"].value == 0
+    assert (found["sketch/follows plan"].value, found["sketch/follows plan"].unscored) == (None, 1)
