@@ -1,0 +1,65 @@
+"""Every settings file that ships is of some job, and every training starts as it is configured."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from training import World, build
+
+import staged
+from data_pipelines.base import BaseSettings
+from data_pipelines.plan_sketch.settings import PlanSketchSettings
+from eval.miniature.settings import MiniatureSettings
+from staged import strict_yaml
+from staged.settings import SettingsError, load
+from train.autoencoder import AutoencoderJob
+from train.job import Trainer
+from train.settings import TrainSettings
+
+ROOT = Path(staged.__file__).parents[1]
+CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
+JOBS = (AutoencoderJob, BaseSettings, MiniatureSettings, PlanSketchSettings, TrainSettings)
+TRAININGS = [path for path in CONFIGS if "init" in strict_yaml.read(ROOT / path)[0]]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_every_file_is_settings_of_some_job(path: Path) -> None:
+    problems = {}
+    for job in JOBS:
+        try:
+            load(job, ROOT / path)
+        except SettingsError as error:
+            problems[job.__name__] = str(error)
+    assert len(problems) < len(JOBS), problems
+    assert ("TrainSettings" not in problems) == (path in TRAININGS)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=str)
+def test_every_training_starts_on_a_tiny_model_and_tiny_data(
+    world: World, path: Path, tmp_path: Path
+) -> None:
+    shipped = load(TrainSettings, ROOT / path)
+    settings = replace(
+        shipped,
+        init=str(world.init),
+        data=tuple(replace(subset, path=world.data) for subset in shipped.data),
+        out=tmp_path,
+        cache=None,
+        num_steps=2,
+        device="cpu",
+        num_threads=1,
+        compile=False,  # needs a compiler and minutes
+        log=replace(shipped.log, sample_every_steps=2, sample_flow_steps=1),
+    )
+    folder = Trainer(settings).run()
+    assert (folder / "ema.safetensors").is_file()
+    assert bool(list(tmp_path.glob("samples/*.png"))) == bool(shipped.log.sample_prompts)
+
+
+def test_the_shipped_trainings_are_found() -> None:
+    assert {path.name for path in TRAININGS} >= {"first.yaml", "base.yaml"}
