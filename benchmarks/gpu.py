@@ -28,6 +28,7 @@ SECTIONS = {
     "miniature": "benchmarks.parts.miniature",
     "layers": "benchmarks.parts.layers",
     "attention": "benchmarks.parts.attention",
+    "compiled": "benchmarks.parts.compiled",
 }
 _TRACEBACK_LINES = 30
 

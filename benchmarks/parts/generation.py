@@ -46,38 +46,36 @@ def run(setup: Setup, record: Recorder) -> None:
     parameters = sum(p.numel() for p in engine.model.parameters())
     record.add("build", time.perf_counter() - began, "s", parameters=parameters)
     record.add("weights_memory", peak_gib(setup), "GiB")
-    side = engine.sizes.latent_max
-    grid = (side // 16, side // 16)
-    num_latents = grid[0] * grid[1]
-
-    prompt = Context()
-    engine.append([prompt], [[packs.text_only(16 if setup.tiny else 64)]])
-    edit, without_text, texts_only = _context_with_image(engine, setup, grid, record)
-    nothing = Context()
-    draws = {
-        "flow_unguided": (prompt, nothing, nothing, _UNGUIDED, 1),
-        "flow_guided": (prompt, nothing, nothing, _ALWAYS, 2),
-        "flow_unguided_6k": (edit, without_text, texts_only, _UNGUIDED, 1),
-        "flow_guided_6k": (edit, without_text, texts_only, _ALWAYS, 3),
-    }
-    for name, (full, no_text, no_images, guidance, branches) in draws.items():
-        read = [full, no_text, no_images][:branches]
-        flops = sum(
-            flow_flops(engine.model.config.transformer, num_latents, context.num_tokens)
-            for context in read
-        )
-        settings = FlowSettings(num_flow_steps=8, guidance=guidance)
-        contexts = (full, no_text, no_images)
-        _measure_flow(name, engine, contexts, side, settings, flops, setup, record)
-    for name, contexts in (
-        ("text_to_image", (prompt, nothing, nothing)),
-        ("edit_6k", (edit, without_text, texts_only)),
-    ):
-        _measure_image(name, engine, contexts, side, setup, record)
+    measure_flows(engine, setup, record)
     for count in (1, 16):
         _measure_text(engine, count, 32 if setup.tiny else 1024, setup, record)
+    side = engine.sizes.latent_max
     del engine
     _measure_autoencoder(setup, side, record)
+
+
+def measure_flows(engine: Engine, setup: Setup, record: Recorder) -> None:
+    """Evaluations with and without guidance and context, then two whole images."""
+    side = engine.sizes.latent_max
+    grid = engine.grids(side, side).latent
+    prompt, nothing = Context(), Context()
+    engine.append([prompt], [[packs.text_only(16 if setup.tiny else 64)]])
+    drawing = (prompt, nothing, nothing)
+    editing = _context_with_image(engine, setup, grid, record)
+    for name, contexts, guidance, branches in (
+        ("flow_unguided", drawing, _UNGUIDED, 1),
+        ("flow_guided", drawing, _ALWAYS, 2),
+        ("flow_unguided_6k", editing, _UNGUIDED, 1),
+        ("flow_guided_6k", editing, _ALWAYS, 3),
+    ):
+        flops = sum(
+            flow_flops(engine.model.config.transformer, grid[0] * grid[1], context.num_tokens)
+            for context in contexts[:branches]
+        )
+        settings = FlowSettings(num_flow_steps=8, guidance=guidance)
+        _measure_flow(name, engine, contexts, side, settings, flops, setup, record)
+    _measure_image("text_to_image", engine, drawing, side, setup, record)
+    _measure_image("edit_6k", engine, editing, side, setup, record)
 
 
 def _context_with_image(

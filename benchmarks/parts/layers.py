@@ -25,10 +25,17 @@ _NUM_LAYERS = 4
 
 
 def run(setup: Setup, record: Recorder) -> None:
+    """Measure the model as it is."""
+    measure(setup, record)
+
+
+def measure(setup: Setup, record: Recorder, *, compiled: bool = False) -> None:
     """Measure packs of two lengths; one that does not fit in memory is reported as such."""
     full = models.full_config(setup)
     config = replace(full, transformer=_shallow(full))
     model = models.build(config, setup, setup.dtype).train()
+    if compiled:
+        model.compile_experts()
     for num_tokens in (200, 400) if setup.tiny else (8_192, 33_000):
         layout = packs.pack(setup, num_tokens)
         inputs, target = packs.inputs(layout, config, setup.dtype)

@@ -1,0 +1,134 @@
+"""The GPU script runs without a GPU at tiny size, and what it counts and compares is right."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention.flex_attention import create_mask
+
+from benchmarks import gpu
+from benchmarks.parts import arithmetic, flex, models, packs
+from benchmarks.parts.harness import Recorder, Setup
+from staged.model.attention import PackedAttention
+from staged.model.config import BagelConfig
+
+ROOT = Path(__file__).parents[1]
+TINY = Setup(device=torch.device("cpu"), tiny=True)
+
+
+def test_the_script_measures_every_section_from_a_bare_checkout(tmp_path: Path) -> None:
+    out = tmp_path / "results" / "tiny.json"
+    # Without site's path files an editable install of this package is not found either.
+    packages = os.pathsep.join(path for path in sys.path if path.endswith("-packages"))
+    script = [ROOT / "benchmarks/gpu.py", "--tiny", "--device=cpu", "--out", out]
+    done = subprocess.run(
+        [sys.executable, "-S", *script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": packages},
+    )
+    assert done.returncode == 0, done.stderr
+    sections = json.loads(out.read_text())["sections"]
+    assert list(sections) == list(gpu.SECTIONS)
+    assert sections.pop("compiled")["status"] == "skipped"
+    assert {section["status"] for section in sections.values()} == {"ok"}
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.pop("section") for line in lines] == [
+        name for name, section in sections.items() for _ in section["measurements"]
+    ]
+    assert lines == [made for section in sections.values() for made in section["measurements"]]
+    values = {line["name"]: line["value"] for line in lines if "value" in line}
+    wanted = {
+        "matmul_bfloat16", "train_float32", "infer_bfloat16", "flow_guided", "flow_guided_6k",
+        "text_to_image", "edit_6k", "decode_batch_16", "autoencoder_decode", "tokens",
+        "last_loss", "pack_400", "image_masked", "flex_forward_200",
+    }  # fmt: skip
+    assert wanted <= values.keys()
+    assert values["train_float32"] < 1e-4
+
+
+def test_a_failing_section_is_recorded_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gpu.SECTIONS, "golden", "benchmarks.parts.missing")
+    out = tmp_path / "out.json"
+    arguments = ["--tiny", "--device=cpu", f"--out={out}", "--only=golden", "--only=environment"]
+    assert gpu.main(arguments) == 1
+    sections = json.loads(out.read_text())["sections"]
+    assert sections["golden"]["status"] == "failed"
+    assert "ModuleNotFoundError" in sections["golden"]["traceback"][-1]
+    assert sections["environment"]["status"] == "ok"
+
+
+def test_no_section_begins_after_the_limit(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    arguments = ["--tiny", "--device=cpu", f"--out={out}", "--only=golden", "--limit-s=-1"]
+    assert gpu.main(arguments) == 0
+    assert json.loads(out.read_text())["sections"]["golden"]["status"] == "skipped"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_without_the_device_asked_for_nothing_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main([]) == 2
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+def test_without_diffusers_the_other_reference_numbers_are_still_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from benchmarks.parts import golden
+
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    record = Recorder("golden")
+    golden.run(TINY, record)
+    made = {measurement["name"]: measurement for measurement in record.made}
+    assert "diffusers" in made["vae_float32"]["skipped"]
+    assert "diffusers" in made["infer_float32"]["skipped"]
+    assert made["train_float32"]["value"] < 1e-4
+    assert made["train_float32"]["comparisons"] > 20
+
+
+def test_what_is_off_fails_the_golden_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.parts import golden
+
+    monkeypatch.setitem(golden._TOLERANCES, torch.float32, 1e-9)
+    with pytest.raises(ArithmeticError, match="float32 vit output"):
+        golden.run(TINY, Recorder("golden"))
+
+
+def test_arithmetic_at_full_size_is_as_published() -> None:
+    decoder = BagelConfig.from_folder(models.FULL).transformer
+    assert arithmetic.expert_weights(decoder) == pytest.approx(233.0e6, rel=1e-3)
+    assert arithmetic.linear_flops(decoder, 4096) == pytest.approx(53.5e12, rel=2e-3)
+    assert arithmetic.flow_flops(decoder, 4096, 0) == pytest.approx(60e12, rel=0.01)
+    assert arithmetic.flow_flops(decoder, 4096, 6000) == pytest.approx(70e12, rel=0.01)
+    assert arithmetic.decode_bytes(decoder, []) == pytest.approx(14.1e9, rel=0.01)
+    assert arithmetic.decode_bytes(decoder, [1]) - arithmetic.decode_bytes(decoder, []) == 57_344
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_follows_the_layout() -> None:
+    layout = packs.pack(TINY, 300)
+    size = layout.num_tokens
+    [[mask]] = create_mask(flex.mask_rule(layout), None, None, size, size, device="cpu")
+    masks = [layout.mask(sample).float() for sample in range(len(layout.sample_lens))]
+    assert len(masks) == 2
+    assert torch.equal(mask, torch.block_diag(*masks).bool())
+    assert arithmetic.visible_pairs(layout) == int(mask.sum())
+    query, key, value = (torch.randn(size, heads, 16) for heads in (4, 2, 2))
+    found = flex.FlexAttention(layout)(0, query, key, value)
+    torch.testing.assert_close(found, PackedAttention(layout)(0, query, key, value))
+
+
+def test_the_stand_in_autoencoder_keeps_what_it_can() -> None:
+    config = models.full_config(TINY).autoencoder
+    codec = models.LinearCodec(config)
+    latents = torch.randn(1, config.latent_channels, 3, 2)
+    picture = codec.decode(latents)
+    assert picture.shape == (1, 3, 24, 16)
+    torch.testing.assert_close(codec.encode(picture), latents)

@@ -1,0 +1,160 @@
+"""What only a CUDA device can show; skipped where there is none."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import flex_attention
+
+from benchmarks.parts import flex, models, packs
+from benchmarks.parts.harness import Setup
+from staged.engine.context import Context
+from staged.engine.engine import Engine
+from staged.engine.sampling import FlowSettings, TextSampling
+from staged.model.attention import PackedAttention, attend_rows
+from staged.verify import main
+from staged.verify.command import GROUPS
+from tests import tiny
+from train.objective import Objective, mean_losses
+from train.optimizer import make_optimizer
+from train.packing import Pack
+from train.settings import Optimizer
+
+pytestmark = pytest.mark.gpu
+
+GOLDEN = Path(__file__).parent / "golden/bagel_tiny"
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensor cores round float32 operands to ten bits."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def engine(device: torch.device) -> Engine:
+    pytest.importorskip("diffusers", reason="the autoencoder is built by diffusers")
+    made = tiny.engine()
+    return Engine(made.model.to(device), made.autoencoder.to(device), made.tokenizer)
+
+
+@pytest.mark.parametrize("group", list(GROUPS))
+def test_group_agrees_with_the_reference(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("diffusers", reason="the autoencoder is built by diffusers")
+    code = main(["bagel", str(GOLDEN), "--group", group, "--device", "cuda"])
+    assert code == 0, capsys.readouterr().out
+
+
+def test_text_and_drawings_are_those_of_the_cpu() -> None:
+    written, drawn = [], []
+    for device in (torch.device("cpu"), CUDA):
+        worker = engine(device)
+        contexts = [Context(), Context()]
+        worker.append_text(contexts, ["a red circle", "a star above a red"])
+        texts_only = [context.fork() for context in contexts]
+        worker.append_images(contexts, [tiny.picture(1), tiny.picture(2, 8, 12)])
+        without_text = [context.fork() for context in contexts]
+        sampling = [TextSampling(max_tokens=6), TextSampling(max_tokens=4)]
+        written.append([block.ids for block, _ in worker.write(contexts, sampling)])
+        drawings = worker.draw(
+            contexts,
+            without_text,
+            texts_only,
+            sizes=[(16, 16), (8, 16)],
+            seeds=[0, 1],
+            settings=FlowSettings(num_flow_steps=4),
+        )
+        drawn.append(torch.cat([drawing.latents.cpu() for drawing in drawings]))
+    assert written[0] == written[1]
+    torch.testing.assert_close(drawn[0], drawn[1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_flow_step_never_waits_for_the_device() -> None:
+    setup = Setup(device=CUDA, tiny=True)
+    worker = models.engine(
+        models.build(models.full_config(setup), setup, torch.bfloat16), setup, torch.bfloat16
+    )
+    context = Context()
+    worker.append([context], [[packs.text_only(16)]])
+    num_steps = 6
+
+    def on_step(step: int, _estimate: Tensor) -> None:
+        torch.cuda.set_sync_debug_mode("error" if step < num_steps else "default")
+
+    try:
+        [drawing] = worker.draw(
+            [context],
+            [Context()],
+            [Context()],
+            sizes=[(64, 64)],
+            seeds=[0],
+            settings=FlowSettings(num_flow_steps=num_steps),
+            on_step=on_step,
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert drawing.pixels.shape == (64, 64, 3)
+
+
+def trained(device: torch.device) -> dict[str, Tensor]:
+    """Losses, gradients and weights after a step on a fixed pack."""
+    here = Setup(device=torch.device("cpu"), tiny=True)
+    config = models.full_config(here)
+    model = models.build(config, here, torch.float32)
+    layout = packs.pack(here, 300)
+    pack = Pack(layout, *packs.inputs(layout, config, torch.float32), ("a",) * 2).to(device)
+    model = model.to(device)
+    parameters = dict(model.named_parameters())
+    optimizer = make_optimizer(parameters, Optimizer())
+    ce, mse = mean_losses(Objective(model)(pack), pack)
+    (ce + mse).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    gradients = {f"{n}.grad": p.grad.cpu() for n, p in parameters.items() if p.grad is not None}
+    optimizer.step()
+    weights = {name: p.detach().cpu() for name, p in parameters.items()}
+    return {"ce": ce.detach().cpu(), "mse": mse.detach().cpu(), **gradients, **weights}
+
+
+def test_a_training_step_is_that_of_the_cpu() -> None:
+    expected, found = trained(torch.device("cpu")), trained(CUDA)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=5e-5, msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("queries", [1, 300])
+def test_masked_attention_never_writes_its_scores_out(queries: int, dtype: torch.dtype) -> None:
+    query, key, value = (
+        torch.randn(2, heads, length, 64, device=CUDA).to(dtype)
+        for heads, length in ((8, queries), (2, 500), (2, 500))
+    )
+    mask = torch.rand(2, 1, queries, 500, device=CUDA) < 0.7
+    with sdpa_kernel([SDPBackend.MATH]):
+        expected = attend_rows(query.float(), key.float(), value.float(), mask)
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+        found = attend_rows(query, key, value, mask)
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_compiled_flex_attention_is_packed_attention() -> None:
+    setup = Setup(device=CUDA, tiny=True)
+    layout = packs.pack(setup, 300)
+    leaves = [
+        torch.randn(layout.num_tokens, heads, 64, device=CUDA, requires_grad=True)
+        for heads in (4, 2, 2)
+    ]
+    towards = torch.randn_like(leaves[0])
+    results = []
+    for attend in (
+        PackedAttention(layout),
+        flex.FlexAttention(layout, torch.compile(flex_attention, dynamic=False)),
+    ):
+        out = attend(0, *leaves)
+        results.append([out.detach(), *torch.autograd.grad(out, leaves, towards)])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
