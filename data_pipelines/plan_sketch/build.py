@@ -178,7 +178,9 @@ class Builder:
                 vocabulary=words,
                 kinds=critiques.plan_mistakes,
                 max_objects=most,
-                counts=lambda wrong: self._allowed(wrong) and not embeds(wrong, self._graph),
+                counts=lambda wrong: (
+                    self._allowed(wrong) and wrong != step.before and not embeds(wrong, self._graph)
+                ),
             )
         if inspect_sketch and rng.random() < critiques.wrong_sketches:
             wrong_sketch = mistaken(
@@ -187,7 +189,12 @@ class Builder:
                 vocabulary=words,
                 kinds=critiques.sketch_mistakes,
                 max_objects=most,
-                counts=lambda wrong: self._allowed(wrong) and not same_scene(wrong, step.after),
+                # Where nothing is drawn yet, to draw nothing is no picture to inspect.
+                counts=lambda wrong: (
+                    bool(wrong.objects or step.before.objects)
+                    and self._allowed(wrong)
+                    and not same_scene(wrong, step.after)
+                ),
             )
         return _Intent(
             step=step,
