@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import sketch
 from training import (
     ALL_KINDS,
     World,
@@ -23,6 +24,9 @@ from training import (
 from staged.model.layout import SegmentKind
 from staged.sequence import Dropout, interleave
 from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Trajectory
+from train.encoded import EncodedFolder
+from train.examples import Examples
+from train.encoded import EncodedFolder
 from train.examples import Examples
 from train.job import Trainer
 from train.packing import Pack, build_pack, draw_dropout
@@ -127,6 +131,12 @@ def test_the_plan_of_a_sketch_that_is_only_looked_at_stays() -> None:
     assert 0 not in always(trajectory).plans
 
 
+def test_a_plan_is_dropped_together_with_its_inspection() -> None:
+    accepted = Inspection(target="plan", verdict="accept", critique="fine")
+    steps = (*staged(0).steps[:4], accepted, sketch(0), Stop())
+    assert always(Trajectory(prompt="p", steps=steps)).plans == {3, 4}
+
+
 def test_a_sketch_whose_inspection_is_not_supervised_may_be_dropped() -> None:
     steps = list(staged(0).steps)
     steps[5] = replace(steps[5], loss=False)
@@ -152,8 +162,9 @@ def test_whatever_is_dropped_leaves_a_sample_that_can_be_laid_out(world: World, 
         if speaks:
             assert not dropout.prompt
         for index in dropout.plans:
-            assert isinstance(trajectory.steps[index], Plan | Refinement)
-            assert isinstance(trajectory.steps[index + 1], Sketch)
+            assert isinstance(trajectory.steps[index], Plan | Refinement | Inspection)
+            after = trajectory.steps[index + 1]
+            assert isinstance(after, Sketch) or index + 1 in dropout.plans
         shown = len(trajectory.inputs)
         for index, step in enumerate(trajectory.steps):
             if isinstance(step, Sketch):
@@ -309,7 +320,7 @@ def test_data_are_read_once_for_all_runs_that_share_a_cache(
     def unexpected(*_: Any) -> None:
         raise AssertionError("the images were encoded again")
 
-    monkeypatch.setattr(Examples, "_encode", unexpected)
+    monkeypatch.setattr(EncodedFolder, "_encode", unexpected)
     second = Trainer(replace(settings, out=tmp_path / "two")).examples
     assert np.array_equal(first.lengths, second.lengths)
     assert torch.equal(

@@ -29,11 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("config", help="YAML file; see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to settings")
-    arguments = parser.parse_args(argv)
+    parser.add_argument(
+        "--export",
+        action="store_true",
+        help="train no further: write the checkpoint of the newest state",
+    )
+    arguments = parser.parse_intermixed_args(argv)
     settings = job_settings.load(TrainSettings, arguments.config, arguments.overrides)
     from train.job import Trainer
 
-    folder = Trainer(settings).run()
+    trainer = Trainer(settings)
+    folder = trainer.export() if arguments.export else trainer.run()
     print(f"checkpoint: {folder}")
     return 0
 

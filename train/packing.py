@@ -116,9 +116,9 @@ def draw_dropout(
 
     Words to be predicted keep what they answer to: where any are supervised, the prompt and the
     input images stay (guidance without them is learned from samples that only draw), and so does
-    a sketch whose inspection is supervised. A plan or refinement right before a supervised sketch
-    may be dropped, with its own loss, so that guidance "without the last text" meets a condition
-    seen in training; before a sketch that is only looked at it stays.
+    a sketch whose inspection is supervised. The plan or refinement that a supervised sketch draws
+    may be dropped, with its inspections and their loss, so that guidance "without the last text"
+    meets a condition seen in training; before a sketch that is only looked at it stays.
     """
     steps = trajectory.steps
     speaks = any(step.loss and not isinstance(step, Sketch | Stop) for step in steps)
@@ -131,10 +131,12 @@ def draw_dropout(
     for index, step in enumerate(steps):
         if not isinstance(step, Sketch):
             continue
-        before = steps[index - 1] if index else None
-        has_text = isinstance(before, Plan | Refinement)
+        asked = index - 1  # what the sketch draws, under the inspections of it
+        while asked >= 0 and isinstance(steps[asked], Inspection):
+            asked -= 1
+        has_text = asked >= 0 and isinstance(steps[asked], Plan | Refinement)
         if has_text and random.chance(probabilities.text) and step.loss:
-            plans.add(index - 1)
+            plans.update(range(asked, index))
         after = steps[index + 1] if index + 1 < len(steps) else None
         judged = isinstance(after, Inspection) and after.loss
         if random.chance(probabilities.image) and not judged:

@@ -1,0 +1,184 @@
+"""One data set with what training needs of it computed once: lengths and latents."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from staged import images, strict_json
+from staged.engine.engine import Engine
+from staged.progress import Progress
+from staged.sequence import Grids, interleave
+from staged.shards import ShardIndex
+from staged.shards.folder import INDEX, read_index
+from staged.trajectory import ImageRef, Trajectory
+
+_ENCODE_BATCH = 64
+
+Encode = Callable[[str], tuple[int, ...]]
+
+
+class EncodedFolder:
+    """The samples of one folder of shards, measured and encoded.
+
+    Lengths and latents are kept in the cache under a fingerprint of the data, the tokenizer and
+    the autoencoder, so that every mixture with this folder shares them.
+    """
+
+    def __init__(self, folder: Path, engine: Engine, encode: Encode, cache: Path) -> None:
+        """Open the folder; the first time, read every sample once.
+
+        Args:
+            folder: Of shards.
+            engine: Encodes images.
+            encode: Text to ids.
+            cache: Where lengths and latents are kept.
+
+        Raises:
+            ValueError: The folder holds no finished data set, a sample cannot be read, or the
+                cache is damaged.
+        """
+        self.folder, self.engine, self.encode = folder, engine, encode
+        self.index = _open(folder)
+        self.fingerprint = _fingerprint(folder, engine)
+        table = cache / f"{self.fingerprint[:16]}.npz"
+        if not table.is_file():
+            self._read_all(table)
+        try:
+            with np.load(table) as stored:
+                self.lengths: NDArray[np.int64] = stored["lengths"]
+                self._first_token: NDArray[np.int64] = stored["first_token"]
+            columns = engine.model.config.latent_token_dim
+            self._latents = _map(table.with_suffix(".latents"), columns)
+            if len(self.lengths) != len(self) or self._first_token.max(initial=0) > len(
+                self._latents
+            ):
+                raise ValueError("its files do not fit one another")
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{table} is damaged ({error}); remove it, and it is computed again"
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def trajectory(self, place: int) -> Trajectory:
+        """Read one sample."""
+        return self.index[place].trajectory
+
+    def name(self, place: int) -> str:
+        """The folder and the sample's key in it."""
+        return f"{self.folder}: {self.index.keys[place]}"
+
+    def grids_of(self, ref: ImageRef) -> Grids:
+        """Token grids of an image."""
+        if ref.png is None:
+            raise ValueError(f"image {ref.name!r} is not loaded; read it from its sample first")
+        _, width, height = images.probe(ref.png)
+        return self.engine.grids(height, width)
+
+    def latents(self, place: int, trajectory: Trajectory, image: int) -> Tensor:
+        """(n, Z) float32 latent tokens of one image of a sample."""
+        counts = [_num_latents(self.grids_of(ref)) for ref in trajectory.images[: image + 1]]
+        start = int(self._first_token[place]) + sum(counts[:-1])
+        return torch.from_numpy(np.array(self._latents[start : start + counts[-1]]))
+
+    def _read_all(self, table: Path) -> None:
+        """Measure every sample and encode every image; files appear whole or not at all."""
+        with _alone(table.with_suffix(".partial")) as file:
+            if table.is_file():
+                os.unlink(file.name)
+                return  # another run was faster
+            file.truncate(0)
+            lengths, first_token, tokens = [], [], 0
+            progress = Progress(f"reading {self.folder}", len(self))
+            pending: list[NDArray[np.uint8]] = []
+            for sample in range(len(self)):
+                trajectory = self.trajectory(sample)
+                segments = interleave(
+                    trajectory, self.encode, self.engine.special, self.grids_of
+                ).segments
+                lengths.append(sum(segment.num_tokens for segment in segments))
+                first_token.append(tokens)
+                for ref in trajectory.images:
+                    tokens += _num_latents(self.grids_of(ref))
+                    pending.append(ref.array())
+                if len(pending) >= _ENCODE_BATCH or sample + 1 == len(self):
+                    for latents in self._encode(pending):
+                        file.write(latents.float().cpu().numpy().tobytes())
+                    pending = []
+                progress.advance(note=f"{progress.rate():.0f} samples/s")
+            file.flush()
+            os.replace(file.name, table.with_suffix(".latents"))
+            lengths_file = table.with_suffix(".lengths.partial")
+            with lengths_file.open("wb") as rows:
+                np.savez(
+                    rows,
+                    lengths=np.array(lengths, dtype=np.int64),
+                    first_token=np.array(first_token, dtype=np.int64),
+                )
+            os.replace(lengths_file, table)
+
+    def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        """Encode images, equal sizes together: padding would change latents (group norm)."""
+        if pictures and len({picture.shape for picture in pictures}) == 1:
+            return list(self.engine.to_latents_batch(pictures))
+        return [self.engine.to_latents(picture) for picture in pictures]
+
+
+def _open(folder: Path) -> ShardIndex:
+    if not folder.is_dir():
+        raise ValueError(f"data folder {folder} does not exist; build it, or correct data.path")
+    if not (folder / INDEX).is_file():
+        raise ValueError(
+            f"{folder} holds no finished data set (no {INDEX}); let its build finish, or correct "
+            "data.path"
+        )
+    return ShardIndex(folder)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for one process at a time, with what a killed one left in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever held it before may have moved it into its place: then it is not ours.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                yield file
+                return
+
+
+def _map(path: Path, columns: int) -> NDArray[np.float32]:
+    """(n, columns) float32 on the disk; numpy maps no empty file."""
+    if not path.stat().st_size:
+        return np.empty((0, columns), dtype=np.float32)
+    return np.memmap(path, dtype=np.float32, mode="r").reshape(-1, columns)
+
+
+def _num_latents(grids: Grids) -> int:
+    return grids.latent[0] * grids.latent[1]
+
+
+def _fingerprint(folder: Path, engine: Engine) -> str:
+    """Of everything that lengths and latents depend on."""
+    digest = hashlib.sha256()
+    shards = [[entry.sha256 for entry in read_index(folder)]]
+    digest.update(strict_json.dumps(shards).encode())
+    digest.update(repr((engine.sizes, engine.model.config)).encode())
+    digest.update(engine.tokenizer.backend.to_str().encode())
+    for name, tensor in sorted(engine.autoencoder.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
