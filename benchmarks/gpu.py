@@ -30,7 +30,6 @@ SECTIONS = {
     "attention": "benchmarks.parts.attention",
     "compiled": "benchmarks.parts.compiled",
 }
-_TRACEBACK_LINES = 30
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, device: Any, tiny: bool) -> dict[str, Any]:
-    from benchmarks.parts.harness import Recorder, Setup, Skip
+    from benchmarks.parts.harness import TRACEBACK_LINES, Recorder, Setup, Skip
 
     record = Recorder(name)
     outcome: dict[str, Any] = {"status": "ok"}
@@ -78,13 +77,21 @@ def _run(name: str, device: Any, tiny: bool) -> dict[str, Any]:
     except Skip as reason:
         outcome = {"status": "skipped", "reason": str(reason)}
     except Exception as error:
-        tail = traceback.format_exc().splitlines()[-_TRACEBACK_LINES:]
+        if isinstance(error, ModuleNotFoundError) and not _is_ours(error.name):
+            return {"status": "skipped", "reason": f"needs the package {error.name}"}
+        tail = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
         outcome = {"status": "failed", "reason": repr(error)[:500], "traceback": tail}
         print("\n".join(tail), file=sys.stderr)
+    if record.failed and outcome["status"] == "ok":
+        outcome = {"status": "failed", "reason": f"did not measure {', '.join(record.failed)}"}
     outcome["seconds"] = round(time.monotonic() - began, 2)
     outcome["measurements"] = record.made
     _free(device)
     return outcome
+
+
+def _is_ours(module: str | None) -> bool:
+    return module is None or module.partition(".")[0] in ("benchmarks", "staged", "train")
 
 
 def _free(device: Any) -> None:

@@ -16,6 +16,8 @@ from benchmarks.parts.harness import Recorder, Setup
 from staged.model.attention import PackedAttention
 from staged.model.config import BagelConfig
 
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+
 ROOT = Path(__file__).parents[1]
 TINY = Setup(device=torch.device("cpu"), tiny=True)
 
@@ -65,6 +67,36 @@ def test_a_failing_section_is_recorded_and_the_rest_goes_on(
     assert sections["environment"]["status"] == "ok"
 
 
+def test_a_section_without_its_package_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needy_section.py").write_text("import a_package_that_is_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(gpu.SECTIONS, "golden", "needy_section")
+    out = tmp_path / "out.json"
+    assert gpu.main(["--tiny", "--device=cpu", f"--out={out}", "--only=golden"]) == 0
+    section = json.loads(out.read_text())["sections"]["golden"]
+    assert section == {
+        "status": "skipped",
+        "reason": "needs the package a_package_that_is_not_there",
+    }
+
+
+def test_a_failing_measurement_is_recorded_and_its_section_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.parts import attention
+
+    monkeypatch.setattr(attention, "_LARGEST_DIFFERENCE", 0.0)
+    out = tmp_path / "out.json"
+    assert gpu.main(["--tiny", "--device=cpu", f"--out={out}", "--only=attention"]) == 1
+    section = json.loads(out.read_text())["sections"]["attention"]
+    assert section["status"] == "failed" and "image_masked" in section["reason"]
+    measurements = {m["name"]: m for m in section["measurements"]}
+    assert "ArithmeticError" in measurements["image"]["error"]
+    assert measurements["flex_forward_200"]["value"] > 0
+
+
 def test_no_section_begins_after_the_limit(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     arguments = ["--tiny", "--device=cpu", f"--out={out}", "--only=golden", "--limit-s=-1"]
@@ -111,7 +143,6 @@ def test_arithmetic_at_full_size_is_as_published() -> None:
     assert arithmetic.decode_bytes(decoder, [1]) - arithmetic.decode_bytes(decoder, []) == 57_344
 
 
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention_follows_the_layout() -> None:
     layout = packs.pack(TINY, 300)
     size = layout.num_tokens

@@ -8,11 +8,13 @@ vain shows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 
 from benchmarks.parts import models, packs
@@ -31,8 +33,7 @@ _LARGEST_DIFFERENCE = 0.03  # of bfloat16 results, over the largest magnitude
 def run(setup: Setup, record: Recorder) -> None:
     """Measure packs, then an image on caches.
 
-    Raises:
-        ArithmeticError: Two ways disagree by more than rounding.
+    Two ways that disagree by more than rounding count as a failure.
     """
     config = replace(models.full_config(setup).transformer, num_layers=1)
     _measure_image(config, setup, record)
@@ -51,20 +52,22 @@ def _measure_pack(
         "flex": partial(FlexAttention, layout, kernel),
     }
     tensors = _random(config, layout.num_tokens, setup)
-    outputs = []
+    expected = None
     for name, plan in ways.items():
-        plan_ms = 1e3 * time_s(plan, setup, warmup=1, repeats=3)
-        attend = plan()
-        reset_peak(setup)
-        with torch.no_grad():
-            outputs.append(attend(0, *tensors))
-            seconds = time_s(partial(attend, 0, *tensors), setup)
-        _add(record, f"{name}_forward_{num_tokens}", seconds, flops, setup, plan_ms)
-        if setup.on_cuda:  # flex attention has no backward pass on a CPU
+        with record.attempt(f"{name}_{num_tokens}"):
+            plan_ms = 1e3 * time_s(plan, setup, warmup=1, repeats=3)
+            attend = plan()
             reset_peak(setup)
-            seconds = time_s(_forward_backward(attend, tensors), setup)
-            _add(record, f"{name}_forward_backward_{num_tokens}", seconds, 3 * flops, setup)
-    _require_equal("flex and sdpa", *outputs)
+            with torch.no_grad():
+                output = attend(0, *tensors)
+                seconds = time_s(partial(attend, 0, *tensors), setup)
+            _add(record, f"{name}_forward_{num_tokens}", seconds, flops, setup, plan_ms)
+            expected = output if expected is None else expected
+            _require_equal(f"{name} and sdpa", output, expected)
+            if setup.on_cuda:  # flex attention has no backward pass on a CPU
+                reset_peak(setup)
+                seconds = time_s(_forward_backward(attend, tensors), setup)
+                _add(record, f"{name}_forward_backward_{num_tokens}", seconds, 3 * flops, setup)
 
 
 def _measure_image(config: TransformerConfig, setup: Setup, record: Recorder) -> None:
@@ -80,14 +83,22 @@ def _measure_image(config: TransformerConfig, setup: Setup, record: Recorder) ->
     plain.calls = [(slice(i, i + 1), n + tokens, None) for i, n in enumerate(lengths)]
     masked.calls = [(slice(0, len(lengths)), keys, masked.mask(keys))]
     tensors = _random(config, layout.num_tokens, setup)
-    outputs = []
-    with torch.inference_mode():
-        for name, attend in (("image", plain), ("image_masked", masked)):
+    ways = [("image", plain, None), ("image_masked", masked, None)]
+    if setup.on_cuda:
+        ways += [
+            ("image_flash", plain, SDPBackend.FLASH_ATTENTION),
+            ("image_cudnn", plain, SDPBackend.CUDNN_ATTENTION),
+        ]
+    expected = None
+    for name, attend, kernel in ways:
+        forced = nullcontext() if kernel is None else sdpa_kernel([kernel])
+        with record.attempt(name), torch.inference_mode(), forced:
             reset_peak(setup)
-            outputs.append(attend(0, *tensors))
+            output = attend(0, *tensors)
             seconds = time_s(partial(attend, 0, *tensors), setup)
             _add(record, name, seconds, flops, setup)
-    _require_equal("an image with and without a mask", *outputs)
+            expected = output if expected is None else expected
+            _require_equal(f"{name} and image", output, expected)
 
 
 def _caches(config: TransformerConfig, lengths: list[int], extra: int, setup: Setup) -> CacheBatch:

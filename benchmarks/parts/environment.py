@@ -57,6 +57,11 @@ def _describe_gpu(setup: Setup, record: Recorder) -> None:
         cudnn=torch.backends.cudnn.version(),
         driver=_output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
         architectures=torch.cuda.get_arch_list(),
+        attention={
+            "flash": torch.backends.cuda.flash_sdp_enabled(),
+            "efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+            "cudnn": torch.backends.cuda.cudnn_sdp_enabled(),
+        },
     )
 
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from statistics import median
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.parts import models, packs
 from benchmarks.parts.arithmetic import decode_bytes, flow_flops
@@ -33,6 +34,11 @@ from staged.model.flow import Guidance
 
 _UNGUIDED = Guidance(text_scale=1.0, image_scale=1.0)
 _ALWAYS = Guidance(interval=(0.0, 1.0))
+_WITHOUT_CUDNN = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
 def run(setup: Setup, record: Recorder) -> None:
@@ -48,7 +54,12 @@ def run(setup: Setup, record: Recorder) -> None:
     record.add("weights_memory", peak_gib(setup), "GiB")
     measure_flows(engine, setup, record)
     for count in (1, 16):
-        _measure_text(engine, count, 32 if setup.tiny else 1024, setup, record)
+        name = f"decode_batch_{count}"
+        with record.attempt(name):
+            _measure_text(name, engine, count, setup, record)
+        with record.attempt(name), sdpa_kernel(_WITHOUT_CUDNN):
+            # cuDNN plans anew for every number of keys, which grows with every token.
+            _measure_text(f"{name}_without_cudnn", engine, count, setup, record)
     side = engine.sizes.latent_max
     del engine
     _measure_autoencoder(setup, side, record)
@@ -73,9 +84,11 @@ def measure_flows(engine: Engine, setup: Setup, record: Recorder) -> None:
             for context in contexts[:branches]
         )
         settings = FlowSettings(num_flow_steps=8, guidance=guidance)
-        _measure_flow(name, engine, contexts, side, settings, flops, setup, record)
-    _measure_image("text_to_image", engine, drawing, side, setup, record)
-    _measure_image("edit_6k", engine, editing, side, setup, record)
+        with record.attempt(name):
+            _measure_flow(name, engine, contexts, side, settings, flops, setup, record)
+    for name, contexts in (("text_to_image", drawing), ("edit_6k", editing)):
+        with record.attempt(name):
+            _measure_image(name, engine, contexts, side, setup, record)
 
 
 def _context_with_image(
@@ -159,11 +172,10 @@ def _measure_image(
     record.add(name, seconds, "s", num_flow_steps=settings.num_flow_steps, autoencoder="stand-in")
 
 
-def _measure_text(
-    engine: Engine, count: int, num_context: int, setup: Setup, record: Recorder
-) -> None:
+def _measure_text(name: str, engine: Engine, count: int, setup: Setup, record: Recorder) -> None:
     """Greedy decoding in `count` contexts at once."""
     reset_peak(setup)
+    num_context = 32 if setup.tiny else 1024
     contexts = [Context() for _ in range(count)]
     # Different words: equal contexts would write the same and tell nothing of the choices.
     blocks = [[packs.text_only(num_context - index)] for index in range(count)]
@@ -184,7 +196,7 @@ def _measure_text(
     seconds = median(gaps)
     needed = decode_bytes(engine.model.config.transformer, [c.num_tokens for c in contexts])
     record.add(
-        f"decode_batch_{count}",
+        name,
         count / seconds,
         "tokens/s",
         ms_per_step=1e3 * seconds,

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 import torch
+
+TRACEBACK_LINES = 30
+"""Of each failure, from its end."""
 
 
 class Skip(Exception):
@@ -47,6 +52,7 @@ class Recorder:
 
     section: str
     made: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
     def add(self, name: str, value: float, unit: str, **facts: Any) -> None:
         """Record a number.
@@ -63,6 +69,20 @@ class Recorder:
         """Record what is no number: a version, or why there is none."""
         self.made.append({"name": name, **facts})
         print(json.dumps({"section": self.section, **self.made[-1]}), flush=True)
+
+    @contextmanager
+    def attempt(self, name: str) -> Iterator[None]:
+        """Let the rest of the section go on if the block fails; the section still counts as failed.
+
+        Args:
+            name: What the block was to measure.
+        """
+        try:
+            yield
+        except Exception as error:
+            tail = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
+            self.failed.append(name)
+            self.note(name, error=repr(error)[:500], traceback=tail)
 
 
 class Marks:
