@@ -29,6 +29,10 @@ class Benchmark(NamedTuple):
 BENCHMARKS = {
     "miniature": Benchmark("prompts of the miniature world", "eval.miniature:main"),
     "geneval": Benchmark("detections, by GenEval's rules", "eval.geneval.command:main"),
+    "detect": Benchmark("find objects in images, for geneval", "eval.geneval.detect_command:main"),
+    "convert-detector": Benchmark(
+        "mmdet's Mask2Former for detect", "eval.geneval.detect_command:convert"
+    ),
     "wise": Benchmark("judgements of WISE, legacy or verified", "eval.wise.command:main"),
     "compare": Benchmark("results of several runs, and published ones", "eval.compare:main"),
 }

@@ -18,6 +18,7 @@ from typing import Any
 import staged
 from eval.statistics import METHOD, Estimate, Observation, mean, weighted_mean
 from staged import strict_json
+from staged.shards.folder import write_whole
 
 FORMAT = "staged-eval-result/1"
 OVERALL = "overall"
@@ -114,11 +115,8 @@ class Result:
         Raises:
             OSError: the folder cannot be written.
         """
-        text = strict_json.dumps(self.as_dict())
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        write_whole(path, strict_json.dumps(self.as_dict()).encode() + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> Result:

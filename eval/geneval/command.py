@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.downloads import sha256_of
-from eval.geneval.detections import read_lines, write_verdicts
+from eval.geneval.detections import Line, read_lines, write_verdicts
 from eval.geneval.prompts import load_prompts
 from eval.geneval.summary import ANY_CORRECT, IMAGES_PER_PROMPT, is_complete, summarise
 from eval.results import OVERALL, Result, unscored_message
@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         OSError: a file cannot be read or written.
     """
     arguments = _parser().parse_args(argv)
-    path: Path = arguments.detections
+    paths: list[Path] = arguments.detections
     prompt_file = load_prompts(arguments.prompts) if arguments.prompts else None
-    scored = [(line, line.verdict()) for line in read_lines(path)]
+    scored = [(line, line.verdict()) for path in paths for line in read_lines(path)]
     write_verdicts(scored, arguments.out)
     result = summarise(
         [(line.prompt, verdict) for line, verdict in scored],
@@ -42,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         images_per_prompt=arguments.images_per_prompt,
         variant={
             "prompts": prompt_file.variant if prompt_file else "as detected",
-            "detections": arguments.detector or "precomputed",
+            "detector": _detector([line for line, _ in scored]),
         },
-        run=arguments.name or path.stem,
-        provenance={"detections_sha256": sha256_of(b"".join(sorted(_lines(path))))},
+        run=arguments.name or paths[0].stem,
+        provenance={"detections_sha256": _fingerprint(paths)},
     )
     if arguments.result:
         result.write(arguments.result)
@@ -82,9 +82,21 @@ def _row(name: str, estimate: Estimate) -> list[str]:
     ]
 
 
-def _lines(path: Path) -> list[bytes]:
-    # Sorted by the caller, so that a shuffled file is the same file.
-    return [line.strip() + b"\n" for line in path.read_bytes().splitlines() if line.strip()]
+def _detector(lines: Sequence[Line]) -> str:
+    """Return the one detector that all lines are of."""
+    names = {str(line.record.get("detector", "unknown")) for line in lines}
+    if len(names) > 1:
+        raise ValueError(
+            f"detections of {len(names)} detectors: {'; '.join(sorted(names))}. Their scores "
+            "differ, so score each alone"
+        )
+    return next(iter(names), "unknown")
+
+
+def _fingerprint(paths: Sequence[Path]) -> str:
+    # Sorted, so that shuffled lines, or lines spread over files, have the same one.
+    lines = (line.strip() for path in paths for line in path.read_bytes().splitlines())
+    return sha256_of(b"\n".join(sorted(line for line in lines if line)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,7 +112,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--detections", type=Path, required=True, metavar="FILE", help="JSON lines, an image each"
+        "--detections",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="JSON lines, an image each, such as `staged eval detect` writes",
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="the same lines with `correct` and `reason`"
@@ -109,7 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prompts",
         metavar="FILE",
-        help="prompt file (or `short`, `long`: fetched); images that it lacks become unscored",
+        help="prompt file, folder of images, or `short` or `long`, which are fetched; with it, "
+        "images that were not detected in are unscored",
     )
     parser.add_argument(
         "--images-per-prompt",
@@ -118,7 +136,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="expected with --prompts (default: %(default)s)",
     )
-    parser.add_argument("--detector", metavar="NAME", help="what found them, for the result file")
     parser.add_argument("--name", help="of the run, for tables (default: the file's name)")
     parser.add_argument(
         "--allow-unscored", action="store_true", help="succeed although samples have no score"

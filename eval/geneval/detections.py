@@ -20,6 +20,7 @@ from eval.geneval.prompt import Prompt, parse_prompt
 from eval.geneval.scoring import Verdict, judge
 from staged import strict_json
 from staged.roles import Detection
+from staged.shards.folder import write_whole
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_DETECTIONS = 10_000
@@ -100,13 +101,12 @@ def write_verdicts(scored: Iterable[tuple[Line, Verdict]], path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    records = (
+        {**line.record, "correct": verdict.correct, "reason": verdict.reason}
+        for line, verdict in scored
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("w", encoding="utf-8") as file:
-        for line, verdict in scored:
-            record = {**line.record, "correct": verdict.correct, "reason": verdict.reason}
-            file.write(strict_json.dumps(record) + "\n")
-    unfinished.replace(path)
+    write_whole(path, b"".join(strict_json.dumps(record).encode() + b"\n" for record in records))
 
 
 def _detection(value: Any, place: str) -> Detection:

@@ -1,8 +1,8 @@
 """The prompt files of GenEval: the 553 short prompts, and BAGEL's rewritten long ones.
 
 A score with long prompts is another metric (BAGEL: 0.88 with them, 0.82 without), so the variant
-is part of every result. It is told from the file's SHA-256; any other file is `custom:` and the
-beginning of its own.
+is part of every result. It is told from the prompts themselves; any others are `custom:` and the
+beginning of their SHA-256.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from eval.downloads import PinnedFile, fetch, sha256_of
 from eval.geneval.detections import MAX_LINE_BYTES
+from eval.geneval.folders import read_folders
 from eval.geneval.prompt import Prompt, parse_prompt
 from staged import strict_json
 
@@ -31,13 +32,19 @@ PINNED = {
 }
 """By variant."""
 
+_VARIANTS = {
+    "1c26c0995ab32aae7303994c3878bdcb481dc37978061e9caf18fe9a5babb354": "short",
+    "c021c3f3044a6ad2816f8a0b643af4645cbefc1bbe5a78875b38a5d905933f01": "long",
+}
+"""By the SHA-256 of all records as canonical JSON, a line each: a folder of images has them too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFile:
     """The prompts of one file.
 
     Attributes:
-        variant: `short`, `long`, or `custom:` and twelve digits of the SHA-256.
+        variant: `short`, `long`, or `custom:` and twelve digits of the prompts' SHA-256.
         sha256: Of the file.
         prompts: In the file's order: a prompt's index names its folder of images.
     """
@@ -51,7 +58,8 @@ def load_prompts(source: str | Path) -> PromptFile:
     """Read prompts from a path, or by the name of a variant, which may fetch its file.
 
     Args:
-        source: Path of a file, or `short` or `long` where no such file exists.
+        source: Path of a file, of a folder of images in the reference's layout, or `short` or
+            `long` where no such path exists.
 
     Raises:
         ValueError: a line is not a prompt (the message begins with `FILE:LINE`), a prompt occurs
@@ -59,6 +67,10 @@ def load_prompts(source: str | Path) -> PromptFile:
         OSError: the file cannot be read.
     """
     path = Path(source)
+    if path.is_dir():
+        records = [folder.prompt.as_dict() for folder in read_folders(path)]
+        lines = (strict_json.dumps(record).encode() + b"\n" for record in records)
+        return parse_prompts(b"".join(lines), str(path))
     if str(source) in PINNED and not path.exists():
         return parse_prompts(fetch(PINNED[str(source)]), str(source))
     with path.open("rb") as file:
@@ -69,7 +81,10 @@ def load_prompts(source: str | Path) -> PromptFile:
 
 
 def parse_prompts(content: bytes, place: str) -> PromptFile:
-    """Check a file's content; see `load_prompts`."""
+    """Check a file's content; see `load_prompts`.
+
+    A variant is recognised by its prompts, so that copies in another layout keep its name.
+    """
     prompts: list[Prompt] = []
     first: dict[str, int] = {}
     for number, line in enumerate(content.split(b"\n"), start=1):
@@ -86,8 +101,13 @@ def parse_prompts(content: bytes, place: str) -> PromptFile:
         prompts.append(prompt)
     if not prompts:
         raise ValueError(f"{place}: no prompts")
-    digest = sha256_of(content)
-    known = {pinned.sha256: variant for variant, pinned in PINNED.items()}
+    digest = sha256_of(
+        b"".join(strict_json.dumps(prompt.as_dict()).encode() + b"\n" for prompt in prompts)
+    )
+    known = _VARIANTS | {pinned.sha256: variant for variant, pinned in PINNED.items()}
+    sha256 = sha256_of(content)
     return PromptFile(
-        variant=known.get(digest, f"custom:{digest[:12]}"), sha256=digest, prompts=tuple(prompts)
+        variant=known.get(sha256) or known.get(digest) or f"custom:{digest[:12]}",
+        sha256=sha256,
+        prompts=tuple(prompts),
     )

@@ -1,0 +1,120 @@
+"""The command lines of `staged eval detect` and `staged eval convert-detector`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from eval.geneval.eyes import CLIP, KINDS, MASK2FORMER, open_eyes
+from eval.geneval.looking import look_at_folder
+from eval.geneval.selftest import GOLDEN_FILE, check, miniature_golden, read_golden
+
+EXIT_OK = 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `staged eval detect`.
+
+    Args:
+        argv: Arguments after `staged eval detect`; the process's own when None.
+
+    Raises:
+        ValueError: the detector fails its self-test, or a file is not as it must be.
+        OSError: a file cannot be read or written.
+    """
+    arguments = _parser().parse_args(argv)
+    miniature = arguments.detector == "miniature"
+    if arguments.golden is None and not (miniature or arguments.no_self_test):
+        raise ValueError(
+            f"--golden is missing: name a folder with {GOLDEN_FILE}, images whose verdicts are "
+            "known, so that a broken detector is noticed; --no-self-test goes without, and the "
+            "results say so"
+        )
+    eyes = open_eyes(
+        arguments.detector,
+        weights=arguments.weights,
+        clip=arguments.clip,
+        device=arguments.device,
+    )
+    if arguments.no_self_test:
+        eyes = replace(eyes, name=f"{eyes.name}, not self-tested")
+    else:
+        golden = read_golden(arguments.golden) if arguments.golden else miniature_golden()
+        check(eyes, golden)
+        print(f"self-test passed: {len(golden)} golden images")
+    looked = look_at_folder(arguments.images, arguments.out, eyes, shard=arguments.shard)
+    print(f"looked at {looked.new} images, {looked.kept} were there, {looked.failed} failed")
+    print(f"wrote {arguments.out}; score it with `staged eval geneval --detections`")
+    return EXIT_OK
+
+
+def convert(argv: Sequence[str] | None = None) -> int:
+    """Run `staged eval convert-detector`.
+
+    Args:
+        argv: Arguments after the command; the process's own when None.
+
+    Raises:
+        ValueError: not a checkpoint of mmdet's Mask2Former with a Swin backbone.
+        OSError: a file cannot be read or written.
+    """
+    parser = argparse.ArgumentParser(
+        prog="staged eval convert-detector",
+        description="Convert mmdet's Mask2Former checkpoint, GenEval's detector.",
+        epilog="example: staged eval convert-detector "
+        "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco.pth --out detectors/mmdet",
+        allow_abbrev=False,
+    )
+    parser.add_argument("checkpoint", type=Path, help="file of mmdet 2.x (.pth)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for --weights")
+    arguments = parser.parse_args(argv)
+    from eval.geneval.mmdet_checkpoint import convert_file
+
+    convert_file(arguments.checkpoint, arguments.out)
+    print(f"wrote {arguments.out}")
+    return EXIT_OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="staged eval detect",
+        description="Detect objects and colours in a folder of images, for GenEval.",
+        epilog="example: staged eval detect images --detector mask2former --weights "
+        "detectors/mmdet --golden golden --out found.jsonl\n\n"
+        "FOLDER is as the reference writes it: NNNNN/metadata.jsonl and NNNNN/samples/*.png.\n"
+        "The same command goes on where it was interrupted.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("images", type=Path, metavar="FOLDER", help="images by prompt")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines, an image each")
+    parser.add_argument("--detector", choices=KINDS, required=True)
+    parser.add_argument(
+        "--weights",
+        default=MASK2FORMER,
+        help="Mask2Former: folder or Hub id; `staged eval convert-detector` makes one of the "
+        "reference's checkpoint (default: %(default)s, a variant of the metric)",
+    )
+    parser.add_argument("--clip", default=CLIP, help="folder or Hub id (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    parser.add_argument(
+        "--golden", type=Path, metavar="FOLDER", help=f"images for the self-test: {GOLDEN_FILE}"
+    )
+    parser.add_argument("--no-self-test", action="store_true", help="trust the detector")
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="look at every N-th prompt, beginning with I from 0; each shard has its own --out",
+    )
+    return parser
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, slash, num_parts = text.partition("/")
+    if not (slash and part.isdigit() and num_parts.isdigit() and int(part) < int(num_parts)):
+        raise argparse.ArgumentTypeError(f"{text!r}: give I/N, such as 0/8 to 7/8")
+    return int(part), int(num_parts)
