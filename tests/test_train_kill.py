@@ -38,9 +38,9 @@ def undisturbed(world: World) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("target", "call", "when"),
     [
-        ("train.examples:Examples.trajectory", 7, "before"),
-        ("train.examples:os.replace", 2, "before"),  # latents are in place, lengths are not
-        ("train.examples:os.replace", 3, "after"),
+        ("train.encoded:EncodedFolder.trajectory", 7, "before"),
+        ("train.encoded:os.replace", 2, "before"),  # latents are in place, lengths are not
+        ("train.encoded:os.replace", 3, "after"),
         ("train.job:Trainer.train_step", 1, "before"),
         ("train.ema:WeightAverage.update", 5, "before"),  # the weights have moved, they have not
         ("train.job:SummaryWriter.add_scalar", 40, "before"),  # the line of the log is written
@@ -108,7 +108,8 @@ def test_the_command_killed_at_random_twenty_times_ends_the_same(
     def launch(out: Path) -> subprocess.Popen[bytes]:
         save_resolved(settings(out), tmp_path / "job.yaml")
         command = [sys.executable, "-m", "staged", "train", str(tmp_path / "job.yaml")]
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        with (tmp_path / "errors").open("wb") as errors:
+            return subprocess.Popen(command, stderr=errors)
 
     def wait_for_state(out: Path, after: int, process: subprocess.Popen[bytes]) -> None:
         while newest_state(out) <= after and process.poll() is None:
@@ -132,7 +133,7 @@ def test_the_command_killed_at_random_twenty_times_ends_the_same(
             wait_for_state(out, before, process)
             process_may_run_s = rng.uniform(0, steps_s / 10)
         try:
-            assert process.wait(process_may_run_s) == 0
+            assert process.wait(process_may_run_s) == 0, (tmp_path / "errors").read_text()
             assert_same(made(out), whole)
             finished += 1
         except subprocess.TimeoutExpired:

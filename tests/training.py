@@ -152,7 +152,7 @@ def assert_same(results: dict[str, Any], expected: dict[str, Any]) -> None:
 def start(function: Callable[..., None], *arguments: Any) -> Any:
     """Run a function in a process forked from a server that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train.job"])
+    context.set_forkserver_preload(["train.job", "diffusers.models.autoencoders.autoencoder_kl"])
     process = context.Process(target=function, args=arguments)
     process.start()
     return process
