@@ -39,22 +39,22 @@ class BaseSettings:
 
     out: Path
     """Folder of shards."""
-    num_samples: int = 130_000
+    num_samples: int = 60_000
     """Trajectories in all."""
     kinds: dict[str, float] = field(
-        default_factory=lambda: {"one_shot": 0.76, "edit": 0.12, "understanding": 0.12}
+        default_factory=lambda: {"one_shot": 0.8, "edit": 0.1, "understanding": 0.1}
     )
     """Weights of what a sample teaches."""
     tasks: dict[str, float] = field(
         default_factory=lambda: {
-            "single_object": 0.08,
-            "colors": 0.22,
-            "two_object": 0.14,
-            "counting": 0.16,
-            "position": 0.12,
-            "color_attr": 0.12,
-            "composition": 0.1,
-            "knowledge": 0.06,
+            "single_object": 0.15,
+            "colors": 0.35,
+            "two_object": 0.12,
+            "counting": 0.12,
+            "position": 0.08,
+            "color_attr": 0.08,
+            "composition": 0.05,
+            "knowledge": 0.05,
         }
     )
     """Weights of the prompts' tasks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from staged.shapes.board import center, seat, shuffled
 from staged.shapes.scene import (
     CANVAS_PX,
     COLORS,
-    DIAMETER_PX,
     RELATIONS,
     SIZES,
     Color,
@@ -25,6 +25,7 @@ from staged.shapes.scene import (
     Size,
     boxes_apart,
     place,
+    seats,
 )
 from staged.shapes.sight import recognise
 from staged.shapes.spec import Thing, thing_in
@@ -34,9 +35,6 @@ _LARGE = (0.9, 0.7, 0.5, 0.2)
 """Share of large shapes among scenes of one, two, three and more."""
 
 _LAYOUTS = 6
-_NUDGES = sorted(
-    ((dx, dy) for dx in range(-8, 9) for dy in range(-8, 9)), key=lambda d: d[0] ** 2 + d[1] ** 2
-)
 
 Placed = tuple[Relation, int]
 """A relation to the shape with that index."""
@@ -118,9 +116,14 @@ class Arranger:
         others = shapes[:index] + shapes[index + 1 :]
         if isinstance(edit.to, str):
             placed = self._placed(others, look, [], edit.to)
-        else:
-            relation, ref = edit.to
-            placed = self._placed(others, look, [(relation, self._find(others, ref)[0])], None)
+            return [*others[:index], placed, *others[index:]]
+        relation, ref = edit.to
+        against = self._find(others, ref)[0]
+        try:
+            placed = self._placed(others, look, [(relation, against)], None)
+        except NoWayError:
+            # At the edge of the canvas the two can still exchange their places.
+            return self._exchanged(shapes, index, against + (against >= index))
         return [*others[:index], placed, *others[index:]]
 
     def _change(self, shapes: list[Shape], edit: say.Change) -> list[Shape]:
@@ -141,10 +144,13 @@ class Arranger:
 
     def _swap(self, shapes: list[Shape], edit: say.Swap) -> list[Shape]:
         first, second = self._find(shapes, edit.first)[0], self._find(shapes, edit.second)[0]
-        a, b = shapes[first], shapes[second]
         if first == second:
             raise NoWayError("nothing to edit", "both names are of the same shape")
-        # Each takes the other's place and size, so that there is always room.
+        return self._exchanged(shapes, first, second)
+
+    def _exchanged(self, shapes: list[Shape], first: int, second: int) -> list[Shape]:
+        """Let each take the other's place and size, so that there is always room."""
+        a, b = shapes[first], shapes[second]
         shapes[first] = replace(a, x=b.x, y=b.y, size=b.size)
         shapes[second] = replace(b, x=a.x, y=a.y, size=a.size)
         return shapes
@@ -152,12 +158,11 @@ class Arranger:
     def _near(
         self, shapes: Sequence[Shape], index: int, kind: Kind, color: Color, size: Size
     ) -> Shape:
-        """Put another shape in the place of one, shifted where it would not fit."""
-        old, half = shapes[index], DIAMETER_PX[size] // 2
+        """Put another shape in the place of one, or on the nearest seat where it fits."""
+        old = shapes[index]
         others = [s for i, s in enumerate(shapes) if i != index]
-        for dx, dy in _NUDGES:
-            x = min(max(old.x + dx, half), CANVAS_PX - half - 1)
-            y = min(max(old.y + dy, half), CANVAS_PX - half - 1)
+        free = [(old.x, old.y)] if size == old.size else list(product(seats(size), repeat=2))
+        for x, y in sorted(free, key=lambda at: (at[0] - old.x) ** 2 + (at[1] - old.y) ** 2):
             shape = Shape(kind=kind, color=color, size=size, x=x, y=y)
             if all(boxes_apart(shape, other) for other in others):
                 return shape
