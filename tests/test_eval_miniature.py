@@ -43,7 +43,7 @@ def run(folder: Path, *arguments: str) -> Result:
 
 
 def test_scripted_players_draw_what_the_detector_wants(tmp_path: Path) -> None:
-    result = run(tmp_path, *SCRIPTED, "--tasks", "all", "--num-per-task", "6")
+    result = run(tmp_path, *SCRIPTED, "--tasks", "all", "--num-per-task", "3")
     assert result.overall.value is not None and result.overall.value > 0.9
     assert result.also["plan/right"].value == 1
     assert result.also["num_flow_steps"].value == 0
@@ -113,6 +113,8 @@ def test_a_folder_takes_no_pictures_that_were_drawn_otherwise(tmp_path: Path) ->
         run(tmp_path, *QUICK, "--num-per-task", "1", "--split", "train")
     with pytest.raises(ValueError, match="nothing was drawn"):
         main(["--out", str(tmp_path / "empty"), "--score-only"])
+    with pytest.raises(ValueError, match="takes no num_per_task"):
+        main(["--out", str(tmp_path), "--score-only", "--num-per-task", "2"])
 
 
 def test_scoring_again_loads_no_model_code(tmp_path: Path) -> None:

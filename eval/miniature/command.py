@@ -38,7 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     store = Store(options.out)
-    settings = store.record().settings if options.score_only else _settings(options)
+    given = _given(options)
+    if options.score_only and given:
+        raise ValueError(
+            f"--score-only scores what was drawn, so it takes no {', '.join(given)}; leave one out"
+        )
+    if not options.score_only and "checkpoint" not in given:
+        raise ValueError("--checkpoint is missing: name a checkpoint, or give --score-only")
+    settings = store.record().settings if options.score_only else MiniatureSettings(**given)
     wanted = samples(settings)
     if not options.score_only:
         import torch
@@ -63,14 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if missing and not options.allow_unscored else 0
 
 
-def _settings(options: argparse.Namespace) -> MiniatureSettings:
-    if options.checkpoint is None:
-        raise ValueError("--checkpoint is missing: name a checkpoint, or give --score-only")
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """Settings that the command line names."""
     names = MiniatureSettings.__dataclass_fields__
     given: dict[str, Any] = {k: v for k, v in vars(options).items() if k in names and v is not None}
     if "tasks" in given:
         given["tasks"] = TASKS if given["tasks"] == ["all"] else tuple(given["tasks"])
-    return MiniatureSettings(**given)
+    return given
 
 
 def _parser() -> argparse.ArgumentParser:
