@@ -33,6 +33,7 @@ BENCHMARKS = {
     "convert-detector": Benchmark(
         "mmdet's Mask2Former for detect", "eval.geneval.detect_command:convert"
     ),
+    "judge-wise": Benchmark("a language model on images, for wise", "eval.wise.judge_command:main"),
     "wise": Benchmark("judgements of WISE, legacy or verified", "eval.wise.command:main"),
     "compare": Benchmark("results of several runs, and published ones", "eval.compare:main"),
 }

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         judgements,
         version,
         weighting=arguments.weighting,
-        judge=arguments.judge,
+        judge=arguments.judge or judgements.judge,
         run=arguments.name or arguments.judgements.stem,
     )
     result.write(arguments.out)
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of the categories; `bagel` is the plain mean of its script (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, required=True, help="result file (JSON)")
-    parser.add_argument("--judge", metavar="MODEL", help="who judged, for the result file")
+    parser.add_argument("--judge", metavar="MODEL", help="who judged, where the lines do not say")
     parser.add_argument("--name", help="of the run, for tables (default: the file's name)")
     parser.add_argument(
         "--allow-unscored", action="store_true", help="succeed although samples have no score"

@@ -31,11 +31,13 @@ class Judgement:
         prompt_id: 1 to 1000.
         score: In [0, 1]; None where it was not understood.
         reason: Why there is no score.
+        judge: Who said it, where the line tells.
     """
 
     prompt_id: int
     score: float | None
     reason: str = ""
+    judge: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,21 @@ class Judgements:
         return Counter(
             judgement.reason for judgement in self.by_id.values() if judgement.score is None
         )
+
+    @property
+    def judge(self) -> str | None:
+        """Return the one judge that lines name.
+
+        Raises:
+            ValueError: they name several.
+        """
+        names = {judgement.judge for judgement in self.by_id.values() if judgement.judge}
+        if len(names) > 1:
+            raise ValueError(
+                f"judgements of {len(names)} judges: {'; '.join(sorted(names))}. Their scores "
+                "differ, so aggregate each alone"
+            )
+        return next(iter(names), None)
 
     @property
     def num_fractions(self) -> int:
@@ -115,19 +132,25 @@ def parse_judgement(content: bytes, version: Version, place: str) -> Judgement:
             f"{place}: {given[0]!r} is judged in the legacy version; the {version.name} one has a "
             "single score of 0 or 1. Their prompts differ, so choose the version of the images"
         )
-    if given:
-        values = [_on_scale(record.get(name), 2) for name in ASPECTS]
-        if None in values:
-            name = list(ASPECTS)[values.index(None)]
-            return Judgement(prompt_id=prompt_id, score=None, reason=f"{name} unparsed")
-        return Judgement(
-            prompt_id=prompt_id,
-            score=image_score(*(value for value in values if value is not None)),
-        )
-    score = _on_scale(record.get("score"), 1)
+    judge = record.get("judge")
     return Judgement(
-        prompt_id=prompt_id, score=score, reason="score unparsed" if score is None else ""
+        prompt_id=prompt_id, judge=judge if type(judge) is str else "", **_scored(record, given)
     )
+
+
+def _scored(record: dict[str, Any], given: list[str]) -> dict[str, Any]:
+    if given:
+        aspects = {name: _on_scale(record.get(name), 2) for name in ASPECTS}
+        unparsed = [name for name, value in aspects.items() if value is None]
+        if unparsed:
+            return {"score": None, "reason": f"{unparsed[0]} unparsed"}
+        return {"score": image_score(*(value or 0.0 for value in aspects.values()))}
+    score = _on_scale(record.get("score"), 1)
+    if score is not None:
+        return {"score": score}
+    # Who judged may have said why there is no score.
+    reason = record.get("reason")
+    return {"score": None, "reason": reason if type(reason) is str else "score unparsed"}
 
 
 def _on_scale(value: Any, highest: int) -> float | None:

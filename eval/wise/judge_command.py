@@ -1,0 +1,78 @@
+"""The command line of `staged eval judge-wise`."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.attempts import BudgetSpent, FileLog
+from eval.wise.judge import default_settings, judge_folder, judge_name
+from eval.wise.prompts import load_prompts
+from eval.wise.versions import VERSIONS
+from staged import settings as job_settings
+from staged import strict_json
+from staged.backends.lmm_types import LmmSettings
+from staged.shards.folder import write_whole
+
+EXIT_OK, EXIT_STOPPED = 0, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `staged eval judge-wise`.
+
+    Args:
+        argv: Arguments after the command; the process's own when None.
+
+    Returns:
+        0 for success, 3 when the budget stopped it.
+
+    Raises:
+        ValueError: settings or prompts are not as they must be, or the endpoint refuses us.
+        OSError: a file cannot be read or written.
+    """
+    arguments = _parser().parse_intermixed_args(argv)
+    version = VERSIONS[arguments.version]
+    prompts = load_prompts(arguments.prompts, version)
+    defaults = [f"{k}={strict_json.dumps(v)}" for k, v in default_settings(version).items()]
+    settings = job_settings.load(LmmSettings, None, [*defaults, *arguments.overrides])
+    attempts = arguments.out.with_name(f"{arguments.out.name}.attempts")
+    with FileLog(attempts, usd=arguments.budget_usd) as log:
+        try:
+            lines = judge_folder(arguments.images, prompts, version, settings, log)
+        except BudgetSpent as stop:
+            print(f"stopped: {stop}")
+            return EXIT_STOPPED
+        finally:
+            print(f"spent {log.spent_usd:.2f} USD in all; answers are in {attempts}")
+    write_whole(arguments.out, b"".join(strict_json.dumps(line).encode() + b"\n" for line in lines))
+    reasons = Counter(line["reason"] for line in lines if "reason" in line)
+    for reason, number in reasons.most_common():
+        print(f"unscored: {number}, {reason}")
+    print(f"{judge_name(settings)} judged {len(lines) - reasons.total()} of {len(lines)} images")
+    print(f"wrote {arguments.out}; aggregate it with `staged eval wise --judgements`")
+    return EXIT_OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="staged eval judge-wise",
+        description="Judge a folder of images, {prompt_id}.png, for WISE.",
+        epilog="example: staged eval judge-wise images --version verified --prompts data "
+        "--out judged.jsonl base_url=http://gpu7:8000/v1\n\n"
+        "The same command goes on where it was interrupted; no answer is paid for twice.\n\n"
+        "settings of the judge (by default the version's own):\n"
+        + job_settings.describe(LmmSettings),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("images", type=Path, metavar="FOLDER")
+    parser.add_argument("--version", choices=list(VERSIONS), required=True)
+    parser.add_argument("--prompts", type=Path, required=True, help="folder of WISE's JSON files")
+    parser.add_argument("--out", type=Path, required=True, help="judgements, JSON lines")
+    parser.add_argument(
+        "--budget-usd", type=float, help="stop when so much is spent, earlier runs included"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the judge")
+    return parser
