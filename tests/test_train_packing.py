@@ -26,8 +26,6 @@ from staged.sequence import Dropout, interleave
 from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Trajectory
 from train.encoded import EncodedFolder
 from train.examples import Examples
-from train.encoded import EncodedFolder
-from train.examples import Examples
 from train.job import Trainer
 from train.packing import Pack, build_pack, draw_dropout
 from train.plan import PackPlan

@@ -17,7 +17,7 @@ from staged.model.attention import Attend
 from staged.model.config import BagelConfig
 from staged.model.layout import Layout
 from staged.model.positions import extrapolated_position_ids, sincos_table, time_sinusoids
-from staged.model.transformer import FinalNorm, Layer, rope_tables
+from staged.model.transformer import Expert, FinalNorm, Layer, rope_tables
 from staged.model.vision import VisionTower
 
 
@@ -122,10 +122,9 @@ class Bagel(nn.Module):
 
     def compile_experts(self) -> None:
         """Fuse what surrounds attention; numbers of tokens stay free to vary."""
-        for layer in self.layers:
-            for expert in (layer.und, layer.gen):
-                expert.project = torch.compile(expert.project, dynamic=True)
-                expert.finish = torch.compile(expert.finish, dynamic=True)
+        for module in self.modules():
+            if isinstance(module, Expert):
+                module.compile_parts()
 
     def embed(self, layout: Layout, inputs: Inputs) -> Tensor:
         """Input embeddings of a layout.

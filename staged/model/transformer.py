@@ -67,6 +67,11 @@ class Expert(nn.Module):
         self.up_proj = nn.Linear(width, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, width, bias=False)
 
+    def compile_parts(self) -> None:
+        """Fuse `project` and `finish`; numbers of tokens stay free to vary."""
+        for name in ("project", "finish"):
+            setattr(self, name, torch.compile(getattr(self, name), dynamic=True))
+
     def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (T, H, D), keys and values (T, K, D) of (T, C) hidden states."""
         normed = self.attn_norm(x)
