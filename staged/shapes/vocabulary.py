@@ -26,12 +26,12 @@ tricycle bicycle car wheels legs cat dog spider insect triangle sides hand finge
 clear sea frog lavender piglet coffee clover leaves corners empty one seven eight nine instead
 already stand stands stay only several also
 traffic light stop sign season seasons year week days coin hours clock wings bird dice
-""".split()
+"""
 
 
 def vocabulary() -> Iterator[str]:
     """Lines to learn merges from; each word stands in every position it can take."""
-    words = [*KINDS, *(kind + "s" for kind in KINDS), "crosses", *COLORS, *_WORDS]
+    words = [*KINDS, *(kind + "s" for kind in KINDS), "crosses", *COLORS, *_WORDS.split()]
     for word in words:
         for _ in range(40):
             yield f"{word} {word} {word}, {word}; {word}."
