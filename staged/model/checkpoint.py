@@ -78,6 +78,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     config: BagelConfig | None = None,
+    autoencoder_folder: str | Path | None = None,
     revision: str | None = None,
 ) -> LoadedBagel:
     """Read a checkpoint, tensor by tensor: memory stays at the model plus one tensor.
@@ -88,6 +89,8 @@ def load(
         device: Where the weights go.
         dtype: Type of the weights in memory.
         config: Dimensions; read from the folder when not given.
+        autoencoder_folder: Where ``ae.safetensors`` lies, if not beside the weights: models that
+            share one need not each carry it.
         revision: Hub revision.
 
     Returns:
@@ -100,7 +103,9 @@ def load(
     folder = _resolve(source, revision)
     weights = _Weights.find(folder)
     config = config or BagelConfig.from_folder(folder)
-    autoencoder = load_autoencoder(folder, config.autoencoder, device=device, dtype=dtype)
+    autoencoder = load_autoencoder(
+        autoencoder_folder or folder, config.autoencoder, device=device, dtype=dtype
+    )
     config = _fit_to_weights(config, autoencoder.config, weights.shapes)
     with torch.device("meta"):
         model = Bagel(config)

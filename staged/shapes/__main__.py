@@ -33,6 +33,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.command == "measure-detector":
         return _measure(arguments.num_scenes, arguments.seed, arguments.json, arguments.markdown)
+    if arguments.command == "ship":
+        from staged.shapes.ship import ship
+
+        print(
+            ship(
+                arguments.run,
+                arguments.name,
+                commands=arguments.made_by,
+                results=arguments.result,
+                note=arguments.note,
+            )
+        )
+        return 0
     return _preview(arguments.out, arguments.num_per_task, arguments.split, arguments.seed)
 
 
@@ -51,6 +64,17 @@ def _parser() -> argparse.ArgumentParser:
     looking.add_argument("--num-per-task", type=_positive, default=8)
     looking.add_argument("--split", choices=("train", "test"), default="train")
     looking.add_argument("--seed", type=int, default=0)
+    shipping = commands.add_parser(
+        "ship",
+        help="put a trained miniature among the package's checkpoints",
+        epilog="example: staged shapes ship runs/base base --result out/base/result.json "
+        '--made-by "staged train configs/shapes/base.yaml"',
+    )
+    shipping.add_argument("run", type=Path, help="folder of a training run")
+    shipping.add_argument("name", choices=("base", "staged"))
+    shipping.add_argument("--made-by", action="append", default=[], help="a command, in order")
+    shipping.add_argument("--result", action="append", default=[], type=Path)
+    shipping.add_argument("--note", default="", help="what a reader of the record must know")
     return parser
 
 

@@ -106,4 +106,4 @@ def open_checkpoint(
         return fresh(seed, device=device)
     if name not in ("base", "staged"):
         raise ValueError(f"no miniature {name!r}; there are base, staged and fresh")
-    return checkpoint.load(CHECKPOINTS / name, device=device)
+    return checkpoint.load(CHECKPOINTS / name, device=device, autoencoder_folder=CHECKPOINTS)

@@ -1,0 +1,77 @@
+"""Put a trained miniature among the checkpoints that come with the package."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from staged import strict_json
+from staged.model import checkpoint
+from staged.model.checkpoint import AUTOENCODER, WEIGHTS
+from staged.shapes.miniature import CHECKPOINTS
+
+RECORD = "record.json"
+"""What a shipped checkpoint says of itself."""
+
+_MAX_JSON_BYTES = 1 << 22
+
+
+def ship(
+    run: Path, name: str, *, commands: Sequence[str], results: Sequence[Path], note: str = ""
+) -> Path:
+    """Store a finished run's checkpoint in bfloat16, with the record of how it came about.
+
+    The autoencoder is not stored again: all miniatures share one.
+
+    Args:
+        run: Folder of a training run with its `checkpoint` and `settings.yaml`.
+        name: `base` or `staged`.
+        commands: What made it, in order.
+        results: `result.json` files of evaluations of it.
+        note: What else a reader of the record must know.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        ValueError: The run has no finished checkpoint, or it does not share the autoencoder.
+    """
+    settings = run / "settings.yaml"
+    if not settings.is_file():
+        raise ValueError(f"{run} is no run of `staged train`: it has no settings.yaml")
+    loaded = checkpoint.load(run / "checkpoint")
+    shared = checkpoint.load_autoencoder(CHECKPOINTS, loaded.config.autoencoder)
+    for key, tensor in shared.state_dict().items():
+        if not torch.equal(tensor, loaded.autoencoder.state_dict()[key]):
+            raise ValueError(f"{run} was trained with another autoencoder than {CHECKPOINTS}")
+    folder = checkpoint.save(
+        CHECKPOINTS / name,
+        model=loaded.model,
+        autoencoder=loaded.autoencoder,
+        tokenizer=loaded.tokenizer,
+        dtype=torch.bfloat16,
+    )
+    (folder / AUTOENCODER).unlink()
+    record: dict[str, Any] = {
+        "commands": list(commands),
+        "settings": settings.read_text(encoding="utf-8").splitlines(),
+        "data": (run / "data.sha256").read_text(encoding="utf-8").strip(),
+        "weights_sha256": hashlib.sha256((folder / WEIGHTS[0]).read_bytes()).hexdigest(),
+        "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
+        "note": note,
+        "results": [
+            strict_json.loads(
+                path.read_text(encoding="utf-8"), place=str(path), max_bytes=_MAX_JSON_BYTES
+            )
+            for path in results
+        ],
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return folder
