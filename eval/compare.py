@@ -156,7 +156,6 @@ def render(
     if style == "csv":
         return _long_table(results, published, differences)
     names = list(results[0].estimates)
-    table = FORMATS[style]
     scores = [
         [run.run, *(_cell(run.estimates.get(name), signed=False) for name in names)]
         for run in results
@@ -171,6 +170,10 @@ def render(
         ]
         for difference in differences
     ]
+    blocks = [
+        _table(style, ["score", *names], scores),
+        _table(style, ["difference", *names], gains),
+    ]
     variant = ", ".join(f"{key} {value}" for key, value in results[0].variant.items())
     notes = [f"{results[0].benchmark}: {variant}", f"intervals: {METHOD}"]
     notes += [
@@ -178,9 +181,15 @@ def render(
         for difference in differences
         for note in difference.notes
     ]
-    blocks = [table(["score", *names], scores), table(["difference", *names], gains)]
     comment = {"text": "", "markdown": "- ", "latex": "% "}[style]
     return "\n\n".join([*blocks, "\n".join(comment + note for note in notes)])
+
+
+def _table(style: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a line for each run, as papers do; on a terminal, which is narrow, for each part."""
+    if style == "text":
+        header, *rows = [list(column) for column in zip(header, *rows, strict=True)]
+    return FORMATS[style](header, rows)
 
 
 def _long_table(

@@ -103,6 +103,8 @@ class Result:
             "interval_method": METHOD,
             "weights": dict(self.weights),
             "provenance": dict(self.provenance),
+            # Objects are written sorted; this is the order to show parts in.
+            "parts": list(self.samples),
             "samples": {
                 part: {prompt: list(prompts[prompt]) for prompt in sorted(prompts)}
                 for part, prompts in self.samples.items()
@@ -135,7 +137,7 @@ class Result:
         result = cls(
             benchmark=_text(data, "benchmark", path),
             variant={str(k): str(v) for k, v in _object(data, "variant", path).items()},
-            samples=_samples(_object(data, "samples", path), path),
+            samples=_samples(data, path),
             weights={
                 name: _number(value, f"{path}: weights.{name}")
                 for name, value in _object(data, "weights", path).items()
@@ -194,8 +196,13 @@ def _agree(stated: Estimate, computed: Estimate) -> bool:
 
 
 def _samples(data: Mapping[str, Any], path: Path) -> Samples:
+    samples = _object(data, "samples", path)
+    order = data.get("parts", sorted(samples))
+    if not isinstance(order, list) or sorted(map(str, order)) != sorted(samples):
+        raise ValueError(f"{path}: parts: {order!r:.80}; expected the parts of samples, in order")
     parts: dict[str, dict[str, tuple[float | None, ...]]] = {}
-    for part, prompts in data.items():
+    for part in order:
+        prompts = samples[part]
         if not isinstance(prompts, dict):
             raise ValueError(f"{path}: samples.{part}: expected an object of prompts")
         parts[part] = {}

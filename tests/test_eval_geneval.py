@@ -163,6 +163,7 @@ def test_the_command_adds_verdicts_and_prints_tasks(tmp_path, capsys):
     overall = sum(sum(values) / len(values) for values in by_task.values()) / 6
     assert f"{overall:.4f}" in next(t for t in printed.splitlines() if t.startswith("overall"))
     result = Result.read(result_path)
+    assert tuple(result.samples) == TASKS
     assert result.overall.value == pytest.approx(overall)
     assert is_complete(result)
 
