@@ -104,6 +104,19 @@ def test_a_stopped_run_continues_bit_for_bit(
     assert_same(train(settings), undisturbed)
 
 
+def test_tensorboard_shows_each_step_of_a_killed_run_once(world: World, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    stop_after(world.settings(tmp_path), 5)
+    shutil.rmtree(tmp_path / "state" / "00000005")  # as if killed then: step 3 is the newest
+    train(world.settings(tmp_path))
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for name in ("loss", "ce/staged"):
+        steps = [event.step for event in shown.Scalars(name)]
+        assert steps == sorted(set(steps))
+    assert [event.step for event in shown.Scalars("loss")] == list(range(1, 9))
+
+
 def test_a_finished_run_given_again_changes_nothing(
     world: World, undisturbed: dict[str, Any]
 ) -> None:

@@ -109,7 +109,7 @@ class Trainer:
         progress = Progress("step", settings.num_steps, done=self.step)
         throughput = Throughput()
         with (
-            SummaryWriter(settings.out / "tensorboard", purge_step=self.step) as board,
+            SummaryWriter(settings.out / "tensorboard", purge_step=self.step + 1) as board,
             (settings.out / "log.jsonl").open("a", encoding="utf-8") as lines,
             Interrupts() as interrupts,
             explaining_dead_workers(),

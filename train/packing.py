@@ -122,7 +122,8 @@ def draw_dropout(
     """
     steps = trajectory.steps
     speaks = any(step.loss and not isinstance(step, Sketch | Stop) for step in steps)
-    plans, images = set(), set()
+    plans: set[int] = set()
+    images: set[int] = set()
     image = len(trajectory.inputs)
     for index in range(image):
         if random.chance(probabilities.image) and not speaks:
