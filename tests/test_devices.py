@@ -7,7 +7,9 @@ on machines without one.
 import importlib
 
 import pytest
+import tiny
 import torch
+from pretend import DEVICE, Elsewhere, accelerator, move
 from torch import Tensor, nn
 
 from benchmarks.gpu import SECTIONS
@@ -19,8 +21,6 @@ from staged.engine.sampling import Drawing, FlowSettings, TextBlock, TextSamplin
 from staged.model.attention import attend_rows
 from staged.model.bagel import Bagel
 from staged.model.config import BagelConfig
-from tests import tiny
-from tests.pretend import DEVICE, Elsewhere, accelerator, move
 from train.ema import WeightAverage
 from train.objective import Objective, losses_by_task, mean_losses
 from train.packing import Pack

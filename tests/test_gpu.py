@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -16,7 +17,6 @@ from staged.engine.sampling import FlowSettings, TextSampling
 from staged.model.attention import PackedAttention, attend_rows
 from staged.verify import main
 from staged.verify.command import GROUPS
-from tests import tiny
 from train.objective import Objective, mean_losses
 from train.optimizer import make_optimizer
 from train.packing import Pack
