@@ -26,9 +26,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MINIATURE_FLOW = FlowSettings(
     num_flow_steps=20,
     timestep_shift=1.0,
-    guidance=Guidance(text_scale=3.0, image_scale=1.0),
+    guidance=Guidance(text_scale=4.0, image_scale=1.0, interval=(0.0, 1.0), renorm_min=1.0),
 )
-"""A canvas of 36 latent tokens needs neither the many steps nor the shift of a large one."""
+"""A canvas of 36 latent tokens needs neither the many steps nor the shift of a large one.
+
+Renormalisation is off: on the half-trained base it cost a quarter of the right single objects.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
