@@ -30,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="staged data", description="Build data sets of trajectories, and look at them."
+        prog="staged data",
+        description="Build data sets of trajectories, and look at them.",
+        epilog="example: staged data plan-sketch configs/shapes/plan_sketch_data.yaml "
+        "prompts.count=200 --out data/shapes",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -50,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="staged shapes", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="staged shapes",
+        description=__doc__,
+        epilog="example: staged shapes measure-detector --num-scenes 500",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser(
         "measure-detector", help="precision and recall where the truth is known"

@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="staged verify",
         description="Compare this implementation with numbers of the reference one.",
+        epilog="example: staged verify bagel tests/golden/bagel_tiny",
     )
     models = parser.add_subparsers(dest="model", required=True, metavar="MODEL")
     bagel = models.add_parser(
