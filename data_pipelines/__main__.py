@@ -23,7 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         ValueError: settings, prompts or a data set are not as they must be.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse takes positional arguments of a subcommand in one run only; settings may also
+    # follow an option.
+    if any(text.startswith("-") or "=" not in text for text in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest and not hasattr(arguments, "overrides"):
+        parser.error(f"this command takes no settings: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
     run: Callable[[argparse.Namespace], int] = arguments.run
     return run(arguments)
 
