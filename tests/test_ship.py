@@ -42,11 +42,8 @@ def test_a_shipped_miniature_opens_with_the_weights_that_were_trained(
 ) -> None:
     result = tmp_path / "result.json"
     result.write_text('{"overall": 0.5}')
-    status = main(
-        ["ship", str(finished_run(tmp_path)), "base", "--made-by", "staged train x.yaml"]
-        + ["--result", str(result)]
-    )
-    assert status == 0
+    words = f"ship {finished_run(tmp_path)} base --result {result} --made-by"
+    assert main([*words.split(), "staged train x.yaml"]) == 0
     opened = miniature.open_checkpoint("miniature:base")
     for name, tensor in miniature.fresh(3).model.state_dict().items():
         assert torch.equal(opened.model.state_dict()[name], tensor.bfloat16().float()), name
