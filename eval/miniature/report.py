@@ -8,7 +8,7 @@ from typing import Any
 
 from eval.miniature.process import process_estimates
 from eval.miniature.score import Scored
-from eval.miniature.settings import GENEVAL_TASKS
+from eval.miniature.settings import GENEVAL_TASKS, MiniatureSettings
 from eval.miniature.store import Record
 from eval.results import Result
 from eval.statistics import Estimate, Observation, mean, mean_of_means
@@ -43,7 +43,7 @@ def result_of(
         },
         samples=parts,
         weights=dict.fromkeys(settings.tasks, 1 / len(settings.tasks)),
-        run=f"{settings.checkpoint} {settings.mode}",
+        run=", ".join([f"{settings.checkpoint} {settings.mode}", *_roles(settings)]),
         also=_also(scored, trajectories),
         provenance={
             "settings": to_dict(settings),
@@ -55,6 +55,12 @@ def result_of(
             "unfinished": dict(Counter(item.failure for item in scored if item.failure)),
         },
     )
+
+
+def _roles(settings: MiniatureSettings) -> list[str]:
+    """Roles that the model does not play as it was taught."""
+    names = ("planner", "inspector", "sketcher")
+    return [f"{n} {getattr(settings, n)}" for n in names if getattr(settings, n) != "model"]
 
 
 def _also(scored: Sequence[Scored], trajectories: Mapping[str, Trajectory]) -> dict[str, Estimate]:
