@@ -158,8 +158,10 @@ def _table(scores: Sequence[Score]) -> Table:
             for index, estimate in enumerate(estimates)
         ]
         steps = Cell(text=f"{also['num_flow_steps'].value or 0:.0f}")
-        unfinished = sum(bool(item.failure) for item in score.scored)
-        rows.append(Row(label=score.label, cells=[*cells, steps, Cell(text=str(unfinished))]))
+        unfinished = f"{sum(bool(item.failure) for item in score.scored)}"
+        if result.overall.unscored:
+            unfinished += f" ({result.overall.unscored} not drawn)"
+        rows.append(Row(label=score.label, cells=[*cells, steps, Cell(text=unfinished)]))
     last = scores[-1].difference
     words = ""
     if last is not None:
@@ -179,7 +181,8 @@ def _table(scores: Sequence[Score]) -> Table:
         corner="way of drawing",
         intro="Share of pictures that show what was asked for, with 95% intervals, on prompts "
         "with combinations that training never showed. Unfinished: the model broke the protocol "
-        "before it stopped; its last picture is scored all the same." + words,
+        "before it stopped; its last picture is scored all the same, and without one it is "
+        "unscored." + words,
     )
 
 
