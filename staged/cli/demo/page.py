@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -106,11 +107,11 @@ def scores_in_words(scores: Sequence[Score]) -> str:
     """Say the overall scores in some lines for the terminal."""
     lines = []
     for score in scores:
-        overall, also = score.result.overall, score.result.also
+        overall = score.result.overall
         lines.append(
             f"  {score.label:18}{_share(overall.value)} right  "
             f"({_share(overall.low)} to {_share(overall.high)}; {overall.n} pictures, "
-            f"{also['num_flow_steps'].value or 0:.0f} flow steps each)"
+            f"{_cost(score):.0f} flow steps each)"
         )
     last = scores[-1].difference
     if last is not None:
@@ -124,61 +125,60 @@ def scores_in_words(scores: Sequence[Score]) -> str:
 def _data_words(manifest: Manifest) -> str:
     samples = manifest.acceptance["samples"]
     counts = manifest.stats["steps"]
-    reasons = {
-        reason: number
-        for stage, rows in manifest.acceptance.items()
-        if stage != "samples"
-        for reason, number in rows.items()
-    }
+    reasons: Counter[str] = Counter()
+    for stage, rows in manifest.acceptance.items():
+        if stage != "samples":
+            reasons.update(rows)
     said = (
         f"{samples.get('accepted', 0)} trajectories were kept, with {counts.get('plan', 0)} plans, "
         f"{counts.get('sketch', 0)} sketches, {counts.get('inspection', 0)} inspections and "
         f"{counts.get('refinement', 0)} refinements."
     )
     if reasons:
-        said += " Left out: " + ", ".join(f"{n} ({reason})" for reason, n in reasons.items()) + "."
+        said += (
+            " Left out: "
+            + ", ".join(f"{n} ({reason})" for reason, n in reasons.most_common())
+            + "."
+        )
     return said + " Open one to see its steps."
 
 
 def _table(scores: Sequence[Score]) -> Table:
-    tasks = list(scores[0].result.samples)
-    best = max((score.result.overall.value or 0 for score in scores), default=0)
+    """A row a task, a column a way of drawing: narrow enough for a phone."""
     rows = []
-    for score in scores:
-        result, also = score.result, score.result.also
-        estimates = [result.overall, *(result.estimates[task] for task in tasks)]
+    for name in scores[0].result.estimates:
+        estimates = [score.result.estimates[name] for score in scores]
+        best = max(estimate.value or 0 for estimate in estimates)
         cells = [
             Cell(
                 value=estimate.value,
                 low=estimate.low,
                 high=estimate.high,
                 count=estimate.n,
-                best=index == 0 and estimate.value == best,
+                best=estimate.value == best,
             )
-            for index, estimate in enumerate(estimates)
+            for estimate in estimates
         ]
-        steps = Cell(text=f"{also['num_flow_steps'].value or 0:.0f}")
-        unfinished = f"{sum(bool(item.failure) for item in score.scored)}"
-        if result.overall.unscored:
-            unfinished += f" ({result.overall.unscored} not drawn)"
-        rows.append(Row(label=score.label, cells=[*cells, steps, Cell(text=unfinished)]))
+        rows.append(Row(label=name.replace("_", " "), cells=cells))
+    facts = {
+        "flow steps a picture": [f"{_cost(score):.0f}" for score in scores],
+        "unfinished": [f"{sum(bool(i.failure) for i in score.scored)}" for score in scores],
+        "without a picture": [f"{score.result.overall.unscored}" for score in scores],
+    }
+    for label, texts in facts.items():
+        rows.append(Row(label=label, cells=[Cell(text=text) for text in texts]))
     last = scores[-1].difference
     words = ""
     if last is not None:
         words = (
-            f" On the same prompts the shipped staged model is {_signed(last.value)} above the "
-            f"base (95% interval {_signed(last.low)} to {_signed(last.high)})."
+            f" {scores[-1].label} minus {scores[0].label.lower()}, on the same prompts: "
+            f"{_signed(last.value)} (95% interval {_signed(last.low)} to {_signed(last.high)})."
         )
     return Table(
         title="Scores",
-        columns=[
-            "overall",
-            *(task.replace("_", " ") for task in tasks),
-            "flow steps",
-            "unfinished",
-        ],
+        columns=[score.label for score in scores],
         rows=rows,
-        corner="way of drawing",
+        corner="task",
         intro="Share of pictures that show what was asked for, with 95% intervals, on prompts "
         "with combinations that training never showed. Unfinished: the model broke the protocol "
         "before it stopped; its last picture is scored all the same, and without one it is "
@@ -201,7 +201,7 @@ def _pictures(score: Score) -> Gallery:
                 Picture(
                     png=png,
                     caption=item.sample.prompt.text,
-                    note="; ".join(item.reasons),
+                    note=_some(item.reasons),
                     good=item.correct,
                 )
             )
@@ -222,6 +222,16 @@ def _times(seconds: Mapping[str, float]) -> Table:
         corner="part",
         intro="Of this run; parts that an earlier run had finished take no time.",
     )
+
+
+def _some(reasons: Sequence[str]) -> str:
+    """The first few reasons; a picture that is all wrong has many."""
+    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return "; ".join(reasons[:3]) + more
+
+
+def _cost(score: Score) -> float:
+    return score.result.also["num_flow_steps"].value or 0.0
 
 
 def _share(value: float | None) -> str:
