@@ -155,7 +155,7 @@ def _table(scores: Sequence[Score]) -> Table:
                 low=estimate.low,
                 high=estimate.high,
                 count=estimate.n,
-                best=estimate.value == best,
+                best=best > 0 and estimate.value == best,
             )
             for estimate in estimates
         ]
