@@ -43,9 +43,9 @@ def main(argv: list[str]) -> int:
     with clock.part("Score", _WHY["score"]):
         scores = stages.score_all(
             {
-                "Base, one shot": (options.base, "one-shot"),
-                "Demo, staged": (str(own), "staged"),
-                "Shipped, staged": (options.staged, "staged"),
+                page.BASE: (options.base, "one-shot"),
+                page.OWN: (str(own), "staged"),
+                page.SHIPPED: (options.staged, "staged"),
             },
             out / "scores",
             sizes,

@@ -23,6 +23,9 @@ from staged.report import (
 from staged.shards import Manifest
 from staged.trajectory import Trajectory
 
+BASE, OWN, SHIPPED = "Base, one shot", "Demo, staged", "Shipped, staged"
+"""What the three ways of drawing are called."""
+
 _LEAD = """A model that draws step by step: it plans the next change, sketches it, inspects plan
 and sketch, refines what is wrong, and stops when it is done. Everything on this page was made on
 this machine, by the commands that also serve the full-size model."""
@@ -72,6 +75,7 @@ def build(
             trajectories=drawn,
             intro="By the shipped model, each with seed 0; not chosen for how they came out.",
         ),
+        _own(scores),
         _table(scores),
         *map(_pictures, scores),
         Notes(title="What is small about this", paragraphs=_SMALL),
@@ -183,6 +187,19 @@ def _table(scores: Sequence[Score]) -> Table:
         "with combinations that training never showed. Unfinished: the model broke the protocol "
         "before it stopped; its last picture is scored all the same, and without one it is "
         "unscored." + words,
+    )
+
+
+def _own(scores: Sequence[Score]) -> Trajectories:
+    """What the demo's own fine-tune has learned so far."""
+    [own] = [score for score in scores if score.label == OWN]
+    return Trajectories(
+        title="After the demo's fine-tune",
+        trajectories=[own.trajectories[item.sample.key] for item in own.scored[:4]],
+        captions=["; ".join(item.reasons) or "right" for item in own.scored[:4]],
+        intro="The same prompts that are scored below, by the model that was just trained. Such a "
+        "short fine-tune teaches the form: which step follows which, and how each is written. What "
+        "to say in it, and to draw what was said, takes longer.",
     )
 
 
