@@ -18,7 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after `staged data`; the process's own when None.
 
     Returns:
-        0 for success, 1 when `validate` found something wrong, 3 when a budget stopped a job.
+        0 for success, 1 when `validate` found something wrong or a job accepted nothing, 3 when a
+        budget stopped a job.
 
     Raises:
         ValueError: settings, prompts or a data set are not as they must be.
@@ -128,6 +129,9 @@ def _plan_sketch(arguments: argparse.Namespace) -> int:
         print(f"{report.unfinished} prompts are left to other ranks, and the shards with them")
         return EXIT_OK
     print(f"wrote {arguments.out}")
+    if not report.accepted:
+        print("no sample was accepted; the reasons are above", file=sys.stderr)
+        return EXIT_BAD_DATA
     return EXIT_OK
 
 
