@@ -211,7 +211,7 @@ def test_prompts_come_from_a_file_and_bad_lines_are_named(
         "a photo of a red circle above a blue star",
         "a photo of two hearts",
     ]
-    with pytest.raises(ValueError, match="2 prompts, but prompts.count is 3"):
+    with pytest.raises(ValueError, match=r"2 prompts, but prompts\.count is 3"):
         main([*job_[:2], "prompts.count=3", "--out", str(tmp_path / "more")])
     prompts.write_text("a photo of two hearts\na photo</ins>\n")
     with pytest.raises(ValueError, match="line 2"):
