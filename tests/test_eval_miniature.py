@@ -10,7 +10,6 @@ import pytest
 
 from eval.miniature import main
 from eval.miniature.draw import draw
-from eval.miniature.process import process_estimates
 from eval.miniature.report import result_of
 from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSettings, Sample, samples
@@ -22,9 +21,6 @@ from staged.shapes.scene import Scene, Shape
 from staged.shapes.tasks import Prompt, Task
 from staged.trajectory import (
     ImageRef,
-    Inspection,
-    Plan,
-    Refinement,
     Sketch,
     Stop,
     Trajectory,
@@ -172,55 +168,3 @@ def test_a_prompt_that_is_sampled_differently_now_is_refused() -> None:
     drawn = Trajectory(prompt="a photo of a blue star", steps=(picture(STAR), Stop()))
     with pytest.raises(ValueError, match="choose another --out"):
         score([asked], {asked.key: drawn})
-
-
-def test_process_counts_what_inspections_and_refinements_were_worth() -> None:
-    asked = sample("a photo of a red circle and a blue star", "color_attr")
-    wrong = Plan(instruction="add a green circle", description="a green circle")
-    first = Plan(instruction="add a red circle", description="a red circle")
-    whole = Plan(instruction="add a blue star", description="a red circle and a blue star")
-    refuse, refine = "revise", Refinement(instruction="change it")
-    steps = (
-        wrong,
-        Inspection(target="plan", verdict="revise", critique="caught"),
-        refine,
-        first,
-        Inspection(target="plan", verdict="accept", critique="right"),
-        picture(GREEN),
-        Inspection(target="sketch", verdict=refuse, critique="caught"),
-        refine,
-        picture(CIRCLE),
-        Inspection(target="sketch", verdict=refuse, critique="a false alarm"),
-        refine,
-        picture(GREEN),
-        Inspection(target="sketch", verdict="accept", critique="missed"),
-        whole,
-        picture(CIRCLE, STAR),
-        Stop(),
-    )
-    trajectory = Trajectory(prompt=asked.prompt.text, steps=steps)
-    found = process_estimates({asked.key: asked}, {asked.key: trajectory})
-    assert {name: (e.value, e.n) for name, e in found.items()} == {
-        "plan/right": (1.0, 1),
-        "inspect plan/precision": (1.0, 1),
-        "inspect plan/recall": (1.0, 1),
-        "refine plan/helped": (1.0, 1),
-        "sketch/follows plan": (0.5, 4),
-        "inspect sketch/precision": (0.5, 2),
-        "inspect sketch/recall": (0.5, 2),
-        "refine sketch/helped": (1.0, 1),
-        "refine sketch/harmed": (1.0, 1),
-    }
-
-
-def test_an_unreadable_plan_is_wrong_and_its_sketch_is_unscored() -> None:
-    asked = sample("a photo of a red circle")
-    steps = (
-        Plan(instruction="draw", description="something nice"),
-        picture(CIRCLE),
-        Stop(),
-    )
-    trajectory = Trajectory(prompt=asked.prompt.text, steps=steps)
-    found = process_estimates({asked.key: asked}, {asked.key: trajectory})
-    assert found["plan/right"].value == 0
-    assert (found["sketch/follows plan"].value, found["sketch/follows plan"].unscored) == (None, 1)

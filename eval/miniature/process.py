@@ -219,14 +219,15 @@ def _decisions(trajectory: Trajectory, drawn: Sequence[Drawn]) -> _Found:
     for index, step in enumerate(trajectory.steps):
         picture = pictures.get(index, picture)
         stops = isinstance(step, Stop)
-        plans = isinstance(step, Plan) and not isinstance(
-            trajectory.steps[index - 1], Refinement
-        )
+        plans = isinstance(step, Plan) and not isinstance(trajectory.steps[index - 1], Refinement)
         if picture is None or not (stops or plans) or (stops and imposed):
             continue
         right = picture.whole.correct
         yield "stop/right", float(stops == right)
-        yield "stop/stopped when right" if right else "stop/went on when wrong", float(stops == right)
+        yield (
+            "stop/stopped when right" if right else "stop/went on when wrong",
+            float(stops == right),
+        )
 
 
 def _number(value: bool | None) -> float | None:

@@ -84,20 +84,8 @@ def _also(scored: Sequence[Scored], trajectories: Mapping[str, Trajectory]) -> d
 
 
 def reasons(scored: Sequence[Scored]) -> Counter[str]:
-    """Count kinds of faults: the words of a fault that do not depend on the shapes."""
-    return Counter(_kind(reason) for item in scored if not item.correct for reason in item.reasons)
-
-
-_KINDS = {
-    "is missing": "missing",
-    "are missing": "missing",
-    "should not be there": "surplus",
-    "should be": "wrong colour, class, number or place",
-}
-
-
-def _kind(reason: str) -> str:
-    return next((kind for words, kind in _KINDS.items() if words in reason), reason)
+    """Count the wrong and the unscored pictures by kind of fault; one may have several."""
+    return Counter(kind for item in scored if not item.correct for kind in item.kinds)
 
 
 def _observations(scored: Sequence[Scored], name: str) -> list[Observation]:
@@ -110,11 +98,11 @@ def _observations(scored: Sequence[Scored], name: str) -> list[Observation]:
 
 def table(result: Result, seconds: float) -> str:
     """Say a result in some lines."""
-    lines = [f"{'':24}{'correct':>8}  {'95% interval':16}{'exact':>6}{'images':>8}{'prompts':>9}"]
+    lines = [f"{'':32}{'correct':>8}  {'95% interval':16}{'exact':>6}{'images':>8}{'prompts':>9}"]
     for name, estimate in [*list(result.estimates.items())[1:], ("overall", result.overall)]:
         exact = result.also["exact" if name == "overall" else f"exact/{name}"]
         lines.append(
-            f"{name:24}{_share(estimate.value):>8}  {_interval(estimate):16}"
+            f"{name:32}{_share(estimate.value):>8}  {_interval(estimate):16}"
             f"{_share(exact.value):>6}{estimate.n:>8}{estimate.num_clusters:>9}"
         )
     costs = {"num_flow_steps": "flow steps", "num_sketches": "sketches", "text_tokens": "tokens"}
@@ -122,9 +110,9 @@ def table(result: Result, seconds: float) -> str:
     images = max(result.overall.n, 1)
     lines.append(f"an image took {', '.join(said)}, {seconds / images:.2f} s")
     for name, estimate in result.also.items():
-        if "/" in name and not name.startswith("exact/"):
+        if name.count("/") == 1 and not name.startswith("exact/"):
             share = f"{_share(estimate.value):>8}  {_interval(estimate):16}"
-            lines.append(f"{name:24}{share}{'':6}{estimate.n:>8}{estimate.num_clusters:>9}")
+            lines.append(f"{name:32}{share}{'':6}{estimate.n:>8}{estimate.num_clusters:>9}")
     return "\n".join(lines)
 
 

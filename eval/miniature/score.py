@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval.miniature.kinds import kinds_of
+from eval.miniature.pictures import Drawn, pictures_of
 from eval.miniature.settings import Sample
-from staged.shapes.detect import detect
-from staged.shapes.verdict import satisfied
 from staged.trajectory import Trajectory
 
 NOT_DRAWN = "not drawn"
@@ -23,7 +23,8 @@ class Scored:
         correct: Everything asked for is there (GenEval's rule); None where unscored.
         exact: And nothing else is.
         reasons: Faults, surplus last; or why there is no score.
-        num_sketches: Pictures drawn on the way.
+        kinds: Of the faults that make it wrong; of a correct one, of what is there beside.
+        pictures: Those drawn on the way.
         num_flow_steps: Network evaluations.
         text_tokens: Written on the way.
         failure: Why the trajectory did not come to its end; empty where it did. Its last picture
@@ -34,23 +35,35 @@ class Scored:
     correct: bool | None
     exact: bool | None
     reasons: tuple[str, ...]
-    num_sketches: int = 0
+    kinds: tuple[str, ...] = ()
+    pictures: tuple[Drawn, ...] = ()
     num_flow_steps: int = 0
     text_tokens: int = 0
     failure: str = ""
 
     def as_line(self) -> dict[str, Any]:
         """Return the line of `samples.jsonl`."""
-        line = {k: v for k, v in vars(self).items() if k not in ("sample", "reasons")}
         sample = self.sample
         return {
             "key": sample.key,
             "task": sample.prompt.task,
             "prompt": sample.prompt.text,
             "seed": sample.seed,
+            "correct": self.correct,
+            "exact": self.exact,
             "reasons": list(self.reasons),
-            **line,
+            "kinds": list(self.kinds),
+            "pictures": [picture.as_dict() for picture in self.pictures],
+            "num_sketches": self.num_sketches,
+            "num_flow_steps": self.num_flow_steps,
+            "text_tokens": self.text_tokens,
+            "failure": self.failure,
         }
+
+    @property
+    def num_sketches(self) -> int:
+        """How many pictures were drawn on the way."""
+        return len(self.pictures)
 
 
 def score(samples: Sequence[Sample], trajectories: Mapping[str, Trajectory]) -> tuple[Scored, ...]:
@@ -60,21 +73,30 @@ def score(samples: Sequence[Sample], trajectories: Mapping[str, Trajectory]) -> 
 
 def _scored(sample: Sample, trajectory: Trajectory | None) -> Scored:
     if trajectory is None:
-        return Scored(sample=sample, correct=None, exact=None, reasons=(NOT_DRAWN,))
+        return Scored(
+            sample=sample, correct=None, exact=None, reasons=(NOT_DRAWN,), kinds=(NOT_DRAWN,)
+        )
     if trajectory.prompt != sample.prompt.text:
         raise ValueError(
             f"sample {sample.key} was drawn for {trajectory.prompt!r}, not for "
             f"{sample.prompt.text!r}: prompts are sampled differently now; choose another --out"
         )
+    pictures = pictures_of(trajectory, sample.prompt.spec)
     facts: dict[str, Any] = {
         "sample": sample,
+        "pictures": pictures,
         "num_flow_steps": trajectory.num_flow_steps,
-        "num_sketches": len(trajectory.images) - len(trajectory.inputs),
         "text_tokens": int(trajectory.provenance.get("cost", {}).get("text_tokens", 0)),
         "failure": str(trajectory.provenance.get("failure", "")),
     }
-    if trajectory.last_sketch is None:
+    if not pictures:
         reason = f"{NOT_DRAWN}: {facts['failure'] or 'no sketch'}"
-        return Scored(correct=None, exact=None, reasons=(reason,), **facts)
-    verdict = satisfied(sample.prompt.spec, detect(trajectory.last_sketch.image.array()))
-    return Scored(correct=verdict.correct, exact=verdict.exact, reasons=verdict.reasons, **facts)
+        return Scored(correct=None, exact=None, reasons=(reason,), kinds=(NOT_DRAWN,), **facts)
+    verdict = pictures[-1].whole
+    return Scored(
+        correct=verdict.correct,
+        exact=verdict.exact,
+        reasons=verdict.reasons,
+        kinds=kinds_of(verdict.faults or verdict.surplus),
+        **facts,
+    )

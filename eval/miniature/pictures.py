@@ -1,0 +1,105 @@
+"""Every picture of a trajectory: when it was drawn, what it had cost, what it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from staged import images
+from staged.shapes.detect import Detection, detect
+from staged.shapes.prompts import read_description
+from staged.shapes.spec import Spec
+from staged.shapes.verdict import Verdict, satisfied
+from staged.trajectory import ImageRef, Plan, Refinement, Sketch, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A picture that a trajectory drew.
+
+    Attributes:
+        step: Index of its step.
+        round: Which plan it belongs to, from 1; a refined plan opens no new round, and without
+            any plan all is one round.
+        num_flow_steps: Network evaluations spent when it was there.
+        whole: What the detector says when it is held against the prompt.
+        planned: And against the description it was drawn for, or the prompt where nothing was
+            planned; None where the description is not in the miniature world's language.
+        by_plan: Whether there was a plan.
+    """
+
+    step: int
+    round: int
+    num_flow_steps: int
+    whole: Verdict
+    planned: Verdict | None
+    by_plan: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a line of `samples.jsonl` keeps of it."""
+        return {
+            "round": self.round,
+            "num_flow_steps": self.num_flow_steps,
+            "correct": self.whole.correct,
+            "exact": self.whole.exact,
+        }
+
+
+def pictures_of(trajectory: Trajectory, asked: Spec) -> tuple[Drawn, ...]:
+    """Look at every sketch of a trajectory, in order.
+
+    Args:
+        trajectory: With its images loaded, 48 x 48 pixels each.
+        asked: What its prompt means.
+
+    Raises:
+        ValueError: a picture is of another size, or not loaded.
+    """
+    drawn: list[Drawn] = []
+    plan: Plan | None = None
+    num_rounds = spent = 0
+    for index, step in enumerate(trajectory.steps):
+        if isinstance(step, Plan):
+            refined = index > 0 and isinstance(trajectory.steps[index - 1], Refinement)
+            num_rounds += not refined
+            plan = step
+        if isinstance(step, Sketch):
+            spent += step.num_flow_steps
+            wanted = asked if plan is None else described(plan)
+            found = seen(step.image)
+            drawn.append(
+                Drawn(
+                    step=index,
+                    round=max(num_rounds, 1),
+                    num_flow_steps=spent,
+                    whole=satisfied(asked, found),
+                    planned=None if wanted is None else satisfied(wanted, found),
+                    by_plan=plan is not None,
+                )
+            )
+    return tuple(drawn)
+
+
+def described(plan: Plan) -> Spec | None:
+    """Read a plan's description; None where it is not in the miniature world's language."""
+    try:
+        return read_description(plan.description)
+    except ValueError:
+        return None
+
+
+def seen(image: ImageRef) -> tuple[Detection, ...]:
+    """Detect what a picture shows; each is looked at several times, so the answer is kept.
+
+    Raises:
+        ValueError: it is not loaded, or no picture of 48 x 48 pixels.
+    """
+    if image.png is None:
+        raise ValueError(f"image {image.name!r} is not loaded; read it from its sample first")
+    return _seen(image.png)
+
+
+@lru_cache(maxsize=4096)
+def _seen(png: bytes) -> tuple[Detection, ...]:
+    return tuple(detect(images.decode(png, max_pixels=2**16)))
