@@ -16,7 +16,6 @@ from typing import Any, Self
 
 import openai
 from openai.types.chat import ChatCompletion
-from pydantic import BaseModel
 
 from staged import strict_json
 from staged.backends.limiter import Limiter
@@ -32,7 +31,13 @@ from staged.backends.lmm_types import (
     Reply,
     T,
 )
-from staged.backends.lmm_wire import MAX_DETAIL_CHARS, data_url, outcome, wire_schema
+from staged.backends.lmm_wire import (
+    MAX_DETAIL_CHARS,
+    data_url,
+    first_token,
+    outcome,
+    wire_schema,
+)
 
 _TOKENS_PER_IMAGE = 1000
 
@@ -103,6 +108,8 @@ class LmmClient:
             "schema": wire_schema(request.answer),
             "seed": request.seed,
         }
+        if request.top_logprobs is not None:
+            canonical["top_logprobs"] = request.top_logprobs
         return hashlib.sha256(strict_json.dumps(canonical).encode()).hexdigest()
 
     async def ask(self, request: LmmRequest[T]) -> Reply[T] | Failure:
@@ -144,12 +151,12 @@ class LmmClient:
         estimate = self._estimate(request)
         async with self._limiter.slot(estimate) as reservation:
             self.log.admit(request.purpose)
-            attempt = await self._call(body, request.answer, number)
+            attempt = await self._call(body, request, number)
             self.log.record(key, request.purpose, attempt)
             reservation.settle(attempt.input_tokens + attempt.output_tokens)
         return attempt
 
-    async def _call(self, body: dict[str, Any], answer: type[BaseModel], number: int) -> Attempt:
+    async def _call(self, body: dict[str, Any], request: LmmRequest[Any], number: int) -> Attempt:
         try:
             # The client's plain `post`: its typed `create` walks through every argument to
             # transform it, which costs more than all the rest of a call.
@@ -187,14 +194,17 @@ class LmmClient:
         except (openai.APIError, json.JSONDecodeError) as error:
             # The body is no chat completion at all.
             return self._failed("server_error", error)
-        return self._judged(completion, answer)
+        return self._judged(completion, request)
 
-    def _judged(self, completion: ChatCompletion, answer: type[BaseModel]) -> Attempt:
+    def _judged(self, completion: ChatCompletion, request: LmmRequest[Any]) -> Attempt:
         """Give an answer its type and price."""
         usage = completion.usage if isinstance(completion, ChatCompletion) else None
         input_tokens = usage.prompt_tokens if usage else 0
         output_tokens = usage.completion_tokens if usage else 0
-        ended, text = outcome(completion, answer)
+        if request.top_logprobs is None:
+            ended, text = outcome(completion, request.answer)
+        else:
+            ended, text = first_token(completion, request.top_logprobs)
         return Attempt(
             outcome=ended,
             text=text,
@@ -222,15 +232,31 @@ class LmmClient:
             }
             for part in request.content
         ]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": user}]
+        if request.instructions:
+            messages.insert(0, {"role": "system", "content": request.instructions})
         body: dict[str, Any] = {
             "model": self.settings.model,
-            "messages": [
-                {"role": "system", "content": request.instructions},
-                {"role": "user", "content": user},
-            ],
-            "max_completion_tokens": self.settings.max_output_tokens,
+            "messages": messages,
             # An answer that was not valid is asked for again under another seed.
             "seed": request.seed + number,
+            **self._form(request),
+            **self.settings.extra_body,
+        }
+        if self.settings.temperature is not None:
+            body["temperature"] = self.settings.temperature
+        return body
+
+    def _form(self, request: LmmRequest[Any]) -> dict[str, Any]:
+        """Say what the answer must be: one token and its alternatives, or JSON of a schema."""
+        if request.top_logprobs is not None:
+            return {
+                "max_completion_tokens": 1,
+                "logprobs": True,
+                "top_logprobs": request.top_logprobs,
+            }
+        return {
+            "max_completion_tokens": self.settings.max_output_tokens,
             "response_format": {
                 "type": "json_schema",
                 "json_schema": {
@@ -239,11 +265,7 @@ class LmmClient:
                     "strict": True,
                 },
             },
-            **self.settings.extra_body,
         }
-        if self.settings.temperature is not None:
-            body["temperature"] = self.settings.temperature
-        return body
 
     def _estimate(self, request: LmmRequest[Any]) -> int:
         """Guess tokens before they are counted: four characters make one."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 FailureKind = Literal[
     "refusal",
@@ -97,6 +97,8 @@ class LmmRequest(Generic[T]):
         content: The user message: text, and encoded images as bytes, in order.
         answer: The pydantic model that the answer must fit.
         seed: Sent to the endpoint; two requests that differ only in it are two requests.
+        top_logprobs: Ask for one token in plain text, and for the log probabilities of as many
+            that it could be; `answer` is `FirstToken` then. None for a whole answer.
     """
 
     purpose: str
@@ -105,6 +107,19 @@ class LmmRequest(Generic[T]):
     content: tuple[str | bytes, ...]
     answer: type[T]
     seed: int = 0
+    top_logprobs: int | None = None
+
+
+class FirstToken(BaseModel):
+    """What the first token of an answer can be, and how probable that is.
+
+    Attributes:
+        log_probs: Text of a token and natural logarithm of its probability: no more of them than
+            the endpoint gave, so the rest of the probability is on tokens that are not named.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    log_probs: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from staged import images
-from staged.backends.lmm_types import FailureKind
+from staged.backends.lmm_types import FailureKind, FirstToken
 
 MAX_ANSWER_CHARS = 1_000_000
 MAX_DETAIL_CHARS = 500
@@ -69,19 +70,16 @@ def data_url(image: bytes, *, max_side_px: int) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
 
 
-def outcome(
-    completion: ChatCompletion, answer: type[BaseModel]
-) -> tuple[Literal["ok"] | FailureKind, str]:
-    """Judge a response: `ok` with the answer's text, or why it is none with what is known."""
-    if not isinstance(completion, ChatCompletion) or not completion.choices:
-        return "invalid_output", "the response holds no choice"
+Outcome = tuple[Literal["ok"] | FailureKind, str]
+"""`ok` with the answer's text, or why there is none with what is known."""
+
+
+def outcome(completion: ChatCompletion, answer: type[BaseModel]) -> Outcome:
+    """Judge a response to a request for a whole answer."""
+    if withheld := _withheld(completion):
+        return withheld
     choice = completion.choices[0]
     text = choice.message.content or ""
-    # Refusals and cuts come before the text: what there is of it may even look valid.
-    if choice.message.refusal:
-        return "refusal", choice.message.refusal[:MAX_DETAIL_CHARS]
-    if choice.finish_reason == "content_filter":
-        return "content_filter", text[:MAX_DETAIL_CHARS]
     if choice.finish_reason == "length":
         return "truncated", text[-MAX_DETAIL_CHARS:]
     if len(text) > MAX_ANSWER_CHARS:
@@ -93,3 +91,35 @@ def outcome(
         place = ".".join(map(str, first["loc"])) or "answer"
         return "invalid_output", f"{place}: {first['msg']}; in {text!r}"[:MAX_DETAIL_CHARS]
     return "ok", text
+
+
+def first_token(completion: ChatCompletion, top_logprobs: int) -> Outcome:
+    """Judge a response to a request for the first token; `ok` comes with a `FirstToken` as JSON."""
+    if withheld := _withheld(completion):
+        return withheld
+    logprobs = completion.choices[0].logprobs
+    if not logprobs or not logprobs.content or not logprobs.content[0].top_logprobs:
+        # Not worth another attempt: who does not know the field will not learn it.
+        return "bad_request", "no log probabilities; does the endpoint know `top_logprobs`?"
+    pairs = [
+        # Half a character may be a token, and not every server writes it as text.
+        (str(entry.token).encode(errors="replace").decode(), float(entry.logprob))
+        for entry in logprobs.content[0].top_logprobs[:top_logprobs]
+        if type(entry.logprob) in (int, float) and math.isfinite(entry.logprob)
+    ]
+    total = math.fsum(math.exp(min(logprob, 1.0)) for _, logprob in pairs)
+    if not 0 < total < 1.01:
+        return "invalid_output", f"{len(pairs)} probabilities sum to {total:.4g}"
+    return "ok", FirstToken(log_probs=tuple(pairs)).model_dump_json()
+
+
+def _withheld(completion: ChatCompletion) -> Outcome | None:
+    """Say that no answer was given; what there is of its text may even look valid."""
+    if not isinstance(completion, ChatCompletion) or not completion.choices:
+        return "invalid_output", "the response holds no choice"
+    choice = completion.choices[0]
+    if choice.message.refusal:
+        return "refusal", choice.message.refusal[:MAX_DETAIL_CHARS]
+    if choice.finish_reason == "content_filter":
+        return "content_filter", (choice.message.content or "")[:MAX_DETAIL_CHARS]
+    return None

@@ -1,0 +1,107 @@
+"""A vision-language model in this process: the whole distribution over the first token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from eval.geneval.mask2former import fingerprint
+from eval.vqa.question import Answer, Question
+from staged import images
+
+
+class LocalAnswerer:
+    """Asks one image-text-to-text model of transformers.
+
+    Args:
+        model: The model.
+        processor: Its processor, with a chat template.
+        device: Where to run; the model is moved there.
+        label: What the name calls the model.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, *, device: str | torch.device = "cpu", label: str = "vqa"
+    ) -> None:
+        """Prepare the model for inference."""
+        # Before it moves: sums over weights need not cross to the device and back.
+        digest = fingerprint(model.state_dict())
+        kind = str(model.dtype).removeprefix("torch.")
+        self.name = f"{label}, weights {digest}, {kind}, first token"
+        self.model = model.eval().to(device)
+        self.processor = processor
+
+    @classmethod
+    def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> LocalAnswerer:
+        """Load a folder or a Hub id, in the type that its weights are kept in.
+
+        Raises:
+            ValueError: no such model, or a package that its processor needs is missing.
+        """
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(
+                str(source), dtype="auto", use_safetensors=True
+            )
+            processor = cast(Any, AutoProcessor).from_pretrained(str(source))
+        except ImportError as error:
+            raise ValueError(
+                f"{source}: its processor needs a package that is not installed; "
+                f"`pip install 'staged[eval]'` has it: {str(error).strip()[:300]}"
+            ) from None
+        except OSError as error:
+            raise ValueError(f"{source}: no image-text-to-text model there: {error}") from None
+        return cls(model, processor, device=device, label=Path(source).name)
+
+    def answer(self, questions: Sequence[Question], keep: Callable[[int, Answer], None]) -> None:
+        """Answer one by one, so that no answer depends on its neighbours.
+
+        Raises:
+            OSError: an image cannot be read.
+        """
+        for index, question in enumerate(questions):
+            try:
+                pixels = images.decode(question.image.read_bytes())
+            except ValueError as error:
+                broken = Answer(probability=None, reason="broken image", detail=str(error)[:500])
+                keep(index, broken)
+                continue
+            probabilities = self.first_token(Image.fromarray(pixels), question.text)
+            # Summed in double precision; a sum of rounded numbers may pass 1 in its last digit.
+            accepted = probabilities[self.accepted_tokens(question.accepted)]
+            keep(index, Answer(probability=min(float(accepted.double().sum()), 1.0)))
+
+    def accepted_tokens(self, accepted: Sequence[str]) -> list[int]:
+        """Return the distinct first tokens of the accepted answers.
+
+        An answer of several tokens counts by its first one alone, as in the reference.
+        """
+        tokenizer = self.processor.tokenizer
+        firsts = (tokenizer.encode(form, add_special_tokens=False)[:1] for form in accepted)
+        return list(dict.fromkeys(token for first in firsts for token in first))
+
+    @torch.inference_mode()
+    def first_token(self, image: Image.Image, text: str) -> Tensor:
+        """Return (vocabulary,) float32: the probability of each first token of the answer."""
+        content = [{"type": "image", "image": image}, {"type": "text", "text": text}]
+        inputs = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        # Logits as they are: what a generation config would do to them is no part of the metric.
+        generated = self.model.generate(
+            **inputs,
+            max_new_tokens=1,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        return cast(Tensor, generated.logits[0][0].float().softmax(-1).cpu())

@@ -1,0 +1,85 @@
+"""Options of commands that ask a vision-language model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from eval.attempts import FileLog
+from eval.vqa.question import Answerer
+from staged import settings as job_settings
+from staged import strict_json
+from staged.backends.lmm_types import LmmSettings
+
+JUDGE = "Qwen/Qwen3-VL-8B-Instruct"
+_SERVER_DEFAULTS = {"model": JUDGE, "base_url": "http://127.0.0.1:8000/v1", "api_key_env": None}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--through` and what belongs to it."""
+    group = parser.add_argument_group("the model that answers")
+    group.add_argument(
+        "--through",
+        choices=("transformers", "server"),
+        default="transformers",
+        help="in this process, or by log probabilities of an OpenAI-compatible server "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--top-logprobs",
+        type=int,
+        default=20,
+        help="server: tokens it names for each answer (default: %(default)s)",
+    )
+    group.add_argument(
+        "--budget-usd", type=float, help="server: stop when so much is spent, over all runs"
+    )
+    group.add_argument("overrides", nargs="*", metavar="key=value", help="server: its settings")
+
+
+def server_help() -> str:
+    """Describe the server's settings, for the end of a help text."""
+    return (
+        f"settings of the server (by default {JUDGE} at {_SERVER_DEFAULTS['base_url']}, without a "
+        f"key):\n{job_settings.describe(LmmSettings)}"
+    )
+
+
+@contextmanager
+def open_answerer(
+    arguments: argparse.Namespace, *, weights: str, device: str, purpose: str, attempts: Path
+) -> Iterator[Answerer]:
+    """Open who answers.
+
+    Args:
+        arguments: With the options of `add_options`.
+        weights: For transformers: folder or Hub id.
+        device: For transformers: torch device.
+        purpose: For a server: what the questions are for, in its log.
+        attempts: For a server: file that keeps its answers.
+
+    Raises:
+        ValueError: no such model, or an option that does not belong to `--through`.
+    """
+    if arguments.through == "transformers":
+        if arguments.overrides:
+            raise ValueError(
+                f"{arguments.overrides[0]!r} is a setting of a server; add --through server"
+            )
+        from eval.vqa.local import LocalAnswerer
+
+        yield LocalAnswerer.load(weights, device=device)
+        return
+    from eval.vqa.server import ServerAnswerer
+
+    defaults = [f"{key}={strict_json.dumps(value)}" for key, value in _SERVER_DEFAULTS.items()]
+    settings = job_settings.load(LmmSettings, None, [*defaults, *arguments.overrides])
+    with FileLog(attempts, usd=arguments.budget_usd) as log:
+        try:
+            yield ServerAnswerer(
+                settings, log, purpose=purpose, top_logprobs=arguments.top_logprobs
+            )
+        finally:
+            print(f"spent {log.spent_usd:.2f} USD in all; answers are in {attempts}")

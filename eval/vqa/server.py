@@ -1,0 +1,116 @@
+"""A model behind an OpenAI-compatible endpoint: the most probable first tokens only.
+
+An endpoint names tokens by their text and no more of them than it is asked for (hosted ones stop
+at 20; vLLM takes `--max-logprobs`). So a token counts when its text is an accepted answer, and
+what lies on tokens that are not named is unknown: the probability is what was seen, and `at_most`
+what it can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+
+from eval.attempts import BudgetSpent
+from eval.vqa.question import Answer, Question
+from staged import images
+from staged.backends.lmm import LmmClient
+from staged.backends.lmm_types import AttemptLog, Failure, FirstToken, LmmRequest, LmmSettings
+
+MAX_TOP_LOGPROBS = 1000
+PROMPT_VERSION = "1"
+
+
+class ServerAnswerer:
+    """Asks a server, many questions at a time.
+
+    Args:
+        settings: Where it is and how it is asked.
+        log: Where answers are kept; what lies there is not asked again.
+        purpose: What the questions are for, in the log.
+        top_logprobs: Tokens to be named for each answer.
+
+    Raises:
+        ValueError: `top_logprobs` is not in [1, 1000].
+    """
+
+    def __init__(
+        self, settings: LmmSettings, log: AttemptLog, *, purpose: str, top_logprobs: int = 20
+    ) -> None:
+        """Keep the settings; nothing is sent yet."""
+        if not 1 <= top_logprobs <= MAX_TOP_LOGPROBS:
+            raise ValueError(f"top_logprobs is {top_logprobs}; expected 1 to {MAX_TOP_LOGPROBS}")
+        self.settings, self.log, self.purpose = settings, log, purpose
+        self.top_logprobs = top_logprobs
+        self.name = f"{settings.model}, first token by text, top {top_logprobs}"
+
+    def answer(self, questions: Sequence[Question], keep: Callable[[int, Answer], None]) -> None:
+        """Ask all; see `Answerer`.
+
+        Raises:
+            BudgetSpent: the log's budget is spent; what was in flight is kept.
+        """
+        asyncio.run(self._answer_all(questions, keep))
+
+    async def _answer_all(
+        self, questions: Sequence[Question], keep: Callable[[int, Answer], None]
+    ) -> None:
+        # Images are read when their turn comes: thousands at once would be gigabytes.
+        waiting = iter(enumerate(questions))
+        stopped: BudgetSpent | None = None
+        async with LmmClient(self.settings, log=self.log) as client:
+
+            async def worker() -> None:
+                nonlocal stopped
+                for index, question in waiting:
+                    if stopped is not None:
+                        return
+                    try:
+                        keep(index, await self._ask(client, question))
+                    except BudgetSpent as stop:
+                        stopped = stop
+                        return
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(self.settings.concurrency):
+                        group.create_task(worker())
+            except* Exception as errors:
+                # The first is the cause; the group cancelled the rest.
+                raise errors.exceptions[0] from None
+        if stopped is not None:
+            raise stopped
+
+    async def _ask(self, client: LmmClient, question: Question) -> Answer:
+        image = question.image.read_bytes()
+        try:
+            images.decode(image)
+        except ValueError as error:
+            return Answer(probability=None, reason="broken image", detail=str(error)[:500])
+        request = LmmRequest(
+            purpose=self.purpose,
+            prompt_version=PROMPT_VERSION,
+            instructions="",
+            content=(image, question.text),
+            answer=FirstToken,
+            top_logprobs=self.top_logprobs,
+        )
+        reply = await client.ask(request)
+        if isinstance(reply, Failure):
+            return Answer(probability=None, reason=reply.kind, detail=reply.detail[:500])
+        return read_first_token(reply.value, question.accepted)
+
+
+def read_first_token(first: FirstToken, accepted: Sequence[str]) -> Answer:
+    """Add up the probabilities of the accepted answers among the named tokens.
+
+    Each accepted answer that is not named has at most the probability of the last one that is,
+    and all of them together at most what the named ones leave.
+    """
+    named = [(text, math.exp(log_prob)) for text, log_prob in first.log_probs]
+    seen = math.fsum(p for text, p in named if text in accepted)
+    num_missing = len(set(accepted) - {text for text, _ in named})
+    left = max(1 - math.fsum(p for _, p in named), 0.0)
+    hidden = min(left, num_missing * min(p for _, p in named))
+    return Answer(probability=min(seen, 1.0), at_most=min(seen + hidden, 1.0))
