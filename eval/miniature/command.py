@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.generation.sharding import add_options, shard_of
 from eval.miniature.report import result_of, table
 from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSettings, samples
@@ -24,7 +25,9 @@ _EXAMPLE = """examples:
   staged eval miniature --checkpoint miniature:base --mode staged --planner scripted \\
       --sketcher editing --out out/base_planned
 
-The same command goes on where it was interrupted; a larger --num-per-task adds to what is there."""
+The same command goes on where it was interrupted; a larger --num-per-task adds to what is there.
+Under `torchrun --nproc-per-node N -m eval miniature ...` processes share the work, and the last
+one that is ready scores."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if not options.score_only and "checkpoint" not in given:
         raise ValueError("--checkpoint is missing: name a checkpoint, or give --score-only")
+    shard = shard_of(options.rank, options.world_size)
     settings = store.record().settings if options.score_only else MiniatureSettings(**given)
     wanted = samples(settings)
     if not options.score_only:
@@ -54,8 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if options.threads:
             torch.set_num_threads(options.threads)
-        draw(settings, wanted, store, batch_size=options.batch)
+        drawn = draw(settings, wanted, store, batch_size=options.batch, shard=shard)
     trajectories = store.trajectories()
+    if shard.world_size > 1 and (left := sum(s.key not in trajectories for s in wanted)):
+        print(f"{shard.label('drawn')}: {drawn} samples; {left} are left to the others")
+        return 0
     scored = score(wanted, trajectories)
     result = result_of(store.record(), scored, trajectories)
     lines = "".join(dumps(item.as_line()) + "\n" for item in scored)
@@ -121,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-flow-steps", type=int, help=f"of a sample; default: {home.max_flow_steps}")
     add("--temperature", type=float, help="of text; default: 0, greedy")
     add("--batch", type=int, default=64, help="images side by side (default: %(default)s)")
+    add("--device", help="torch device; cuda is one GPU a process under torchrun; default: cpu")
+    add("--dtype", choices=("float32", "bfloat16"), help=f"of the model; default: {home.dtype}")
     add("--threads", type=int, default=0, help="of torch; 0 leaves its own choice")
+    add_options(parser)
     add("--allow-unscored", action="store_true", help="exit 0 even if samples are unscored")
     return parser

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
-from staged.loops.policy import Inspect, Policy
+from eval.generation.samples import sample_seed
+from eval.generation.settings import ModelSettings
 from staged.shapes.tasks import TASKS, Prompt, Split, Task, sample_prompts
 
 GENEVAL_TASKS: tuple[Task, ...] = TASKS[:6]
 """GenEval's own six; `composition` and `knowledge` go beyond them."""
 
-Player = Literal["model", "scripted"]
-Sketcher = Literal["model", "editing", "scripted"]
-
 
 @dataclass(frozen=True, kw_only=True)
-class MiniatureSettings:
+class MiniatureSettings(ModelSettings):
     """One cell of a table: who draws what, how.
 
     Attributes:
-        checkpoint: `miniature:base`, `miniature:staged`, a folder, or a Hub id.
-        mode: Draw each prompt at once, or in stages.
-        planner: Who plans and directs; see `staged.loops.casting.Casting`.
-        inspector: Who inspects and refines.
-        sketcher: Who draws.
-        inspect_plan: Whether plans are inspected; a scripted inspector decides for itself.
-        inspect_sketch: Whether sketches are.
-        max_rounds: Plans that are sketched, at most.
-        max_refinements: Of one plan, and of one round's sketch, at most.
-        max_flow_steps: Network evaluations of a trajectory, at most.
-        temperature: Of text.
         max_text_tokens: Of a text; the grammar's own have some sixty at most, and one that runs
             longer is cut off and tried again.
         split: Whether prompts hold what training never shows.
@@ -41,34 +27,14 @@ class MiniatureSettings:
         num_per_task: Prompts of each; a task with fewer draws each of them more often.
         images_per_prompt: Images of each prompt.
         seed: Decides prompts and noise.
-        num_flow_steps: Network evaluations a sketch; None, here and below, is what
-            `staged generate` takes for the checkpoint.
-        guidance_scale: Over text.
-        image_guidance_scale: Over images in context.
-        timestep_shift: Bias of the time grid toward noise.
     """
 
-    checkpoint: str
-    mode: Literal["one-shot", "staged"] = "one-shot"
-    planner: Player = "model"
-    inspector: Player = "model"
-    sketcher: Sketcher = "model"
-    inspect_plan: Inspect = "model"
-    inspect_sketch: Inspect = "model"
-    max_rounds: int = 6
-    max_refinements: int = 2
-    max_flow_steps: int = 300
-    temperature: float = 0.0
     max_text_tokens: int = 128
     split: Split = "test"
     tasks: tuple[Task, ...] = GENEVAL_TASKS
     num_per_task: int = 40
     images_per_prompt: int = 1
     seed: int = 0
-    num_flow_steps: int | None = None
-    guidance_scale: float | None = None
-    image_guidance_scale: float | None = None
-    timestep_shift: float | None = None
 
     def __post_init__(self) -> None:
         """Check names and ranges; the flow's are checked where it is built."""
@@ -84,20 +50,7 @@ class MiniatureSettings:
             raise ValueError(f"seed is {self.seed}; give 0 or more")
         if self.split not in get_args(Split):
             raise ValueError(f"split is {self.split!r}; give {' or '.join(get_args(Split))}")
-        if self.mode == "one-shot" and self.planner == "scripted":
-            raise ValueError("planner scripted: one-shot mode plans nothing; give mode staged")
-        self.policy()
-
-    def policy(self) -> Policy:
-        """The loop's limits, before the casting has its say."""
-        return Policy(
-            mode=self.mode,
-            max_rounds=self.max_rounds,
-            max_refinements=self.max_refinements,
-            max_flow_steps=self.max_flow_steps,
-            inspect_plan=self.inspect_plan,
-            inspect_sketch=self.inspect_sketch,
-        )
+        ModelSettings.__post_init__(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,13 +81,8 @@ def samples(settings: MiniatureSettings) -> tuple[Sample, ...]:
                 Sample(
                     key=f"{task}-{index:04d}-{image:03d}",
                     prompt=prompt,
-                    seed=_seed(settings.seed, prompt.text, image),
+                    seed=sample_seed(settings.seed, prompt.text, image),
                 )
                 for index, prompt in enumerate(prompts)
             ]
     return tuple(listed)
-
-
-def _seed(seed: int, prompt: str, image: int) -> int:
-    text = f"{seed}/{image}/{prompt}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest())

@@ -1,7 +1,7 @@
 """The folder of an evaluation: what was drawn, by what, and where.
 
 drawn.json      what decides every picture: settings, flow and weights; and the versions
-drawn/NNNNNN/   one finished batch of trajectories each, as shards
+drawn/KEY/      one finished batch of trajectories each, as shards, named for its first sample
 samples.jsonl   a line for each sample: score and reasons
 result.json     the numbers
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.generation.claim import refuse_others
 from eval.miniature.settings import MiniatureSettings
 from staged.settings import from_dict, to_dict
 from staged.shards import ShardWriter, read_manifest, read_shards
@@ -21,7 +22,7 @@ from staged.shards.folder import INDEX, read_json, write_json
 from staged.trajectory import Trajectory
 
 _RECORD, _BATCHES = "drawn.json", "drawn"
-_FREE = ("checkpoint", "tasks", "num_per_task", "images_per_prompt", "num_flow_steps",
+_FREE = ("checkpoint", "device", "tasks", "num_per_task", "images_per_prompt", "num_flow_steps",
          "guidance_scale", "image_guidance_scale", "timestep_shift")  # fmt: skip
 """Settings that say how much is drawn, or that weights and flow say better."""
 
@@ -62,15 +63,7 @@ class Store:
             ValueError: The folder's pictures were drawn otherwise; the message says what differs.
         """
         if (self.folder / _RECORD).exists():
-            theirs, ours = self.record().decisive(), record.decisive()
-            differ = [
-                f"{k} ({theirs.get(k)}, not {ours[k]})" for k in ours if theirs.get(k) != ours[k]
-            ]
-            if differ:
-                raise ValueError(
-                    f"{self.folder} holds pictures with another {', '.join(differ)}; "
-                    "choose another --out"
-                )
+            refuse_others(self.folder, self.record().decisive(), record.decisive())
         self.folder.mkdir(parents=True, exist_ok=True)
         data = {**vars(record), "settings": to_dict(record.settings)}
         write_json(self.folder / _RECORD, data)
@@ -96,9 +89,15 @@ class Store:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({error!r}); remove the folder") from None
 
-    def add(self, drawn: Iterable[tuple[str, Trajectory]], *, seconds: float) -> None:
-        """Keep a batch; it is there whole or not at all."""
-        folder = self.folder / _BATCHES / f"{len(self._batches()):06d}"
+    def add(self, drawn: Iterable[tuple[str, Trajectory]], *, name: str, seconds: float) -> None:
+        """Keep a batch; it is there whole or not at all.
+
+        Args:
+            drawn: Key and trajectory of each sample.
+            name: Of the batch; a batch that has it already and is not whole is replaced.
+            seconds: Time that drawing took.
+        """
+        folder = self.folder / _BATCHES / name
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         with ShardWriter(folder, title="drawn by staged eval miniature") as writer:
             for key, trajectory in drawn:

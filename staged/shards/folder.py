@@ -56,7 +56,8 @@ class Manifest:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is either absent or complete, whatever happens meanwhile."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Named for the process: several may write the same file, the same bytes, at once.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(data)
         os.fsync(file.fileno())

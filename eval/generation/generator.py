@@ -1,0 +1,75 @@
+"""What a generator is: something that draws samples, each by its seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from eval.generation.samples import Sample
+from staged.roles import Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """An image.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB.
+        cost: Unit (`flow_steps`, `text_tokens`, `usd`) to amount.
+        note: Why it is less than was meant, as of a trajectory that broke off; mostly empty.
+    """
+
+    pixels: Pixels
+    cost: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """No image; the sample is unscored.
+
+    Attributes:
+        reason: Short and countable.
+        detail: What is known of it.
+        final: It would fail again, or cost again: it is not tried a second time.
+        cost: As of an image.
+    """
+
+    reason: str
+    detail: str = ""
+    final: bool = False
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+
+Outcome = Drawn | Failed
+
+
+class Generator(Protocol):
+    """Draws samples."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether an image is the same to the last bit whatever is drawn along with it.
+
+        Such a generator is given all samples at once and yields them as they come; others get the
+        same batches again and again, however the work is shared or interrupted.
+        """
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """What decides every image, as plain JSON data; it may take a while to compute."""
+        ...
+
+    def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
+        """Draw each sample once, in any order.
+
+        Raises:
+            ValueError: something is wrong with all of them, not with one.
+        """
+        ...

@@ -1,0 +1,137 @@
+"""Our checkpoints as generators: the loop of `staged generate` over a batch of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from eval.generation.generator import Drawn, Failed, Outcome
+from eval.generation.samples import Sample
+from eval.generation.settings import ModelSettings
+from eval.generation.sharding import local_device
+from eval.generation.weights import weights_hash
+from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.engine.engine import Engine
+from staged.engine.sampling import FlowSettings
+from staged.loops.casting import Casting, default_flow, open_engine
+from staged.loops.events import Event
+from staged.loops.staged import StagedLoop
+from staged.sequence import step_text
+from staged.settings import to_dict
+from staged.trajectory import Sketch, Stop, Trajectory
+
+_SAID_BETTER = (
+    *("checkpoint", "device"),
+    *("num_flow_steps", "guidance_scale", "image_guidance_scale", "timestep_shift"),
+)
+"""Settings that decide nothing, or that weights and flow say better."""
+
+
+class Model:
+    """A loaded checkpoint with a cast and limits.
+
+    Args:
+        settings: Which, and how it draws.
+
+    Raises:
+        ValueError: there is no such checkpoint, or a setting is out of range.
+    """
+
+    alone = False
+
+    def __init__(self, settings: ModelSettings) -> None:
+        """Load the weights."""
+        self.settings = settings
+        device = local_device(settings.device)
+        self._engine = open_engine(settings.checkpoint, device=device, dtype=settings.dtype)
+        self.flow = _flow(self._engine, settings)
+        self._casting = Casting(
+            planner=settings.planner, inspector=settings.inspector, sketcher=settings.sketcher
+        )
+        self._policy = self._casting.policy(settings.policy())
+
+    @property
+    def name(self) -> str:
+        """Checkpoint and mode."""
+        return f"{self.settings.checkpoint}, {self.settings.mode}"
+
+    @cached_property
+    def weights(self) -> str:
+        """SHA-256 (hex) of the model's and the autoencoder's tensors."""
+        return weights_hash((self._engine.model, self._engine.autoencoder))
+
+    def identity(self) -> Mapping[str, Any]:
+        """Settings and flow, resolved, and weights."""
+        names = ModelSettings.__dataclass_fields__.keys() - _SAID_BETTER
+        settings = {k: v for k, v in to_dict(self.settings).items() if k in names}
+        return {**settings, **to_dict(self.flow), "weights": self.weights}
+
+    def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
+        """Draw a batch; a trajectory's last picture is its image, as a user would get it."""
+        prompts, seeds = [s.prompt for s in samples], [s.seed for s in samples]
+        for sample, trajectory in zip(samples, self.run(prompts, seeds), strict=True):
+            yield sample, _outcome(trajectory)
+
+    def run(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        on_event: Callable[[Event], None] | None = None,
+    ) -> list[Trajectory]:
+        """Take prompts to their end, side by side.
+
+        Args:
+            prompts: Any number, all at once.
+            seeds: One for each.
+            on_event: Told of everything as it happens.
+
+        Returns:
+            Trajectories, whose cost in `provenance` has the tokens of their texts.
+        """
+        # A new player a batch: what an earlier batch has read was read in other company, and
+        # would differ in the last digits from what another process reads for itself.
+        settings = self.settings
+        writing = BagelSettings(
+            flow=self.flow,
+            temperature=settings.temperature,
+            max_text_tokens=settings.max_text_tokens,
+        )
+        cast = self._casting.cast(BagelPlayer(self._engine, writing), settings.checkpoint)
+        loop = StagedLoop(cast, self._policy, batch_size=max(len(prompts), 1))
+        return [self._with_text_tokens(t) for t in loop.run(prompts, seeds, on_event)]
+
+    def _with_text_tokens(self, trajectory: Trajectory) -> Trajectory:
+        """Note what the texts cost: tokens without their markers."""
+        encode = self._engine.tokenizer.encode
+        texts = [step for step in trajectory.steps if not isinstance(step, Sketch | Stop)]
+        tokens = sum(len(encode(step_text(step))) for step in texts)
+        cost = {**trajectory.provenance.get("cost", {}), "text_tokens": tokens}
+        return replace(trajectory, provenance={**trajectory.provenance, "cost": cost})
+
+
+def _outcome(trajectory: Trajectory) -> Outcome:
+    provenance = trajectory.provenance
+    reason = str(provenance.get("failure", ""))
+    detail = str(provenance.get("failure_detail", ""))
+    cost = provenance["cost"]
+    if trajectory.last_sketch is None:
+        # The same seeds would fail the same way again.
+        return Failed(reason=reason or "no sketch", detail=detail, final=True, cost=cost)
+    return Drawn(pixels=trajectory.last_sketch.image.array(), cost=cost, note=reason)
+
+
+def _flow(engine: Engine, settings: ModelSettings) -> FlowSettings:
+    """The checkpoint's defaults with what the settings change."""
+    flow = default_flow(engine)
+    guidance = replace(
+        flow.guidance,
+        **_given(text_scale=settings.guidance_scale, image_scale=settings.image_guidance_scale),
+    )
+    changes = _given(num_flow_steps=settings.num_flow_steps, timestep_shift=settings.timestep_shift)
+    return replace(flow, guidance=guidance, **changes)
+
+
+def _given(**values: float | None) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

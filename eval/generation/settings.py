@@ -1,0 +1,168 @@
+"""How each kind of generator is set; read without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from staged.loops.policy import Inspect, Policy
+
+Player = Literal["model", "scripted"]
+Sketcher = Literal["model", "editing", "scripted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """A checkpoint of ours, and how it draws."""
+
+    checkpoint: str
+    """`miniature:base`, `miniature:staged`, a folder, or a Hub id."""
+    mode: Literal["one-shot", "staged"] = "one-shot"
+    """Draw each prompt at once, or in stages."""
+    planner: Player = "model"
+    """Who plans and directs; `scripted` players know the miniature world alone."""
+    inspector: Player = "model"
+    """Who inspects and refines."""
+    sketcher: Sketcher = "model"
+    """Who draws; `editing` asks a model that knows no stages for one edit after another."""
+    inspect_plan: Inspect = "model"
+    """Whether plans are inspected; a scripted inspector decides for itself."""
+    inspect_sketch: Inspect = "model"
+    """Whether sketches are."""
+    max_rounds: int = 6
+    """Plans that are sketched, at most."""
+    max_refinements: int = 2
+    """Of one plan, and of one round's sketch, at most."""
+    max_flow_steps: int = 300
+    """Network evaluations of a trajectory, at most."""
+    temperature: float = 0.0
+    """Of text."""
+    max_text_tokens: int = 512
+    """Of a text; one that runs longer is cut off and tried again."""
+    num_flow_steps: int | None = None
+    """Network evaluations a sketch; null, here and below, is what `staged generate` takes."""
+    guidance_scale: float | None = None
+    """Over text."""
+    image_guidance_scale: float | None = None
+    """Over images in context."""
+    timestep_shift: float | None = None
+    """Bias of the time grid toward noise."""
+    device: str = "cpu"
+    """Torch device; `cuda` is one GPU a process under torchrun."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the model; the autoencoder's is float32."""
+
+    def __post_init__(self) -> None:
+        """Check names and ranges; the flow's are checked where it is built."""
+        if self.mode == "one-shot" and self.planner == "scripted":
+            raise ValueError("planner scripted: one-shot mode plans nothing; give mode staged")
+        self.policy()
+
+    def policy(self) -> Policy:
+        """The loop's limits, before the casting has its say."""
+        return Policy(
+            mode=self.mode,
+            max_rounds=self.max_rounds,
+            max_refinements=self.max_refinements,
+            max_flow_steps=self.max_flow_steps,
+            inspect_plan=self.inspect_plan,
+            inspect_sketch=self.inspect_sketch,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineSettings:
+    """Any text-to-image pipeline of diffusers, and how it is called."""
+
+    model: str
+    """Folder, or repository on the Hub."""
+    revision: str | None = None
+    """Commit on the Hub."""
+    pipeline: str = "DiffusionPipeline"
+    """Class in diffusers; this one takes the class that the model names."""
+    device: str = "cuda"
+    """Torch device; `cuda` is one GPU a process under torchrun."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Precision of the weights."""
+    offload: bool = False
+    """Keep on the device only the part that runs: slower, for small devices."""
+    width: int | None = None
+    """In pixels; null, here and below, leaves it to the pipeline."""
+    height: int | None = None
+    """In pixels."""
+    num_inference_steps: int | None = None
+    """Steps of the sampler."""
+    guidance_scale: float | None = None
+    """Strength of the prompt."""
+    guidance_argument: str = "guidance_scale"
+    """What the pipeline calls it: `true_cfg_scale` for Qwen-Image."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of every call, such as `{negative_prompt: blurry}`."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("width", "height", "num_inference_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointSettings:
+    """Any service with the images API of OpenAI, and how it is asked."""
+
+    model: str
+    """Name of the model at the endpoint."""
+    base_url: str = "http://127.0.0.1:8000/v1"
+    """Address of the endpoint, up to and with its `/v1`."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key, such as OPENAI_API_KEY; null sends none."""
+    size: str | None = "1024x1024"
+    """Width and height in pixels; null leaves them to the endpoint."""
+    response_format: Literal["b64_json"] | None = "b64_json"
+    """How the image comes back; null does not say it, for models that know one way alone."""
+    seed_field: str | None = "seed"
+    """Field that carries a sample's seed; null for an endpoint that takes none."""
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """Further fields of every request, such as `{quality: high}`."""
+    concurrency: int = 8
+    """Most requests in flight."""
+    max_attempts: int = 6
+    """Attempts per request, the first included."""
+    timeout_s: float = 300.0
+    """Longest wait for one attempt."""
+    usd_per_image: float = 0.0
+    """Price of an image, where it has one."""
+    usd_per_million_input_tokens: float = 0.0
+    """Price of what is sent, where the endpoint counts tokens."""
+    usd_per_million_output_tokens: float = 0.0
+    """Price of what comes back, where the endpoint counts tokens."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("concurrency", "max_attempts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not self.timeout_s > 0:
+            raise ValueError(f"timeout_s is {self.timeout_s}; expected more than 0")
+        for name in (
+            "usd_per_image",
+            "usd_per_million_input_tokens",
+            "usd_per_million_output_tokens",
+        ):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExistingSettings:
+    """A folder of images that were made elsewhere, and how they are named there."""
+
+    images: Path
+    """The folder."""
+    pattern: str = "{prompt}_{image}"
+    """Path of an image below it: `{prompt}` is the benchmark's own name of the prompt (GenEval: its
+    place in the file, from 0; WISE: its prompt_id), `{image}` the image's number, `{number}` a
+    running number over all images of all prompts; each may be padded, as `{number:05}`. Without an
+    ending, that of any image will do."""

@@ -1,0 +1,85 @@
+"""The miniature suite in several processes: other processes, orders and kills, the same bytes."""
+
+from pathlib import Path
+
+import pytest
+
+from eval.generation.sharding import Shard, local_device, shard_of, units
+from eval.miniature import main
+from eval.miniature.draw import draw
+from eval.miniature.settings import MiniatureSettings, samples
+from eval.miniature.store import Store
+
+QUICK = [
+    *("--checkpoint", "miniature:fresh", "--flow-steps", "2", "--batch", "2"),
+    *("--tasks", "colors", "counting", "--num-per-task", "4"),
+]
+
+
+def run(folder: Path, *more: str) -> None:
+    assert main(["--out", str(folder), *QUICK, *more]) == 0
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("result.json", "samples.jsonl")}
+
+
+def pictures(folder: Path) -> dict[str, bytes | None]:
+    return {key: t.images[0].png for key, t in Store(folder).trajectories().items()}
+
+
+def test_three_processes_in_any_order_leave_what_one_leaves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "one")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank in ("2", "0", "1"):
+        assert not (tmp_path / "three" / "result.json").exists()
+        monkeypatch.setenv("RANK", rank)
+        run(tmp_path / "three")
+    assert "2 samples; 6 are left to the others" in capsys.readouterr().out
+    assert content(tmp_path / "three") == content(tmp_path / "one")
+    assert pictures(tmp_path / "three") == pictures(tmp_path / "one")
+
+
+def test_a_killed_batch_is_drawn_again_and_the_result_is_the_same(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    settings = MiniatureSettings(
+        checkpoint="miniature:fresh",
+        tasks=("colors", "counting"),
+        num_per_task=4,
+        num_flow_steps=2,
+    )
+    killed = Store(tmp_path / "killed")
+    draw(settings, samples(settings), killed, batch_size=2, shard=Shard(rank=1, world_size=2))
+    half = tmp_path / "killed" / "drawn" / samples(settings)[0].key
+    half.mkdir()
+    (half / ".shard-000000.tar.tmp").write_bytes(b"half")
+    assert len(killed.trajectories()) == 4
+    run(tmp_path / "killed")
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    assert pictures(tmp_path / "killed") == pictures(tmp_path / "whole")
+
+
+def test_processes_share_every_unit_once() -> None:
+    batches = units(range(11), 2)
+    assert [len(batch) for batch in batches] == [2, 2, 2, 2, 2, 1]
+    shares = [Shard(rank=rank, world_size=4).share(batches) for rank in range(4)]
+    assert sorted(batch for share in shares for batch in share) == batches
+
+
+def test_a_shard_is_given_whole_or_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shard_of(None, None) == Shard()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert shard_of(None, None) == Shard(rank=1, world_size=3)
+    assert shard_of(0, 2) == Shard(world_size=2)
+    assert [local_device(name) for name in ("cuda", "cuda:3", "cpu")] == ["cuda:1", "cuda:3", "cpu"]
+    with pytest.raises(ValueError, match="give both"):
+        shard_of(1, None)
+    with pytest.raises(ValueError, match="rank 3 of 3"):
+        shard_of(3, 3)
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(ValueError, match="RANK='first'"):
+        shard_of(None, None)
