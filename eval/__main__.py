@@ -28,6 +28,9 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS = {
     "miniature": Benchmark("prompts of the miniature world", "eval.miniature:main"),
+    "generate": Benchmark(
+        "images for a benchmark's prompts, by any generator", "eval.generation.command:main"
+    ),
     "geneval": Benchmark("detections, by GenEval's rules", "eval.geneval.command:main"),
     "detect": Benchmark("find objects in images, for geneval", "eval.geneval.detect_command:main"),
     "convert-detector": Benchmark(
@@ -35,6 +38,10 @@ BENCHMARKS = {
     ),
     "judge-wise": Benchmark("a language model on images, for wise", "eval.wise.judge_command:main"),
     "wise": Benchmark("judgements of WISE, legacy or verified", "eval.wise.command:main"),
+    "answer-geneval2": Benchmark(
+        "a vision-language model on images, for geneval2", "eval.geneval2.command:answer"
+    ),
+    "geneval2": Benchmark("answers about images, by Soft-TIFA", "eval.geneval2.command:main"),
     "compare": Benchmark("results of several runs, and published ones", "eval.compare:main"),
 }
 

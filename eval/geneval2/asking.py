@@ -1,0 +1,172 @@
+"""Asking about images: one line of answers for each, kept as soon as all of them are there.
+
+What lies in the file already is not asked again, if image, prompt and model are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.geneval2.answers import parse_line
+from eval.geneval2.prompts import Geneval2Prompt, PromptFile
+from eval.pictures import Picture
+from eval.vqa.question import Answer, Answerer, Question
+from staged import strict_json
+from staged.shards.folder import write_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was done.
+
+    Attributes:
+        new: Images asked about now.
+        kept: Images whose line was there.
+        failed: Questions of all lines without a probability, by reason.
+    """
+
+    new: int
+    kept: int
+    failed: Counter[str]
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image with the line that it will have."""
+
+    prompt: Geneval2Prompt
+    picture: Picture
+    record: dict[str, Any]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return _key(self.record)
+
+
+def ask_about(
+    pictures: Sequence[Picture],
+    prompt_file: PromptFile,
+    answerer: Answerer,
+    out: Path,
+    *,
+    on_image: Callable[[], None] | None = None,
+) -> Asked:
+    """Ask all questions about all images.
+
+    Args:
+        pictures: Of these prompts.
+        prompt_file: What is asked.
+        answerer: Who answers.
+        out: File of JSON lines, as `eval.geneval2.answers` reads it.
+        on_image: Called after each image that was not there.
+
+    Raises:
+        ValueError: a picture is of no prompt of the file, or every question would fail.
+        BudgetSpent: the budget is spent; whole lines are kept.
+        OSError: a file cannot be read or written.
+    """
+    images = list(_images(pictures, prompt_file, answerer.name))
+    there = _lines_there(out, prompt_file)
+    lines = {index: there[i.key] for index, i in enumerate(images) if i.key in there}
+    kept = len(lines)
+    questions, owners = [], []
+    for index, image in enumerate(images):
+        if index not in lines and image.record["sha256"] is None:
+            lines[index] = _line(image, [Answer(probability=None, reason="no image")] * len(
+                image.prompt.questions))  # fmt: skip
+        elif index not in lines:
+            for number, question in enumerate(image.prompt.questions):
+                owners.append((index, number))
+                questions.append(
+                    Question(
+                        image=image.picture.path, text=question.asked, accepted=question.accepted
+                    )
+                )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, b"".join(lines[index] for index in sorted(lines)))
+    collected: defaultdict[int, dict[int, Answer]] = defaultdict(dict)
+    with out.open("ab") as file:
+
+        def keep(question: int, answer: Answer) -> None:
+            index, number = owners[question]
+            collected[index][number] = answer
+            if len(collected[index]) == len(images[index].prompt.questions):
+                answers = collected.pop(index)
+                lines[index] = _line(images[index], [answers[n] for n in sorted(answers)])
+                file.write(lines[index])
+                file.flush()
+                if on_image:
+                    on_image()
+
+        answerer.answer(questions, keep)
+    # In the order of prompts, whatever came first: equal runs leave equal files.
+    write_whole(out, b"".join(lines[index] for index in sorted(lines)))
+    parsed = (parse_line(line, prompt_file, str(out)) for line in lines.values())
+    failed = Counter(reason for answers in parsed for reason in answers.reasons)
+    return Asked(new=len(lines) - kept, kept=kept, failed=failed)
+
+
+def _images(pictures: Sequence[Picture], prompt_file: PromptFile, judge: str) -> list[_Image]:
+    by_text: defaultdict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        by_text[picture.prompt].append(picture)
+    unknown = by_text.keys() - {prompt.text for prompt in prompt_file.prompts}
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} prompts of the images are not in the prompt file, such as "
+            f"{min(unknown)!r:.80}; are these the prompts that were drawn?"
+        )
+    return [
+        _Image(
+            prompt,
+            picture,
+            {
+                "prompt_id": prompt.prompt_id,
+                "image_id": image_id,
+                "prompt": prompt.text,
+                "image": picture.name,
+                "sha256": _sha256(picture.path),
+                "judge": judge,
+            },
+        )
+        for prompt in prompt_file.prompts
+        for image_id, picture in enumerate(by_text[prompt.text])
+    ]
+
+
+def _key(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what must be the same for a line to stand; as JSON, for it may hold anything."""
+    names = ("prompt_id", "image_id", "image", "sha256", "judge")
+    return tuple(strict_json.dumps(record.get(name)) for name in names)
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _line(image: _Image, answers: Sequence[Answer]) -> bytes:
+    record = {**image.record, "probabilities": [answer.probability for answer in answers]}
+    if any(answer.at_most is not None for answer in answers):
+        record["at_most"] = [answer.at_most for answer in answers]
+    if any(answer.reason for answer in answers):
+        record["reasons"] = [answer.reason or None for answer in answers]
+        record["details"] = [answer.detail or None for answer in answers]
+    return strict_json.dumps(record).encode() + b"\n"
+
+
+def _lines_there(out: Path, prompt_file: PromptFile) -> dict[tuple[str, ...], bytes]:
+    """Return lines without a failure; failed questions are asked again."""
+    there: dict[tuple[str, ...], bytes] = {}
+    if not out.is_file():
+        return there
+    # An interrupted write leaves half a line at the end.
+    for number, content in enumerate(out.read_bytes().split(b"\n")[:-1], start=1):
+        answers = parse_line(content, prompt_file, f"{out}:{number}")
+        if not answers.reasons:
+            there[_key(answers.record)] = content + b"\n"
+    return there

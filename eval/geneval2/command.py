@@ -1,0 +1,187 @@
+"""The command lines of `staged eval geneval2` and `staged eval answer-geneval2`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.attempts import BudgetSpent
+from eval.downloads import sha256_of
+from eval.geneval2.answers import read_answers
+from eval.geneval2.asking import ask_about
+from eval.geneval2.prompts import load_prompts
+from eval.geneval2.summary import summarise
+from eval.pictures import read_pictures
+from eval.results import Result, unscored_message
+from eval.statistics import METHOD, Estimate
+from eval.tables import plain, show, show_interval
+from eval.vqa.options import JUDGE, add_options, open_answerer, server_help
+from staged.progress import Progress
+
+EXIT_OK, EXIT_UNSCORED, EXIT_STOPPED = 0, 1, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `staged eval geneval2`.
+
+    Args:
+        argv: Arguments after `staged eval geneval2`; the process's own when None.
+
+    Returns:
+        0 for success, 1 when samples are unscored and that was not allowed.
+
+    Raises:
+        ValueError: a file is not as it must be.
+        OSError: a file cannot be read or written.
+    """
+    arguments = _parser().parse_args(argv)
+    prompt_file = load_prompts(arguments.prompts)
+    answers = read_answers(
+        arguments.answers, prompt_file, images_per_prompt=arguments.images_per_prompt
+    )
+    result = summarise(
+        answers,
+        prompt_file,
+        judge=arguments.judge or answers.judge,
+        run=arguments.name or arguments.answers.stem,
+        provenance={"answers_sha256": sha256_of(arguments.answers.read_bytes())},
+    )
+    result.write(arguments.out)
+    print(render(result))
+    for reason, number in answers.unscored.most_common():
+        print(f"unscored: {number} questions, {reason}")
+    print(f"wrote {arguments.out}")
+    problem = unscored_message("staged eval geneval2", [result.overall])
+    if problem is None or arguments.allow_unscored:
+        return EXIT_OK
+    print(problem, file=sys.stderr)
+    return EXIT_UNSCORED
+
+
+def answer(argv: Sequence[str] | None = None) -> int:
+    """Run `staged eval answer-geneval2`.
+
+    Args:
+        argv: Arguments after the command; the process's own when None.
+
+    Returns:
+        0 for success, 3 when the budget stopped it.
+
+    Raises:
+        ValueError: settings, prompts or images are not as they must be, or there is no such model.
+        OSError: a file cannot be read or written.
+    """
+    arguments = _answer_parser().parse_intermixed_args(argv)
+    prompt_file = load_prompts(arguments.prompts)
+    pictures = read_pictures(arguments.images)
+    attempts = arguments.out.with_name(f"{arguments.out.name}.attempts")
+    progress = Progress("images", len(pictures))
+    try:
+        with open_answerer(
+            arguments,
+            weights=arguments.model,
+            device=arguments.device,
+            purpose="geneval2",
+            attempts=attempts,
+        ) as answerer:
+            asked = ask_about(
+                pictures, prompt_file, answerer, arguments.out, on_image=progress.advance
+            )
+    except BudgetSpent as stop:
+        print(f"stopped: {stop}")
+        return EXIT_STOPPED
+    for reason, number in asked.failed.most_common():
+        print(f"unscored: {number} questions, {reason}")
+    print(f"{answerer.name}: {asked.new} images now, {asked.kept} were there")
+    print(f"wrote {arguments.out}; aggregate it with `staged eval geneval2 --answers`")
+    return EXIT_OK
+
+
+def render(result: Result) -> str:
+    """Write the table of a result for a terminal."""
+    rows = [_row("geometric mean", result.overall)]
+    rows += [_row(name, estimate) for name, estimate in result.also.items()]
+    rows += [_row(name, result.estimates[name]) for name in result.samples]
+    table = plain(["", "score", "interval", "n", "prompts", "unscored"], rows)
+    title = f"GenEval 2, Soft-TIFA, {result.variant['prompts']}, judge {result.variant['judge']}"
+    note = "skills: arithmetic mean, n counts questions; atomicities: geometric mean"
+    return f"{title}\n{table}\n{note}; intervals: {METHOD}"
+
+
+def _row(name: str, estimate: Estimate) -> list[str]:
+    return [
+        name,
+        show(estimate.value),
+        show_interval(estimate),
+        str(estimate.n),
+        str(estimate.num_clusters),
+        str(estimate.unscored),
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="staged eval geneval2",
+        description="Aggregate answers to GenEval 2's questions by Soft-TIFA.",
+        epilog="example: staged eval geneval2 --answers answers.jsonl "
+        "--prompts geneval2_data.jsonl --out geneval2.json\n\n"
+        'A line of FILE is {"prompt_id": 0, "probabilities": [0.98, 0.31, null]}, of the right\n'
+        "answer to each question about the prompt of that place in PROMPTS, from 0. A list of\n"
+        "lists, as the reference writes it, is read as well.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--answers", type=Path, required=True, metavar="FILE", help="JSON lines, an image each"
+    )
+    parser.add_argument(
+        "--prompts", type=Path, required=True, help="geneval2_data.jsonl of the benchmark"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="result file (JSON)")
+    parser.add_argument(
+        "--images-per-prompt",
+        type=_positive,
+        metavar="N",
+        help="how many there should be (default: the most that any prompt has)",
+    )
+    parser.add_argument("--judge", metavar="MODEL", help="who answered, where lines do not say")
+    parser.add_argument("--name", help="of the run, for tables (default: the file's name)")
+    parser.add_argument(
+        "--allow-unscored", action="store_true", help="succeed although samples have no score"
+    )
+    return parser
+
+
+def _answer_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="staged eval answer-geneval2",
+        description="Answer GenEval 2's questions about images with a vision-language model.",
+        epilog="example: staged eval answer-geneval2 images.jsonl --prompts geneval2_data.jsonl "
+        "--out answers.jsonl --device cuda\n"
+        "         staged eval answer-geneval2 images --prompts geneval2_data.jsonl --out "
+        "answers.jsonl\n             --through server base_url=http://gpu7:8000/v1\n\n"
+        "IMAGES is a folder NNNNN/metadata.jsonl with NNNNN/samples/*.png, a file of lines\n"
+        '{"image": PATH, "prompt": TEXT}, or a JSON file {TEXT: PATH}. The same command goes on\n'
+        "where it was interrupted; no answer is paid for twice.\n\n" + server_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("images", type=Path, metavar="IMAGES")
+    parser.add_argument(
+        "--prompts", type=Path, required=True, help="geneval2_data.jsonl of the benchmark"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="answers, JSON lines")
+    parser.add_argument(
+        "--model", default=JUDGE, help="transformers: folder or Hub id (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    add_options(parser)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 1 or more")
+    return int(text)

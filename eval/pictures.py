@@ -1,0 +1,140 @@
+"""Images with the prompts they were made from, in the layouts that evaluations leave.
+
+- a folder `NNNNN/metadata.jsonl`, `NNNNN/samples/*.png`, as GenEval has it: the record's `prompt`;
+- a folder of `{prompt_id}.png`, as WISE has it: the prompts are given apart;
+- a file of JSON lines, `{"image": PATH, "prompt": TEXT}` each, other keys aside;
+- a JSON file `{TEXT: PATH}`, as GenEval 2 has it.
+
+Paths in files are relative to the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from staged import strict_json
+
+MAX_LINE_BYTES = 1024 * 1024
+MAX_FILE_BYTES = 64 * 1024 * 1024
+_METADATA, _SAMPLES = "metadata.jsonl", "samples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One image, which may be missing.
+
+    Attributes:
+        name: What tells it from the others: its path below the folder, or as the file has it.
+        path: Where it should be.
+        prompt: What it was made from.
+    """
+
+    name: str
+    path: Path
+    prompt: str
+
+
+def read_pictures(source: Path, texts: Mapping[int, str] | None = None) -> list[Picture]:
+    """Read what there is, in order of numbers or lines.
+
+    Args:
+        source: A folder or a file in one of the layouts.
+        texts: Prompts by number, for a folder of `{prompt_id}.png`: one picture for each.
+
+    Returns:
+        Pictures. One that should be there and is not has a path without a file: a prompt of
+        `texts`, a line of a file, or a prompt's folder without any image.
+
+    Raises:
+        ValueError: no such layout, or a picture that occurs twice.
+        OSError: something cannot be read.
+    """
+    if source.is_file():
+        listed = _mapping(source) if source.suffix == ".json" else _lines(source)
+    elif not source.is_dir():
+        raise ValueError(f"{source}: neither a folder nor a file")
+    elif texts is not None:
+        listed = _numbered(source, texts)
+    else:
+        listed = _folders(source)
+    pictures = list(listed)
+    if not pictures:
+        raise ValueError(
+            f"{source}: no images; expected folders 00000, 00001, … with {_METADATA} and "
+            f"{_SAMPLES}, or a file of lines with `image` and `prompt`"
+        )
+    seen: set[tuple[str, str]] = set()
+    for picture in pictures:
+        if (picture.name, picture.prompt) in seen:
+            raise ValueError(f"{source}: {picture.name!r:.80} occurs twice with the same prompt")
+        seen.add((picture.name, picture.prompt))
+    return pictures
+
+
+def _folders(source: Path) -> Iterator[Picture]:
+    numbered = [
+        path for path in source.iterdir() if path.is_dir() and _number(path.name) is not None
+    ]
+    for folder in sorted(numbered, key=_order):
+        metadata = folder / _METADATA
+        if not metadata.is_file():
+            raise ValueError(f"{folder}: no {_METADATA}; it says what the images must show")
+        with metadata.open("rb") as file:
+            prompt = _text(_object(file.readline(MAX_LINE_BYTES + 1), f"{metadata}:1"), "prompt",
+                           f"{metadata}:1")  # fmt: skip
+        images = [p for p in (folder / _SAMPLES).glob("*.png") if _number(p.stem) is not None]
+        for image in sorted(images, key=_order) or [folder / _SAMPLES / "00000.png"]:
+            yield Picture(name=image.relative_to(source).as_posix(), path=image, prompt=prompt)
+
+
+def _numbered(source: Path, texts: Mapping[int, str]) -> Iterator[Picture]:
+    for number, text in sorted(texts.items()):
+        name = f"{number}.png"
+        yield Picture(name=name, path=source / name, prompt=text)
+
+
+def _lines(source: Path) -> Iterator[Picture]:
+    with source.open("rb") as file:
+        number = 0
+        while content := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if content.strip():
+                place = f"{source}:{number}"
+                record = _object(content, place)
+                yield _listed(source, _text(record, "image", place), _text(record, "prompt", place))
+
+
+def _mapping(source: Path) -> Iterator[Picture]:
+    with source.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    record = _object(content, str(source), max_bytes=MAX_FILE_BYTES)
+    for prompt in record:
+        yield _listed(source, _text(record, prompt, str(source)), prompt)
+
+
+def _listed(source: Path, image: str, prompt: str) -> Picture:
+    return Picture(name=image, path=source.parent / image, prompt=prompt)
+
+
+def _object(content: bytes, place: str, *, max_bytes: int = MAX_LINE_BYTES) -> dict[str, Any]:
+    record = strict_json.loads(content, place=place, max_bytes=max_bytes)
+    if not isinstance(record, dict):
+        raise ValueError(f"{place}: expected an object, got {type(record).__name__}")
+    return record
+
+
+def _text(record: Mapping[str, Any], key: str, place: str) -> str:
+    if key not in record:
+        raise ValueError(f"{place}: missing key {key!r}")
+    return strict_json.unicode_text(record[key], f"{place}.{key:.60}")
+
+
+def _number(name: str) -> int | None:
+    return int(name) if name.isascii() and name.isdigit() and len(name) < 19 else None
+
+
+def _order(path: Path) -> tuple[int, str]:
+    return int(path.stem), path.name
