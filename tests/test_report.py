@@ -11,17 +11,20 @@ from tiny import picture, staged_trajectory
 from staged.report import (
     Cell,
     Curve,
+    Dots,
+    Galleries,
     Gallery,
     Notes,
     Picture,
     Report,
     Row,
     Series,
+    Stacks,
     Table,
     Trajectories,
     main,
 )
-from staged.report.chart import chart
+from staged.report.chart import chart, lanes, numbers, parts
 from staged.shards import ShardWriter
 from staged.trajectory import ImageRef, Plan, Trajectory
 from staged.trajectory_folder import load_trajectory, save_trajectory
@@ -91,7 +94,34 @@ def everything(text: str = "plain") -> Report:
                 title=text,
                 corner=text,
                 columns=[text],
-                rows=[Row(label=text, cells=[Cell(value=0.5, low=0.25, high=0.75, count=8)])],
+                rows=[
+                    Row(
+                        label=text,
+                        cells=[Cell(value=0.5, low=0.25, high=0.75, count=8, note=text)],
+                    )
+                ],
+            ),
+            Dots(
+                title=text,
+                columns=[text],
+                rows=[Row(label=text, cells=[Cell(value=0.5, low=0.25, high=0.75)])],
+                x_label=text,
+                corner=text,
+                intro=text,
+            ),
+            Stacks(
+                title=text,
+                columns=[text],
+                rows=[Row(label=text, cells=[Cell(value=3)])],
+                corner=text,
+                intro=text,
+            ),
+            Galleries(
+                title=text,
+                intro=text,
+                galleries=[
+                    Gallery(title=text, pictures=[Picture.from_array(picture(0), text)], intro=text)
+                ],
             ),
         ),
     )
@@ -104,7 +134,7 @@ def test_a_page_holds_every_step_of_a_trajectory() -> None:
             assert value is None or value in page.text
     assert page.text.count("revise") == 4  # two refusals, in both sections
     images = page.all("img")
-    assert len(images) == 3 + 3 + 1 + 1  # sketches twice, a thumbnail, the gallery's
+    assert len(images) == 3 + 3 + 1 + 2  # sketches twice, a thumbnail, the galleries'
     assert all((image["alt"] and image["width"] == "16") or image["width"] for image in images)
 
 
@@ -138,7 +168,7 @@ def test_a_page_can_be_used_with_a_keyboard_and_a_screen_reader() -> None:
     page = Page(everything().html())
     assert page.all("html")[0]["lang"] == "en"
     assert next(a["href"] for a in page.all("a")) == "#main"
-    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 6
+    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 9
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert all(section["aria-labelledby"] in ids for section in page.all("section"))
@@ -187,6 +217,69 @@ def test_a_curve_of_one_point_or_none_is_drawn() -> None:
     for points in ([], [(1.0, 3.0)], [(1.0, float("nan"))]):
         curve = Curve(title="c", series=[Series(name="s", points=points)], x_label="x", y_label="y")
         Page(Report(title="t", sections=[curve]).html())
+
+
+def test_points_of_a_short_curve_are_marked_with_their_intervals() -> None:
+    nothing = (float("nan"), float("nan"))
+    series = [
+        Series(name="a", points=[(20, 0.5), (40, 0.6)], intervals=[(0.4, 0.7), nothing]),
+        Series(name="b", points=[(40, 0.6)], intervals=[(0.5, 0.75)]),
+    ]
+    curve = Curve(title="c", series=series, x_label="x", y_label="y", y_range=(0, 1))
+    drawn = chart(curve)
+    first, second = drawn.lines[0].marks
+    assert first.low > first.y > first.high  # y grows downwards
+    assert second.low == second.y == second.high
+    assert drawn.lines[1].marks[0].x - second.x == 7  # at the same x they stand side by side
+    assert [tick.label for tick in drawn.x_ticks] == ["20", "40"]
+    assert (drawn.y_ticks[0].label, drawn.y_ticks[-1].label) == ("0", "1")
+    assert [[cell.value for cell in row.cells] for row in numbers(curve).rows] == [
+        [0.5, None],
+        [0.6, 0.6],
+    ]
+    with pytest.raises(ValueError, match="2 points and 1 intervals"):
+        Series(name="a", points=[(0, 1), (1, 1)], intervals=[(0, 1)])
+
+
+def test_the_table_of_a_long_curve_holds_means_over_stretches() -> None:
+    points = [(float(i), float(i)) for i in range(1201)]
+    curve = Curve(title="c", series=[Series(name="s", points=points)], x_label="x", y_label="y")
+    rows = numbers(curve).rows
+    assert len(rows) == 12
+    assert (rows[0].label, rows[-1].label) == ("0 to 100", "1100 to 1200")
+    assert [rows[0].cells[0].value, rows[-1].cells[0].value] == [49.5, 1150]
+
+
+def test_dots_lie_on_their_scale_and_stay_on_it() -> None:
+    row = Row(label="r", cells=[Cell(value=0.25, low=-0.5, high=2.0), Cell()])
+    dots = Dots(title="d", columns=["a", "b"], rows=[row], x_label="x", span=(-1, 1))
+    first, missing = lanes(dots, row)
+    assert (first.at, first.low, first.width, first.said) == (62.5, 25, 75, "0.25")
+    assert (missing.at, missing.said) == (None, "–")
+    page = Page(Report(title="t", sections=[dots]).html())
+    assert any(a.get("aria-label") == "d: r: a 0.25, b not measured" for a in page.all("div"))
+    with pytest.raises(ValueError, match="smaller and a greater"):
+        Dots(title="d", columns=["a", "b"], rows=[row], x_label="x", span=(1, 1))
+
+
+def test_parts_of_a_bar_make_up_the_whole() -> None:
+    row = Row(label="r", cells=[Cell(value=n) for n in (1, 39, 0)])
+    assert [(part.width, part.count, part.labelled) for part in parts(row)] == [
+        (2.5, 1, False),
+        (97.5, 39, True),
+        (0, 0, False),
+    ]
+    empty = Row(label="r", cells=[Cell(value=0)])
+    assert [part.width for part in parts(empty)] == [0]
+    with pytest.raises(ValueError, match="a count from 0"):
+        Stacks(title="s", columns=["a"], rows=[Row(label="r", cells=[Cell()])])
+
+
+def test_a_signed_table_shows_signs() -> None:
+    row = Row(label="r", cells=[Cell(value=0.1, low=-0.05, high=0.25, note="not sure")])
+    table = Table(title="s", columns=["a"], rows=[row], signed=True)
+    text = Page(Report(title="t", sections=[table]).html()).text
+    assert "+0.10 -0.05 to +0.25 not sure" in text
 
 
 def test_a_trajectory_folder_comes_back_as_it_was(tmp_path: Path) -> None:

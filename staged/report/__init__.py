@@ -1,23 +1,16 @@
-"""One self-contained web page: trajectories, curves, scores, notes. Needs no network to open."""
+"""One self-contained web page: trajectories, figures, scores, notes. Needs no network to open."""
 
 from staged.report.command import main
+from staged.report.figures import Curve, Dots, Series, Stacks
 from staged.report.page import Report
-from staged.report.sections import (
-    Cell,
-    Curve,
-    Gallery,
-    Notes,
-    Picture,
-    Row,
-    Section,
-    Series,
-    Table,
-    Trajectories,
-)
+from staged.report.sections import Galleries, Gallery, Notes, Picture, Section, Trajectories
+from staged.report.tables import Cell, Row, Table
 
 __all__ = [
     "Cell",
     "Curve",
+    "Dots",
+    "Galleries",
     "Gallery",
     "Notes",
     "Picture",
@@ -25,6 +18,7 @@ __all__ = [
     "Row",
     "Section",
     "Series",
+    "Stacks",
     "Table",
     "Trajectories",
     "main",

@@ -4,8 +4,9 @@ import argparse
 from itertools import islice
 from pathlib import Path
 
+from staged.report.figures import Curve
 from staged.report.page import Report
-from staged.report.sections import Curve, Notes, Section, Trajectories
+from staged.report.sections import Notes, Section, Trajectories
 from staged.shards import read_shards
 from staged.shards.folder import INDEX
 from staged.trajectory import Trajectory

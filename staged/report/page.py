@@ -13,7 +13,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoesca
 
 from staged import images
 from staged.report import chart as charts
-from staged.report.sections import Cell, Section
+from staged.report.sections import Section
+from staged.report.tables import Cell
 from staged.trajectory import ImageRef
 
 PIXEL_ART_PX = 128
@@ -66,7 +67,15 @@ def _environment() -> Environment:
         "image": _image,
         "interval": _interval,
     }
-    environment.globals |= {"chart": charts.chart, "size": charts}
+    environment.globals |= {
+        "chart": charts.chart,
+        "size": charts,
+        "lanes": charts.lanes,
+        "dot_ticks": charts.dot_ticks,
+        "parts": charts.parts,
+        "in_words": charts.in_words,
+        "numbers": charts.numbers,
+    }
     return environment
 
 
@@ -84,8 +93,9 @@ def _image(source: ImageRef | bytes) -> dict[str, Any]:
     }
 
 
-def _interval(cell: Cell, digits: int) -> str:
+def _interval(cell: Cell, digits: int, signed: bool) -> str:
     """Return the interval of a cell in words, empty where it has none."""
     if cell.low is None or cell.high is None:
         return ""
-    return f"{cell.low:.{digits}f} to {cell.high:.{digits}f}"
+    sign = "+" if signed else ""
+    return f"{cell.low:{sign}.{digits}f} to {cell.high:{sign}.{digits}f}"

@@ -1,0 +1,82 @@
+"""Tables of scores, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A number of a table with its uncertainty.
+
+    Attributes:
+        value: The estimate; None for what was not measured.
+        low: Lower end of its interval.
+        high: Upper end.
+        count: What it rests on.
+        text: Shown in place of the number.
+        note: A few words below it.
+        best: Whether it stands out in its column.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    count: int | None = None
+    text: str = ""
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        label: Its heading.
+        cells: One for each column.
+    """
+
+    label: str
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Scores.
+
+    Attributes:
+        title: Heading.
+        columns: Headings.
+        rows: Each with as many cells as there are columns.
+        intro: Plain text above.
+        corner: Heading of the column of row labels.
+        digits: Decimals of values and intervals.
+        signed: Whether they carry their sign, as differences do.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    intro: str = ""
+    corner: str = ""
+    digits: int = 2
+    signed: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that rows and columns fit."""
+        check_rows(self.rows, self.columns)
+
+
+def check_rows(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """Check that each row has a cell for every column.
+
+    Raises:
+        ValueError: one has not.
+    """
+    for row in rows:
+        if len(row.cells) != len(columns):
+            raise ValueError(
+                f"row {row.label!r} has {len(row.cells)} cells for {len(columns)} columns"
+            )
