@@ -161,8 +161,8 @@ class ExistingSettings:
 
     images: Path
     """The folder."""
-    pattern: str = "{prompt}_{image}"
+    pattern: str
     """Path of an image below it: `{prompt}` is the benchmark's own name of the prompt (GenEval: its
     place in the file, from 0; WISE: its prompt_id), `{image}` the image's number, `{number}` a
-    running number over all images of all prompts; each may be padded, as `{number:05}`. Without an
-    ending, that of any image will do."""
+    running number over all images of all prompts, each prompt's together; they may be padded, as
+    `{number:05}`. Without an ending, PNG, WebP and JPEG will do."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from eval.geneval.detections import MAX_LINE_BYTES
 from eval.geneval.prompt import Prompt, parse_prompt
 from staged import strict_json
+from staged.shards.folder import write_whole
 
 METADATA = "metadata.jsonl"
 SAMPLES = "samples"
@@ -63,7 +64,8 @@ def write_folders(folder: Path, prompts: Sequence[Prompt]) -> None:
                 "scored against the wrong record, so choose an empty folder"
             )
         (path.parent / SAMPLES).mkdir(parents=True, exist_ok=True)
-        path.write_text(strict_json.dumps(prompt.as_dict()) + "\n", encoding="utf-8")
+        if not path.is_file():  # whole, because several processes may be at it
+            write_whole(path, strict_json.dumps(prompt.as_dict()).encode() + b"\n")
 
 
 def read_folders(folder: Path) -> Iterator[PromptFolder]:

@@ -41,7 +41,9 @@ def draw(
     Raises:
         ValueError: There is no such checkpoint, or the store holds pictures of another.
     """
-    batches = shard.share(units(samples, batch_size))
+    # By key, so that a sample has the same company in whatever order the tasks are listed.
+    ordered = sorted(samples, key=lambda sample: sample.key)
+    batches = shard.share(units(ordered, batch_size))
     model = Model(settings)
     store.claim(
         Record(

@@ -28,7 +28,16 @@ class DiffusersEditor:
     def __init__(self, settings: DiffusersSettings, *, pipeline: Any | None = None) -> None:
         """Load the pipeline."""
         self.settings = settings
-        self._pipeline = _load(settings) if pipeline is None else pipeline
+        if pipeline is None:
+            pipeline = load_pipeline(
+                settings.model,
+                settings.pipeline,
+                revision=settings.revision,
+                dtype=settings.dtype,
+                device=settings.device,
+                offload=settings.offload,
+            )
+        self._pipeline = pipeline
         self._pipeline.set_progress_bar_config(disable=True)
         known = inspect.signature(self._pipeline.__call__).parameters
         needed = {"image", "prompt", "width", "height", "generator", "num_inference_steps"}
@@ -103,18 +112,32 @@ class DiffusersEditor:
         return pixels
 
 
-def _load(settings: DiffusersSettings) -> Any:
-    cls = getattr(diffusers, settings.pipeline, None)
+def load_pipeline(
+    model: str, pipeline: str, *, revision: str | None, dtype: str, device: str, offload: bool
+) -> Any:
+    """Load any pipeline of diffusers.
+
+    Args:
+        model: Folder, or repository on the Hub.
+        pipeline: Class in diffusers; `DiffusionPipeline` takes the class that the model names.
+        revision: Commit on the Hub; a folder has none.
+        dtype: Of the weights: `bfloat16`, `float16` or `float32`.
+        device: Torch device.
+        offload: Keep on the device only the part that runs.
+
+    Raises:
+        ValueError: diffusers has no such pipeline.
+        OSError: the model cannot be had.
+    """
+    cls = getattr(diffusers, pipeline, None)
     if cls is None or not hasattr(cls, "from_pretrained"):
         raise ValueError(
-            f"diffusers {diffusers.__version__} has no pipeline {settings.pipeline!r}; "
+            f"diffusers {diffusers.__version__} has no pipeline {pipeline!r}; "
             "check its name, or install a newer diffusers"
         )
-    where: dict[str, Any] = {} if Path(settings.model).is_dir() else {"revision": settings.revision}
-    pipeline = cls.from_pretrained(
-        settings.model, torch_dtype=getattr(torch, settings.dtype), **where
-    )
-    if settings.offload:
-        pipeline.enable_model_cpu_offload(device=settings.device)
-        return pipeline
-    return pipeline.to(settings.device)
+    where: dict[str, Any] = {} if Path(model).is_dir() else {"revision": revision}
+    loaded = cls.from_pretrained(model, torch_dtype=getattr(torch, dtype), **where)
+    if offload:
+        loaded.enable_model_cpu_offload(device=device)
+        return loaded
+    return loaded.to(device)

@@ -1,0 +1,195 @@
+"""The command line of `staged eval generate`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.generation.benchmarks import BENCHMARKS
+from eval.generation.generator import Generator
+from eval.generation.run import Done, generate
+from eval.generation.settings import (
+    EndpointSettings,
+    ExistingSettings,
+    ModelSettings,
+    PipelineSettings,
+)
+from eval.generation.sharding import Shard, add_options, shard_of
+from eval.generation.store import Store
+from eval.results import versions
+from staged import settings as job_settings
+
+EXIT_OK, EXIT_UNSCORED = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of generator.
+
+    Attributes:
+        settings: Its settings class.
+        words: What it is, for `--help`.
+        batch: Images side by side unless said otherwise; None where each is drawn alone.
+    """
+
+    settings: type[Any]
+    words: str
+    batch: int | None = None
+
+
+KINDS = {
+    "model": Kind(settings=ModelSettings, words="a checkpoint of ours", batch=16),
+    "diffusers": Kind(settings=PipelineSettings, words="any pipeline of diffusers", batch=1),
+    "endpoint": Kind(settings=EndpointSettings, words="any OpenAI-compatible images service"),
+    "folder": Kind(settings=ExistingSettings, words="images made elsewhere"),
+}
+
+_EXAMPLES = """examples:
+  staged eval generate --benchmark geneval --out out/images \\
+      --generator model checkpoint=ByteDance-Seed/BAGEL-7B-MoT device=cuda dtype=bfloat16
+  staged eval generate --benchmark wise-verified --prompts data --out out/images \\
+      --generator endpoint model=gpt-image-1 base_url=https://api.openai.com/v1 \\
+      api_key_env=OPENAI_API_KEY seed_field=null response_format=null
+  staged eval generate --benchmark geneval --out out/images \\
+      --generator folder images=flat "pattern={prompt:05}_{image}.png"
+
+The same command goes on where it was interrupted, and tries again what failed on the way; a larger
+--images-per-prompt adds to what is there. To share the work, start one process for each GPU:
+`torchrun --nproc-per-node 8 -m eval generate ...`, or give each --rank and --world-size. Images are
+the same bytes however it is shared."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `staged eval generate`.
+
+    Args:
+        argv: Arguments after `staged eval generate`; the process's own when None.
+
+    Returns:
+        0, or 1 where samples have no image and that was not allowed.
+
+    Raises:
+        ValueError: prompts, settings or the folder are not as they must be.
+        OSError: a file cannot be read or written.
+    """
+    options = _parser().parse_intermixed_args(sys.argv[1:] if argv is None else argv)
+    kind = KINDS[options.generator]
+    shard = shard_of(options.rank, options.world_size)
+    if kind.batch is None and options.batch is not None:
+        raise ValueError(f"--batch: --generator {options.generator} draws each image alone")
+    settings = job_settings.load(kind.settings, None, options.overrides)
+    benchmark = BENCHMARKS[options.benchmark](options.prompts)
+    samples = benchmark.samples(images_per_prompt=options.images_per_prompt, seed=options.seed)
+    batch = options.batch or kind.batch or 1
+    generator = open_generator(settings)
+    benchmark.prepare(options.out)
+    with Store(options.out, shard) as store:
+        store.claim(
+            {
+                "benchmark": benchmark.name,
+                "prompts": f"{benchmark.variant} {benchmark.sha256[:12]}",
+                "seed": options.seed,
+                "generator": options.generator,
+                **({} if generator.alone else {"batch": batch}),
+                **generator.identity(),
+            },
+            {"name": generator.name, "versions": versions()},
+        )
+        done = generate(samples, generator, store, batch=batch, shard=shard)
+    _print(done, shard, generator.name)
+    if done.complete:
+        print(f"look at them with `{benchmark.next_step.format(out=options.out)}`")
+    if not done.failures:
+        return EXIT_OK
+    print(
+        f"{done.failures.total()} samples have no image and will be unscored; the same command "
+        "tries again what may yet succeed, --allow-unscored accepts it",
+        file=sys.stderr,
+    )
+    return EXIT_OK if options.allow_unscored else EXIT_UNSCORED
+
+
+def open_generator(settings: Any) -> Generator:
+    """Open the generator that some settings are of.
+
+    Raises:
+        ValueError: they cannot be followed.
+    """
+    # What a generator needs is imported with it: torch, diffusers, openai.
+    if isinstance(settings, ModelSettings):
+        from eval.generation.model import Model
+
+        return Model(settings)
+    if isinstance(settings, PipelineSettings):
+        from eval.generation.pipeline import Pipeline
+
+        return Pipeline(settings)
+    if isinstance(settings, EndpointSettings):
+        from eval.generation.endpoint import Endpoint
+
+        return Endpoint(settings)
+    from eval.generation.existing import Existing
+
+    return Existing(settings)
+
+
+def _print(done: Done, shard: Shard, name: str) -> None:
+    spent = f" for {done.usd:.2f} USD" if done.usd else ""
+    print(shard.label(f"{name}: drew {done.drawn} images{spent}, {done.there} were there"))
+    for reason, number in done.failures.most_common():
+        print(f"no image: {number}, {reason}")
+    if not done.complete:
+        print("other processes have not tried all of theirs yet")
+
+
+def _parser() -> argparse.ArgumentParser:
+    tables = "\n\n".join(
+        f"settings of --generator {name}, {kind.words}:\n{job_settings.describe(kind.settings)}"
+        for name, kind in KINDS.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="staged eval generate",
+        description="Draw a benchmark's prompts into the folder that its scorer reads.",
+        epilog=f"{tables}\n\n{_EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--benchmark", choices=list(BENCHMARKS), required=True)
+    add(
+        "--prompts",
+        metavar="PATH",
+        help="GenEval: its metadata file (default: fetched, and checked); WISE: the folder of its "
+        "JSON files",
+    )
+    add("--out", type=Path, required=True, help="folder of images, in the benchmark's layout")
+    add("--generator", choices=list(KINDS), required=True)
+    add(
+        "--images-per-prompt",
+        type=int,
+        metavar="N",
+        help="default: what the benchmark's rules want (GenEval 4, WISE 1)",
+    )
+    add("--seed", type=int, default=0, help="of the noise, with prompt and image (default: 0)")
+    add(
+        "--batch",
+        type=_positive,
+        metavar="N",
+        help="images side by side (default: "
+        + ", ".join(f"{name} {kind.batch}" for name, kind in KINDS.items() if kind.batch)
+        + ")",
+    )
+    add_options(parser)
+    add("--allow-unscored", action="store_true", help="exit 0 even if samples have no image")
+    add("overrides", nargs="*", metavar="key=value", help="settings of the generator")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1")
+    return int(text)

@@ -1,0 +1,103 @@
+"""Any text-to-image pipeline of diffusers as a generator."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from eval.generation.generator import Drawn, Failed, Outcome
+from eval.generation.samples import Sample
+from eval.generation.settings import PipelineSettings
+from eval.generation.sharding import local_device
+from eval.generation.weights import weights_hash
+from staged.backends.diffusers import load_pipeline
+from staged.settings import to_dict
+
+
+class Pipeline:
+    """A loaded pipeline.
+
+    Args:
+        settings: Which one, and how it is called.
+
+    Raises:
+        ValueError: diffusers has no such pipeline, or it does not take the arguments.
+    """
+
+    alone = False
+
+    def __init__(self, settings: PipelineSettings) -> None:
+        """Load the pipeline."""
+        self.settings = settings
+        self._pipeline = load_pipeline(
+            settings.model,
+            settings.pipeline,
+            revision=settings.revision,
+            dtype=settings.dtype,
+            device=local_device(settings.device),
+            offload=settings.offload,
+        )
+        self._pipeline.set_progress_bar_config(disable=True)
+        given = {
+            "width": settings.width,
+            "height": settings.height,
+            "num_inference_steps": settings.num_inference_steps,
+            settings.guidance_argument: settings.guidance_scale,
+        }
+        self._arguments = {k: v for k, v in given.items() if v is not None} | settings.arguments
+        known = inspect.signature(self._pipeline.__call__).parameters
+        for name in ("prompt", "generator", *self._arguments):
+            if name not in known:
+                raise ValueError(
+                    f"{type(self._pipeline).__name__} takes no {name!r}; it takes "
+                    f"{', '.join(known)}: choose a text-to-image pipeline, or name its arguments "
+                    "in guidance_argument and arguments"
+                )
+
+    @property
+    def name(self) -> str:
+        """Model, revision and pipeline."""
+        revision = f"@{self.settings.revision}" if self.settings.revision else ""
+        return f"{self.settings.model}{revision} ({type(self._pipeline).__name__})"
+
+    def identity(self) -> Mapping[str, Any]:
+        """Arguments of a call, the weights, and the settings of the sampler."""
+        parts = {k: v for k, v in self._pipeline.components.items() if v is not None}
+        modules = [parts[k] for k in sorted(parts) if isinstance(parts[k], torch.nn.Module)]
+        scheduler = parts.get("scheduler")
+        return {
+            "pipeline": type(self._pipeline).__name__,
+            "arguments": self._arguments,
+            "dtype": to_dict(self.settings)["dtype"],
+            "scheduler": f"{type(scheduler).__name__} {_facts(scheduler)}",
+            "weights": weights_hash(modules),
+        }
+
+    def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
+        """Draw a batch; noise comes from the CPU, so that devices agree on it."""
+        generators = [torch.Generator("cpu").manual_seed(sample.seed) for sample in samples]
+        with torch.inference_mode():
+            result = self._pipeline(
+                prompt=[sample.prompt for sample in samples],
+                generator=generators,
+                **self._arguments,
+            )
+        withheld = getattr(result, "nsfw_content_detected", None) or [False] * len(samples)
+        for sample, image, hidden in zip(samples, result.images, withheld, strict=True):
+            if hidden:
+                detail = f"{self.name} withheld the image"
+                yield sample, Failed(reason="content_filter", detail=detail, final=True)
+            else:
+                yield sample, Drawn(pixels=np.asarray(image.convert("RGB"), dtype=np.uint8))
+
+
+def _facts(scheduler: Any) -> str:
+    """A scheduler's settings as text, without where they are from."""
+    config = dict(getattr(scheduler, "config", {}))
+    facts = {name: value for name, value in config.items() if not name.startswith("_")}
+    return json.dumps(facts, sort_keys=True, default=str)

@@ -1,0 +1,91 @@
+"""Drawing what a folder lacks: unit by unit, each image kept as soon as it is there."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eval.generation.generator import Failed, Generator
+from eval.generation.samples import Sample
+from eval.generation.sharding import Shard, units
+from eval.generation.store import Store
+from staged.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What a process did with its share.
+
+    Attributes:
+        drawn: Images drawn now.
+        there: Images that were there.
+        failures: Samples without an image, now or in an earlier run, by reason.
+        usd: What was spent now.
+        complete: Every sample of every process was tried, and `samples.jsonl` is written.
+    """
+
+    drawn: int
+    there: int
+    failures: Counter[str]
+    usd: float
+    complete: bool
+
+
+def generate(
+    samples: Sequence[Sample], generator: Generator, store: Store, *, batch: int, shard: Shard
+) -> Done:
+    """Draw the samples of this process that the store lacks.
+
+    Args:
+        samples: Of all processes, as `Benchmark.samples` lists them.
+        generator: Who draws.
+        store: Where to, claimed.
+        batch: Images drawn side by side; 1 for a generator that draws each alone.
+        shard: Which share is this process's.
+
+    Raises:
+        ValueError: the generator is of no use, or the store's images are not what they should be.
+        OSError: a file cannot be read or written.
+    """
+    mine = shard.share(_batches(samples, batch))
+    ours = [sample for unit in mine for sample in unit]
+    store.sweep(ours)
+    settled = store.settled(ours)
+    there = sum("sha256" in line for line in settled.values())
+    failures = Counter(line["reason"] for line in settled.values() if "sha256" not in line)
+    left = [unit for unit in mine if any(str(sample.path) not in settled for sample in unit)]
+    if generator.alone:
+        left = [tuple(itertools.chain.from_iterable(left))] if left else []
+    progress = Progress(shard.label("images"), len(ours), done=len(settled))
+    drawn, usd, began = 0, 0.0, time.monotonic()
+    for unit in left:
+        # The whole unit again, even where a part of it is there: the others' last digits hang on
+        # it. What is there stays as it is.
+        for sample, outcome in generator.draw(unit):
+            if str(sample.path) in settled:
+                continue
+            store.keep(sample, outcome, seconds=time.monotonic() - began)
+            usd += outcome.cost.get("usd", 0.0)
+            if isinstance(outcome, Failed):
+                failures[outcome.reason] += 1
+            else:
+                drawn += 1
+            progress.advance(note=f"{progress.rate():.2f} images/s")
+    complete = store.finish(samples)
+    return Done(drawn=drawn, there=there, failures=failures, usd=usd, complete=complete)
+
+
+def _batches(samples: Sequence[Sample], size: int) -> list[tuple[Sample, ...]]:
+    """Cut into units, each of images with one number, so that asking for more changes none.
+
+    By seed, so that a prompt has the same company wherever it stands in its file.
+    """
+    ordered = sorted(samples, key=lambda sample: (sample.image, sample.seed, str(sample.path)))
+    return [
+        unit
+        for _, those in itertools.groupby(ordered, key=lambda sample: sample.image)
+        for unit in units(list(those), size)
+    ]

@@ -1,0 +1,241 @@
+"""What a folder of generated images holds beside them, so that every image can answer for itself.
+
+generation/settings.json          what decides every image, and versions
+generation/log-R-of-N.jsonl       a line for each attempt at a sample, by process R of N
+generation/samples.jsonl          a line for each sample, once none is missing
+
+A sample's line is on disk before its image is, and an image appears whole. So an image without a
+line was not generated here, and one whose SHA-256 no line has was changed: both are errors. A line
+without an image is an attempt that failed, or was killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from eval.generation.claim import refuse_others
+from eval.generation.generator import Drawn, Outcome
+from eval.generation.samples import Sample
+from eval.generation.sharding import Shard
+from staged import images, strict_json
+from staged.shards.folder import read_json, write_json, write_whole
+
+FOLDER, SETTINGS, SAMPLES = "generation", "settings.json", "samples.jsonl"
+FORMAT = "staged-generation/1"
+_MAX_LINE_BYTES = 1024 * 1024
+_MAX_DETAIL = 500
+_LINE = {
+    "path": str,
+    "prompt": str,
+    "image": int,
+    "seed": int,
+    "final": bool,
+    "cost": dict,
+    "seconds": float,
+}
+_EITHER = {"sha256": str, "width": int, "height": int, "reason": str, "detail": str}
+
+Line = Mapping[str, Any]
+
+
+class Store:
+    """A folder of generated images, opened by one process of a run.
+
+    Args:
+        folder: Of the images; made if need be.
+        shard: Which process this is; its log is its own.
+    """
+
+    def __init__(self, folder: Path, shard: Shard) -> None:
+        """Name the folder; nothing is touched."""
+        self.folder, self._shard = folder, shard
+        self._ours = folder / FOLDER
+        self._log_path = self._ours / f"log-{shard.rank}-of-{shard.world_size}.jsonl"
+
+    def __enter__(self) -> Self:
+        """Open the log, and take half a line off its end, of a run that was killed.
+
+        Raises:
+            ValueError: the same process of the same run is at work already.
+        """
+        self._ours.mkdir(parents=True, exist_ok=True)
+        self._log = self._log_path.open("ab")
+        try:
+            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._log.close()
+            raise ValueError(
+                f"{self._log_path} is in use: another process is generating there as rank "
+                f"{self._shard.rank} of {self._shard.world_size}; wait for it, or give it another "
+                "rank"
+            ) from None
+        except OSError:
+            pass  # a file system without locks: then nobody watches
+        content = self._log_path.read_bytes()
+        self._log.truncate(content.rfind(b"\n") + 1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Close the log."""
+        self._log.close()
+
+    def claim(self, decides: Mapping[str, Any], also: Mapping[str, Any]) -> None:
+        """Write down what decides the images.
+
+        Args:
+            decides: By name, plain JSON; all images of a folder have it in common.
+            also: What else should be known: versions, names.
+
+        Raises:
+            ValueError: the folder's images were decided otherwise, or the record is damaged.
+        """
+        path, record = self._ours / SETTINGS, {"format": FORMAT, "decides": decides, "also": also}
+        if path.is_file():
+            there = strict_json.record(
+                read_json(path), str(path), {"format": str, "decides": dict, "also": dict}
+            )
+            refuse_others(self.folder, there["decides"], decides)
+            if there == record:
+                return
+        write_json(path, record)
+
+    def settled(self, samples: Sequence[Sample]) -> dict[str, Line]:
+        """Say what needs no further attempt, by path: what is drawn, and what failed for good.
+
+        Raises:
+            ValueError: an image is not what was generated, or a log is damaged.
+            OSError: a file cannot be read.
+        """
+        return {path: line for path, line in self.latest(samples).items() if line["final"]}
+
+    def latest(self, samples: Sequence[Sample]) -> dict[str, Line]:
+        """Return the line of each sample that was tried, by path: its image's, or the last failure.
+
+        A killed attempt counts for nothing.
+        """
+        # Images first: a line is written before its image, so that none seen here lacks one there.
+        found = {str(sample.path): _sha256(self.folder / sample.path) for sample in samples}
+        attempts = self._attempts()
+        latest: dict[str, Line] = {}
+        for sample in samples:
+            path = str(sample.path)
+            lines = attempts.get(path, [])
+            if found[path] is None:
+                lines = [line for line in lines if line.get("sha256") is None]
+            else:
+                lines = [line for line in lines if line.get("sha256") == found[path]]
+                if not lines:
+                    self._refuse(sample, attempts.get(path, []))
+            if lines:
+                latest[path] = lines[-1]
+        return latest
+
+    def keep(self, sample: Sample, outcome: Outcome, *, seconds: float) -> None:
+        """Keep what came of a sample; it is on disk when this returns.
+
+        Args:
+            sample: What was asked for.
+            outcome: What came of it.
+            seconds: Since this process began.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        line: dict[str, Any] = {
+            "path": str(sample.path),
+            "prompt": sample.prompt,
+            "image": sample.image,
+            "seed": sample.seed,
+            "cost": dict(outcome.cost),
+            "final": isinstance(outcome, Drawn) or outcome.final,
+            "seconds": round(seconds, 3),
+        }
+        png = b""
+        if isinstance(outcome, Drawn):
+            png = images.encode_png(outcome.pixels)
+            height, width = outcome.pixels.shape[:2]
+            line |= {"sha256": hashlib.sha256(png).hexdigest(), "width": width, "height": height}
+            line |= {"reason": outcome.note} if outcome.note else {}
+        else:
+            line |= {"reason": outcome.reason, "detail": outcome.detail[:_MAX_DETAIL]}
+        self._log.write(strict_json.dumps(line).encode() + b"\n")
+        self._log.flush()
+        os.fsync(self._log.fileno())
+        if png:
+            path = self.folder / sample.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, png)
+
+    def finish(self, samples: Sequence[Sample]) -> bool:
+        """Write `samples.jsonl` if every sample was tried; the last process finds that it was.
+
+        It has no times, so runs that agree leave the same bytes.
+
+        Returns:
+            Whether all were.
+        """
+        latest = self.latest(samples)
+        if len(latest) < len(samples):
+            return False
+        kept = [
+            {name: value for name, value in latest[str(s.path)].items() if name != "seconds"}
+            for s in sorted(samples, key=lambda s: s.number)
+        ]
+        lines = (strict_json.dumps(line).encode() + b"\n" for line in kept)
+        write_whole(self._ours / SAMPLES, b"".join(lines))
+        return True
+
+    def sweep(self, samples: Sequence[Sample]) -> None:
+        """Remove halves of images, of a run that was killed while writing them."""
+        names: dict[Path, set[str]] = {}
+        for sample in samples:
+            path = self.folder / sample.path
+            names.setdefault(path.parent, set()).add(path.name)
+        for folder, ours in names.items():
+            for half in folder.glob(".*.png.*.tmp"):
+                if half.name[1:].rsplit(".", 2)[0] in ours:
+                    half.unlink(missing_ok=True)
+
+    def _attempts(self) -> dict[str, list[Line]]:
+        """All lines of all processes, by path, in the order of files and lines."""
+        attempts: dict[str, list[Line]] = {}
+        for path in sorted(self._ours.glob("log-*.jsonl")):
+            # What follows the last line's end is being written, or was cut off by a kill.
+            for number, content in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+                place = f"{path}:{number}"
+                line = strict_json.record(
+                    strict_json.loads(content, place=place, max_bytes=_MAX_LINE_BYTES),
+                    place,
+                    _LINE,
+                    _EITHER,
+                )
+                attempts.setdefault(line["path"], []).append(line)
+        return attempts
+
+    def _refuse(self, sample: Sample, lines: Sequence[Line]) -> None:
+        path = self.folder / sample.path
+        if any("sha256" in line for line in lines):
+            raise ValueError(
+                f"{path} is damaged or was changed: it is not the image that was generated there "
+                "(another SHA-256); remove it, and the same command draws it again"
+            )
+        raise ValueError(
+            f"{path} was not generated here: no log below {self._ours} knows it; choose another "
+            "--out, or bring images in with --generator folder"
+        )
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
