@@ -50,8 +50,8 @@ def compare(run: Result, reference: Result, *, across_variants: bool = False) ->
             differs.
 
     Raises:
-        ValueError: other benchmarks, other parts or weights, or, unless it is accepted, other
-            variants.
+        ValueError: other benchmarks, parts, weights or bounds, or, unless it is accepted,
+            other variants.
     """
     if run.benchmark != reference.benchmark:
         raise ValueError(
@@ -69,8 +69,15 @@ def compare(run: Result, reference: Result, *, across_variants: bool = False) ->
             f"{run.run} has the parts and weights {dict(run.weights)}, {reference.run} "
             f"{dict(reference.weights)}; only equal ones have comparable overall scores"
         )
+    if run.bounds != reference.bounds:
+        raise ValueError(
+            f"scores of {run.run} lie within {run.bounds}, those of {reference.run} within "
+            f"{reference.bounds}; compare scores of one scale"
+        )
     parts = {
-        part: paired_difference(reference.observations(part), run.observations(part))
+        part: paired_difference(
+            reference.observations(part), run.observations(part), bounds=run.bounds
+        )
         for part in run.samples
     }
     overall = weighted_mean([(run.weights[part], parts[part]) for part in parts])

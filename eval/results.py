@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import staged
-from eval.statistics import METHOD, Estimate, Observation, mean, weighted_mean
+from eval.statistics import METHOD, UNIT, Estimate, Observation, mean, weighted_mean
 from staged import strict_json
 from staged.shards.folder import write_whole
 
@@ -26,7 +26,7 @@ _MAX_BYTES = 256 * 1024 * 1024
 _PACKAGES = ("numpy", "scipy", "torch", "transformers", "diffusers", "pillow")
 
 Samples = Mapping[str, Mapping[str, tuple[float | None, ...]]]
-"""Part, then prompt, then the score of each of its images: in [0, 1], None where unscored."""
+"""Part, then prompt, then the score of each of its images: within bounds, None where unscored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,8 @@ class Result:
         run: Name of what was evaluated, for tables.
         also: Further estimates, by name.
         provenance: Seeds, fingerprints and versions.
+        bounds: Least and greatest score that an image can have; None where there is none, as
+            with most rewards.
     """
 
     benchmark: str
@@ -51,12 +53,13 @@ class Result:
     run: str = ""
     also: Mapping[str, Estimate] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    bounds: tuple[float, float] | None = UNIT
 
     def __post_init__(self) -> None:
         """Check that samples and weights name the same parts.
 
         Raises:
-            ValueError: they do not, or a score is not in [0, 1].
+            ValueError: they do not, or a score is not within the bounds.
         """
         if not self.samples or self.samples.keys() != self.weights.keys():
             raise ValueError(
@@ -68,7 +71,7 @@ class Result:
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """The overall score, then that of each part."""
-        parts = {part: mean(self.observations(part)) for part in self.samples}
+        parts = {part: mean(self.observations(part), bounds=self.bounds) for part in self.samples}
         overall = weighted_mean([(self.weights[part], parts[part]) for part in parts])
         return {OVERALL: overall, **parts}
 
@@ -102,6 +105,7 @@ class Result:
             "also": {name: estimate.as_dict() for name, estimate in self.also.items()},
             "interval_method": METHOD,
             "weights": dict(self.weights),
+            "bounds": list(self.bounds) if self.bounds else None,
             "provenance": dict(self.provenance),
             # Objects are written sorted; this is the order to show parts in.
             "parts": list(self.samples),
@@ -148,6 +152,7 @@ class Result:
                 for name, value in _object(data, "also", path).items()
             },
             provenance=_object(data, "provenance", path),
+            bounds=_bounds(data, path),
         )
         for name, estimate in result.estimates.items():
             stated = _estimate(_object(data, "estimates", path).get(name), f"{path}: {name}")
@@ -214,6 +219,18 @@ def _samples(data: Mapping[str, Any], path: Path) -> Samples:
                 None if value is None else _number(value, place) for value in values
             )
     return parts
+
+
+def _bounds(data: Mapping[str, Any], path: Path) -> tuple[float, float] | None:
+    value = data.get("bounds", list(UNIT))
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"{path}: bounds: {value!r:.80}; expected the least and greatest score")
+    least, greatest = (_number(end, f"{path}: bounds") for end in value)
+    if not least < greatest:
+        raise ValueError(f"{path}: bounds: {value!r:.80}; expected the least score first")
+    return least, greatest
 
 
 def _estimate(data: Any, place: str) -> Estimate:
