@@ -42,6 +42,10 @@ BENCHMARKS = {
         "a vision-language model on images, for geneval2", "eval.geneval2.command:answer"
     ),
     "geneval2": Benchmark("answers about images, by Soft-TIFA", "eval.geneval2.command:main"),
+    "rewards": Benchmark("CLIPScore, PickScore and others", "eval.rewards.command:main"),
+    "convert-reward": Benchmark(
+        "published weights of a reward, for rewards", "eval.rewards.command:convert"
+    ),
     "compare": Benchmark("results of several runs, and published ones", "eval.compare:main"),
 }
 

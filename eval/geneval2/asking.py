@@ -14,10 +14,10 @@ from typing import Any
 
 from eval.geneval2.answers import parse_line
 from eval.geneval2.prompts import Geneval2Prompt, PromptFile
+from eval.kept import Keep, fill, lines_there
 from eval.pictures import Picture
 from eval.vqa.question import Answer, Answerer, Question
 from staged import strict_json
-from staged.shards.folder import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,44 +71,41 @@ def ask_about(
         OSError: a file cannot be read or written.
     """
     images = list(_images(pictures, prompt_file, answerer.name))
-    there = _lines_there(out, prompt_file)
-    lines = {index: there[i.key] for index, i in enumerate(images) if i.key in there}
-    kept = len(lines)
-    questions, owners = [], []
-    for index, image in enumerate(images):
-        if index not in lines and image.record["sha256"] is None:
-            lines[index] = _line(image, [Answer(probability=None, reason="no image")] * len(
-                image.prompt.questions))  # fmt: skip
-        elif index not in lines:
-            for number, question in enumerate(image.prompt.questions):
-                owners.append((index, number))
+    finished = _finished(out, prompt_file)
+    there = {index: finished[i.key] for index, i in enumerate(images) if i.key in finished}
+
+    def produce(keep: Keep) -> None:
+        questions, owners = [], []
+        for index, image in enumerate(images):
+            if index in there:
+                continue
+            if image.record["sha256"] is None:
+                missing = Answer(probability=None, reason="no image")
+                keep(index, _line(image, [missing] * len(image.prompt.questions)))
+                continue
+            for question in image.prompt.questions:
+                owners.append(index)
                 questions.append(
                     Question(
                         image=image.picture.path, text=question.asked, accepted=question.accepted
                     )
                 )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, b"".join(lines[index] for index in sorted(lines)))
-    collected: defaultdict[int, dict[int, Answer]] = defaultdict(dict)
-    with out.open("ab") as file:
+        collected: defaultdict[int, dict[int, Answer]] = defaultdict(dict)
 
-        def keep(question: int, answer: Answer) -> None:
-            index, number = owners[question]
-            collected[index][number] = answer
+        def collect(question: int, answer: Answer) -> None:
+            index = owners[question]
+            collected[index][question] = answer
             if len(collected[index]) == len(images[index].prompt.questions):
                 answers = collected.pop(index)
-                lines[index] = _line(images[index], [answers[n] for n in sorted(answers)])
-                file.write(lines[index])
-                file.flush()
+                keep(index, _line(images[index], [answers[n] for n in sorted(answers)]))
                 if on_image:
                     on_image()
 
-        answerer.answer(questions, keep)
-    # In the order of prompts, whatever came first: equal runs leave equal files.
-    write_whole(out, b"".join(lines[index] for index in sorted(lines)))
-    parsed = (parse_line(line, prompt_file, str(out)) for line in lines.values())
+        answerer.answer(questions, collect)
+
+    parsed = [parse_line(line, prompt_file, str(out)) for line in fill(out, there, produce)]
     failed = Counter(reason for answers in parsed for reason in answers.reasons)
-    return Asked(new=len(lines) - kept, kept=kept, failed=failed)
+    return Asked(new=len(parsed) - len(there), kept=len(there), failed=failed)
 
 
 def _images(pictures: Sequence[Picture], prompt_file: PromptFile, judge: str) -> list[_Image]:
@@ -149,24 +146,21 @@ def _sha256(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-def _line(image: _Image, answers: Sequence[Answer]) -> bytes:
+def _line(image: _Image, answers: Sequence[Answer]) -> dict[str, Any]:
     record = {**image.record, "probabilities": [answer.probability for answer in answers]}
     if any(answer.at_most is not None for answer in answers):
         record["at_most"] = [answer.at_most for answer in answers]
     if any(answer.reason for answer in answers):
         record["reasons"] = [answer.reason or None for answer in answers]
         record["details"] = [answer.detail or None for answer in answers]
-    return strict_json.dumps(record).encode() + b"\n"
+    return record
 
 
-def _lines_there(out: Path, prompt_file: PromptFile) -> dict[tuple[str, ...], bytes]:
+def _finished(out: Path, prompt_file: PromptFile) -> dict[tuple[str, ...], bytes]:
     """Return lines without a failure; failed questions are asked again."""
-    there: dict[tuple[str, ...], bytes] = {}
-    if not out.is_file():
-        return there
-    # An interrupted write leaves half a line at the end.
-    for number, content in enumerate(out.read_bytes().split(b"\n")[:-1], start=1):
-        answers = parse_line(content, prompt_file, f"{out}:{number}")
+    finished: dict[tuple[str, ...], bytes] = {}
+    for content, place in lines_there(out):
+        answers = parse_line(content, prompt_file, place)
         if not answers.reasons:
-            there[_key(answers.record)] = content + b"\n"
-    return there
+            finished[_key(answers.record)] = content
+    return finished

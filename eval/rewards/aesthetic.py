@@ -1,0 +1,113 @@
+"""The LAION aesthetic predictor v2: a few linear layers on the image embedding of CLIP L/14.
+
+Source: christophschuhmann/improved-aesthetic-predictor, `sac+logos+ava1-l14-linearMSE.pth`. It
+learnt to predict ratings from 1 to 10; nothing keeps its output between them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from eval.geneval.mask2former import fingerprint
+from eval.rewards.checkpoint import read_checkpoint
+
+WEIGHTS_FILE = "model.safetensors"
+WIDTHS = (768, 1024, 128, 64, 16, 1)
+_KEY = re.compile(r"layers\.(\d+)\.(weight|bias)")
+
+
+class AestheticHead(nn.Module):
+    """Linear layers one after the other, without activations between them.
+
+    Args:
+        widths: Of the input and after each layer; the last is 1.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Rate embeddings.
+
+        Args:
+            embedding: (…, dim) float32, of unit length.
+
+        Returns:
+            (…,) float32, about 1 to 10.
+        """
+        for layer in self.layers:
+            embedding = layer(embedding)
+        return embedding[..., 0]
+
+    @property
+    def name(self) -> str:
+        """Return what a result says about the weights."""
+        return f"aesthetic head, weights {fingerprint(self.state_dict())}"
+
+
+def load_head(folder: Path) -> AestheticHead:
+    """Read what `convert_head` wrote.
+
+    Raises:
+        ValueError: the folder holds no such head.
+    """
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is missing; make it of the published .pth with "
+            "`staged eval convert-reward aesthetic`"
+        )
+    return head_of(load_file(path), str(path))
+
+
+def convert_head(checkpoint: Path, folder: Path) -> None:
+    """Write the published checkpoint as safetensors.
+
+    Raises:
+        ValueError: not such a checkpoint.
+        OSError: a file cannot be read or written.
+    """
+    head = head_of(_renumbered(read_checkpoint(checkpoint), str(checkpoint)), str(checkpoint))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(head.state_dict(), folder / WEIGHTS_FILE)
+
+
+def head_of(state: Mapping[str, Tensor], place: str) -> AestheticHead:
+    """Build the head whose weights these are.
+
+    Raises:
+        ValueError: they are not those of linear layers one after the other.
+    """
+    rows = [state[key] for key in (f"layers.{i}.weight" for i in range(len(state))) if key in state]
+    if not rows or any(row.dim() != 2 for row in rows):
+        raise ValueError(f"{place}: {sorted(state)[:4]}; expected weights of linear layers")
+    head = AestheticHead((rows[0].shape[1], *(row.shape[0] for row in rows)))
+    try:
+        head.load_state_dict({key: value.float() for key, value in state.items()})
+    except RuntimeError as error:
+        raise ValueError(f"{place}: no aesthetic head: {error}") from None
+    return head.eval()
+
+
+def _renumbered(state: Mapping[str, Any], place: str) -> dict[str, Tensor]:
+    """Count linear layers only: the original's numbers count dropout too."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        match = _KEY.fullmatch(key)
+        if match is None or not isinstance(value, Tensor):
+            raise ValueError(f"{place}: {key}: no weight of the aesthetic predictor")
+        found.setdefault(int(match[1]), {})[match[2]] = value
+    return {
+        f"layers.{index}.{name}": value
+        for index, number in enumerate(sorted(found))
+        for name, value in found[number].items()
+    }

@@ -1,0 +1,266 @@
+"""The command lines of `staged eval rewards` and `staged eval convert-reward`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.attempts import BudgetSpent
+from eval.pictures import Picture, read_pictures
+from eval.results import Result, unscored_message
+from eval.rewards.kinds import CLIP_H_TOKENIZER, CLIP_L, KINDS, VQA_QUESTION
+from eval.statistics import METHOD
+from eval.tables import plain, show, show_interval
+from eval.vqa.options import add_options, open_answerer, server_help
+from eval.wise.prompts import load_prompts
+from eval.wise.versions import VERSIONS
+from staged.progress import Progress
+
+if TYPE_CHECKING:
+    from eval.rewards.scorers import Scorer
+
+EXIT_OK, EXIT_UNSCORED, EXIT_STOPPED = 0, 1, 3
+_WEIGHTS = {"clip": CLIP_L, **{name: kind.weights for name, kind in KINDS.items()}}
+del _WEIGHTS["clipscore"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `staged eval rewards`.
+
+    Args:
+        argv: Arguments after `staged eval rewards`; the process's own when None.
+
+    Returns:
+        0 for success, 1 when samples are unscored and that was not allowed, 3 when the budget
+        stopped it.
+
+    Raises:
+        ValueError: images, weights or options are not as they must be.
+        OSError: a file cannot be read or written.
+    """
+    arguments = _parser().parse_intermixed_args(argv)
+    names = _names(arguments.reward)
+    weights = _weights(arguments.weights)
+    pictures = _pictures(arguments)
+    results = []
+    for name in names:
+        try:
+            results.append(_score(name, pictures, weights, arguments))
+        except BudgetSpent as stop:
+            print(f"stopped: {stop}")
+            return EXIT_STOPPED
+    print(render(results))
+    for result in results:
+        for reason, number in result.provenance["unscored"].items():
+            print(f"{result.benchmark}: {number} images unscored, {reason}")
+        if result.provenance["truncated"]:
+            number = result.provenance["truncated"]
+            print(f"{result.benchmark}: the prompts of {number} images were read in part only")
+    print(f"wrote {', '.join(str(arguments.out / f'{name}.json') for name in names)}")
+    problem = unscored_message("staged eval rewards", [result.overall for result in results])
+    if problem is None or arguments.allow_unscored:
+        return EXIT_OK
+    print(problem, file=sys.stderr)
+    return EXIT_UNSCORED
+
+
+def convert(argv: Sequence[str] | None = None) -> int:
+    """Run `staged eval convert-reward`.
+
+    Args:
+        argv: Arguments after the command; the process's own when None.
+
+    Raises:
+        ValueError: not a checkpoint of that reward.
+        OSError: a file cannot be read or written.
+    """
+    parser = argparse.ArgumentParser(
+        prog="staged eval convert-reward",
+        description="Convert a reward's published checkpoint to safetensors, for --weights.",
+        epilog="example: staged eval convert-reward hps HPS_v2.1_compressed.pt --out rewards/hps\n"
+        "         staged eval convert-reward aesthetic sac+logos+ava1-l14-linearMSE.pth "
+        "--out rewards/aesthetic",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("reward", choices=("aesthetic", "hps"))
+    parser.add_argument("checkpoint", type=Path, help="file of PyTorch (.pt, .pth)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for --weights")
+    parser.add_argument(
+        "--tokenizer",
+        default=CLIP_H_TOKENIZER,
+        help="hps: CLIP's tokenizer, folder or Hub id (default: %(default)s)",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.reward == "hps":
+        from eval.rewards.open_clip import convert_file
+
+        convert_file(arguments.checkpoint, arguments.out, arguments.tokenizer)
+    else:
+        from eval.rewards.aesthetic import convert_head
+
+        convert_head(arguments.checkpoint, arguments.out)
+    print(f"wrote {arguments.out}; use it as --weights {arguments.reward}={arguments.out}")
+    return EXIT_OK
+
+
+def render(results: Sequence[Result]) -> str:
+    """Write the table of all rewards for a terminal."""
+    rows = [
+        [
+            result.benchmark,
+            show(result.overall.value),
+            show_interval(result.overall),
+            str(result.overall.n),
+            str(result.overall.num_clusters),
+            str(result.overall.unscored),
+        ]
+        for result in results
+    ]
+    table = plain(["reward", "mean", "interval", "n", "prompts", "unscored"], rows)
+    scorers = "\n".join(f"{result.benchmark}: {result.variant['scorer']}" for result in results)
+    return f"{table}\n{scorers}\nintervals: {METHOD}"
+
+
+def _score(
+    name: str,
+    pictures: Sequence[Picture],
+    weights: Mapping[str, str | None],
+    arguments: argparse.Namespace,
+) -> Result:
+    # Heavy imports wait until there is something to score.
+    from eval.rewards.scoring import score_pictures, summarise
+
+    with _open(name, weights, arguments) as scorer:
+        progress = Progress(name, len(pictures))
+        scored = score_pictures(
+            pictures, scorer, arguments.out / f"{name}.jsonl", on_image=progress.advance
+        )
+    result = summarise(scored, scorer, run=arguments.name or arguments.out.name)
+    result.write(arguments.out / f"{name}.json")
+    return result
+
+
+@contextmanager
+def _open(
+    name: str, weights: Mapping[str, str | None], arguments: argparse.Namespace
+) -> Iterator[Scorer]:
+    from eval.rewards import scorers
+    from eval.rewards.aesthetic import load_head
+    from eval.rewards.embedding import ClipEmbedder
+
+    if name == "vqascore":
+        attempts = arguments.out / f"{name}.attempts"
+        with open_answerer(
+            arguments,
+            weights=_given(weights, name),
+            device=arguments.device,
+            purpose=name,
+            attempts=attempts,
+        ) as answerer:
+            yield scorers.VqaScorer(answerer, arguments.question)
+        return
+    source = _given(weights, "clip" if name in ("clipscore", "aesthetic") else name)
+    # PickScore is published without a tokenizer.
+    own = name != "pickscore" or (Path(source) / "tokenizer_config.json").is_file()
+    clip = ClipEmbedder.load(source, source if own else CLIP_H_TOKENIZER, device=arguments.device)
+    match name:
+        case "clipscore":
+            yield scorers.clip_score(clip)
+        case "pickscore":
+            yield scorers.pick_score(clip)
+        case "hps":
+            yield scorers.hps(clip)
+        case "aesthetic":
+            yield scorers.aesthetic(clip, load_head(Path(_given(weights, name))))
+
+
+def _given(weights: Mapping[str, str | None], name: str) -> str:
+    source = weights[name]
+    if source is None:
+        raise ValueError(
+            f"{name} needs --weights {name}=FOLDER; make the folder of its published checkpoint "
+            f"with `staged eval convert-reward {name}`"
+        )
+    return source
+
+
+def _names(text: str) -> list[str]:
+    names = list(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in KINDS:
+            near = difflib.get_close_matches(name, KINDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}"
+            raise ValueError(f"reward {name!r}; {hint}")
+    return names
+
+
+def _weights(pairs: Sequence[str]) -> dict[str, str | None]:
+    weights = dict(_WEIGHTS)
+    for pair in pairs:
+        name, equals, source = pair.partition("=")
+        if name not in weights or not (equals and source):
+            raise ValueError(f"--weights {pair}: give NAME=WHERE; names are {', '.join(weights)}")
+        weights[name] = source
+    return weights
+
+
+def _pictures(arguments: argparse.Namespace) -> list[Picture]:
+    if (arguments.wise is None) != (arguments.prompts is None):
+        raise ValueError("--wise VERSION and --prompts FOLDER belong together: give both or none")
+    if arguments.wise is None:
+        return read_pictures(arguments.images)
+    prompts = load_prompts(arguments.prompts, VERSIONS[arguments.wise])
+    return read_pictures(arguments.images, {prompt.prompt_id: prompt.text for prompt in prompts})
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, KINDS))
+    kinds = "\n".join(f"  {name:{width}}  {kind.help}" for name, kind in KINDS.items())
+    parser = argparse.ArgumentParser(
+        prog="staged eval rewards",
+        description="Score images with networks that learnt what people prefer.",
+        epilog=f"rewards:\n{kinds}\n\n"
+        "example: staged eval rewards --images images --reward clipscore,pickscore --out rewards\n"
+        "         staged eval rewards --images wise --wise verified --prompts data --out rewards\n"
+        "             --reward hps,aesthetic --weights hps=w/hps --weights aesthetic=w/head\n\n"
+        "IMAGES is a folder NNNNN/metadata.jsonl with NNNNN/samples/*.png, with --wise one of\n"
+        '{prompt_id}.png, a file of lines {"image": PATH, "prompt": TEXT}, or a JSON file\n'
+        "{TEXT: PATH}. Each reward leaves REWARD.json, a result that `staged eval compare` takes,\n"
+        "and REWARD.jsonl, a line for each image. The same command goes on where it was\n"
+        "interrupted.\n\n" + server_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument(
+        "--reward", required=True, metavar="NAME,...", help=f"of {', '.join(KINDS)}"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for results")
+    parser.add_argument("--wise", choices=list(VERSIONS), help="the images are those of WISE")
+    parser.add_argument("--prompts", type=Path, help="with --wise: folder of its JSON files")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NAME=WHERE",
+        help="folder or Hub id, as often as need be; `clip` is for clipscore and aesthetic "
+        f"(defaults: {', '.join(f'{k}={v}' for k, v in _WEIGHTS.items() if v)})",
+    )
+    parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    parser.add_argument(
+        "--question",
+        default=VQA_QUESTION,
+        help="vqascore: what is asked (default: %(default)s)",
+    )
+    parser.add_argument("--name", help="of the run, for tables (default: the folder's name)")
+    parser.add_argument(
+        "--allow-unscored", action="store_true", help="succeed although samples have no score"
+    )
+    add_options(parser)
+    return parser

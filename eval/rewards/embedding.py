@@ -1,0 +1,104 @@
+"""Images and prompts as unit vectors of a CLIP model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPModel, CLIPTokenizer
+
+from eval.geneval.clip_color import to_pixels
+from eval.geneval.mask2former import fingerprint
+from staged.roles import Pixels
+
+
+class ClipEmbedder:
+    """Embeds one image or prompt at a time, so that no score depends on its neighbours.
+
+    Args:
+        model: CLIP, in float32.
+        tokenizer: Its tokenizer.
+        device: Where to run; the model is moved there.
+        label: What the name calls the model.
+    """
+
+    def __init__(
+        self,
+        model: CLIPModel,
+        tokenizer: Any,
+        *,
+        device: str | torch.device = "cpu",
+        label: str = "clip",
+    ) -> None:
+        """Prepare the model for inference."""
+        self.name = f"{label}, weights {fingerprint(model.state_dict())}"
+        self.model = cast(Any, model)
+        self.model.eval()
+        self.model.to(device)
+        self.tokenizer = tokenizer
+        self.device = torch.device(device)
+        # The images of a prompt mostly come one after the other.
+        self.text: Callable[[str], Tensor] = lru_cache(maxsize=64)(self._text)
+
+    @classmethod
+    def load(
+        cls, weights: str | Path, tokenizer: str | Path, *, device: str | torch.device = "cpu"
+    ) -> ClipEmbedder:
+        """Load folders or Hub ids; weights are read from safetensors only.
+
+        Raises:
+            ValueError: no such model or tokenizer.
+        """
+        try:
+            model = CLIPModel.from_pretrained(
+                str(weights), dtype=torch.float32, use_safetensors=True
+            )
+            tokens = CLIPTokenizer.from_pretrained(str(tokenizer))
+        except OSError as error:
+            raise ValueError(f"{weights}: no CLIP model there: {error}") from None
+        return cls(model, tokens, device=device, label=Path(weights).name)
+
+    @property
+    def max_tokens(self) -> int:
+        """Return how much of a prompt the model reads, its two marks included."""
+        return int(self.model.config.text_config.max_position_embeddings)
+
+    def truncates(self, prompt: str) -> bool:
+        """Whether the model reads only the beginning of a prompt."""
+        return len(self.tokenizer(prompt)["input_ids"]) > self.max_tokens
+
+    @torch.inference_mode()
+    def image(self, pixels: Pixels) -> Tensor:
+        """Return a unit vector (dim,).
+
+        Args:
+            pixels: (h, w, 3) uint8 RGB.
+        """
+        side = self.model.config.vision_config.image_size
+        inputs = to_pixels(pixels, side).to(self.device)
+        features = self.model.vision_model(pixel_values=inputs).pooler_output
+        return F.normalize(self.model.visual_projection(features), dim=-1)[0]
+
+    @torch.inference_mode()
+    def _text(self, prompt: str) -> Tensor:
+        """Return a unit vector (dim,)."""
+        tokens = self.tokenizer(
+            [prompt], truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        ).to(self.device)
+        features = self.model.text_model(**tokens).pooler_output
+        return F.normalize(self.model.text_projection(features), dim=-1)[0]
+
+    def cosine(self, pixels: Pixels, prompt: str) -> float:
+        """Return the cosine of image and prompt, in [-1, 1]."""
+        cosine = float(self.image(pixels) @ self.text(prompt))
+        return max(-1.0, min(1.0, cosine))
+
+    @property
+    def logit_scale(self) -> float:
+        """Return the factor that the model learnt for its cosines."""
+        return float(self.model.logit_scale.detach().exp())
