@@ -16,6 +16,7 @@ from eval.generation.run import generate
 from eval.generation.sharding import Shard
 from eval.generation.store import Store
 from eval.geneval.folders import read_folders
+from eval.pictures import read_pictures
 from staged import images
 
 KINDS = ("star", "ring", "heart", "cross", "circle")
@@ -86,13 +87,13 @@ def test_images_lie_where_the_scorer_reads_them(whole):
     folders = list(read_folders(whole))
     assert [folder.prompt.text for folder in folders] == [f"a photo of a {k}" for k in KINDS]
     assert all([index for index, _ in folder.images] == [0, 1, 2] for folder in folders)
-    lines = [json.loads(t) for t in (whole / "generation/samples.jsonl").read_text().splitlines()]
-    assert [line["path"] for line in lines[:4]] == [
+    lines = [json.loads(t) for t in (whole / "samples.jsonl").read_text().splitlines()]
+    assert [line["image"] for line in lines[:4]] == [
         *(f"00000/samples/0000{image}.png" for image in range(3)), "00001/samples/00000.png"
     ]  # fmt: skip
     assert len({line["seed"] for line in lines}) == 15
     for line in lines:
-        content = (whole / line["path"]).read_bytes()
+        content = (whole / line["image"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == line["sha256"]
 
 
@@ -116,7 +117,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, prompts, whole, after)
     assert len(list(folder.rglob("*.png"))) == after
     # And what a kill at other moments leaves: half a line, a line without an image, half an image.
     log = folder / "generation/log-0-of-1.jsonl"
-    log.write_bytes(log.read_bytes() + b'{"path":"00')
+    log.write_bytes(log.read_bytes() + b'{"image":"00')
     for path in list(folder.rglob("*.png"))[:1]:
         path.rename(path.with_name(f".{path.name}.99.tmp"))
     assert run(folder, prompts).complete
@@ -146,7 +147,7 @@ def test_a_failure_is_kept_and_only_one_for_good_is_not_tried_again(tmp_path, pr
     folder, refusing = tmp_path / "images", Company(failing=["a photo of a ring"])
     done = run(folder, prompts, refusing, number=2)
     assert (done.drawn, dict(done.failures), done.complete) == (8, {"refused": 2}, True)
-    lines = [json.loads(t) for t in (folder / "generation/samples.jsonl").read_text().splitlines()]
+    lines = [json.loads(t) for t in (folder / "samples.jsonl").read_text().splitlines()]
     assert [(i, line["reason"]) for i, line in enumerate(lines) if "reason" in line] == [
         (2, "refused"), (3, "refused")
     ]  # fmt: skip
@@ -180,7 +181,7 @@ def test_an_image_from_elsewhere_does_not_pass_for_a_generated_one(tmp_path, pro
 
 def test_a_damaged_log_is_named_with_its_line(whole, prompts):
     log = whole / "generation/log-0-of-1.jsonl"
-    log.write_bytes(b'{"path": 1}\n' + log.read_bytes())
+    log.write_bytes(b'{"image": 1}\n' + log.read_bytes())
     with pytest.raises(ValueError, match=r"log-0-of-1.jsonl:1"):
         run(whole, prompts)
 
@@ -243,3 +244,25 @@ def test_a_wrong_prompts_file_is_named_with_its_line(tmp_path):
     with pytest.raises(ValueError, match="draws each image alone"):
         generate_with(tmp_path, prompts, "--batch", "2", *folder)
     assert not (tmp_path / "images").exists()
+
+
+def test_geneval_2_is_generated_into_what_its_questions_and_the_rewards_read(tmp_path):
+    data = tmp_path / "data.jsonl"
+    record = {"atom_count": 1, "vqa_list": [["Is it a star?", "yes"]], "skills": ["object"]}
+    texts = ("a star", "a ring")
+    data.write_text("".join(json.dumps({"prompt": text, **record}) + "\n" for text in texts))
+    made = tmp_path / "made"
+    made.mkdir()
+    for place in range(2):
+        (made / f"{place}.png").write_bytes(images.encode_png(np.full((4, 4, 3), place, np.uint8)))
+    folder = ["--generator", "folder", f"images={made}", "pattern={prompt}"]
+    assert generate_with(tmp_path, data, *folder, benchmark="geneval2") == 0
+    out = tmp_path / "images"
+    for source in (out, out / "samples.jsonl"):
+        pictures = read_pictures(source)
+        assert [picture.prompt for picture in pictures] == list(texts)
+        shades = [images.decode(picture.path.read_bytes())[0, 0, 0] for picture in pictures]
+        assert shades == [0, 1]
+    data.write_text(data.read_text().replace("a ring", "a cross"))
+    with pytest.raises(ValueError, match="holds another prompt than 'a cross'"):
+        generate_with(tmp_path, data, *folder, benchmark="geneval2")

@@ -15,11 +15,11 @@ from eval.generation.samples import Sample, sample_seed
 from eval.geneval import folders
 from eval.geneval import prompts as geneval_prompts
 from eval.geneval.summary import IMAGES_PER_PROMPT
+from eval.geneval2 import prompts as geneval2
 from eval.wise import prompts as wise_prompts
 from eval.wise.versions import VERSIONS
 from staged import strict_json
-
-_NOWHERE = Path()
+from staged.shards.folder import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +92,11 @@ def _geneval(prompts: str | None, *, variant: str) -> Benchmark:
             f"write --benchmark {name[file.variant]}"
         )
 
-    def path_of(key: str, image: int) -> PurePosixPath:
-        return PurePosixPath(folders.image_path(_NOWHERE, int(key), image).as_posix())
-
     return Benchmark(
         name=name[variant],
         variant=file.variant,
         prompts={str(place): prompt.text for place, prompt in enumerate(file.prompts)},
-        path_of=path_of,
+        path_of=_folder_path,
         prepare=lambda folder: folders.write_folders(folder, file.prompts),
         images_per_prompt=IMAGES_PER_PROMPT,
         one_image=False,
@@ -125,9 +122,45 @@ def _wise(prompts: str | None, *, version: str) -> Benchmark:
     )
 
 
+def _geneval2(prompts: str | None) -> Benchmark:
+    """The folders of GenEval; a record there is the prompt alone."""
+    if prompts is None:
+        raise ValueError(f"--prompts is missing: name geneval2_data.jsonl of {geneval2.SOURCE}")
+    file = geneval2.load_prompts(Path(prompts))
+    texts = {str(prompt.prompt_id): prompt.text for prompt in file.prompts}
+
+    def prepare(folder: Path) -> None:
+        for key, text in texts.items():
+            path = folder / _folder_path(key, 0).parent.parent / folders.METADATA
+            content = strict_json.dumps({"prompt": text}).encode() + b"\n"
+            if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, content)
+            elif path.read_bytes() != content:
+                raise ValueError(
+                    f"{path} holds another prompt than {text!r:.60}; choose an empty folder"
+                )
+
+    return Benchmark(
+        name="geneval2",
+        variant=file.variant,
+        prompts=texts,
+        path_of=_folder_path,
+        prepare=prepare,
+        images_per_prompt=1,
+        one_image=False,
+        next_step=f"staged eval answer-geneval2 {{out}} --prompts {prompts} --out answers.jsonl",
+    )
+
+
+def _folder_path(key: str, image: int) -> PurePosixPath:
+    return PurePosixPath(folders.image_path(Path(), int(key), image).as_posix())
+
+
 BENCHMARKS: Mapping[str, Callable[[str | None], Benchmark]] = {
     "geneval": partial(_geneval, variant="short"),
     "geneval-long": partial(_geneval, variant="long"),
+    "geneval2": _geneval2,
     "wise-legacy": partial(_wise, version="legacy"),
     "wise-verified": partial(_wise, version="verified"),
 }

@@ -163,8 +163,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--prompts",
         metavar="PATH",
-        help="GenEval: its metadata file (default: fetched, and checked); WISE: the folder of its "
-        "JSON files",
+        help="GenEval: its metadata file (default: fetched, and checked); GenEval 2: its data "
+        "file; WISE: the folder of its JSON files",
     )
     add("--out", type=Path, required=True, help="folder of images, in the benchmark's layout")
     add("--generator", choices=list(KINDS), required=True)
@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         "--images-per-prompt",
         type=int,
         metavar="N",
-        help="default: what the benchmark's rules want (GenEval 4, WISE 1)",
+        help="default: what the benchmark's rules want (GenEval 4, others 1)",
     )
     add("--seed", type=int, default=0, help="of the noise, with prompt and image (default: 0)")
     add(

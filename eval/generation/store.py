@@ -1,8 +1,9 @@
 """What a folder of generated images holds beside them, so that every image can answer for itself.
 
-generation/settings.json          what decides every image, and versions
-generation/log-R-of-N.jsonl       a line for each attempt at a sample, by process R of N
-generation/samples.jsonl          a line for each sample, once none is missing
+generation/settings.json      what decides every image, and versions
+generation/log-R-of-N.jsonl   a line for each attempt at a sample, by process R of N
+samples.jsonl                 a line for each sample, once all were tried: `image` (its path),
+                              `prompt`, and how it came about
 
 A sample's line is on disk before its image is, and an image appears whole. So an image without a
 line was not generated here, and one whose SHA-256 no line has was changed: both are errors. A line
@@ -31,9 +32,9 @@ FORMAT = "staged-generation/1"
 _MAX_LINE_BYTES = 1024 * 1024
 _MAX_DETAIL = 500
 _LINE = {
-    "path": str,
+    "image": str,
     "prompt": str,
-    "image": int,
+    "index": int,
     "seed": int,
     "final": bool,
     "cost": dict,
@@ -150,9 +151,9 @@ class Store:
             OSError: the folder cannot be written.
         """
         line: dict[str, Any] = {
-            "path": str(sample.path),
+            "image": str(sample.path),
             "prompt": sample.prompt,
-            "image": sample.image,
+            "index": sample.image,
             "seed": sample.seed,
             "cost": dict(outcome.cost),
             "final": isinstance(outcome, Drawn) or outcome.final,
@@ -190,7 +191,7 @@ class Store:
             for s in sorted(samples, key=lambda s: s.number)
         ]
         lines = (strict_json.dumps(line).encode() + b"\n" for line in kept)
-        write_whole(self._ours / SAMPLES, b"".join(lines))
+        write_whole(self.folder / SAMPLES, b"".join(lines))
         return True
 
     def sweep(self, samples: Sequence[Sample]) -> None:
@@ -217,7 +218,7 @@ class Store:
                     _LINE,
                     _EITHER,
                 )
-                attempts.setdefault(line["path"], []).append(line)
+                attempts.setdefault(line["image"], []).append(line)
         return attempts
 
     def _refuse(self, sample: Sample, lines: Sequence[Line]) -> None:
