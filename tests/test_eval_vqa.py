@@ -10,7 +10,7 @@ from serving import serve
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from vlm import WORDS, save_tiny
+from vlm import WORDS, save_tiny, save_tiny_qwen
 
 from eval.attempts import BudgetSpent, FileLog
 from eval.vqa.local import LocalAnswerer
@@ -89,6 +89,25 @@ def test_a_model_in_this_process_gives_the_softmax_of_its_logits(tmp_path, image
     assert answers[1].probability != pytest.approx(expected, rel=1e-3)
     # A space before a word changes no token here, and no token counts twice.
     assert answerer.accepted_tokens(accepted) == [WORDS.index(w) for w in ("four", "Four", "4")]
+
+
+def test_the_judge_of_geneval_2_answers_without_its_part_for_videos(tmp_path, image):
+    answerer = LocalAnswerer.load(save_tiny_qwen(tmp_path / "model"))
+    words = {}
+    for word in ("four", "no"):
+        question = Question(image=image, text="yes no", accepted=(word,))
+        answerer.answer([question], lambda _, answer, word=word: words.update({word: answer}))
+    pixels = Image.open(image).convert("RGB")
+    text = "user: <|vision_start|><|image_pad|><|vision_end|> yes no assistant:"
+    inputs = answerer.processor(images=pixels, text=[text], return_tensors="pt")
+    # An image is as many tokens as it has blocks of 2 x 2 patches of 4 x 4 pixels.
+    blocks = inputs["image_grid_thw"].prod() // 4
+    assert (inputs["input_ids"] == answerer.model.config.image_token_id).sum() == blocks > 1
+    with torch.no_grad():
+        probabilities = answerer.model(**inputs).logits[0, -1].softmax(-1)
+    for word, answer in words.items():
+        expected = float(probabilities[WORDS.index(word)])
+        assert answer.probability == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_image_that_does_not_decode_has_no_answer(tmp_path, image):

@@ -1,4 +1,4 @@
-"""A vision-language model of transformers, tiny and random, in a folder as a real one comes."""
+"""Vision-language models of transformers, tiny and random, in folders as real ones come."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,12 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Qwen2VLImageProcessorPil,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
+
+from eval.vqa.local import processor_class
 
 WORDS = ["[unk]", "<image>", "user:", "assistant:", "yes", "Yes", "no", "No", "four", "Four", "4"]
 TEMPLATE = (
@@ -23,15 +28,55 @@ TEMPLATE = (
 )
 
 
-def save_tiny(folder: Path) -> Path:
-    torch.manual_seed(0)
-    vocabulary = {word: index for index, word in enumerate(WORDS)}
+def tokenizer_of(words: list[str], special: list[str]) -> PreTrainedTokenizerFast:
+    vocabulary = {word: index for index, word in enumerate(words)}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[unk]"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, unk_token="[unk]", pad_token="[unk]",
-        additional_special_tokens=["<image>"],
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        unk_token="[unk]",
+        pad_token="[unk]",
+        additional_special_tokens=special,
+    )
+
+
+def save_tiny_qwen(folder: Path) -> Path:
+    """Qwen3-VL, GenEval 2's judge, which takes videos too."""
+    torch.manual_seed(0)
+    special = ["<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"]
+    words = [*WORDS, *special]
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(words), "hidden_size": 16, "intermediate_size": 16, "head_dim": 8,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+            "initializer_range": 0.5, "rope_parameters": {
+                "rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1],
+            },
+        },
+        vision_config={
+            "depth": 2, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+            "patch_size": 4, "out_hidden_size": 16, "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0], "initializer_range": 0.5,
+        },
+        image_token_id=words.index("<|image_pad|>"),
+        video_token_id=words.index("<|video_pad|>"),
+        vision_start_token_id=words.index("<|vision_start|>"),
+        vision_end_token_id=words.index("<|vision_end|>"),
     )  # fmt: skip
+    Qwen3VLForConditionalGeneration(config).save_pretrained(folder)
+    images = Qwen2VLImageProcessorPil(patch_size=4, min_pixels=64, max_pixels=1024)
+    template = TEMPLATE.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
+    processor = processor_class(config)(
+        images, tokenizer_of(words, special), chat_template=template
+    )
+    processor.save_pretrained(folder)
+    return folder
+
+
+def save_tiny(folder: Path) -> Path:
+    """LLaVA."""
+    torch.manual_seed(0)
+    tokenizer = tokenizer_of(WORDS, ["<image>"])
     size: dict[str, Any] = {
         "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
         "num_attention_heads": 2,

@@ -9,11 +9,29 @@ from typing import Any, cast
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from eval.geneval.mask2former import fingerprint
 from eval.vqa.question import Answer, Question
 from staged import images
+
+
+def processor_class(config: PreTrainedConfig) -> Any:
+    """Return the class of a model's processor, without its part for videos.
+
+    That part needs torchvision, which breaks a torch it was not built for, and no video is asked
+    about.
+
+    Args:
+        config: Of the model.
+    """
+    kind = PROCESSOR_MAPPING.get(type(config), None)
+    if kind is None:
+        return AutoProcessor
+    attributes = [name for name in kind.get_attributes() if "video" not in name]
+    # Under its own name, which is what a saved processor keeps.
+    return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda _: attributes)})
 
 
 class LocalAnswerer:
@@ -48,11 +66,11 @@ class LocalAnswerer:
             model = AutoModelForImageTextToText.from_pretrained(
                 str(source), dtype="auto", use_safetensors=True
             )
-            processor = cast(Any, AutoProcessor).from_pretrained(str(source))
+            processor = processor_class(model.config).from_pretrained(str(source))
         except ImportError as error:
             raise ValueError(
-                f"{source}: its processor needs a package that is not installed; "
-                f"`pip install 'staged[eval]'` has it: {str(error).strip()[:300]}"
+                f"{source}: its processor needs a package that is not installed: "
+                f"{str(error).strip()[:300]}"
             ) from None
         except OSError as error:
             raise ValueError(f"{source}: no image-text-to-text model there: {error}") from None
