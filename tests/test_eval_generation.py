@@ -12,11 +12,13 @@ import pytest
 from eval.__main__ import main as staged_eval
 from eval.generation.benchmarks import BENCHMARKS
 from eval.generation.generator import Drawn, Failed
+from eval.generation.provenance import made
 from eval.generation.run import generate
 from eval.generation.sharding import Shard
 from eval.generation.store import Store
 from eval.geneval.folders import read_folders
 from eval.pictures import read_pictures
+from eval.results import Result
 from staged import images
 
 KINDS = ("star", "ring", "heart", "cross", "circle")
@@ -220,16 +222,32 @@ def test_a_checkpoint_is_generated_with_detected_in_and_scored_alike_in_three_pr
         found, result = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.json"
         detect = ["detect", str(tmp_path / name), "--detector", "miniature", "--out", str(found)]
         assert staged_eval(detect) == 0
-        score = ["geneval", "--detections", str(found), "--prompts", str(prompts), "--name", "run",
-                 "--images-per-prompt", "2", "--result", str(result),
-                 "--out", str(tmp_path / "scored.jsonl")]  # fmt: skip
+        score = ["geneval", "--detections", str(found), "--prompts", str(prompts),
+                 "--images-per-prompt", "2", "--generated", str(tmp_path / name),
+                 "--result", str(result), "--out", str(tmp_path / "scored.jsonl")]  # fmt: skip
         assert staged_eval(score) == 0
         results.append(result.read_bytes())
     assert results[0] == results[1]
+    result = Result.read(tmp_path / "one.json")
+    assert result.run == "miniature:fresh, one-shot"
+    assert result.provenance["generated"]["decides"]["num_flow_steps"] == 1
     with pytest.raises(ValueError, match=r"another num_flow_steps \(1, not 2\)"):
         generate_with(tmp_path, prompts, *model[:-1], "num_flow_steps=2", out="one")
     with pytest.raises(ValueError, match=r"another seed \(0, not 1\)"):
         generate_with(tmp_path, prompts, "--seed", "1", *model, out="one")
+
+
+def test_scores_of_other_images_do_not_pass_for_those_of_a_folder(tmp_path, whole):
+    lines = [json.loads(text) for text in (whole / "samples.jsonl").read_text().splitlines()]
+    scores = tmp_path / "scores.jsonl"
+    scores.write_text("".join(json.dumps({"sha256": line["sha256"]}) + "\n" for line in lines))
+    assert made(whole, [scores]).provenance["generated"]["samples_sha256"]
+    scores.write_text(scores.read_text() + json.dumps({"sha256": "0" * 64}) + "\n")
+    with pytest.raises(ValueError, match="1 scored images are not of"):
+        made(whole, [scores])
+    (whole / "samples.jsonl").unlink()
+    with pytest.raises(ValueError, match="once every sample was tried"):
+        made(whole, [scores])
 
 
 def test_a_wrong_prompts_file_is_named_with_its_line(tmp_path):

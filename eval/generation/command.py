@@ -97,7 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 **({} if generator.alone else {"batch": batch}),
                 **generator.identity(),
             },
-            {"name": generator.name, "versions": versions()},
+            {
+                "name": generator.name,
+                "settings": job_settings.to_dict(settings),
+                "versions": versions(),
+            },
         )
         done = generate(samples, generator, store, batch=batch, shard=shard)
     _print(done, shard, generator.name)

@@ -73,7 +73,7 @@ def generate(
                 failures[outcome.reason] += 1
             else:
                 drawn += 1
-            progress.advance(note=f"{progress.rate():.2f} images/s")
+            progress.advance(note=f"{failures.total()} without an image" if failures else "")
     complete = store.finish(samples)
     return Done(drawn=drawn, there=there, failures=failures, usd=usd, complete=complete)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.downloads import sha256_of
+from eval.generation.provenance import made
 from eval.geneval.detections import Line, read_lines, write_verdicts
 from eval.geneval.prompts import load_prompts
 from eval.geneval.summary import ANY_CORRECT, IMAGES_PER_PROMPT, is_complete, summarise
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     paths: list[Path] = arguments.detections
     prompt_file = load_prompts(arguments.prompts) if arguments.prompts else None
+    images = made(arguments.generated, paths) if arguments.generated else None
     scored = [(line, line.verdict()) for path in paths for line in read_lines(path)]
     write_verdicts(scored, arguments.out)
     result = summarise(
@@ -44,8 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             "prompts": prompt_file.variant if prompt_file else "as detected",
             "detector": _detector([line for line, _ in scored]),
         },
-        run=arguments.name or paths[0].stem,
-        provenance={"detections_sha256": _fingerprint(paths)},
+        run=arguments.name or (images.name if images else paths[0].stem),
+        provenance={
+            "detections_sha256": _fingerprint(paths),
+            **(images.provenance if images else {}),
+        },
     )
     if arguments.result:
         result.write(arguments.result)
@@ -136,7 +141,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="expected with --prompts (default: %(default)s)",
     )
-    parser.add_argument("--name", help="of the run, for tables (default: the file's name)")
+    parser.add_argument(
+        "--generated",
+        type=Path,
+        metavar="FOLDER",
+        help="of `staged eval generate`: the result says how its images were made, after a check "
+        "that they are the ones that were looked at",
+    )
+    parser.add_argument(
+        "--name", help="of the run, for tables (default: the generator's, or the file's)"
+    )
     parser.add_argument(
         "--allow-unscored", action="store_true", help="succeed although samples have no score"
     )

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.generation.provenance import made
 from eval.results import Result, unscored_message
 from eval.statistics import METHOD
 from eval.tables import plain, show, show_interval
@@ -33,12 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     version = VERSIONS[arguments.version]
     judgements = read_judgements(arguments.judgements, version)
+    images = made(arguments.generated, [arguments.judgements]) if arguments.generated else None
     result = summarise(
         judgements,
         version,
         weighting=arguments.weighting,
         judge=arguments.judge or judgements.judge,
-        run=arguments.name or arguments.judgements.stem,
+        run=arguments.name or (images.name if images else arguments.judgements.stem),
+        provenance=images.provenance if images else {},
     )
     result.write(arguments.out)
     print(render(result))
@@ -100,7 +103,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="result file (JSON)")
     parser.add_argument("--judge", metavar="MODEL", help="who judged, where the lines do not say")
-    parser.add_argument("--name", help="of the run, for tables (default: the file's name)")
+    parser.add_argument(
+        "--generated",
+        type=Path,
+        metavar="FOLDER",
+        help="of `staged eval generate`: the result says how its images were made, after a check "
+        "that they are the ones that were judged",
+    )
+    parser.add_argument(
+        "--name", help="of the run, for tables (default: the generator's, or the file's)"
+    )
     parser.add_argument(
         "--allow-unscored", action="store_true", help="succeed although samples have no score"
     )

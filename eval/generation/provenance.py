@@ -1,0 +1,79 @@
+"""How scored images were made, for the result, once it is sure that they are the scored ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.generation.store import FOLDER, SAMPLES, SETTINGS
+from staged import strict_json
+from staged.shards.folder import read_json
+
+_MAX_LINE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """How a folder's images were made.
+
+    Attributes:
+        name: Of the generator.
+        provenance: For a result: what decided the images, its fingerprint, and that of the images.
+    """
+
+    name: str
+    provenance: dict[str, Any]
+
+
+def made(folder: Path, scores: Sequence[Path]) -> Made:
+    """Read how a folder's images were made, and check that a scorer saw these and no others.
+
+    Args:
+        folder: As `staged eval generate` left it, finished.
+        scores: JSON lines of detections, judgements or answers; `sha256` in a line is of the image.
+
+    Raises:
+        ValueError: nothing was generated there, not all of it, or other images were scored.
+        OSError: a file cannot be read.
+    """
+    settings, samples = folder / FOLDER / SETTINGS, folder / SAMPLES
+    for path in (settings, samples):
+        if not path.is_file():
+            raise ValueError(
+                f"{path} is missing: `staged eval generate` writes it, {SAMPLES} once every sample "
+                "was tried"
+            )
+    record = strict_json.record(
+        read_json(settings), str(settings), {"format": str, "decides": dict, "also": dict}
+    )
+    others = set(_hashes(scores)) - set(_hashes([samples]))
+    if others:
+        raise ValueError(
+            f"{len(others)} scored images are not of {folder}, by their SHA-256 (such as "
+            f"{min(others)[:12]}…): score the images that are there, or name their own folder"
+        )
+    decides = record["decides"]
+    return Made(
+        name=str(record["also"].get("name", "")),
+        provenance={
+            "generated": {
+                "decides": decides,
+                "fingerprint": hashlib.sha256(strict_json.dumps(decides).encode()).hexdigest(),
+                "samples_sha256": hashlib.sha256(samples.read_bytes()).hexdigest(),
+                "versions": record["also"].get("versions", {}),
+            }
+        },
+    )
+
+
+def _hashes(paths: Iterable[Path]) -> Iterator[str]:
+    for path in paths:
+        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+            if line.strip():
+                place = f"{path}:{number}"
+                record = strict_json.loads(line, place=place, max_bytes=_MAX_LINE_BYTES)
+                if isinstance(record, dict) and isinstance(record.get("sha256"), str):
+                    yield record["sha256"]
