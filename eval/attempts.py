@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from staged import strict_json
 from staged.backends.lmm_types import Attempt
 
+T = TypeVar("T")
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 _REQUIRED = {"key": str, "purpose": str, "outcome": str, "text": str}
 _COUNTS = {"input_tokens": int, "output_tokens": int, "usd": float}
@@ -85,6 +87,46 @@ class FileLog:
         os.fsync(self._file.fileno())
         self.spent_usd += attempt.usd
         self._by_key.setdefault(key, []).append(attempt)
+
+
+async def in_turn(
+    items: Iterable[T], work: Callable[[T], Awaitable[None]], *, workers: int
+) -> None:
+    """Work on items, several at a time, until the budget is spent.
+
+    Args:
+        items: Taken when their turn comes: what they carry is not all in memory at once.
+        work: Done for each.
+        workers: Most items at a time.
+
+    Raises:
+        BudgetSpent: `work` raised it. No further item is begun; those in flight finish, for they
+            are paid for.
+        Exception: whatever else `work` raises; the others are cancelled.
+    """
+    waiting = iter(items)
+    stopped: BudgetSpent | None = None
+
+    async def worker() -> None:
+        nonlocal stopped
+        for item in waiting:
+            if stopped is not None:
+                return
+            try:
+                await work(item)
+            except BudgetSpent as stop:
+                stopped = stop
+                return
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(worker())
+    except* Exception as errors:
+        # The first is the cause; the group cancelled the rest.
+        raise errors.exceptions[0] from None
+    if stopped is not None:
+        raise stopped
 
 
 def _parse(line: bytes, place: str) -> tuple[str, Attempt]:

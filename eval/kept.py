@@ -1,56 +1,132 @@
-"""Files of JSON lines that fill up in any order, survive a kill, and end in one order."""
+"""Files of JSON lines that fill up in any order, survive a kill, and end in one order.
+
+A line has a key: what must be the same for it to stand. Processes that share the work write files
+of their own beside the one that is wanted; who finds that no line is missing any more brings them
+together, so equal work leaves equal files, however many did it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from eval.generation.sharding import Shard
 from staged import strict_json
 from staged.shards.folder import write_whole
 
+Key = tuple[str, ...]
 Keep = Callable[[int, Mapping[str, Any]], None]
 """Takes the place of a line, from 0, and its record."""
 
 
-def lines_there(path: Path) -> Iterator[tuple[bytes, str]]:
-    """Read whole lines, each with its place for messages; no file has none.
+class Found(NamedTuple):
+    """What a line says of itself.
 
-    An interrupted write leaves half a line at the end, which is passed over.
+    Attributes:
+        key: What must be the same for it to stand.
+        failed: Whether what it is about is to be tried again.
     """
-    if path.is_file():
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-            yield line, f"{path}:{number}"
+
+    key: Key
+    failed: bool
 
 
-def fill(path: Path, there: Mapping[int, bytes], produce: Callable[[Keep], None]) -> list[bytes]:
-    """Write the lines that are there, then those that `produce` makes, each as soon as it comes.
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """What was done.
+
+    Attributes:
+        lines: All lines in order of their places; None while those of other processes are missing.
+        new: Lines made now.
+        kept: Lines that were there.
+    """
+
+    lines: tuple[bytes, ...] | None
+    new: int
+    kept: int
+
+
+def part_of(path: Path, shard: Shard) -> Path:
+    """Return the file that a process writes."""
+    if shard.world_size == 1:
+        return path
+    return path.with_name(f"{path.name}.{shard.rank}-of-{shard.world_size}")
+
+
+def fill(
+    path: Path,
+    keys: Sequence[Key],
+    read: Callable[[bytes, str], Found],
+    produce: Callable[[list[int], Keep], None],
+    *,
+    shard: Shard,
+) -> Filled:
+    """Make the lines that are missing, each on disk as soon as it comes.
 
     Args:
-        path: The file; made anew.
-        there: Lines that are finished, by place, without their line ends.
-        produce: Makes the others and calls what it is given with each.
-
-    Returns:
-        All lines in order of their places, as the file has them in the end: equal runs leave
-        equal files, whatever came first.
+        path: The file; in the end it holds a line for each key, in their order.
+        keys: Of all lines, distinct.
+        read: Checks a line, of which it gets the place for messages.
+        produce: Gets the places of the lines to make, and what to call with each.
+        shard: Which of the lines are this process's.
 
     Raises:
-        OSError: the file cannot be written.
+        ValueError: `read` refuses a line that is there.
+        OSError: a file cannot be read or written.
     """
-    lines = dict(there)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, _content(lines))
-    with path.open("ab") as file:
+    found = _gather(path, keys, read)
+    mine = shard.share(range(len(keys)))
+    lines = {i: found[i][0] for i in mine if i in found and not found[i][1].failed}
+    missing = [i for i in mine if i not in lines]
+    part = part_of(path, shard)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(part, _content(lines))
+    with part.open("ab") as file:
 
         def keep(place: int, record: Mapping[str, Any]) -> None:
             lines[place] = strict_json.dumps(record).encode()
             file.write(lines[place] + b"\n")
             file.flush()
 
-        produce(keep)
-    write_whole(path, _content(lines))
-    return [lines[place] for place in sorted(lines)]
+        produce(missing, keep)
+    write_whole(part, _content(lines))
+    kept = len(mine) - len(missing)
+    if shard.world_size > 1:
+        lines = {i: line for i, (line, _) in _gather(path, keys, read).items()}
+        if len(lines) < len(keys):
+            return Filled(lines=None, new=len(missing), kept=kept)
+        write_whole(path, _content(lines))
+    return Filled(lines=tuple(lines[i] for i in sorted(lines)), new=len(missing), kept=kept)
+
+
+def _gather(
+    path: Path, keys: Sequence[Key], read: Callable[[bytes, str], Found]
+) -> dict[int, tuple[bytes, Found]]:
+    """Find the line of each key, whoever wrote it; a failed one where there is no other."""
+    by_key: dict[Key, tuple[bytes, Found]] = {}
+    for part in (path, *_parts(path)):
+        for line, place in _lines(part):
+            found = read(line, place)
+            if found.key not in by_key or not found.failed:
+                by_key[found.key] = line, found
+    return {index: by_key[key] for index, key in enumerate(keys) if key in by_key}
+
+
+def _parts(path: Path) -> list[Path]:
+    """List what processes wrote that shared the work, now or once."""
+    pattern = re.compile(re.escape(path.name) + r"\.\d+-of-\d+")
+    there = path.parent.iterdir() if path.parent.is_dir() else ()
+    return sorted(other for other in there if pattern.fullmatch(other.name))
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, str]]:
+    """Read whole lines: an interrupted write leaves half a line at the end."""
+    if path.is_file():
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+            yield line, f"{path}:{number}"
 
 
 def _content(lines: Mapping[int, bytes]) -> bytes:

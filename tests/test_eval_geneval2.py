@@ -13,11 +13,14 @@ from starlette.routing import Route
 from vlm import save_tiny
 
 from eval.__main__ import main as staged_eval
+from eval.generation.sharding import Shard
 from eval.geneval.eyes import MiniatureDetector
+from eval.geneval2.asking import ask_about
 from eval.geneval2.prompts import load_prompts
 from eval.geneval2.summary import geometric_mean
 from eval.pictures import read_pictures
 from eval.results import Result
+from eval.vqa.question import Answer
 from staged import images
 from staged.shapes.render import render
 from staged.shapes.scene import Scene, Shape
@@ -258,6 +261,40 @@ def test_a_model_in_this_process_answers_and_a_missing_image_is_unscored(tmp_pat
     assert lines[1]["probabilities"] == [None] * 3
     with pytest.raises(ValueError, match="add --through server"):
         staged_eval([*arguments, "model=x"])
+
+
+class Fixed:
+    """Answers by the question's text, the last question first."""
+
+    name = "fixed"
+
+    def __init__(self):
+        self.num_asked = 0
+
+    def answer(self, questions, keep):
+        self.num_asked += len(questions)
+        for index in reversed(range(len(questions))):
+            keep(index, Answer(probability=1 / len(questions[index].text)))
+
+
+def test_processes_that_share_the_work_leave_the_file_of_one(tmp_path, prompts):
+    listed = draw(tmp_path, [("star", "red")], [("ring", "blue")], [("heart", "red")])
+    pictures, prompt_file = read_pictures(listed), load_prompts(prompts)
+    one, shared = tmp_path / "one.jsonl", tmp_path / "shared.jsonl"
+    assert ask_about(pictures, prompt_file, Fixed(), one).new == 3
+    # What lies beside and is no part of the answers is not read.
+    (tmp_path / "shared.jsonl.0-of-2.attempts").write_text("no line\n")
+    for rank in (1, 0):
+        shard = Shard(rank=rank, world_size=2)
+        filled = ask_about(pictures, prompt_file, Fixed(), shared, shard=shard)
+        assert (filled.lines is None) == (rank == 1)
+    assert shared.read_bytes() == one.read_bytes()
+    # One process takes over from two; nothing is asked again.
+    shared.unlink()
+    again = Fixed()
+    assert ask_about(pictures, prompt_file, again, shared).kept == 3
+    assert again.num_asked == 0
+    assert shared.read_bytes() == one.read_bytes()
 
 
 def test_images_of_other_prompts_are_refused(tmp_path, prompts):

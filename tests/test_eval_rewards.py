@@ -219,6 +219,25 @@ def test_all_rewards_are_scored_once_and_leave_results(
     assert unchanged.items() <= first.items()
 
 
+def test_processes_that_share_the_work_leave_the_files_of_one(tmp_path, folder, images, capsys):
+    def score(out, *more):
+        return staged_eval(
+            ["rewards", "--images", str(images), "--reward", "clipscore", "--out", str(out),
+             "--weights", f"clip={folder}", "--name", "run", *more]
+        )  # fmt: skip
+
+    assert score(tmp_path / "one") == 0
+    capsys.readouterr()
+    for rank in (2, 0):
+        assert score(tmp_path / "three", "--rank", str(rank), "--world-size", "3") == 0
+        assert "scores of other processes are still missing" in capsys.readouterr().out
+        assert not (tmp_path / "three" / "clipscore.json").exists()
+    assert score(tmp_path / "three", "--rank", "1", "--world-size", "3") == 0
+    for name in ("clipscore.json", "clipscore.jsonl"):
+        one, three = ((tmp_path / where / name).read_bytes() for where in ("one", "three"))
+        assert one == three
+
+
 class Answers:
     """Gives the probabilities one after the other, the last first."""
 

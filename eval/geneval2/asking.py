@@ -6,33 +6,19 @@ What lies in the file already is not asked again, if image, prompt and model are
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.generation.sharding import Shard
 from eval.geneval2.answers import parse_line
 from eval.geneval2.prompts import Geneval2Prompt, PromptFile
-from eval.kept import Keep, fill, lines_there
+from eval.kept import Filled, Found, Keep, Key, fill
 from eval.pictures import Picture
 from eval.vqa.question import Answer, Answerer, Question
 from staged import strict_json
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What was done.
-
-    Attributes:
-        new: Images asked about now.
-        kept: Images whose line was there.
-        failed: Questions of all lines without a probability, by reason.
-    """
-
-    new: int
-    kept: int
-    failed: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -43,10 +29,6 @@ class _Image:
     picture: Picture
     record: dict[str, Any]
 
-    @property
-    def key(self) -> tuple[str, ...]:
-        return _key(self.record)
-
 
 def ask_about(
     pictures: Sequence[Picture],
@@ -54,8 +36,9 @@ def ask_about(
     answerer: Answerer,
     out: Path,
     *,
+    shard: Shard | None = None,
     on_image: Callable[[], None] | None = None,
-) -> Asked:
+) -> Filled:
     """Ask all questions about all images.
 
     Args:
@@ -63,6 +46,7 @@ def ask_about(
         prompt_file: What is asked.
         answerer: Who answers.
         out: File of JSON lines, as `eval.geneval2.answers` reads it.
+        shard: Which of the images are this process's; all by default.
         on_image: Called after each image that was not there.
 
     Raises:
@@ -71,17 +55,18 @@ def ask_about(
         OSError: a file cannot be read or written.
     """
     images = list(_images(pictures, prompt_file, answerer.name))
-    finished = _finished(out, prompt_file)
-    there = {index: finished[i.key] for index, i in enumerate(images) if i.key in finished}
 
-    def produce(keep: Keep) -> None:
+    def read(line: bytes, place: str) -> Found:
+        answers = parse_line(line, prompt_file, place)
+        return Found(key=_key(answers.record), failed=bool(answers.reasons))
+
+    def produce(missing: list[int], keep: Keep) -> None:
         questions, owners = [], []
-        for index, image in enumerate(images):
-            if index in there:
-                continue
+        for index in missing:
+            image = images[index]
             if image.record["sha256"] is None:
-                missing = Answer(probability=None, reason="no image")
-                keep(index, _line(image, [missing] * len(image.prompt.questions)))
+                no_image = Answer(probability=None, reason="no image")
+                keep(index, _line(image, [no_image] * len(image.prompt.questions)))
                 continue
             for question in image.prompt.questions:
                 owners.append(index)
@@ -103,9 +88,9 @@ def ask_about(
 
         answerer.answer(questions, collect)
 
-    parsed = [parse_line(line, prompt_file, str(out)) for line in fill(out, there, produce)]
-    failed = Counter(reason for answers in parsed for reason in answers.reasons)
-    return Asked(new=len(parsed) - len(there), kept=len(there), failed=failed)
+    return fill(
+        out, [_key(image.record) for image in images], read, produce, shard=shard or Shard()
+    )
 
 
 def _images(pictures: Sequence[Picture], prompt_file: PromptFile, judge: str) -> list[_Image]:
@@ -136,7 +121,7 @@ def _images(pictures: Sequence[Picture], prompt_file: PromptFile, judge: str) ->
     ]
 
 
-def _key(record: Mapping[str, Any]) -> tuple[str, ...]:
+def _key(record: Mapping[str, Any]) -> Key:
     """Return what must be the same for a line to stand; as JSON, for it may hold anything."""
     names = ("prompt_id", "image_id", "image", "sha256", "judge")
     return tuple(strict_json.dumps(record.get(name)) for name in names)
@@ -154,13 +139,3 @@ def _line(image: _Image, answers: Sequence[Answer]) -> dict[str, Any]:
         record["reasons"] = [answer.reason or None for answer in answers]
         record["details"] = [answer.detail or None for answer in answers]
     return record
-
-
-def _finished(out: Path, prompt_file: PromptFile) -> dict[tuple[str, ...], bytes]:
-    """Return lines without a failure; failed questions are asked again."""
-    finished: dict[tuple[str, ...], bytes] = {}
-    for content, place in lines_there(out):
-        answers = parse_line(content, prompt_file, place)
-        if not answers.reasons:
-            finished[_key(answers.record)] = content
-    return finished

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from eval.attempts import BudgetSpent
 from eval.downloads import sha256_of
+from eval.generation.sharding import add_options as add_shard_options
+from eval.generation.sharding import local_device, shard_of
 from eval.geneval2.answers import read_answers
 from eval.geneval2.asking import ask_about
 from eval.geneval2.prompts import load_prompts
 from eval.geneval2.summary import summarise
+from eval.kept import part_of
 from eval.pictures import read_pictures
 from eval.results import Result, unscored_message
 from eval.statistics import METHOD, Estimate
@@ -76,25 +79,34 @@ def answer(argv: Sequence[str] | None = None) -> int:
     arguments = _answer_parser().parse_intermixed_args(argv)
     prompt_file = load_prompts(arguments.prompts)
     pictures = read_pictures(arguments.images)
-    attempts = arguments.out.with_name(f"{arguments.out.name}.attempts")
-    progress = Progress("images", len(pictures))
+    shard = shard_of(arguments.rank, arguments.world_size)
+    part = part_of(arguments.out, shard)
+    progress = Progress(shard.label("images"), len(shard.share(pictures)))
     try:
         with open_answerer(
             arguments,
             weights=arguments.model,
-            device=arguments.device,
+            device=local_device(arguments.device),
             purpose="geneval2",
-            attempts=attempts,
+            attempts=part.with_name(f"{part.name}.attempts"),
         ) as answerer:
             asked = ask_about(
-                pictures, prompt_file, answerer, arguments.out, on_image=progress.advance
+                pictures,
+                prompt_file,
+                answerer,
+                arguments.out,
+                shard=shard,
+                on_image=progress.advance,
             )
     except BudgetSpent as stop:
         print(f"stopped: {stop}")
         return EXIT_STOPPED
-    for reason, number in asked.failed.most_common():
+    print(shard.label(f"{answerer.name}: {asked.new} images now, {asked.kept} were there"))
+    if asked.lines is None:
+        print("answers of other processes are still missing")
+        return EXIT_OK
+    for reason, number in read_answers(arguments.out, prompt_file).unscored.most_common():
         print(f"unscored: {number} questions, {reason}")
-    print(f"{answerer.name}: {asked.new} images now, {asked.kept} were there")
     print(f"wrote {arguments.out}; aggregate it with `staged eval geneval2 --answers`")
     return EXIT_OK
 
@@ -177,6 +189,7 @@ def _answer_parser() -> argparse.ArgumentParser:
         "--model", default=JUDGE, help="transformers: folder or Hub id (default: %(default)s)"
     )
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    add_shard_options(parser)
     add_options(parser)
     return parser
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.attempts import BudgetSpent
+from eval.generation.sharding import add_options as add_shard_options
+from eval.generation.sharding import local_device, shard_of
+from eval.kept import part_of
 from eval.pictures import Picture, read_pictures
 from eval.results import Result, unscored_message
 from eval.rewards.kinds import CLIP_H_TOKENIZER, CLIP_L, KINDS, VQA_QUESTION
@@ -50,10 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = []
     for name in names:
         try:
-            results.append(_score(name, pictures, weights, arguments))
+            result = _score(name, pictures, weights, arguments)
         except BudgetSpent as stop:
             print(f"stopped: {stop}")
             return EXIT_STOPPED
+        if result is None:
+            print(f"{name}: scores of other processes are still missing")
+        else:
+            results.append(result)
+    if not results:
+        return EXIT_OK
     print(render(results))
     for result in results:
         for reason, number in result.provenance["unscored"].items():
@@ -61,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if result.provenance["truncated"]:
             number = result.provenance["truncated"]
             print(f"{result.benchmark}: the prompts of {number} images were read in part only")
-    print(f"wrote {', '.join(str(arguments.out / f'{name}.json') for name in names)}")
+    print(f"wrote {', '.join(str(arguments.out / f'{r.benchmark}.json') for r in results)}")
     problem = unscored_message("staged eval rewards", [result.overall for result in results])
     if problem is None or arguments.allow_unscored:
         return EXIT_OK
@@ -132,15 +141,17 @@ def _score(
     pictures: Sequence[Picture],
     weights: Mapping[str, str | None],
     arguments: argparse.Namespace,
-) -> Result:
+) -> Result | None:
     # Heavy imports wait until there is something to score.
     from eval.rewards.scoring import score_pictures, summarise
 
-    with _open(name, weights, arguments) as scorer:
-        progress = Progress(name, len(pictures))
-        scored = score_pictures(
-            pictures, scorer, arguments.out / f"{name}.jsonl", on_image=progress.advance
-        )
+    shard = shard_of(arguments.rank, arguments.world_size)
+    out = arguments.out / f"{name}.jsonl"
+    with _open(name, weights, arguments, part_of(out, shard)) as scorer:
+        progress = Progress(shard.label(name), len(shard.share(pictures)))
+        scored = score_pictures(pictures, scorer, out, shard=shard, on_image=progress.advance)
+    if scored is None:
+        return None
     result = summarise(scored, scorer, run=arguments.name or arguments.out.name)
     result.write(arguments.out / f"{name}.json")
     return result
@@ -148,27 +159,27 @@ def _score(
 
 @contextmanager
 def _open(
-    name: str, weights: Mapping[str, str | None], arguments: argparse.Namespace
+    name: str, weights: Mapping[str, str | None], arguments: argparse.Namespace, part: Path
 ) -> Iterator[Scorer]:
     from eval.rewards import scorers
     from eval.rewards.aesthetic import load_head
     from eval.rewards.embedding import ClipEmbedder
 
+    device = local_device(arguments.device)
     if name == "vqascore":
-        attempts = arguments.out / f"{name}.attempts"
         with open_answerer(
             arguments,
             weights=_given(weights, name),
-            device=arguments.device,
+            device=device,
             purpose=name,
-            attempts=attempts,
+            attempts=part.with_name(f"{part.name}.attempts"),
         ) as answerer:
             yield scorers.VqaScorer(answerer, arguments.question)
         return
     source = _given(weights, "clip" if name in ("clipscore", "aesthetic") else name)
     # PickScore is published without a tokenizer.
     own = name != "pickscore" or (Path(source) / "tokenizer_config.json").is_file()
-    clip = ClipEmbedder.load(source, source if own else CLIP_H_TOKENIZER, device=arguments.device)
+    clip = ClipEmbedder.load(source, source if own else CLIP_H_TOKENIZER, device=device)
     match name:
         case "clipscore":
             yield scorers.clip_score(clip)
@@ -262,5 +273,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-unscored", action="store_true", help="succeed although samples have no score"
     )
+    add_shard_options(parser)
     add_options(parser)
     return parser

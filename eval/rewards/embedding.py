@@ -24,19 +24,13 @@ class ClipEmbedder:
         model: CLIP, in float32.
         tokenizer: Its tokenizer.
         device: Where to run; the model is moved there.
-        label: What the name calls the model.
     """
 
     def __init__(
-        self,
-        model: CLIPModel,
-        tokenizer: Any,
-        *,
-        device: str | torch.device = "cpu",
-        label: str = "clip",
+        self, model: CLIPModel, tokenizer: Any, *, device: str | torch.device = "cpu"
     ) -> None:
         """Prepare the model for inference."""
-        self.name = f"{label}, weights {fingerprint(model.state_dict())}"
+        self.name = f"clip, weights {fingerprint(model.state_dict())}"
         self.model = cast(Any, model)
         self.model.eval()
         self.model.to(device)
@@ -61,7 +55,7 @@ class ClipEmbedder:
             tokens = CLIPTokenizer.from_pretrained(str(tokenizer))
         except OSError as error:
             raise ValueError(f"{weights}: no CLIP model there: {error}") from None
-        return cls(model, tokens, device=device, label=Path(weights).name)
+        return cls(model, tokens, device=device)
 
     @property
     def max_tokens(self) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.downloads import sha256_of
-from eval.kept import Keep, fill, lines_there
+from eval.generation.sharding import Shard
+from eval.kept import Found, Keep, Key, fill
 from eval.pictures import Picture
 from eval.results import Result, versions
 from eval.rewards.scorers import Score, Scorer
@@ -30,11 +31,9 @@ class Scored:
     Attributes:
         records: One for each picture, in order: `image`, `sha256`, `prompt`, `scorer`, and
             `score`, with `reason` where that is null.
-        new: How many were scored now.
     """
 
     records: tuple[dict[str, Any], ...]
-    new: int
 
     @property
     def unscored(self) -> Counter[str]:
@@ -56,15 +55,20 @@ def score_pictures(
     scorer: Scorer,
     out: Path,
     *,
+    shard: Shard | None = None,
     on_image: Callable[[], None] | None = None,
-) -> Scored:
+) -> Scored | None:
     """Score what is not scored yet.
 
     Args:
         pictures: Those without a file are unscored.
         scorer: Who scores.
         out: File of JSON lines.
+        shard: Which of the images are this process's; all by default.
         on_image: Called after each image that was not there.
+
+    Returns:
+        All scores; None while those of other processes are missing.
 
     Raises:
         ValueError: a line of the file is not as it must be.
@@ -80,17 +84,16 @@ def score_pictures(
         }
         for picture in pictures
     ]
-    finished = _finished(out)
-    keys = [_key(record) for record in wanted]
-    there = {index: finished[key] for index, key in enumerate(keys) if key in finished}
 
-    def produce(keep: Keep) -> None:
-        waiting = []
-        for index, record in enumerate(wanted):
-            if record["sha256"] is None:
-                keep(index, {**record, "score": None, "reason": "no image"})
-            elif index not in there:
-                waiting.append(index)
+    def read(line: bytes, place: str) -> Found:
+        record = _parse(line, place)
+        return Found(key=_key(record), failed=record["score"] is None)
+
+    def produce(missing: list[int], keep: Keep) -> None:
+        for index in missing:
+            if wanted[index]["sha256"] is None:
+                keep(index, {**wanted[index], "score": None, "reason": "no image"})
+        waiting = [index for index in missing if wanted[index]["sha256"] is not None]
 
         def keep_score(number: int, score: Score) -> None:
             keep(waiting[number], {**wanted[waiting[number]], **_as_dict(score)})
@@ -99,9 +102,11 @@ def score_pictures(
 
         scorer.score([pictures[index] for index in waiting], keep_score)
 
-    lines = fill(out, there, produce)
-    records = tuple(_parse(line, str(out)) for line in lines)
-    return Scored(records=records, new=len(records) - len(there))
+    keys = [_key(record) for record in wanted]
+    filled = fill(out, keys, read, produce, shard=shard or Shard())
+    if filled.lines is None:
+        return None
+    return Scored(records=tuple(_parse(line, str(out)) for line in filled.lines))
 
 
 def summarise(scored: Scored, scorer: Scorer, *, run: str = "") -> Result:
@@ -149,12 +154,6 @@ def _sha256(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-def _finished(out: Path) -> dict[tuple[str, ...], bytes]:
-    """Return lines with a score; what failed is tried again."""
-    parsed = ((_parse(line, place), line) for line, place in lines_there(out))
-    return {_key(record): line for record, line in parsed if record["score"] is not None}
-
-
 def _parse(line: bytes, place: str) -> dict[str, Any]:
     required = {"image": str, "prompt": str, "scorer": str}
     optional = {"sha256": str, "score": float, "at_most": float, "truncated": bool, "reason": str,
@@ -167,5 +166,5 @@ def _parse(line: bytes, place: str) -> dict[str, Any]:
     return record
 
 
-def _key(record: dict[str, Any]) -> tuple[str, ...]:
+def _key(record: dict[str, Any]) -> Key:
     return tuple(str(record.get(name)) for name in ("image", "sha256", "prompt", "scorer"))

@@ -41,17 +41,14 @@ class LocalAnswerer:
         model: The model.
         processor: Its processor, with a chat template.
         device: Where to run; the model is moved there.
-        label: What the name calls the model.
     """
 
-    def __init__(
-        self, model: Any, processor: Any, *, device: str | torch.device = "cpu", label: str = "vqa"
-    ) -> None:
+    def __init__(self, model: Any, processor: Any, *, device: str | torch.device = "cpu") -> None:
         """Prepare the model for inference."""
         # Before it moves: sums over weights need not cross to the device and back.
         digest = fingerprint(model.state_dict())
         kind = str(model.dtype).removeprefix("torch.")
-        self.name = f"{label}, weights {digest}, {kind}, first token"
+        self.name = f"{model.config.model_type}, weights {digest}, {kind}, first token"
         self.model = model.eval().to(device)
         self.processor = processor
 
@@ -74,7 +71,7 @@ class LocalAnswerer:
             ) from None
         except OSError as error:
             raise ValueError(f"{source}: no image-text-to-text model there: {error}") from None
-        return cls(model, processor, device=device, label=Path(source).name)
+        return cls(model, processor, device=device)
 
     def answer(self, questions: Sequence[Question], keep: Callable[[int, Answer], None]) -> None:
         """Answer one by one, so that no answer depends on its neighbours.

@@ -12,7 +12,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 
-from eval.attempts import BudgetSpent
+from eval.attempts import in_turn
 from eval.vqa.question import Answer, Question
 from staged import images
 from staged.backends.lmm import LmmClient
@@ -56,31 +56,13 @@ class ServerAnswerer:
     async def _answer_all(
         self, questions: Sequence[Question], keep: Callable[[int, Answer], None]
     ) -> None:
-        # Images are read when their turn comes: thousands at once would be gigabytes.
-        waiting = iter(enumerate(questions))
-        stopped: BudgetSpent | None = None
         async with LmmClient(self.settings, log=self.log) as client:
 
-            async def worker() -> None:
-                nonlocal stopped
-                for index, question in waiting:
-                    if stopped is not None:
-                        return
-                    try:
-                        keep(index, await self._ask(client, question))
-                    except BudgetSpent as stop:
-                        stopped = stop
-                        return
+            async def ask(numbered: tuple[int, Question]) -> None:
+                index, question = numbered
+                keep(index, await self._ask(client, question))
 
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(self.settings.concurrency):
-                        group.create_task(worker())
-            except* Exception as errors:
-                # The first is the cause; the group cancelled the rest.
-                raise errors.exceptions[0] from None
-        if stopped is not None:
-            raise stopped
+            await in_turn(enumerate(questions), ask, workers=self.settings.concurrency)
 
     async def _ask(self, client: LmmClient, question: Question) -> Answer:
         image = question.image.read_bytes()

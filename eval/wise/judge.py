@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from eval.attempts import BudgetSpent
+from eval.attempts import in_turn
 from eval.wise.prompts import WisePrompt
 from eval.wise.versions import Version
 from staged import images, strict_json
@@ -125,35 +125,15 @@ async def _judge_all(
     settings: LmmSettings,
     log: AttemptLog,
 ) -> list[dict[str, Any]]:
-    # Images are read when their turn comes: a thousand at once would be gigabytes.
-    waiting = iter(prompts)
     lines: dict[int, dict[str, Any]] = {}
     progress = Progress("judging", len(prompts))
-    stopped: BudgetSpent | None = None
     async with LmmClient(settings, log=log) as client:
 
-        async def worker() -> None:
-            nonlocal stopped
-            for prompt in waiting:
-                if stopped is not None:
-                    return
-                try:
-                    lines[prompt.prompt_id] = await _judge(folder, prompt, version, client)
-                except BudgetSpent as stop:
-                    # The others finish what is in flight: it is paid for.
-                    stopped = stop
-                    return
-                progress.advance()
+        async def judge(prompt: WisePrompt) -> None:
+            lines[prompt.prompt_id] = await _judge(folder, prompt, version, client)
+            progress.advance()
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(settings.concurrency):
-                    group.create_task(worker())
-        except* Exception as errors:
-            # The first is the cause; the group cancelled the rest.
-            raise errors.exceptions[0] from None
-    if stopped is not None:
-        raise stopped
+        await in_turn(prompts, judge, workers=settings.concurrency)
     return [lines[prompt.prompt_id] for prompt in prompts]
 
 
