@@ -20,6 +20,7 @@ from eval.geneval.folders import read_folders
 from eval.pictures import read_pictures
 from eval.results import Result
 from staged import images
+from staged.trajectory_folder import load_trajectory
 
 KINDS = ("star", "ring", "heart", "cross", "circle")
 
@@ -103,7 +104,7 @@ def test_three_processes_in_any_order_leave_what_one_leaves(tmp_path, prompts, w
     done = [
         run(tmp_path / "three", prompts, shard=Shard(rank=rank, world_size=3)) for rank in (2, 0, 1)
     ]
-    assert [each.complete for each in done] == [False, False, True]
+    assert [each.unscored for each in done] == [None, None, 0]
     assert sum(each.drawn for each in done) == 15
     assert tree(tmp_path / "three") == tree(whole)
 
@@ -122,7 +123,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, prompts, whole, after)
     log.write_bytes(log.read_bytes() + b'{"image":"00')
     for path in list(folder.rglob("*.png"))[:1]:
         path.rename(path.with_name(f".{path.name}.99.tmp"))
-    assert run(folder, prompts).complete
+    assert run(folder, prompts).unscored == 0
     assert tree(folder) == tree(whole)
 
 
@@ -148,7 +149,7 @@ def test_more_images_are_added_to_those_that_are_there(tmp_path, prompts, whole)
 def test_a_failure_is_kept_and_only_one_for_good_is_not_tried_again(tmp_path, prompts):
     folder, refusing = tmp_path / "images", Company(failing=["a photo of a ring"])
     done = run(folder, prompts, refusing, number=2)
-    assert (done.drawn, dict(done.failures), done.complete) == (8, {"refused": 2}, True)
+    assert (done.drawn, dict(done.failures), done.unscored) == (8, {"refused": 2}, 2)
     lines = [json.loads(t) for t in (folder / "samples.jsonl").read_text().splitlines()]
     assert [(i, line["reason"]) for i, line in enumerate(lines) if "reason" in line] == [
         (2, "refused"), (3, "refused")
@@ -237,6 +238,18 @@ def test_a_checkpoint_is_generated_with_detected_in_and_scored_alike_in_three_pr
         generate_with(tmp_path, prompts, "--seed", "1", *model, out="one")
 
 
+def test_a_checkpoint_that_draws_in_stages_keeps_its_steps(tmp_path):
+    data = prompts_file(tmp_path / "prompts.jsonl", order=[0])
+    scripted = [f"{role}=scripted" for role in ("planner", "inspector", "sketcher")]
+    model = ["--images-per-prompt", "1", "--generator", "model", "checkpoint=miniature:fresh",
+             "mode=staged", *scripted]  # fmt: skip
+    assert generate_with(tmp_path, data, *model) == 0
+    trajectory = load_trajectory(tmp_path / "images/generation/steps/00000-samples-00000")
+    assert trajectory.complete and trajectory.last_plan is not None
+    image = (tmp_path / "images/00000/samples/00000.png").read_bytes()
+    assert (images.decode(image) == trajectory.last_sketch.image.array()).all()
+
+
 def test_scores_of_other_images_do_not_pass_for_those_of_a_folder(tmp_path, whole):
     lines = [json.loads(text) for text in (whole / "samples.jsonl").read_text().splitlines()]
     scores = tmp_path / "scores.jsonl"
@@ -274,6 +287,10 @@ def test_geneval_2_is_generated_into_what_its_questions_and_the_rewards_read(tmp
     for place in range(2):
         (made / f"{place}.png").write_bytes(images.encode_png(np.full((4, 4, 3), place, np.uint8)))
     folder = ["--generator", "folder", f"images={made}", "pattern={prompt}"]
+    (made / "1.png").rename(tmp_path / "later.png")
+    assert generate_with(tmp_path, data, *folder, benchmark="geneval2") == 1
+    assert generate_with(tmp_path, data, "--allow-unscored", *folder, benchmark="geneval2") == 0
+    (tmp_path / "later.png").rename(made / "1.png")
     assert generate_with(tmp_path, data, *folder, benchmark="geneval2") == 0
     out = tmp_path / "images"
     for source in (out, out / "samples.jsonl"):

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after `staged eval generate`; the process's own when None.
 
     Returns:
-        0, or 1 where samples have no image and that was not allowed.
+        0; or 1 where all was tried, samples have no image, and that was not allowed.
 
     Raises:
         ValueError: prompts, settings or the folder are not as they must be.
@@ -105,13 +105,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         done = generate(samples, generator, store, batch=batch, shard=shard)
     _print(done, shard, generator.name)
-    if done.complete:
-        print(f"look at them with `{benchmark.next_step.format(out=options.out)}`")
-    if not done.failures:
+    if done.unscored is None:
+        # Not a failure: torchrun would end the others.
+        return EXIT_OK
+    print(f"look at them with `{benchmark.next_step.format(out=options.out)}`")
+    if not done.unscored:
         return EXIT_OK
     print(
-        f"{done.failures.total()} samples have no image and will be unscored; the same command "
-        "tries again what may yet succeed, --allow-unscored accepts it",
+        f"{done.unscored} samples have no image and will be unscored; the same command tries again "
+        "what may yet succeed, --allow-unscored accepts it",
         file=sys.stderr,
     )
     return EXIT_OK if options.allow_unscored else EXIT_UNSCORED
@@ -146,7 +148,7 @@ def _print(done: Done, shard: Shard, name: str) -> None:
     print(shard.label(f"{name}: drew {done.drawn} images{spent}, {done.there} were there"))
     for reason, number in done.failures.most_common():
         print(f"no image: {number}, {reason}")
-    if not done.complete:
+    if done.unscored is None:
         print("other processes have not tried all of theirs yet")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from eval.generation.samples import Sample
 from staged.roles import Pixels
+from staged.trajectory import Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +19,13 @@ class Drawn:
         pixels: (h, w, 3) uint8 RGB.
         cost: Unit (`flow_steps`, `text_tokens`, `usd`) to amount.
         note: Why it is less than was meant, as of a trajectory that broke off; mostly empty.
+        trajectory: The steps that led to it, where there was more than one.
     """
 
     pixels: Pixels
     cost: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+    trajectory: Trajectory | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

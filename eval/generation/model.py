@@ -119,7 +119,10 @@ def _outcome(trajectory: Trajectory) -> Outcome:
     if trajectory.last_sketch is None:
         # The same seeds would fail the same way again.
         return Failed(reason=reason or "no sketch", detail=detail, final=True, cost=cost)
-    return Drawn(pixels=trajectory.last_sketch.image.array(), cost=cost, note=reason)
+    # A sketch and a stop are no news beside the image.
+    steps = trajectory if len(trajectory.steps) > 2 else None
+    pixels = trajectory.last_sketch.image.array()
+    return Drawn(pixels=pixels, cost=cost, note=reason, trajectory=steps)
 
 
 def _flow(engine: Engine, settings: ModelSettings) -> FlowSettings:

@@ -24,14 +24,14 @@ class Done:
         there: Images that were there.
         failures: Samples without an image, now or in an earlier run, by reason.
         usd: What was spent now.
-        complete: Every sample of every process was tried, and `samples.jsonl` is written.
+        unscored: Samples without an image, of all processes; None as long as others are at work.
     """
 
     drawn: int
     there: int
     failures: Counter[str]
     usd: float
-    complete: bool
+    unscored: int | None
 
 
 def generate(
@@ -74,8 +74,9 @@ def generate(
             else:
                 drawn += 1
             progress.advance(note=f"{failures.total()} without an image" if failures else "")
-    complete = store.finish(samples)
-    return Done(drawn=drawn, there=there, failures=failures, usd=usd, complete=complete)
+    lines = store.finish(samples)
+    unscored = None if lines is None else sum("sha256" not in line for line in lines)
+    return Done(drawn=drawn, there=there, failures=failures, usd=usd, unscored=unscored)
 
 
 def _batches(samples: Sequence[Sample], size: int) -> list[tuple[Sample, ...]]:

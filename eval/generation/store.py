@@ -2,6 +2,7 @@
 
 generation/settings.json      what decides every image, and versions
 generation/log-R-of-N.jsonl   a line for each attempt at a sample, by process R of N
+generation/steps/             trajectories of images that were drawn in stages
 samples.jsonl                 a line for each sample, once all were tried: `image` (its path),
                               `prompt`, and how it came about
 
@@ -26,8 +27,9 @@ from eval.generation.samples import Sample
 from eval.generation.sharding import Shard
 from staged import images, strict_json
 from staged.shards.folder import read_json, write_json, write_whole
+from staged.trajectory_folder import save_trajectory
 
-FOLDER, SETTINGS, SAMPLES = "generation", "settings.json", "samples.jsonl"
+FOLDER, SETTINGS, STEPS, SAMPLES = "generation", "settings.json", "steps", "samples.jsonl"
 FORMAT = "staged-generation/1"
 _MAX_LINE_BYTES = 1024 * 1024
 _MAX_DETAIL = 500
@@ -165,6 +167,8 @@ class Store:
             height, width = outcome.pixels.shape[:2]
             line |= {"sha256": hashlib.sha256(png).hexdigest(), "width": width, "height": height}
             line |= {"reason": outcome.note} if outcome.note else {}
+            if outcome.trajectory is not None:
+                save_trajectory(self.steps(sample), outcome.trajectory)
         else:
             line |= {"reason": outcome.reason, "detail": outcome.detail[:_MAX_DETAIL]}
         self._log.write(strict_json.dumps(line).encode() + b"\n")
@@ -175,24 +179,28 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, png)
 
-    def finish(self, samples: Sequence[Sample]) -> bool:
+    def steps(self, sample: Sample) -> Path:
+        """Return the folder of a sample's trajectory, whether it has one or not."""
+        return self._ours / STEPS / "-".join(sample.path.with_suffix("").parts)
+
+    def finish(self, samples: Sequence[Sample]) -> list[Line] | None:
         """Write `samples.jsonl` if every sample was tried; the last process finds that it was.
 
         It has no times, so runs that agree leave the same bytes.
 
         Returns:
-            Whether all were.
+            Those lines, in order; None where samples are left to other processes.
         """
         latest = self.latest(samples)
         if len(latest) < len(samples):
-            return False
-        kept = [
+            return None
+        kept: list[Line] = [
             {name: value for name, value in latest[str(s.path)].items() if name != "seconds"}
             for s in sorted(samples, key=lambda s: s.number)
         ]
         lines = (strict_json.dumps(line).encode() + b"\n" for line in kept)
         write_whole(self.folder / SAMPLES, b"".join(lines))
-        return True
+        return kept
 
     def sweep(self, samples: Sequence[Sample]) -> None:
         """Remove halves of images, of a run that was killed while writing them."""
