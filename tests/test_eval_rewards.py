@@ -7,6 +7,7 @@ import clips
 import numpy as np
 import pytest
 import torch
+from test_eval_judge import write_prompts
 from transformers import CLIPModel, CLIPTokenizer
 from vlm import save_tiny as save_tiny_vlm
 
@@ -238,6 +239,22 @@ def test_processes_that_share_the_work_leave_the_files_of_one(tmp_path, folder, 
         assert one == three
 
 
+def test_images_of_wise_are_scored_with_its_prompts(tmp_path, folder):
+    write_prompts(tmp_path / "data", "verified")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "7.png").write_bytes(encode_png(picture(0)))
+    code = staged_eval(
+        ["rewards", "--images", str(tmp_path / "images"), "--wise", "verified", "--prompts",
+         str(tmp_path / "data"), "--reward", "clipscore", "--weights", f"clip={folder}",
+         "--out", str(tmp_path / "out"), "--allow-unscored"]
+    )  # fmt: skip
+    assert code == 0
+    result = Result.read(tmp_path / "out" / "clipscore.json")
+    assert (result.overall.n, result.overall.unscored) == (1, 999)
+    assert result.samples["images"]["prompt 7"][0] is not None
+    assert result.provenance["unscored"] == {"no image": 999}
+
+
 class Answers:
     """Gives the probabilities one after the other, the last first."""
 
@@ -277,6 +294,11 @@ def test_rewards_of_two_runs_are_paired_in_their_own_scale(tmp_path):
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.5, 0.5, 0.5))
     better.write(tmp_path / "b.json")
     assert Result.read(tmp_path / "b.json").estimates == better.estimates
+    for bounds in ([1, 0], [0], "x"):
+        data = {**json.loads((tmp_path / "b.json").read_text()), "bounds": bounds}
+        (tmp_path / "c.json").write_text(json.dumps(data))
+        with pytest.raises(ValueError, match="bounds"):
+            Result.read(tmp_path / "c.json")
     with pytest.raises(ValueError, match="of one scale"):
         compare(replace(better, bounds=(0.0, 100.0)), base)
     with pytest.raises(ValueError, match=r"score 28\.5"):
@@ -290,6 +312,8 @@ def test_rewards_of_two_runs_are_paired_in_their_own_scale(tmp_path):
         (["--reward", "hps"], "staged eval convert-reward hps"),
         (["--reward", "hps", "--weights", "hsp=x"], "give NAME=WHERE"),
         (["--reward", "clipscore", "--wise", "legacy"], "belong together"),
+        (["--reward", "clipscore", "model=x"], "'model=x' is for vqascore"),
+        (["--reward", "vqascore", "--budget-usd", "1"], "add --through server"),
         (["--reward", "clipscore", "--weights", "clip=/nowhere"], "no CLIP model there"),
     ],
 )

@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     names = _names(arguments.reward)
     weights = _weights(arguments.weights)
+    if "vqascore" not in names and (arguments.overrides or arguments.through == "server"):
+        what = arguments.overrides[0] if arguments.overrides else "--through server"
+        raise ValueError(f"{what!r} is for vqascore, which is not among --reward {','.join(names)}")
     pictures = _pictures(arguments)
     results = []
     for name in names:

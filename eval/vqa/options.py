@@ -64,10 +64,9 @@ def open_answerer(
         ValueError: no such model, or an option that does not belong to `--through`.
     """
     if arguments.through == "transformers":
-        if arguments.overrides:
-            raise ValueError(
-                f"{arguments.overrides[0]!r} is a setting of a server; add --through server"
-            )
+        budget = [] if arguments.budget_usd is None else ["--budget-usd"]
+        if of_server := [*arguments.overrides, *budget]:
+            raise ValueError(f"{of_server[0]!r} is for a server; add --through server")
         from eval.vqa.local import LocalAnswerer
 
         yield LocalAnswerer.load(weights, device=device)

@@ -273,7 +273,8 @@ class LmmClient:
             len(part) for part in request.content if isinstance(part, str)
         )
         pictures = sum(isinstance(part, bytes) for part in request.content)
-        return chars // 4 + pictures * _TOKENS_PER_IMAGE + self.settings.max_output_tokens // 4
+        answered = 1 if request.top_logprobs else self.settings.max_output_tokens // 4
+        return chars // 4 + pictures * _TOKENS_PER_IMAGE + answered
 
     def _backoff_s(self, attempts_made: int) -> float:
         # Jitter decides only when, never what, so it need not be reproducible.
