@@ -147,7 +147,7 @@ def _print(done: Done, shard: Shard, name: str) -> None:
     spent = f" for {done.usd:.2f} USD" if done.usd else ""
     print(shard.label(f"{name}: drew {done.drawn} images{spent}, {done.there} were there"))
     for reason, number in done.failures.most_common():
-        print(f"no image: {number}, {reason}")
+        print(f"no image: {number}, {reason} (such as: {done.examples[reason][:200]})")
     if done.unscored is None:
         print("other processes have not tried all of theirs yet")
 

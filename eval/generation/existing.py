@@ -61,18 +61,14 @@ class Existing:
                 f"pattern {self.settings.pattern!r} finds the same image for each of a prompt; "
                 "use {image} or {number}, or give --images-per-prompt 1"
             )
-        found = [self._find(sample) for sample in samples]
-        if samples and not any(found):
-            raise ValueError(
-                f"{self.settings.images}: none of {len(samples)} images is there; by the pattern "
-                f"the first would be {self._path(samples[0])}, so check the pattern"
-            )
-        for sample, path in zip(samples, found, strict=True):
-            yield sample, self._read(sample, path)
+        for sample in samples:
+            yield sample, self._read(sample, self._find(sample))
 
     def _read(self, sample: Sample, path: Path | None) -> Outcome:
         if path is None:
-            return Failed(reason="no image", detail=f"no {self._path(sample)}")
+            wanted = self._path(sample)
+            ending = "" if wanted.suffix.lower() in _ENDINGS else " with an ending of an image"
+            return Failed(reason="no image", detail=f"no {wanted}{ending}")
         try:
             with path.open("rb") as file:
                 return Drawn(pixels=images.decode(file.read(images.MAX_IMAGE_BYTES + 1)))

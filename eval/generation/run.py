@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.generation.generator import Failed, Generator
@@ -23,6 +23,7 @@ class Done:
         drawn: Images drawn now.
         there: Images that were there.
         failures: Samples without an image, now or in an earlier run, by reason.
+        examples: The detail of one failure of each reason.
         usd: What was spent now.
         unscored: Samples without an image, of all processes; None as long as others are at work.
     """
@@ -30,6 +31,7 @@ class Done:
     drawn: int
     there: int
     failures: Counter[str]
+    examples: Mapping[str, str]
     usd: float
     unscored: int | None
 
@@ -55,7 +57,9 @@ def generate(
     store.sweep(ours)
     settled = store.settled(ours)
     there = sum("sha256" in line for line in settled.values())
-    failures = Counter(line["reason"] for line in settled.values() if "sha256" not in line)
+    failed = [line for line in settled.values() if "sha256" not in line]
+    failures = Counter(line["reason"] for line in failed)
+    examples = {line["reason"]: line.get("detail", "") for line in failed}
     left = [unit for unit in mine if any(str(sample.path) not in settled for sample in unit)]
     if generator.alone:
         left = [tuple(itertools.chain.from_iterable(left))] if left else []
@@ -71,12 +75,20 @@ def generate(
             usd += outcome.cost.get("usd", 0.0)
             if isinstance(outcome, Failed):
                 failures[outcome.reason] += 1
+                examples.setdefault(outcome.reason, outcome.detail)
             else:
                 drawn += 1
             progress.advance(note=f"{failures.total()} without an image" if failures else "")
     lines = store.finish(samples)
     unscored = None if lines is None else sum("sha256" not in line for line in lines)
-    return Done(drawn=drawn, there=there, failures=failures, usd=usd, unscored=unscored)
+    return Done(
+        drawn=drawn,
+        there=there,
+        failures=failures,
+        examples=examples,
+        usd=usd,
+        unscored=unscored,
+    )
 
 
 def _batches(samples: Sequence[Sample], size: int) -> list[tuple[Sample, ...]]:

@@ -226,6 +226,8 @@ class Store:
                     _LINE,
                     _EITHER,
                 )
+                if line.get("sha256") is None and line.get("reason") is None:
+                    raise ValueError(f"{place}: neither an image's sha256 nor a failure's reason")
                 attempts.setdefault(line["image"], []).append(line)
         return attempts
 
