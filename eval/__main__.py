@@ -47,6 +47,7 @@ BENCHMARKS = {
         "published weights of a reward, for rewards", "eval.rewards.command:convert"
     ),
     "compare": Benchmark("results of several runs, and published ones", "eval.compare:main"),
+    "report": Benchmark("results as one web page, with pictures", "eval.report:main"),
 }
 
 

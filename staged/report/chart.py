@@ -17,6 +17,8 @@ _MAX_MARKS = 32
 _MAX_LABELS = 10
 _MAX_ROWS = 12
 _DODGE_PX = 7
+_INSET_PX = 24
+"""Room at either end for intervals that stand side by side."""
 _TICKS = 5
 _MIN_LABELLED = 0.07
 """Smallest part of a bar that has room for its count."""
@@ -71,9 +73,11 @@ def chart(curve: Curve) -> Chart:
     ys = [_scaled(y, curve.log_y) for y in (*(y for _, y in every), *ends)]
     x_low, x_high = _range(xs[0], xs[-1])
     y_low, y_high = curve.y_range or _range(min(ys), max(ys))
+    inset = _INSET_PX if ends else 0
 
     def to_x(x: float) -> float:
-        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+        width = WIDTH - LEFT - RIGHT - 2 * inset
+        return LEFT + inset + (x - x_low) / (x_high - x_low) * width
 
     def to_y(y: float) -> float:
         share = (_scaled(y, curve.log_y) - y_low) / (y_high - y_low)
@@ -114,6 +118,7 @@ class Lane:
     low: float
     width: float
     said: str
+    count: int | None
 
 
 def lanes(dots: Dots, row: Row) -> list[Lane]:
@@ -146,6 +151,11 @@ class Part:
     width: float
     count: int
     labelled: bool
+
+
+def color_of(stacks: Stacks, index: int) -> str:
+    """Name the colour of a part by its index, from 0."""
+    return f"tone-{stacks.tones[index]}" if stacks.tones else f"s{index + 1}"
 
 
 def parts(row: Row) -> list[Part]:
@@ -219,11 +229,11 @@ def _mean_cell(values: Iterable[float]) -> Cell:
 
 def _lane(cell: Cell, dots: Dots) -> Lane:
     if cell.value is None:
-        return Lane(None, 0.0, 0.0, "–")
+        return Lane(None, 0.0, 0.0, "–", None)
     low = _percent(cell.value if cell.low is None else cell.low, dots.span)
     high = _percent(cell.value if cell.high is None else cell.high, dots.span)
     said = f"{cell.value:.{dots.digits}f}"
-    return Lane(_percent(cell.value, dots.span), low, high - low, said)
+    return Lane(_percent(cell.value, dots.span), low, high - low, said, cell.count)
 
 
 def _percent(value: float, span: tuple[float, float]) -> float:

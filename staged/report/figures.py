@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from staged.report.tables import Row, check_rows
 
 MAX_LOG_BYTES = 256 * 2**20
+Tone = Literal["good", "bad", "accent", "quiet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,7 @@ class Dots:
         corner: Heading of the row labels.
         span: Least and greatest number to be shown.
         digits: Decimals.
+        unfolded: Whether the table of its numbers is open from the start.
     """
 
     title: str
@@ -128,6 +130,7 @@ class Dots:
     corner: str = ""
     span: tuple[float, float] = (0.0, 1.0)
     digits: int = 2
+    unfolded: bool = False
 
     def __post_init__(self) -> None:
         """Check what a chart can show."""
@@ -147,6 +150,7 @@ class Stacks:
         rows: Each with as many cells as there are columns; a cell's value is a count.
         intro: Plain text above.
         corner: Heading of the row labels.
+        tones: What each part means, in its colour; or empty.
     """
 
     title: str
@@ -154,11 +158,14 @@ class Stacks:
     rows: Sequence[Row]
     intro: str = ""
     corner: str = ""
+    tones: Sequence[Tone] = ()
 
     def __post_init__(self) -> None:
         """Check what a chart can show."""
         _check_number(len(self.columns))
         check_rows(self.rows, self.columns)
+        if self.tones and len(self.tones) != len(self.columns):
+            raise ValueError(f"{len(self.tones)} tones for {len(self.columns)} columns")
         for row in self.rows:
             if any(cell.value is None or cell.value < 0 for cell in row.cells):
                 raise ValueError(f"row {row.label!r}: expected a count from 0 in each cell")

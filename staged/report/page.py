@@ -73,6 +73,7 @@ def _environment() -> Environment:
         "lanes": charts.lanes,
         "dot_ticks": charts.dot_ticks,
         "parts": charts.parts,
+        "color_of": charts.color_of,
         "in_words": charts.in_words,
         "numbers": charts.numbers,
     }

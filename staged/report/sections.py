@@ -60,7 +60,7 @@ class Picture:
     Attributes:
         png: Encoded bytes (PNG, WebP or JPEG).
         caption: Plain text below; it also describes the picture to those who do not see it.
-        note: Smaller plain text below that.
+        note: Smaller plain text below that; its line breaks are kept.
         good: Whether it is marked as right or wrong; None for neither.
     """
 
@@ -92,11 +92,13 @@ class Gallery:
         title: Heading.
         pictures: In order.
         intro: Plain text above.
+        paired: Whether each two belong together and stay side by side.
     """
 
     title: str
     pictures: Sequence[Picture]
     intro: str = ""
+    paired: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,85 @@
+"""The whole page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from eval.report.galleries import failure_sections, parting_sections, trajectory_sections
+from eval.report.process import process_sections
+from eval.report.runs import Run
+from eval.report.scores import difference_sections, score_sections
+from eval.statistics import METHOD
+from staged.report import Notes, Report
+from staged.strict_json import dumps
+
+MAX_RUNS = 6
+"""As many as can be told apart in a figure."""
+_MAX_CHARS = 400
+TITLES = {"miniature": "Miniature", "geneval": "GenEval", "geneval2": "GenEval 2", "wise": "WISE"}
+
+
+def build(
+    runs: Sequence[Run],
+    *,
+    title: str = "",
+    per_kind: int = 12,
+    num_trajectories: int = 6,
+    across_variants: bool = False,
+) -> Report:
+    """Put a page together.
+
+    Args:
+        runs: Of one benchmark; the others are compared with the first.
+        title: Heading; the benchmark and the runs when empty.
+        per_kind: Most pictures of a gallery.
+        num_trajectories: Most trajectories of a run that are shown step by step.
+        across_variants: Compare although prompts, judge, weighting or the like differ.
+
+    Raises:
+        ValueError: the runs cannot be compared, or an image cannot be decoded.
+        OSError: an image cannot be read.
+    """
+    if not 1 <= len(runs) <= MAX_RUNS:
+        raise ValueError(f"{len(runs)} results; a page shows 1 to {MAX_RUNS}")
+    first = runs[0].result
+    others = [run.result.benchmark for run in runs if run.result.benchmark != first.benchmark]
+    if others:
+        raise ValueError(
+            f"results of {first.benchmark} and of {others[0]}; a page shows one benchmark"
+        )
+    name = TITLES.get(first.benchmark, first.benchmark)
+    variant = ", ".join(f"{key} {value}" for key, value in first.variant.items())
+    unscored = sum(run.result.overall.unscored for run in runs)
+    return Report(
+        title=title or f"{name}: {' and '.join(run.name for run in runs)}",
+        lead=f"{name}: {variant}."
+        + (f" {unscored} images are unscored; the scores are of the others." if unscored else ""),
+        sections=[
+            *score_sections(runs),
+            *difference_sections(runs, across_variants=across_variants),
+            *process_sections(runs),
+            *parting_sections(runs, per_kind=per_kind),
+            *failure_sections(runs, per_kind=per_kind),
+            *trajectory_sections(runs, most=num_trajectories),
+            _notes(runs),
+        ],
+    )
+
+
+def _notes(runs: Sequence[Run]) -> Notes:
+    return Notes(
+        title="What this rests on",
+        paragraphs=[
+            f"Intervals: {METHOD}. Images of one prompt are one cluster, never independent.",
+            *(f"{run.name}: {_provenance(run.result.provenance)}" for run in runs),
+        ],
+    )
+
+
+def _provenance(provenance: dict[str, Any] | Any) -> str:
+    said = [
+        f"{key.replace('_', ' ')} {value if isinstance(value, str) else dumps(value)}"
+        for key, value in provenance.items()
+    ]
+    return "; ".join(text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}…" for text in said)

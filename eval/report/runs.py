@@ -1,0 +1,219 @@
+"""A run as a report needs it: the result, what each image got, and the images themselves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from eval.miniature.store import Store
+from eval.report.samples import MAX_LINE_BYTES, Sample, read_samples
+from eval.results import Result
+from staged import images, strict_json
+from staged.trajectory import ImageRef, Trajectory
+from staged.trajectory_folder import load_trajectory
+
+RESULT, LINES = "result.json", "samples.jsonl"
+GENERATED = "samples.jsonl"
+"""What `staged eval generate` leaves beside the images: prompt and seed of each, …"""
+STEPS = "generation/steps"
+"""… and a folder for each image that was drawn in stages."""
+MAX_SIDE_PX = 320
+"""Larger images are shown at this size."""
+_QUALITY = 82
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run.
+
+    Attributes:
+        result: Its scores; `result.run` is its name on the page.
+        samples: Each image; empty where there are no lines.
+        trajectories: By name of the sample, where they were kept.
+        folder: Of the images, where they lie in one.
+    """
+
+    result: Result
+    samples: tuple[Sample, ...] = ()
+    trajectories: Mapping[str, Trajectory] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What the page calls it."""
+        return self.result.run
+
+    def is_staged(self, sample: Sample) -> bool:
+        """Whether the image was drawn in stages, and its steps were kept."""
+        trajectory = self.trajectories.get(sample.name)
+        if trajectory is not None:
+            return trajectory.last_plan is not None
+        steps = self._steps(sample)
+        return steps is not None and steps.is_dir()
+
+    def trajectory(self, sample: Sample) -> Trajectory:
+        """Return the steps of an image that `is_staged`, its pictures made small.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        trajectory = self.trajectories.get(sample.name)
+        if trajectory is not None:
+            return trajectory
+        steps = self._steps(sample)
+        if steps is None:
+            raise ValueError(f"{sample.name}: no steps were kept; see is_staged")
+        trajectory = load_trajectory(steps)
+        return trajectory.with_images(
+            [ImageRef(png=small(image.png or b"", str(steps))) for image in trajectory.images]
+        )
+
+    def _steps(self, sample: Sample) -> Path | None:
+        if self.folder is None or not sample.image:
+            return None
+        return self.folder / STEPS / "-".join(_below(sample.image).with_suffix("").parts)
+
+    def picture(self, sample: Sample) -> bytes | None:
+        """Return an image, made small where it is large; None where there is none.
+
+        Raises:
+            ValueError: the file is no image.
+            OSError: it cannot be read.
+        """
+        trajectory = self.trajectories.get(sample.name)
+        if trajectory is not None:
+            return None if trajectory.last_sketch is None else trajectory.last_sketch.image.png
+        if self.folder is None or not sample.image:
+            return None
+        path = self.folder / _below(sample.image)
+        return small(path.read_bytes(), str(path)) if path.is_file() else None
+
+
+def open_run(
+    path: Path, *, name: str = "", lines: Path | None = None, images_folder: Path | None = None
+) -> Run:
+    """Read a run.
+
+    Args:
+        path: Its result file, or the folder of `staged eval miniature`.
+        name: What the page shall call it; the result's own when empty.
+        lines: What each image got; found beside the result where it is of the miniature.
+        images_folder: Where the images lie that the lines name.
+
+    Raises:
+        ValueError: a file is not as it must be, or images are given without lines.
+        OSError: a file cannot be read.
+    """
+    folder = path if path.is_dir() else path.parent
+    result = Result.read(path / RESULT if path.is_dir() else path)
+    result = replace(result, run=name or result.run or path.stem)
+    if images_folder is not None and lines is None:
+        raise ValueError(f"{images_folder}: images without lines of samples say nothing; name both")
+    if lines is None and result.benchmark == "miniature" and (folder / LINES).is_file():
+        samples = read_samples(folder / LINES, result)
+        return Run(result=result, samples=samples, trajectories=Store(folder).trajectories())
+    if lines is None:
+        return Run(result=result)
+    samples = read_samples(lines, result)
+    if images_folder is not None:
+        generated = _generated(images_folder)
+        samples = tuple(_with_facts(sample, generated) for sample in samples)
+    return Run(result=result, samples=samples, folder=images_folder)
+
+
+def open_runs(
+    paths: Sequence[Path],
+    *,
+    names: Sequence[str] = (),
+    lines: Sequence[Path] = (),
+    image_folders: Sequence[Path] = (),
+) -> list[Run]:
+    """Read several runs and name them apart.
+
+    Args:
+        paths: Of results.
+        names: One of each, or none.
+        lines: The same.
+        image_folders: The same.
+
+    Raises:
+        ValueError: the numbers do not fit, or as `open_run`.
+        OSError: a file cannot be read.
+    """
+    for option, given in (("names", names), ("samples", lines), ("images", image_folders)):
+        if given and len(given) != len(paths):
+            raise ValueError(
+                f"--{option} has {len(given)} values for {len(paths)} results; give one for each"
+            )
+    runs = [
+        open_run(
+            path,
+            name=names[i] if names else "",
+            lines=lines[i] if lines else None,
+            images_folder=image_folders[i] if image_folders else None,
+        )
+        for i, path in enumerate(paths)
+    ]
+    called = [run.name for run in runs]
+    return [
+        run
+        if called.count(run.name) == 1
+        else replace(run, result=replace(run.result, run=f"{run.name} ({path})"))
+        for run, path in zip(runs, paths, strict=True)
+    ]
+
+
+def small(data: bytes, place: str) -> bytes:
+    """Shrink an encoded image to `MAX_SIDE_PX`, as WebP; smaller ones stay as they are.
+
+    Raises:
+        ValueError: it is no image.
+    """
+    try:
+        _, width, height = images.probe(data)
+        if max(width, height) <= MAX_SIDE_PX:
+            return data
+        shrunk = Image.fromarray(images.decode(data))
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+    shrunk.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+    buffer = io.BytesIO()
+    shrunk.save(buffer, format="WEBP", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def _below(image: str) -> PurePosixPath:
+    path = PurePosixPath(image)
+    if path.is_absolute() or ".." in path.parts or "\\" in image:
+        raise ValueError(f"image {image!r:.80} leaves its folder; expected a path below it")
+    return path
+
+
+def _generated(folder: Path) -> dict[str, tuple[str, int]]:
+    """Prompt and seed of each image, where `staged eval generate` drew them."""
+    path = folder / GENERATED
+    if not path.is_file():
+        return {}
+    found: dict[str, tuple[str, int]] = {}
+    with path.open("rb") as file:
+        for number, content in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+            place = f"{path}:{number}"
+            line = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
+            wanted = {"image": str, "prompt": str, "seed": int}
+            if not isinstance(line, dict):
+                raise ValueError(f"{place}: expected an object, got {type(line).__name__}")
+            known = {key: value for key, value in line.items() if key in wanted}
+            strict_json.record(known, place, wanted)
+            found[known["image"]] = known["prompt"], known["seed"]
+    return found
+
+
+def _with_facts(sample: Sample, generated: Mapping[str, tuple[str, int]]) -> Sample:
+    if sample.image not in generated:
+        return sample
+    prompt, seed = generated[sample.image]
+    return replace(sample, prompt=sample.prompt or prompt, seed=seed)

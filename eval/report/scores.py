@@ -1,0 +1,191 @@
+"""Tables: the scores of each run, how sure their differences are, and what a picture cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from eval.compare import Difference, compare
+from eval.miniature.course import budgets
+from eval.report.runs import Run
+from eval.report.samples import Sample
+from eval.results import OVERALL, Result
+from eval.statistics import Estimate
+from staged.report import Cell, Dots, Row, Section, Table
+
+_COSTS = {
+    "num_flow_steps": "flow steps",
+    "num_sketches": "sketches",
+    "text_tokens": "tokens of text",
+}
+
+
+def score_sections(runs: Sequence[Run]) -> list[Section]:
+    """Show the scores of each run, and what its images took."""
+    rows = [
+        Row(label=words(part), cells=[cell(run.result.estimates.get(part)) for run in runs])
+        for part in runs[0].result.estimates
+    ]
+    exact = [run.result.also.get("exact") for run in runs]
+    if any(exact):
+        rows.append(Row(label="overall, nothing beside it", cells=[cell(e) for e in exact]))
+    figure = Dots(
+        title="Scores",
+        columns=[run.name for run in runs],
+        rows=rows,
+        x_label="score",
+        corner="part",
+        digits=3,
+        unfolded=True,
+        intro="Means with 95% intervals; n counts scored images. An image without a score counts "
+        "as unscored, never as wrong.",
+    )
+    return [figure, *_costs(runs)]
+
+
+def difference_sections(runs: Sequence[Run], *, across_variants: bool) -> list[Section]:
+    """Pair each run with the first.
+
+    Raises:
+        ValueError: the runs cannot be compared.
+    """
+    if len(runs) < 2:
+        return []
+    first = runs[0].result
+    found = [compare(run.result, first, across_variants=across_variants) for run in runs[1:]]
+    table = Table(
+        title="Differences",
+        columns=_columns(found),
+        rows=[
+            Row(label=words(part), cells=[sure_cell(d.estimates.get(part)) for d in found])
+            for part in first.estimates
+        ],
+        corner="part",
+        digits=3,
+        signed=True,
+        intro=f"How much higher each run scores than {first.run}, prompt by prompt: what makes a "
+        "prompt hard for both does not blur it. Where the 95% interval leaves out zero, the "
+        "difference is named. " + _noted(found),
+    )
+    return [table, *_at_equal_cost(runs, across_variants=across_variants)]
+
+
+def _at_equal_cost(runs: Sequence[Run], *, across_variants: bool) -> list[Section]:
+    """Compare what each run had drawn when it had spent as many flow steps."""
+    if not all(any(sample.course for sample in run.samples) for run in runs):
+        return []
+    spent = [[steps for steps, _ in sample.course] for run in runs for sample in run.samples]
+    rows = []
+    for budget in budgets(spent):
+        results = [_within(run, budget) for run in runs]
+        gains = [
+            compare(result, results[0], across_variants=across_variants) for result in results[1:]
+        ]
+        rows.append(
+            Row(
+                label=str(budget),
+                cells=[
+                    *(cell(result.overall) for result in results),
+                    *(
+                        replace(sure_cell(gain.estimates[OVERALL]), text=_signed(gain))
+                        for gain in gains
+                    ),
+                ],
+            )
+        )
+    if not rows:
+        return []
+    pairs = [f"{run.name} minus {runs[0].name}" for run in runs[1:]]
+    table = Table(
+        title="At equal flow steps",
+        columns=[*(run.name for run in runs), *pairs],
+        rows=rows,
+        corner="flow steps an image",
+        digits=3,
+        intro="The overall score of the newest picture when no image had taken more flow steps "
+        "than that. An image that was finished earlier keeps its picture, so a run that spends "
+        "less is not given more tries.",
+    )
+    return [table]
+
+
+def _within(run: Run, budget: int) -> Result:
+    """The result of the pictures that were there with so much spent."""
+    parts: dict[str, dict[str, tuple[float | None, ...]]] = {
+        part: {} for part in run.result.samples
+    }
+    for sample in run.samples:
+        prompts = parts[sample.part]
+        prompts[sample.prompt] = (*prompts.get(sample.prompt, ()), _newest(sample, budget))
+    return replace(run.result, samples=parts)
+
+
+def _newest(sample: Sample, budget: int) -> float | None:
+    return next((score for steps, score in reversed(sample.course) if steps <= budget), None)
+
+
+def _costs(runs: Sequence[Run]) -> list[Section]:
+    rows = [
+        Row(label=label, cells=[cell(run.result.also.get(name)) for run in runs])
+        for name, label in _COSTS.items()
+        if any(name in run.result.also for run in runs)
+    ]
+    if not rows:
+        return []
+    table = Table(
+        title="What an image took",
+        columns=[run.name for run in runs],
+        rows=rows,
+        corner="an image",
+        digits=1,
+        intro="Flow steps are network evaluations. A score bought with more of them is not a "
+        "better model; compare at equal flow steps.",
+    )
+    return [table]
+
+
+def cell(estimate: Estimate | None) -> Cell:
+    """Show an estimate; what was not measured stays empty."""
+    if estimate is None:
+        return Cell()
+    return Cell(
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        count=estimate.n,
+        note=f"{estimate.unscored} unscored" if estimate.unscored else "",
+    )
+
+
+def sure_cell(estimate: Estimate | None) -> Cell:
+    """Show a difference, and say so where it is one."""
+    if estimate is None:
+        return Cell()
+    verdict = ""
+    if estimate.low is not None and estimate.high is not None:
+        verdict = "higher" if estimate.low > 0 else "lower" if estimate.high < 0 else ""
+    return Cell(
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        note=verdict,
+        best=bool(verdict),
+    )
+
+
+def words(name: str) -> str:
+    """A name of a part as people write it."""
+    return name.replace("_", " ")
+
+
+def _signed(difference: Difference) -> str:
+    value = difference.estimates[OVERALL].value
+    return "–" if value is None else f"{value:+.3f}"
+
+
+def _columns(differences: Sequence[Difference]) -> list[str]:
+    return [f"{difference.run} minus {difference.reference}" for difference in differences]
+
+
+def _noted(differences: Sequence[Difference]) -> str:
+    return " ".join(f"{d.run}: {note}." for d in differences for note in d.notes)
