@@ -1,15 +1,20 @@
 """The miniature suite in several processes: other processes, orders and kills, the same bytes."""
 
+import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from eval.__main__ import main as staged_eval
 from eval.generation.sharding import Shard, local_device, shard_of, units
 from eval.miniature import main
 from eval.miniature.draw import draw
 from eval.miniature.settings import MiniatureSettings, samples
 from eval.miniature.store import Store
+from eval.on_ray import main as on_ray
+from staged import images
 
 QUICK = [
     *("--checkpoint", "miniature:fresh", "--flow-steps", "2", "--batch", "2"),
@@ -63,6 +68,35 @@ def test_a_killed_batch_is_drawn_again_in_another_order_with_the_same_result(
     run(tmp_path / "killed")
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
     assert pictures(tmp_path / "killed") == pictures(tmp_path / "whole")
+
+
+def test_a_ray_cluster_leaves_what_one_process_leaves(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason="needs the extra `ray`")
+    prompts, made = tmp_path / "prompts.jsonl", tmp_path / "made"
+    record = {"tag": "single_object", "include": [{"class": "star", "count": 1}]}
+    texts = [json.dumps(record | {"prompt": f"{number} stars"}) for number in range(5)]
+    prompts.write_text("\n".join(texts))
+    made.mkdir()
+    for number in range(5):
+        pixels = np.full((4, 4, 3), number, np.uint8)
+        (made / f"{number}.png").write_bytes(images.encode_png(pixels))
+    ray.init(num_cpus=2, include_dashboard=False)
+    for out, command in (("one", ["generate"]), ("ray", ["on-ray", "3", "generate"])):
+        arguments = [
+            *("--benchmark", "geneval", "--prompts", str(prompts), "--images-per-prompt", "1"),
+            *("--out", str(tmp_path / out), "--generator", "folder", f"images={made}"),
+            "pattern={prompt}",
+        ]
+        assert staged_eval([*command, *arguments]) == 0
+    for name in ("samples.jsonl", "00003/samples/00000.png", "generation/settings.json"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+def test_only_commands_that_share_their_work_go_to_ray() -> None:
+    with pytest.raises(SystemExit):
+        on_ray(["3", "compare", "a.json"])
+    with pytest.raises(ValueError, match="0 processes"):
+        on_ray(["0", "generate"])
 
 
 def test_processes_share_every_unit_once() -> None:

@@ -59,8 +59,8 @@ _EXAMPLES = """examples:
 
 The same command goes on where it was interrupted, and tries again what failed on the way; a larger
 --images-per-prompt adds to what is there. To share the work, start one process for each GPU:
-`torchrun --nproc-per-node 8 -m eval generate ...`, or give each --rank and --world-size. Images are
-the same bytes however it is shared."""
+`torchrun --nproc-per-node 8 -m eval generate ...`, or give each --rank and --world-size; a Ray
+cluster takes `staged eval on-ray 8 generate ...`. The images are the same bytes each way."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
