@@ -74,7 +74,7 @@ def evaluated(folder: Path, right: Sequence[bool | None], *, staged: bool = Fals
     for sample, good in zip(samples(settings), right, strict=True):
         if good is None:
             continue
-        once = (sketch(wanted(sample) if good else STAR), Stop())
+        once = (sketch(wanted(sample), STAR) if good else sketch(STAR), Stop())
         steps = staged_path(sample, right=good) if staged else once
         drawn.append((sample.key, Trajectory(prompt=sample.prompt.text, steps=steps)))
     store.add(drawn, name="000000", seconds=1.0)
@@ -104,9 +104,10 @@ def test_a_page_shows_scores_failures_and_steps_of_two_runs(
     page = page_of(tmp_path, *folders, "--names", "once", "in stages", "--per-kind", "2")
     for part in (
         "Miniature: once and in stages",
-        "1 images are unscored",
+        "Unscored: 1 of 12",
         "5 of 6 images are wrong or unscored",
         "Missing 2 of 4 shown.",
+        "not counted: the blue star should not be there",
         "Not drawn 1 without a picture to show: not drawn (1)",
         "Only in stages is right 1 of 3 pairs shown.",
         "in stages minus once",

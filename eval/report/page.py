@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.report.galleries import failure_sections, parting_sections, trajectory_sections
@@ -11,11 +11,10 @@ from eval.report.runs import Run
 from eval.report.scores import difference_sections, score_sections
 from eval.statistics import METHOD
 from staged.report import Notes, Report
-from staged.strict_json import dumps
 
 MAX_RUNS = 6
 """As many as can be told apart in a figure."""
-_MAX_CHARS = 400
+_MAX_CHARS = 800
 TITLES = {"miniature": "Miniature", "geneval": "GenEval", "geneval2": "GenEval 2", "wise": "WISE"}
 
 
@@ -51,10 +50,11 @@ def build(
     name = TITLES.get(first.benchmark, first.benchmark)
     variant = ", ".join(f"{key} {value}" for key, value in first.variant.items())
     unscored = sum(run.result.overall.unscored for run in runs)
+    total = unscored + sum(run.result.overall.n for run in runs)
     return Report(
         title=title or f"{name}: {' and '.join(run.name for run in runs)}",
         lead=f"{name}: {variant}."
-        + (f" {unscored} images are unscored; the scores are of the others." if unscored else ""),
+        + (f" Unscored: {unscored} of {total}; the scores are of the others." if unscored else ""),
         sections=[
             *score_sections(runs),
             *difference_sections(runs, across_variants=across_variants),
@@ -72,14 +72,22 @@ def _notes(runs: Sequence[Run]) -> Notes:
         title="What this rests on",
         paragraphs=[
             f"Intervals: {METHOD}. Images of one prompt are one cluster, never independent.",
-            *(f"{run.name}: {_provenance(run.result.provenance)}" for run in runs),
+            *(f"{run.name}. {_provenance(run.result.provenance)}." for run in runs),
         ],
     )
 
 
-def _provenance(provenance: dict[str, Any] | Any) -> str:
-    said = [
-        f"{key.replace('_', ' ')} {value if isinstance(value, str) else dumps(value)}"
-        for key, value in provenance.items()
-    ]
+def _provenance(provenance: Mapping[str, Any]) -> str:
+    plain = {key.replace("_", " "): _plain(value) for key, value in provenance.items()}
+    said = [f"{key}: {text}" for key, text in plain.items() if text]
     return "; ".join(text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}…" for text in said)
+
+
+def _plain(value: Any) -> str:
+    """Write JSON without its marks; what is empty or not set is left out."""
+    if isinstance(value, dict):
+        there = {key: item for key, item in value.items() if item not in (None, {}, [], "")}
+        return ", ".join(f"{key.replace('_', ' ')} {_plain(item)}" for key, item in there.items())
+    if isinstance(value, list):
+        return " ".join(map(_plain, value))
+    return str(value)

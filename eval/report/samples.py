@@ -100,12 +100,16 @@ def _miniature(path: Path, result: Result) -> Iterator[Sample]:
             )
         known = {k: v for k, v in line.items() if k in required or k == "correct"}
         strict_json.record(known, place, required, {"correct": bool})
+        reasons = _texts(line["reasons"], f"{place}.reasons")
+        if line.get("correct") and reasons:
+            # What is there beside what was asked for; said without this it would seem a fault.
+            reasons = (f"not counted: {'; '.join(reasons)}",)
         yield Sample(
             name=line["key"],
             part=line["task"],
-            score=_as_score(line["correct"]),
+            score=_as_score(line.get("correct")),
             prompt=line["prompt"],
-            reasons=_texts(line["reasons"], f"{place}.reasons"),
+            reasons=reasons,
             kinds=_texts(line["kinds"], f"{place}.kinds"),
             seed=line["seed"],
             course=tuple(_moment(m, f"{place}.pictures") for m in line["pictures"]),
