@@ -58,9 +58,10 @@ _EXAMPLES = """examples:
       --generator folder images=flat "pattern={prompt:05}_{image}.png"
 
 The same command goes on where it was interrupted, and tries again what failed on the way; a larger
---images-per-prompt adds to what is there. To share the work, start one process for each GPU:
-`torchrun --nproc-per-node 8 -m eval generate ...`, or give each --rank and --world-size; a Ray
-cluster takes `staged eval on-ray 8 generate ...`. The images are the same bytes each way."""
+--images-per-prompt adds to what is there. To share the work, start a process for each GPU with
+`torchrun --nproc-per-node 8 -m eval generate ...`, give each --rank and --world-size, or let a Ray
+cluster do it: `staged eval on-ray 8 generate ...`. On devices of one kind, the images are the same
+bytes each way."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
