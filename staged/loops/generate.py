@@ -265,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-attempts", type=int, default=3, help="at one step before it fails")
     add("--flow-steps-per-image", type=int, help="network evaluations of a sketch")
     add("--guidance-scale", type=float, help="over the last text; 1 is off")
-    add("--image-guidance-scale", type=float, help="over images in context; 1 is off")
+    add("--image-guidance-scale", type=float, help="over images, beside the text; 1 is off")
     add("--timestep-shift", type=float, help="bias of the time grid toward noise")
     add("--temperature", type=float, default=0.0, help="of text; 0 is greedy")
     add("--batch-size", type=int, default=64, help="trajectories that advance together")

@@ -76,7 +76,8 @@ class Guidance:
 
     Attributes:
         text_scale: Weight of the last text against its absence; 1 is off.
-        image_scale: Weight of the images in context against their absence; 1 is off.
+        image_scale: Weight of the images in context against their absence; 1 is off. It counts
+            only beside text guidance: with a text_scale of 1 both are off, as upstream.
         interval: Guidance is on where the shifted time is in (low, high].
         renorm: Over what the guided velocity is held to the length of the unguided one: the whole
             image, each token, or each token after the text step only.
