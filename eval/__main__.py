@@ -31,7 +31,7 @@ BENCHMARKS = {
     "generate": Benchmark(
         "images for a benchmark's prompts, by any generator", "eval.generation.command:main"
     ),
-    "on-ray": Benchmark("generate or miniature, shared by a Ray cluster", "eval.on_ray:main"),
+    "on-ray": Benchmark("a command shared by a Ray cluster", "eval.on_ray:main"),
     "geneval": Benchmark("detections, by GenEval's rules", "eval.geneval.command:main"),
     "detect": Benchmark("find objects in images, for geneval", "eval.geneval.detect_command:main"),
     "convert-detector": Benchmark(

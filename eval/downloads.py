@@ -33,6 +33,19 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def file_sha256(path: Path) -> str | None:
+    """Return the SHA-256 of a file in hexadecimal; None where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
 def cache_folder() -> Path:
     """Return the folder of fetched files: `STAGED_CACHE`, else below the user's cache folder."""
     if folder := os.environ.get("STAGED_CACHE"):

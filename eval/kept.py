@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from eval.generation.sharding import Shard
 from staged import strict_json
+from staged.progress import Progress
 from staged.shards.folder import write_whole
 
 Key = tuple[str, ...]
@@ -63,6 +64,7 @@ def fill(
     produce: Callable[[list[int], Keep], None],
     *,
     shard: Shard,
+    label: str = "images",
 ) -> Filled:
     """Make the lines that are missing, each on disk as soon as it comes.
 
@@ -72,6 +74,7 @@ def fill(
         read: Checks a line, of which it gets the place for messages.
         produce: Gets the places of the lines to make, and what to call with each.
         shard: Which of the lines are this process's.
+        label: What a line is about, for the progress that is shown.
 
     Raises:
         ValueError: `read` refuses a line that is there.
@@ -81,6 +84,8 @@ def fill(
     mine = shard.share(range(len(keys)))
     lines = {i: found[i][0] for i in mine if i in found and not found[i][1].failed}
     missing = [i for i in mine if i not in lines]
+    kept = len(mine) - len(missing)
+    progress = Progress(shard.label(label), len(mine), done=kept)
     part = part_of(path, shard)
     part.parent.mkdir(parents=True, exist_ok=True)
     write_whole(part, _content(lines))
@@ -90,10 +95,10 @@ def fill(
             lines[place] = strict_json.dumps(record).encode()
             file.write(lines[place] + b"\n")
             file.flush()
+            progress.advance()
 
         produce(missing, keep)
     write_whole(part, _content(lines))
-    kept = len(mine) - len(missing)
     if shard.world_size > 1:
         lines = {i: line for i, (line, _) in _gather(path, keys, read).items()}
         if len(lines) < len(keys):

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-SHARED = ("generate", "miniature")
+SHARED = ("generate", "miniature", "detect", "answer-geneval2", "rewards")
 """Commands that take `--rank` and `--world-size`."""
 
 

@@ -10,6 +10,9 @@ from eval.statistics import Estimate
 
 Row = Sequence[str]
 
+COUNTED = ("interval", "n", "prompts", "unscored")
+"""What follows name and score in a line of `counted_row`."""
+
 
 def show(value: float | None, *, signed: bool = False, digits: int = 4) -> str:
     """Write a score; a dash where there is none."""
@@ -22,6 +25,12 @@ def show_interval(estimate: Estimate, *, signed: bool = False, digits: int = 4) 
         return ""
     ends = (show(end, signed=signed, digits=digits) for end in (estimate.low, estimate.high))
     return f"[{', '.join(ends)}]"
+
+
+def counted_row(name: str, estimate: Estimate) -> list[str]:
+    """Write a line of a table under `COUNTED`: a score, its interval and what it rests on."""
+    counts = (estimate.n, estimate.num_clusters, estimate.unscored)
+    return [name, show(estimate.value), show_interval(estimate), *map(str, counts)]
 
 
 def plain(header: Row, rows: Sequence[Row]) -> str:

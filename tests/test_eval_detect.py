@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from eval.__main__ import main as staged_eval
+from eval.generation.sharding import Shard
 from eval.geneval.eyes import Eyes, MiniatureDetector, open_eyes
 from eval.geneval.folders import image_path, write_folders
 from eval.geneval.looking import look_at_folder
@@ -103,10 +104,16 @@ def test_interrupted_sharded_and_shuffled_runs_leave_the_same_result(tmp_path, f
     assert (looked.kept, looked.new, counting.looked) == (2, 4, 4)
     assert scored(tmp_path, folder, half)[1] == expected
 
-    parts = [tmp_path / f"{i}.jsonl" for i in range(3)]
-    for i, part in enumerate(parts):
-        look_at_folder(folder, part, eyes, shard=(i, 3))
-    assert scored(tmp_path, folder, *parts[::-1])[1] == expected
+    shared = tmp_path / "shared.jsonl"
+    for rank in (2, 0, 1):
+        assert not shared.exists()
+        command = ["detect", str(folder), "--detector", "miniature", "--out", str(shared)]
+        assert staged_eval([*command, "--rank", str(rank), "--world-size", "3"]) == 0
+    assert shared.read_bytes() == whole.read_bytes()
+    # Lines that are spread over files are scored alike.
+    parts = sorted(tmp_path.glob("shared.jsonl.*"))
+    assert len(parts) == 3
+    assert scored(tmp_path, folder, *parts)[1] == expected
 
     shuffled = whole.read_bytes().splitlines()
     random.Random(1).shuffle(shuffled)
@@ -149,7 +156,8 @@ def test_detections_of_two_detectors_are_not_mixed(tmp_path, folder):
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for i, path in enumerate(files):
         eyes = Eyes(name=path.stem, detector=MiniatureDetector())
-        look_at_folder(folder, path, eyes, shard=(i, 2))
+        look_at_folder(folder, path, eyes, shard=Shard(rank=i, world_size=2))
+    files = sorted(tmp_path.glob("?.jsonl.*"))
     with pytest.raises(ValueError, match="2 detectors: a; b"):
         scored(tmp_path, folder, *files)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from eval.__main__ import main as staged_eval
+from eval.downloads import file_sha256
 from eval.generation.benchmarks import BENCHMARKS
 from eval.generation.generator import Drawn, Failed
 from eval.generation.provenance import made
@@ -258,6 +259,9 @@ def test_scores_of_other_images_do_not_pass_for_those_of_a_folder(tmp_path, whol
     scores.write_text(scores.read_text() + json.dumps({"sha256": "0" * 64}) + "\n")
     with pytest.raises(ValueError, match="1 scored images are not of"):
         made(whole, [scores])
+    scores.write_text('{"prompt_id": 1, "score": 1}\n')
+    with pytest.raises(ValueError, match="no line has the SHA-256"):
+        made(whole, [scores])
     (whole / "samples.jsonl").unlink()
     with pytest.raises(ValueError, match="once every sample was tried"):
         made(whole, [scores])
@@ -298,6 +302,20 @@ def test_geneval_2_is_generated_into_what_its_questions_and_the_rewards_read(tmp
         assert [picture.prompt for picture in pictures] == list(texts)
         shades = [images.decode(picture.path.read_bytes())[0, 0, 0] for picture in pictures]
         assert shades == [0, 1]
+    answers, result = tmp_path / "answers.jsonl", tmp_path / "result.json"
+    lines = [
+        {"prompt_id": place, "probabilities": [0.5], "sha256": file_sha256(picture.path)}
+        for place, picture in enumerate(read_pictures(out))
+    ]
+    contents = []
+    for ordered in (lines, lines[::-1]):
+        answers.write_text("".join(json.dumps(line) + "\n" for line in ordered))
+        aggregate = ["geneval2", "--answers", str(answers), "--prompts", str(data)]
+        assert staged_eval([*aggregate, "--out", str(result), "--generated", str(out)]) == 0
+        contents.append(result.read_bytes())
+    assert contents[0] == contents[1]
+    assert Result.read(result).run == str(made)
+    assert Result.read(result).provenance["generated"]["decides"]["benchmark"] == "geneval2"
     data.write_text(data.read_text().replace("a ring", "a cross"))
     with pytest.raises(ValueError, match="holds another prompt than 'a cross'"):
         generate_with(tmp_path, data, *folder, benchmark="geneval2")

@@ -13,6 +13,7 @@ from vlm import save_tiny as save_tiny_vlm
 
 from eval.__main__ import main as staged_eval
 from eval.compare import compare
+from eval.downloads import file_sha256
 from eval.geneval.clip_color import to_pixels
 from eval.results import OVERALL, Result
 from eval.rewards.aesthetic import AestheticHead, load_head
@@ -237,6 +238,26 @@ def test_processes_that_share_the_work_leave_the_files_of_one(tmp_path, folder, 
     for name in ("clipscore.json", "clipscore.jsonl"):
         one, three = ((tmp_path / where / name).read_bytes() for where in ("one", "three"))
         assert one == three
+
+
+def test_a_result_says_how_its_images_were_made(tmp_path, folder, images):
+    made = tmp_path / "made"
+    settings = {"format": "x", "decides": {"seed": 7}, "also": {"name": "a generator"}}
+    (made / "generation").mkdir(parents=True)
+    (made / "generation" / "settings.json").write_text(json.dumps(settings))
+    lines = [{"sha256": file_sha256(tmp_path / f"{index}.png")} for index in range(6)]
+    (made / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = [
+        *("rewards", "--images", str(images), "--reward", "clipscore"),
+        *("--weights", f"clip={folder}", "--out", str(tmp_path / "out"), "--generated", str(made)),
+    ]
+    assert staged_eval(arguments) == 0
+    result = Result.read(tmp_path / "out" / "clipscore.json")
+    assert result.run == "a generator"
+    assert result.provenance["generated"]["decides"] == {"seed": 7}
+    (tmp_path / "0.png").write_bytes(encode_png(picture(9)))
+    with pytest.raises(ValueError, match="1 scored images are not of"):
+        staged_eval(arguments)
 
 
 def test_images_of_wise_are_scored_with_its_prompts(tmp_path, folder):

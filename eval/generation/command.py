@@ -21,9 +21,8 @@ from eval.generation.settings import (
 from eval.generation.sharding import Shard, add_options, shard_of
 from eval.generation.store import Store
 from eval.results import versions
+from eval.score_options import EXIT_OK, EXIT_UNSCORED, number_from_one
 from staged import settings as job_settings
-
-EXIT_OK, EXIT_UNSCORED = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of the noise, with prompt and image (default: 0)")
     add(
         "--batch",
-        type=_positive,
+        type=number_from_one,
         metavar="N",
         help="images side by side (default: "
         + ", ".join(f"{name} {kind.batch}" for name, kind in KINDS.items() if kind.batch)
@@ -194,9 +193,3 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-unscored", action="store_true", help="exit 0 even if samples have no image")
     add("overrides", nargs="*", metavar="key=value", help="settings of the generator")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1")
-    return int(text)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.generation.store import FOLDER, SAMPLES, SETTINGS
+from eval.geneval.detections import MAX_LINE_BYTES
 from staged import strict_json
 from staged.shards.folder import read_json
-
-_MAX_LINE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,8 @@ def made(folder: Path, scores: Sequence[Path]) -> Made:
         scores: JSON lines of detections, judgements or answers; `sha256` in a line is of the image.
 
     Raises:
-        ValueError: nothing was generated there, not all of it, or other images were scored.
+        ValueError: nothing was generated there, not all of it, or other images were scored, or no
+            line says which.
         OSError: a file cannot be read.
     """
     settings, samples = folder / FOLDER / SETTINGS, folder / SAMPLES
@@ -49,7 +49,13 @@ def made(folder: Path, scores: Sequence[Path]) -> Made:
     record = strict_json.record(
         read_json(settings), str(settings), {"format": str, "decides": dict, "also": dict}
     )
-    others = set(_hashes(scores)) - set(_hashes([samples]))
+    scored = set(_hashes(scores))
+    if not scored:
+        raise ValueError(
+            f"{scores[0]}: no line has the SHA-256 of its image, so nobody can tell whether the "
+            f"images of {folder} were scored; leave --generated out"
+        )
+    others = scored - set(_hashes([samples]))
     if others:
         raise ValueError(
             f"{len(others)} scored images are not of {folder}, by their SHA-256 (such as "
@@ -74,6 +80,6 @@ def _hashes(paths: Iterable[Path]) -> Iterator[str]:
         for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
             if line.strip():
                 place = f"{path}:{number}"
-                record = strict_json.loads(line, place=place, max_bytes=_MAX_LINE_BYTES)
+                record = strict_json.loads(line, place=place, max_bytes=MAX_LINE_BYTES)
                 if isinstance(record, dict) and isinstance(record.get("sha256"), str):
                     yield record["sha256"]

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from eval.downloads import file_sha256
 from eval.generation.claim import refuse_others
 from eval.generation.generator import Drawn, Outcome
 from eval.generation.samples import Sample
@@ -125,7 +126,7 @@ class Store:
         A killed attempt counts for nothing.
         """
         # Images first: a line is written before its image, so that none seen here lacks one there.
-        found = {str(sample.path): _sha256(self.folder / sample.path) for sample in samples}
+        found = {str(sample.path): file_sha256(self.folder / sample.path) for sample in samples}
         attempts = self._attempts()
         latest: dict[str, Line] = {}
         for sample in samples:
@@ -242,11 +243,3 @@ class Store:
             f"{path} was not generated here: no log below {self._ours} knows it; choose another "
             "--out, or bring images in with --generator folder"
         )
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from eval.generation.sharding import add_options as add_shard_options
+from eval.generation.sharding import local_device, shard_of
 from eval.geneval.eyes import CLIP, KINDS, MASK2FORMER, open_eyes
 from eval.geneval.looking import look_at_folder
 from eval.geneval.selftest import GOLDEN_FILE, check, miniature_golden, read_golden
@@ -25,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         OSError: a file cannot be read or written.
     """
     arguments = _parser().parse_args(argv)
+    shard = shard_of(arguments.rank, arguments.world_size)
     miniature = arguments.detector == "miniature"
     if arguments.golden is None and not (miniature or arguments.no_self_test):
         raise ValueError(
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.detector,
         weights=arguments.weights,
         clip=arguments.clip,
-        device=arguments.device,
+        device=local_device(arguments.device),
     )
     if arguments.no_self_test:
         eyes = replace(eyes, name=f"{eyes.name}, not self-tested")
@@ -44,8 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         golden = read_golden(arguments.golden) if arguments.golden else miniature_golden()
         check(eyes, golden)
         print(f"self-test passed: {len(golden)} golden images")
-    looked = look_at_folder(arguments.images, arguments.out, eyes, shard=arguments.shard)
-    print(f"looked at {looked.new} images, {looked.kept} were there, {looked.failed} failed")
+    looked = look_at_folder(arguments.images, arguments.out, eyes, shard=shard)
+    words = f"looked at {looked.new} images, {looked.kept} were there, {looked.failed} failed"
+    print(shard.label(words))
+    if not looked.complete:
+        print("detections of other processes are still missing")
+        return EXIT_OK
     print(f"wrote {arguments.out}; score it with `staged eval geneval --detections`")
     return EXIT_OK
 
@@ -84,7 +91,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: staged eval detect images --detector mask2former --weights "
         "detectors/mmdet --golden golden --out found.jsonl\n\n"
         "FOLDER is as the reference writes it: NNNNN/metadata.jsonl and NNNNN/samples/*.png.\n"
-        "The same command goes on where it was interrupted.",
+        "The same command goes on where it was interrupted. Several processes, by torchrun or\n"
+        "with --rank and --world-size, share the work; the last one that is ready writes --out.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -103,18 +111,5 @@ def _parser() -> argparse.ArgumentParser:
         "--golden", type=Path, metavar="FOLDER", help=f"images for the self-test: {GOLDEN_FILE}"
     )
     parser.add_argument("--no-self-test", action="store_true", help="trust the detector")
-    parser.add_argument(
-        "--shard",
-        type=_shard,
-        default=(0, 1),
-        metavar="I/N",
-        help="look at every N-th prompt, beginning with I from 0; each shard has its own --out",
-    )
+    add_shard_options(parser)
     return parser
-
-
-def _shard(text: str) -> tuple[int, int]:
-    part, slash, num_parts = text.partition("/")
-    if not (slash and part.isdigit() and num_parts.isdigit() and int(part) < int(num_parts)):
-        raise argparse.ArgumentTypeError(f"{text!r}: give I/N, such as 0/8 to 7/8")
-    return int(part), int(num_parts)

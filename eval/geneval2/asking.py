@@ -5,13 +5,13 @@ What lies in the file already is not asked again, if image, prompt and model are
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.downloads import file_sha256
 from eval.generation.sharding import Shard
 from eval.geneval2.answers import parse_line
 from eval.geneval2.prompts import Geneval2Prompt, PromptFile
@@ -37,7 +37,6 @@ def ask_about(
     out: Path,
     *,
     shard: Shard | None = None,
-    on_image: Callable[[], None] | None = None,
 ) -> Filled:
     """Ask all questions about all images.
 
@@ -47,7 +46,6 @@ def ask_about(
         answerer: Who answers.
         out: File of JSON lines, as `eval.geneval2.answers` reads it.
         shard: Which of the images are this process's; all by default.
-        on_image: Called after each image that was not there.
 
     Raises:
         ValueError: a picture is of no prompt of the file, or every question would fail.
@@ -83,8 +81,6 @@ def ask_about(
             if len(collected[index]) == len(images[index].prompt.questions):
                 answers = collected.pop(index)
                 keep(index, _line(images[index], [answers[n] for n in sorted(answers)]))
-                if on_image:
-                    on_image()
 
         answerer.answer(questions, collect)
 
@@ -112,7 +108,7 @@ def _images(pictures: Sequence[Picture], prompt_file: PromptFile, judge: str) ->
                 "image_id": image_id,
                 "prompt": prompt.text,
                 "image": picture.name,
-                "sha256": _sha256(picture.path),
+                "sha256": file_sha256(picture.path),
                 "judge": judge,
             },
         )
@@ -125,10 +121,6 @@ def _key(record: Mapping[str, Any]) -> Key:
     """Return what must be the same for a line to stand; as JSON, for it may hold anything."""
     names = ("prompt_id", "image_id", "image", "sha256", "judge")
     return tuple(strict_json.dumps(record.get(name)) for name in names)
-
-
-def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _line(image: _Image, answers: Sequence[Answer]) -> dict[str, Any]:

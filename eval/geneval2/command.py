@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from eval.attempts import BudgetSpent
-from eval.downloads import sha256_of
 from eval.generation.sharding import add_options as add_shard_options
 from eval.generation.sharding import local_device, shard_of
 from eval.geneval2.answers import read_answers
@@ -17,13 +15,19 @@ from eval.geneval2.prompts import load_prompts
 from eval.geneval2.summary import summarise
 from eval.kept import part_of
 from eval.pictures import read_pictures
-from eval.results import Result, unscored_message
-from eval.statistics import METHOD, Estimate
-from eval.tables import plain, show, show_interval
+from eval.results import Result
+from eval.score_options import (
+    EXIT_OK,
+    add_score_options,
+    exit_code,
+    number_from_one,
+    origin_of,
+)
+from eval.statistics import METHOD
+from eval.tables import COUNTED, counted_row, plain
 from eval.vqa.options import JUDGE, add_options, open_answerer, server_help
-from staged.progress import Progress
 
-EXIT_OK, EXIT_UNSCORED, EXIT_STOPPED = 0, 1, 3
+EXIT_STOPPED = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,23 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     answers = read_answers(
         arguments.answers, prompt_file, images_per_prompt=arguments.images_per_prompt
     )
+    path = arguments.answers
+    origin = origin_of(arguments, [path], default_name=path.stem)
     result = summarise(
         answers,
         prompt_file,
         judge=arguments.judge or answers.judge,
-        run=arguments.name or arguments.answers.stem,
-        provenance={"answers_sha256": sha256_of(arguments.answers.read_bytes())},
+        run=origin.name,
+        provenance=origin.provenance,
     )
     result.write(arguments.out)
     print(render(result))
     for reason, number in answers.unscored.most_common():
         print(f"unscored: {number} questions, {reason}")
     print(f"wrote {arguments.out}")
-    problem = unscored_message("staged eval geneval2", [result.overall])
-    if problem is None or arguments.allow_unscored:
-        return EXIT_OK
-    print(problem, file=sys.stderr)
-    return EXIT_UNSCORED
+    return exit_code("staged eval geneval2", [result], allow_unscored=arguments.allow_unscored)
 
 
 def answer(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +83,6 @@ def answer(argv: Sequence[str] | None = None) -> int:
     pictures = read_pictures(arguments.images)
     shard = shard_of(arguments.rank, arguments.world_size)
     part = part_of(arguments.out, shard)
-    progress = Progress(shard.label("images"), len(shard.share(pictures)))
     try:
         with open_answerer(
             arguments,
@@ -90,14 +91,7 @@ def answer(argv: Sequence[str] | None = None) -> int:
             purpose="geneval2",
             attempts=part.with_name(f"{part.name}.attempts"),
         ) as answerer:
-            asked = ask_about(
-                pictures,
-                prompt_file,
-                answerer,
-                arguments.out,
-                shard=shard,
-                on_image=progress.advance,
-            )
+            asked = ask_about(pictures, prompt_file, answerer, arguments.out, shard=shard)
     except BudgetSpent as stop:
         print(f"stopped: {stop}")
         return EXIT_STOPPED
@@ -113,24 +107,13 @@ def answer(argv: Sequence[str] | None = None) -> int:
 
 def render(result: Result) -> str:
     """Write the table of a result for a terminal."""
-    rows = [_row("geometric mean", result.overall)]
-    rows += [_row(name, estimate) for name, estimate in result.also.items()]
-    rows += [_row(name, result.estimates[name]) for name in result.samples]
-    table = plain(["", "score", "interval", "n", "prompts", "unscored"], rows)
+    rows = [counted_row("geometric mean", result.overall)]
+    rows += [counted_row(name, estimate) for name, estimate in result.also.items()]
+    rows += [counted_row(name, result.estimates[name]) for name in result.samples]
+    table = plain(["", "score", *COUNTED], rows)
     title = f"GenEval 2, Soft-TIFA, {result.variant['prompts']}, judge {result.variant['judge']}"
     note = "skills: arithmetic mean, n counts questions; atomicities: geometric mean"
     return f"{title}\n{table}\n{note}; intervals: {METHOD}"
-
-
-def _row(name: str, estimate: Estimate) -> list[str]:
-    return [
-        name,
-        show(estimate.value),
-        show_interval(estimate),
-        str(estimate.n),
-        str(estimate.num_clusters),
-        str(estimate.unscored),
-    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,15 +137,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="result file (JSON)")
     parser.add_argument(
         "--images-per-prompt",
-        type=_positive,
+        type=number_from_one,
         metavar="N",
         help="how many there should be (default: the most that any prompt has)",
     )
     parser.add_argument("--judge", metavar="MODEL", help="who answered, where lines do not say")
-    parser.add_argument("--name", help="of the run, for tables (default: the file's name)")
-    parser.add_argument(
-        "--allow-unscored", action="store_true", help="succeed although samples have no score"
-    )
+    add_score_options(parser, default_name="the file's")
     return parser
 
 
@@ -192,9 +172,3 @@ def _answer_parser() -> argparse.ArgumentParser:
     add_shard_options(parser)
     add_options(parser)
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected 1 or more")
-    return int(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,19 +14,19 @@ from eval.generation.sharding import add_options as add_shard_options
 from eval.generation.sharding import local_device, shard_of
 from eval.kept import part_of
 from eval.pictures import Picture, read_pictures
-from eval.results import Result, unscored_message
+from eval.results import Result
 from eval.rewards.kinds import CLIP_H_TOKENIZER, CLIP_L, KINDS, VQA_QUESTION
+from eval.score_options import EXIT_OK, add_score_options, exit_code, origin_of
 from eval.statistics import METHOD
-from eval.tables import plain, show, show_interval
+from eval.tables import COUNTED, counted_row, plain
 from eval.vqa.options import add_options, open_answerer, server_help
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
-from staged.progress import Progress
 
 if TYPE_CHECKING:
     from eval.rewards.scorers import Scorer
 
-EXIT_OK, EXIT_UNSCORED, EXIT_STOPPED = 0, 1, 3
+EXIT_STOPPED = 3
 _WEIGHTS = {"clip": CLIP_L, **{name: kind.weights for name, kind in KINDS.items()}}
 del _WEIGHTS["clipscore"]
 
@@ -74,11 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             number = result.provenance["truncated"]
             print(f"{result.benchmark}: the prompts of {number} images were read in part only")
     print(f"wrote {', '.join(str(arguments.out / f'{r.benchmark}.json') for r in results)}")
-    problem = unscored_message("staged eval rewards", [result.overall for result in results])
-    if problem is None or arguments.allow_unscored:
-        return EXIT_OK
-    print(problem, file=sys.stderr)
-    return EXIT_UNSCORED
+    return exit_code("staged eval rewards", results, allow_unscored=arguments.allow_unscored)
 
 
 def convert(argv: Sequence[str] | None = None) -> int:
@@ -123,18 +118,8 @@ def convert(argv: Sequence[str] | None = None) -> int:
 
 def render(results: Sequence[Result]) -> str:
     """Write the table of all rewards for a terminal."""
-    rows = [
-        [
-            result.benchmark,
-            show(result.overall.value),
-            show_interval(result.overall),
-            str(result.overall.n),
-            str(result.overall.num_clusters),
-            str(result.overall.unscored),
-        ]
-        for result in results
-    ]
-    table = plain(["reward", "mean", "interval", "n", "prompts", "unscored"], rows)
+    rows = [counted_row(result.benchmark, result.overall) for result in results]
+    table = plain(["reward", "mean", *COUNTED], rows)
     scorers = "\n".join(f"{result.benchmark}: {result.variant['scorer']}" for result in results)
     return f"{table}\n{scorers}\nintervals: {METHOD}"
 
@@ -151,11 +136,11 @@ def _score(
     shard = shard_of(arguments.rank, arguments.world_size)
     out = arguments.out / f"{name}.jsonl"
     with _open(name, weights, arguments, part_of(out, shard)) as scorer:
-        progress = Progress(shard.label(name), len(shard.share(pictures)))
-        scored = score_pictures(pictures, scorer, out, shard=shard, on_image=progress.advance)
+        scored = score_pictures(pictures, scorer, out, shard=shard)
     if scored is None:
         return None
-    result = summarise(scored, scorer, run=arguments.name or arguments.out.name)
+    origin = origin_of(arguments, [out], default_name=arguments.out.name)
+    result = summarise(scored, scorer, run=origin.name, provenance=origin.provenance)
     result.write(arguments.out / f"{name}.json")
     return result
 
@@ -272,10 +257,7 @@ def _parser() -> argparse.ArgumentParser:
         default=VQA_QUESTION,
         help="vqascore: what is asked (default: %(default)s)",
     )
-    parser.add_argument("--name", help="of the run, for tables (default: the folder's name)")
-    parser.add_argument(
-        "--allow-unscored", action="store_true", help="succeed although samples have no score"
-    )
+    add_score_options(parser, default_name="the folder's")
     add_shard_options(parser)
     add_options(parser)
     return parser

@@ -5,14 +5,13 @@ What lies in the file already is not scored again, if image, prompt and scorer a
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.downloads import sha256_of
+from eval.downloads import file_sha256, sha256_of
 from eval.generation.sharding import Shard
 from eval.kept import Found, Keep, Key, fill
 from eval.pictures import Picture
@@ -56,7 +55,6 @@ def score_pictures(
     out: Path,
     *,
     shard: Shard | None = None,
-    on_image: Callable[[], None] | None = None,
 ) -> Scored | None:
     """Score what is not scored yet.
 
@@ -65,7 +63,6 @@ def score_pictures(
         scorer: Who scores.
         out: File of JSON lines.
         shard: Which of the images are this process's; all by default.
-        on_image: Called after each image that was not there.
 
     Returns:
         All scores; None while those of other processes are missing.
@@ -78,7 +75,7 @@ def score_pictures(
     wanted = [
         {
             "image": picture.name,
-            "sha256": _sha256(picture.path),
+            "sha256": file_sha256(picture.path),
             "prompt": picture.prompt,
             "scorer": scorer.name,
         }
@@ -97,25 +94,30 @@ def score_pictures(
 
         def keep_score(number: int, score: Score) -> None:
             keep(waiting[number], {**wanted[waiting[number]], **_as_dict(score)})
-            if on_image:
-                on_image()
 
         scorer.score([pictures[index] for index in waiting], keep_score)
 
     keys = [_key(record) for record in wanted]
-    filled = fill(out, keys, read, produce, shard=shard or Shard())
+    filled = fill(out, keys, read, produce, shard=shard or Shard(), label=scorer.kind.name)
     if filled.lines is None:
         return None
     return Scored(records=tuple(_parse(line, str(out)) for line in filled.lines))
 
 
-def summarise(scored: Scored, scorer: Scorer, *, run: str = "") -> Result:
+def summarise(
+    scored: Scored,
+    scorer: Scorer,
+    *,
+    run: str = "",
+    provenance: Mapping[str, Any] | None = None,
+) -> Result:
     """Make a result of scores: their mean over images, clustered by prompt.
 
     Args:
         scored: One or more.
         scorer: Who scored.
         run: Name for tables.
+        provenance: Fingerprints and seeds; versions are added.
 
     Raises:
         ValueError: a score lies outside the reward's bounds.
@@ -132,6 +134,7 @@ def summarise(scored: Scored, scorer: Scorer, *, run: str = "") -> Result:
         weights={PART: 1.0},
         bounds=scorer.kind.bounds,
         provenance={
+            **(provenance or {}),
             "versions": versions(),
             "unscored": dict(sorted(scored.unscored.items())),
             "truncated": scored.truncated,
@@ -148,10 +151,6 @@ def _as_dict(score: Score) -> dict[str, Any]:
     if score.value is None:
         record |= {"reason": score.reason, "detail": score.detail}
     return record
-
-
-def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _parse(line: bytes, place: str) -> dict[str, Any]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.generation.provenance import made
-from eval.results import Result, unscored_message
+from eval.results import Result
+from eval.score_options import add_score_options, exit_code, origin_of
 from eval.statistics import METHOD
-from eval.tables import plain, show, show_interval
+from eval.tables import COUNTED, counted_row, plain
 from eval.wise.judgements import read_judgements
 from eval.wise.summary import summarise
 from eval.wise.versions import VERSIONS, WEIGHTINGS
-
-EXIT_OK, EXIT_UNSCORED = 0, 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,14 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     version = VERSIONS[arguments.version]
     judgements = read_judgements(arguments.judgements, version)
-    images = made(arguments.generated, [arguments.judgements]) if arguments.generated else None
+    path = arguments.judgements
+    origin = origin_of(arguments, [path], default_name=path.stem)
     result = summarise(
         judgements,
         version,
         weighting=arguments.weighting,
         judge=arguments.judge or judgements.judge,
-        run=arguments.name or (images.name if images else arguments.judgements.stem),
-        provenance=images.provenance if images else {},
+        run=origin.name,
+        provenance=origin.provenance,
     )
     result.write(arguments.out)
     print(render(result))
@@ -53,28 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"verdicts of the {version.name} judge"
         )
     print(f"wrote {arguments.out}")
-    problem = unscored_message("staged eval wise", [result.overall])
-    if problem is None or arguments.allow_unscored:
-        return EXIT_OK
-    print(problem, file=sys.stderr)
-    return EXIT_UNSCORED
+    return exit_code("staged eval wise", [result], allow_unscored=arguments.allow_unscored)
 
 
 def render(result: Result) -> str:
     """Write the table of a result for a terminal."""
-    rows = [
-        [
-            name,
-            show(estimate.value),
-            show_interval(estimate),
-            str(estimate.n),
-            str(estimate.unscored),
-        ]
-        for name, estimate in result.estimates.items()
-    ]
+    rows = [counted_row(name, estimate) for name, estimate in result.estimates.items()]
     variant = result.variant
     title = f"WISE {variant['version']}, {variant['weighting']} weights, judge {variant['judge']}"
-    table = plain(["category", "score", "interval", "n", "unscored"], [*rows[1:], rows[0]])
+    table = plain(["category", "score", *COUNTED], [*rows[1:], rows[0]])
     return f"{title}\n{table}\nintervals: {METHOD}"
 
 
@@ -103,17 +88,5 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="result file (JSON)")
     parser.add_argument("--judge", metavar="MODEL", help="who judged, where the lines do not say")
-    parser.add_argument(
-        "--generated",
-        type=Path,
-        metavar="FOLDER",
-        help="of `staged eval generate`: the result says how its images were made, after a check "
-        "that they are the ones that were judged",
-    )
-    parser.add_argument(
-        "--name", help="of the run, for tables (default: the generator's, or the file's)"
-    )
-    parser.add_argument(
-        "--allow-unscored", action="store_true", help="succeed although samples have no score"
-    )
+    add_score_options(parser, default_name="the file's")
     return parser

@@ -1,0 +1,88 @@
+"""What the commands that make results of scores have in common.
+
+They are told whose images they were, say in the result what it rests on, and fail where samples
+are unscored and nobody said that this will do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from eval.downloads import sha256_of
+from eval.generation.provenance import Made, made
+from eval.results import Result, unscored_message
+
+EXIT_OK, EXIT_UNSCORED = 0, 1
+
+
+def add_score_options(parser: argparse.ArgumentParser, *, default_name: str) -> None:
+    """Add `--generated`, `--name` and `--allow-unscored`.
+
+    Args:
+        parser: Of the command.
+        default_name: What the run is called where no generator is known, for the help.
+    """
+    parser.add_argument(
+        "--generated",
+        type=Path,
+        metavar="FOLDER",
+        help="of `staged eval generate`: the result says how its images were made, after a check "
+        "that they are the ones that were scored",
+    )
+    parser.add_argument(
+        "--name", help=f"of the run, for tables (default: the generator's, or {default_name})"
+    )
+    parser.add_argument(
+        "--allow-unscored", action="store_true", help="succeed although samples have no score"
+    )
+
+
+def origin_of(arguments: argparse.Namespace, scores: Sequence[Path], *, default_name: str) -> Made:
+    """Say what a result rests on: its scores, and how the images were made where that is known.
+
+    Args:
+        arguments: With the options of `add_score_options`.
+        scores: Files that the scores were read from.
+        default_name: Of the run, where no other is known.
+
+    Raises:
+        ValueError: other images were scored than those of `--generated`.
+        OSError: a file cannot be read.
+    """
+    images = made(arguments.generated, scores) if arguments.generated else None
+    return Made(
+        name=arguments.name or (images.name if images else "") or default_name,
+        provenance={
+            "scores_sha256": lines_sha256(scores),
+            **(images.provenance if images else {}),
+        },
+    )
+
+
+def lines_sha256(paths: Iterable[Path]) -> str:
+    """Return the SHA-256 (hex) of files' lines, in whatever order and files they stand."""
+    lines = (line.strip() for path in paths for line in path.read_bytes().splitlines())
+    return sha256_of(b"\n".join(sorted(line for line in lines if line)))
+
+
+def exit_code(command: str, results: Iterable[Result], *, allow_unscored: bool) -> int:
+    """Return 0, or 1 after saying on stderr that samples are unscored."""
+    problem = unscored_message(command, [result.overall for result in results])
+    if problem is None or allow_unscored:
+        return EXIT_OK
+    print(problem, file=sys.stderr)
+    return EXIT_UNSCORED
+
+
+def number_from_one(text: str) -> int:
+    """Read the value of an option that counts something.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no number from 1.
+    """
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1")
+    return int(text)
