@@ -227,12 +227,21 @@ class Ledger:
         return done
 
     def results(self) -> Iterator[tuple[int, Result]]:
-        """Yield the last result of every unit of any writer, ordered by unit."""
+        """Yield the last result of every unit of any writer, ordered by unit.
+
+        The last one is of the newest round: a unit that failed may have been tried again by
+        another writer, where fewer or more processes shared that round.
+        """
         where: dict[int, tuple[Path, int]] = {}
+        rounds: dict[int, int] = {}
         for path in self._paths():
             with closing(_read_only(path)) as db:
-                for unit, row_id in db.execute("SELECT unit, MAX(id) FROM results GROUP BY unit"):
-                    where[unit] = path, row_id
+                # SQLite takes the bare column from the row that holds the maximum.
+                for unit, row_id, round_ in db.execute(
+                    "SELECT unit, MAX(id), round FROM results GROUP BY unit"
+                ):
+                    if round_ >= rounds.get(unit, 0):
+                        where[unit], rounds[unit] = (path, row_id), round_
         open_files: dict[Path, sqlite3.Connection] = {}
         try:
             for unit in sorted(where):

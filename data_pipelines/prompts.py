@@ -64,12 +64,16 @@ def from_file(path: Path, count: int) -> PromptOf:
     """Read prompts, one on each line; empty lines are left out.
 
     Raises:
-        ValueError: too few lines, or one that is no prompt, with its number.
+        ValueError: no UTF-8 text, too few lines, or one that is no prompt, with its number.
     """
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise ValueError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: {error}; convert it") from None
     texts: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         text = line.strip()
         if text:
             try:

@@ -13,7 +13,7 @@ import pytest
 from data_pipelines.__main__ import main
 from data_pipelines.base import BaseSettings
 from data_pipelines.base import build as build_base
-from data_pipelines.ledger import Budget, Ledger
+from data_pipelines.ledger import Budget, Ledger, Result
 from data_pipelines.plan_sketch.job import LEDGER, Report, run_job
 from data_pipelines.plan_sketch.settings import Critiques, PlanSketchSettings, Prompts, Steps
 from staged import settings as settings_of
@@ -182,6 +182,16 @@ def test_failed_units_are_tried_again_only_when_asked(tmp_path: Path) -> None:
     assert again.accepted >= first.accepted
 
 
+def test_a_unit_that_another_process_saved_in_a_later_round_is_kept(tmp_path: Path) -> None:
+    failed = Result(status="failed", stage="service", reason="refusal")
+    with Ledger(tmp_path, fingerprint="f", writer=1) as ledger:
+        ledger.finish(1, failed)
+    with Ledger(tmp_path, fingerprint="f", writer=0, new_round=True) as ledger:
+        assert ledger.finished() == set()
+        ledger.finish(1, Result(status="accepted", sample={}))
+        assert [(unit, result.status) for unit, result in ledger.results()] == [(1, "accepted")]
+
+
 def test_other_settings_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
     out = tmp_path / "data"
     run_job(job(4), out)
@@ -215,6 +225,9 @@ def test_prompts_come_from_a_file_and_bad_lines_are_named(
         main([*job_[:2], "prompts.count=3", "--out", str(tmp_path / "more")])
     prompts.write_text("a photo of two hearts\na photo</ins>\n")
     with pytest.raises(ValueError, match="line 2"):
+        main([*job_, "--out", str(tmp_path / "bad")])
+    prompts.write_bytes(b"a photo of a caf\xe9\n")
+    with pytest.raises(ValueError, match=r"prompts\.txt is no UTF-8 text"):
         main([*job_, "--out", str(tmp_path / "bad")])
     prompts.write_text("no sentence\nof this world\n")
     assert main([*job_, "--out", str(tmp_path / "none")]) == 1
