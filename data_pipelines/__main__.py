@@ -76,11 +76,19 @@ def _parser() -> argparse.ArgumentParser:
     diet.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top")
     diet.set_defaults(run=_base)
 
-    check = commands.add_parser("validate", help="check every byte of a data set")
+    check = commands.add_parser(
+        "validate",
+        help="check every byte of a data set",
+        epilog="example: staged data validate data/shapes",
+    )
     check.add_argument("folder", type=Path)
     check.set_defaults(run=_validate)
 
-    count = commands.add_parser("stats", help="count samples, steps, verdicts, reasons and cost")
+    count = commands.add_parser(
+        "stats",
+        help="count samples, steps, verdicts, reasons and cost",
+        epilog="example: staged data stats data/shapes",
+    )
     count.add_argument("folder", type=Path)
     count.set_defaults(run=_stats)
 

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
+from data_pipelines.__main__ import main as data
 from staged.cli.commands import COMMANDS, Command
 from staged.cli.main import main
+from staged.shapes.__main__ import main as shapes
 
 
 def echo(argv: list[str]) -> int:
@@ -144,3 +147,24 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
     assert f"usage: staged {name}" in done.stdout
     assert "example" in done.stdout.lower()
     assert f"staged {name}" in done.stdout.partition("xample")[2]
+
+
+@pytest.mark.parametrize(
+    ("main", "names"),
+    [
+        (data, ["plan-sketch", "base", "validate", "stats", "preview"]),
+        (shapes, ["measure-detector", "preview", "ship"]),
+    ],
+)
+def test_every_part_of_a_command_has_an_example(
+    main: Callable[[list[str]], int], names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out
+    for name in names:
+        assert f"    {name}" in listed
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        shown = capsys.readouterr().out
+        assert f" {name} " in shown.partition("example: staged ")[2]

@@ -57,13 +57,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser(
-        "measure-detector", help="precision and recall where the truth is known"
+        "measure-detector",
+        help="precision and recall where the truth is known",
+        epilog="example: staged shapes measure-detector --num-scenes 500",
     )
     measuring.add_argument("--num-scenes", type=_positive, default=2000, help="per condition")
     measuring.add_argument("--seed", type=int, default=0)
     measuring.add_argument("--json", type=Path, help="write the counts here")
     measuring.add_argument("--markdown", type=Path, help="write the page with the table here")
-    looking = commands.add_parser("preview", help="prompts and pictures that satisfy them, as HTML")
+    looking = commands.add_parser(
+        "preview",
+        help="prompts and pictures that satisfy them, as HTML",
+        epilog="example: staged shapes preview --split test --out shapes.html",
+    )
     looking.add_argument("--out", type=Path, default=Path("shapes.html"))
     looking.add_argument("--num-per-task", type=_positive, default=8)
     looking.add_argument("--split", choices=("train", "test"), default="train")
