@@ -56,7 +56,11 @@ def load_trajectory(folder: Path | str) -> Trajectory:
     """
     path = Path(folder)
     path = path / TRAJECTORY if path.is_dir() else path
-    trajectory = Trajectory.from_json(_read(path, MAX_JSON_BYTES))
+    text = _read(path, MAX_JSON_BYTES)
+    try:
+        trajectory = Trajectory.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     loaded = []
     for ref in trajectory.images:
         assert ref.name is not None  # JSON knows images by name only; names hold no slashes

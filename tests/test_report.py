@@ -306,6 +306,9 @@ def test_a_damaged_trajectory_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.png").unlink()
     with pytest.raises(ValueError, match=r"1\.png is missing"):
         load_trajectory(tmp_path)
+    (tmp_path / "trajectory.json").write_text('{"version": 1, "prompts": "a star"}')
+    with pytest.raises(ValueError, match=r"trajectory\.json: .*'prompts'; did you mean 'prompt'"):
+        load_trajectory(tmp_path)
 
 
 def test_the_command_shows_folders_and_shards(
