@@ -4,8 +4,8 @@ import random
 import numpy as np
 import pytest
 
+from benchmarks.coverage import CASES, coverage
 from eval.statistics import (
-    Estimate,
     Observation,
     mean,
     mean_of_means,
@@ -22,10 +22,6 @@ def observations(matrix, values=None):
         for prompt, row in enumerate(matrix)
         for value in row
     ]
-
-
-def covers(estimate: Estimate, truth: float) -> bool:
-    return estimate.low <= truth <= estimate.high
 
 
 def test_one_sample_a_cluster_gives_wilsons_interval():
@@ -117,38 +113,6 @@ def test_a_constant_shifts_both_ends():
     assert shifted.high - shifted.low == pytest.approx(estimate.high - estimate.low)
 
 
-@pytest.mark.parametrize(
-    ("ease", "num_prompts"), [((0.9, 0.6), 80), ((8.0, 0.2), 100), ((1.0, 1.0), 30)]
-)
-def test_intervals_of_means_cover_about_95_percent(ease, num_prompts):
-    # The probability of success differs between prompts (beta), so images of one are alike.
-    rng = np.random.default_rng(20)
-    truth = ease[0] / sum(ease)
-    runs = 1500
-    hits = 0
-    for _ in range(runs):
-        probability = rng.beta(*ease, size=(num_prompts, 1))
-        hits += covers(mean(observations(rng.random((num_prompts, 4)) < probability)), truth)
-    assert 0.93 <= hits / runs <= 0.975
-
-
-def test_intervals_of_overall_scores_and_paired_differences_cover_about_95_percent():
-    rng = np.random.default_rng(21)
-    tasks = {80: (9.0, 0.3), 99: (4.0, 1.0), 100: (0.6, 0.6)}
-    gain = 0.1
-    overall_truth = np.mean([a / (a + b) for a, b in tasks.values()])
-    runs = 600
-    overall_hits = difference_hits = 0
-    for _ in range(runs):
-        means, differences = [], []
-        for num_prompts, ease in tasks.items():
-            probability = rng.beta(*ease, size=(num_prompts, 1))
-            better = probability + gain * (1 - probability)
-            first = observations(rng.random((num_prompts, 4)) < probability)
-            second = observations(rng.random((num_prompts, 4)) < better)
-            means.append(mean(first))
-            differences.append(paired_difference(first, second))
-        overall_hits += covers(mean_of_means(means), overall_truth)
-        difference_hits += covers(mean_of_means(differences), gain * (1 - overall_truth))
-    assert 0.93 <= overall_hits / runs <= 0.975
-    assert 0.93 <= difference_hits / runs <= 0.98
+@pytest.mark.parametrize("name", CASES)
+def test_intervals_cover_about_95_percent(name):
+    assert 0.93 <= coverage(CASES[name], runs=1000, seed=20) <= 0.98
