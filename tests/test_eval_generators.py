@@ -265,6 +265,9 @@ def test_a_service_that_refuses_everything_ends_the_run_and_the_key_stays_secret
     assert len(service.bodies) < 30
     with pytest.raises(ValueError, match="NO_SUCH_KEY, which is not set"):
         endpoint("http://127.0.0.1:9/v1", api_key_env="NO_SUCH_KEY")
+    with pytest.raises(ValueError, match="user or password") as caught:
+        endpoint("http://me:hush@127.0.0.1:9/v1")
+    assert "hush" not in str(caught.value)
 
 
 def test_a_service_draws_wise_and_what_failed_on_the_way_is_tried_again(tmp_path, capsys):

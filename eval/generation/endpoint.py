@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from importlib import import_module
@@ -21,6 +20,7 @@ from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import EndpointSettings
 from staged import images, strict_json
+from staged.backends.api_key import read_api_key, without_key
 
 MAX_REPLY_BYTES = images.MAX_IMAGE_BYTES * 4 // 3 + 2**20
 """Base64 makes four bytes of three."""
@@ -49,7 +49,7 @@ class Endpoint:
     def __init__(self, settings: EndpointSettings) -> None:
         """Open the client; nothing is sent yet."""
         self.settings = settings
-        self._key = _api_key(settings)
+        self._key = read_api_key(settings.base_url, settings.api_key_env)
         self._client = openai.OpenAI(
             api_key=self._key or "none",
             base_url=settings.base_url,
@@ -171,9 +171,7 @@ class Endpoint:
         return settings.usd_per_image + tokens / 1e6
 
     def _failed(self, reason: str, error: Exception, *, final: bool = False) -> Failed:
-        # Some servers repeat the key that they refuse.
-        text = str(error).replace(self._key, "[key]") if self._key else str(error)
-        return Failed(reason=reason, detail=text, final=final)
+        return Failed(reason=reason, detail=without_key(str(error), self._key), final=final)
 
 
 def _bounded(chunks: Iterable[bytes]) -> bytes:
@@ -183,16 +181,3 @@ def _bounded(chunks: Iterable[bytes]) -> bytes:
         if len(content) > MAX_REPLY_BYTES:
             raise ValueError(f"a reply of more than {MAX_REPLY_BYTES} bytes")
     return bytes(content)
-
-
-def _api_key(settings: EndpointSettings) -> str:
-    if settings.api_key_env is None:
-        return ""
-    key = os.environ.get(settings.api_key_env, "")
-    if not key:
-        raise ValueError(
-            f"the key for {settings.base_url} is read from the environment variable "
-            f"{settings.api_key_env}, which is not set; export it, or name another one as "
-            "api_key_env"
-        )
-    return key

@@ -9,7 +9,6 @@ answer is used, and is never made again once it was paid for.
 import asyncio
 import hashlib
 import json
-import os
 import random
 from collections.abc import Mapping
 from typing import Any, Self
@@ -18,6 +17,7 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from staged import strict_json
+from staged.backends.api_key import read_api_key, without_key
 from staged.backends.limiter import Limiter
 from staged.backends.lmm_types import (
     RETRIED,
@@ -71,9 +71,9 @@ class LmmClient:
             tokens_per_minute=settings.tokens_per_minute,
         )
         self._in_flight: dict[str, asyncio.Future[Attempt]] = {}
-        self._key = _api_key(settings)
+        self._key = read_api_key(settings.base_url, settings.api_key_env)
         self._openai = openai.AsyncOpenAI(
-            api_key=self._key,
+            api_key=self._key or "none",
             base_url=settings.base_url,
             timeout=settings.timeout_s,
             max_retries=0,
@@ -218,8 +218,7 @@ class LmmClient:
         )
 
     def _failed(self, kind: FailureKind, error: Exception) -> Attempt:
-        # Some servers repeat the key that they refuse.
-        text = str(error).replace(self._key, "[key]") if self.settings.api_key_env else str(error)
+        text = without_key(str(error), self._key)
         return Attempt(outcome=kind, text=text[:MAX_DETAIL_CHARS])
 
     def _body(self, request: LmmRequest[Any], number: int) -> dict[str, Any]:
@@ -291,16 +290,3 @@ class LmmClient:
             if seconds > 0:
                 return min(seconds, self.settings.max_backoff_s)
         return 0.0
-
-
-def _api_key(settings: LmmSettings) -> str:
-    if settings.api_key_env is None:
-        return "none"
-    key = os.environ.get(settings.api_key_env, "")
-    if not key:
-        raise ValueError(
-            f"the key for {settings.base_url} is read from the environment variable "
-            f"{settings.api_key_env}, which is not set; export it, name another one as "
-            "api_key_env, or set api_key_env to null for an endpoint without a key"
-        )
-    return key
