@@ -69,6 +69,16 @@ def test_a_miniature_with_another_autoencoder_is_refused(tmp_path: Path, shelf: 
     assert not (shelf / "base").exists()
 
 
+def test_a_damaged_result_leaves_what_was_shipped_before(tmp_path: Path, shelf: Path) -> None:
+    run, result = finished_run(tmp_path), tmp_path / "result.json"
+    ship.ship(run, "base", commands=["first"], results=())
+    result.write_text('{"overall": NaN}')
+    with pytest.raises(ValueError, match=r"result\.json: .*NaN"):
+        ship.ship(run, "base", commands=["second"], results=[result])
+    record = json.loads((shelf / "base" / "record.json").read_text())
+    assert record["commands"] == ["first"]
+
+
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run of `staged train`"):
         ship.ship(tmp_path / "nothing", "base", commands=(), results=())

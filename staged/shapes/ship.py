@@ -40,7 +40,8 @@ def ship(
         The checkpoint's folder.
 
     Raises:
-        ValueError: The run has no finished checkpoint, or it does not share the autoencoder.
+        ValueError: The run has no finished checkpoint, it does not share the autoencoder, or a
+            result is no JSON. What was shipped before is then as it was.
     """
     settings = run / "settings.yaml"
     if not settings.is_file():
@@ -50,6 +51,16 @@ def ship(
     for key, tensor in shared.state_dict().items():
         if not torch.equal(tensor, loaded.autoencoder.state_dict()[key]):
             raise ValueError(f"{run} was trained with another autoencoder than {CHECKPOINTS}")
+    # All that can be wrong is read before the checkpoint that stands there goes.
+    record: dict[str, Any] = {
+        "commands": list(commands),
+        "settings": settings.read_text(encoding="utf-8").splitlines(),
+        "data": (run / "data.sha256").read_text(encoding="utf-8").strip(),
+        "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
+        "note": note,
+        "results": [_result(path) for path in results],
+    }
     folder = checkpoint.save(
         CHECKPOINTS / name,
         model=loaded.model,
@@ -58,20 +69,12 @@ def ship(
         dtype=torch.bfloat16,
     )
     (folder / AUTOENCODER).unlink()
-    record: dict[str, Any] = {
-        "commands": list(commands),
-        "settings": settings.read_text(encoding="utf-8").splitlines(),
-        "data": (run / "data.sha256").read_text(encoding="utf-8").strip(),
-        "weights_sha256": hashlib.sha256((folder / WEIGHTS[0]).read_bytes()).hexdigest(),
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-        "note": note,
-        "results": [
-            strict_json.loads(
-                path.read_text(encoding="utf-8"), place=str(path), max_bytes=_MAX_JSON_BYTES
-            )
-            for path in results
-        ],
-    }
+    record["weights_sha256"] = hashlib.sha256((folder / WEIGHTS[0]).read_bytes()).hexdigest()
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return folder
+
+
+def _result(path: Path) -> Any:
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise ValueError(f"{path} exceeds {_MAX_JSON_BYTES} bytes; no result of an evaluation")
+    return strict_json.loads(path.read_bytes(), place=str(path), max_bytes=_MAX_JSON_BYTES)
