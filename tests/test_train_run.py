@@ -32,10 +32,11 @@ from training import (
 )
 
 from staged.cli import main as cli
+from staged.devices import choose_device
 from staged.model import checkpoint
-from staged.settings import save_resolved
+from staged.settings import load, save_resolved
 from staged.trajectory import Answer, Stop, Trajectory
-from train.job import Trainer, choose_device
+from train.job import Trainer
 from train.run_folder import alone_in, cut_log
 from train.settings import ConditionDropout, Log, Optimizer, Subset, TrainSettings
 
@@ -383,6 +384,9 @@ def test_two_processes_do_not_train_in_one_folder(world: World, tmp_path: Path) 
         time.sleep(0.01)
     with pytest.raises(ValueError, match="another process is training in"):
         trainer.run()
+    with pytest.raises(ValueError, match="another process is training in"):
+        Trainer(world.settings(tmp_path, pack_tokens=320))
+    assert load(TrainSettings, tmp_path / "settings.yaml") == trainer.settings
     process.kill()  # and its forked child, which lives on, holds nothing
     process.join()
     trainer.run()
@@ -410,6 +414,15 @@ def test_devices_that_are_not_there_are_refused() -> None:
         choose_device("nonsense")
     with pytest.raises(ValueError, match="device 'cuda:99': this machine has"):
         choose_device("cuda:99")
+
+
+def test_a_run_without_a_state_has_nothing_to_export(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_resolved(world.settings(tmp_path / "out"), tmp_path / "job.yaml")
+    assert cli(["train", str(tmp_path / "job.yaml"), "--export"]) == 1
+    assert "holds no state of a run" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "checkpoint").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.utils.tensorboard import SummaryWriter
 
 from staged.allocator import keep_freed_memory
+from staged.devices import choose_device
 from staged.engine.engine import Engine
 from staged.model import checkpoint
 from staged.model.bagel import Inputs
@@ -186,7 +187,16 @@ class Trainer:
         board.add_image("samples", sheet, self.step, dataformats="HWC")
 
     def export(self) -> Path:
-        """Write the finished model, averaged weights first, in the published layout."""
+        """Write the model as it stands, averaged weights first, in the published layout.
+
+        Raises:
+            ValueError: Nothing has been trained yet: it would be `init` under another name.
+        """
+        if not self.step:
+            raise ValueError(
+                f"{self.settings.out} holds no state of a run, so there is nothing to export; "
+                "give the same command without --export"
+            )
         folder = self.settings.out / CHECKPOINT
         for leftover in folder.parent.glob(f".{CHECKPOINT}.*"):  # of an export that was killed
             shutil.rmtree(leftover)
@@ -221,26 +231,6 @@ class Trainer:
                 f"{', '.join(samples[:4])}{more}. Look at these samples; or start another `out` "
                 "with a lower optimizer.lr or dtype=float32"
             )
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, or the CPU.
-
-    Raises:
-        ValueError: There is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device {name!r}: {error}") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices that "
-            "torch can use; give device=auto or cpu"
-        )
-    return device
 
 
 def _due(step: int, every_steps: int) -> bool:

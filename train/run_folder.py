@@ -27,12 +27,17 @@ def claim(settings: TrainSettings, *, resuming: bool) -> None:
         resuming: A state of an earlier part is there, and binds.
 
     Raises:
-        ValueError: The earlier part had other settings; names each.
+        ValueError: The earlier part had other settings; names each. Or another process has begun
+            a run there and saved nothing yet: its record must stay its own.
         OSError: The folder cannot be written.
     """
     out, path = settings.out, settings.out / _SETTINGS
     out.mkdir(parents=True, exist_ok=True)
-    if resuming and path.is_file():
+    if not resuming:
+        with alone_in(out):
+            job_settings.save_resolved(settings, path)
+        return
+    if path.is_file():
         before = _binding(job_settings.load(TrainSettings, path))
         now = _binding(settings)
         changed = [

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 
 from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
+from staged.devices import choose_device
 from staged.engine.engine import Engine
 from staged.engine.sampling import FlowSettings
 from staged.loops.policy import Policy
@@ -106,16 +107,16 @@ def open_engine(
 
     Args:
         checkpoint: See `staged.shapes.miniature.open_checkpoint`.
-        device: Where the model runs.
+        device: Where the model runs; `auto` takes a CUDA device when there is one.
         dtype: `float32` or `bfloat16`; of the model, the autoencoder stays in float32.
         seed: Of `miniature:fresh`.
 
     Raises:
-        ValueError: there is no such checkpoint, it has no tokenizer, or another dtype.
+        ValueError: there is no such checkpoint or device, it has no tokenizer, or another dtype.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; give one of {', '.join(DTYPES)}")
-    loaded = open_checkpoint(checkpoint, seed=seed, device=device)
+    loaded = open_checkpoint(checkpoint, seed=seed, device=choose_device(device))
     if loaded.tokenizer is None:
         raise ValueError(f"{checkpoint} has no tokenizer files; nothing can be read or written")
     return Engine(loaded.model.to(DTYPES[dtype]), loaded.autoencoder, loaded.tokenizer)

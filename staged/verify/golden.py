@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from staged.devices import choose_device
 from staged.model.bagel import Inputs
 from staged.model.checkpoint import LoadedBagel, load
 from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
@@ -50,9 +51,10 @@ class Golden:
         """Read a directory and load its model.
 
         Raises:
-            ValueError: A file is missing, damaged, or lacks what is needed.
+            ValueError: A file is missing, damaged, or lacks what is needed; or there is no such
+                device.
         """
-        folder = Path(folder)
+        folder, chosen = Path(folder), choose_device(device)
         description = _read_json(folder / "golden.json")
         try:
             tensors = load_file(folder / "golden.safetensors")
@@ -73,9 +75,9 @@ class Golden:
         return cls(
             description=description,
             tensors=tensors,
-            loaded=load(folder, config=config, device=device, dtype=dtype),
+            loaded=load(folder, config=config, device=chosen, dtype=dtype),
             special=tokens,
-            device=torch.device(device),
+            device=chosen,
             dtype=dtype,
         )
 
