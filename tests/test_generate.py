@@ -8,7 +8,8 @@ from tiny import picture
 
 from staged.cli import main as staged
 from staged.images import encode_png
-from staged.loops.generate import main
+from staged.loops.events import Event
+from staged.loops.generate import Keeper, main
 from staged.report.command import load_all
 from staged.trajectory import moves
 from staged.trajectory_folder import load_trajectory
@@ -87,6 +88,25 @@ def test_many_prompts_get_a_folder_for_each_image_and_one_report(
     assert "[3] stop" in capsys.readouterr().out
 
 
+def test_what_is_drawn_before_an_interruption_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a photo of a star\na photo of three hearts\n")
+    keep = Keeper.__call__
+
+    def keep_one(self: Keeper, event: Event) -> None:
+        keep(self, event)
+        if self.saved:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keeper, "__call__", keep_one)
+    argv = ["--prompts", str(prompts), *FRESH, *SCRIPTED, "--batch-size", "1"]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 130
+    assert "1 of 2 trajectories are saved" in capsys.readouterr().err
+    assert load_trajectory(tmp_path / "out" / "00000").complete
+
+
 def test_a_trajectory_that_fails_is_saved_and_the_command_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +138,7 @@ def test_an_image_is_edited(tmp_path: Path) -> None:
         (["a star", "--checkpoint", "miniature:huge"], "no miniature 'huge'"),
         (["a star", "--checkpoint", "/nonexistent/folder"], "neither a checkpoint folder nor"),
         (["a star", *FRESH, "--guidance-scale", "0"], "guidance scales 0"),
+        (["a star", *FRESH, "--device", "cuda:99"], "this machine has"),
         (["a star", *FRESH, "--max-flow-steps", "1"], "a sketch takes 2 flow steps"),
         (["a star", *FRESH, "--image", "/nonexistent.png"], "nonexistent.png"),
     ],

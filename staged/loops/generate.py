@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
 
 T = TypeVar("T")
 
+EXIT_INTERRUPTED = 130
 MAX_PROMPTS = 100_000
 MAX_PROMPTS_BYTES = 64 * 2**20
 MAX_SHOWN = 100
@@ -47,7 +49,7 @@ def main(argv: list[str]) -> int:
     """Run the command.
 
     Returns:
-        0, or 1 if no trajectory came to its end.
+        0, 1 if no trajectory came to its end, or 130 after Ctrl-C.
     """
     options = _parser().parse_args(argv)
     starts, seeds = _starts(options)
@@ -82,10 +84,21 @@ def main(argv: list[str]) -> int:
         casting.cast(player, options.checkpoint), policy, batch_size=options.batch_size
     )
     started = time.monotonic()
-    printer = Printer(starts)
-    done = loop.run(starts, seeds, printer)
-    seconds = time.monotonic() - started
-    return _save(options.out, done, options, flow, engine, seconds)
+    printer, keeper = Printer(starts), Keeper(options.out, len(starts))
+
+    def tell(event: Event) -> None:
+        printer(event)
+        keeper(event)
+
+    try:
+        loop.run(starts, seeds, tell)
+    except KeyboardInterrupt:
+        kept = f"{len(keeper.saved)} of {len(starts)} trajectories are saved in {options.out}"
+        print(
+            f"\ninterrupted; {kept}, and the same command draws all of them anew", file=sys.stderr
+        )
+        return EXIT_INTERRUPTED
+    return _report(options, keeper.in_order(), flow, engine, time.monotonic() - started)
 
 
 class Printer:
@@ -103,6 +116,29 @@ class Printer:
         if len(self._starts) > 1:
             text = f"[{event.rollout}] {text}"
         print(text, flush=True)
+
+
+class Keeper:
+    """Saves each trajectory as it ends, so that what is drawn outlives an interruption.
+
+    Attributes:
+        saved: Rollout to its trajectory, images named as the files are.
+    """
+
+    def __init__(self, out: Path, count: int) -> None:
+        """Save one trajectory in `out` itself, several in numbered folders below."""
+        self.saved: dict[int, Trajectory] = {}
+        self._out, self._count = out, count
+
+    def __call__(self, event: Event) -> None:
+        """Save the trajectory that an event ends."""
+        if isinstance(event, Stopped | Failed):
+            folder = self._out if self._count == 1 else self._out / f"{event.rollout:05d}"
+            self.saved[event.rollout] = save_trajectory(folder, event.trajectory)
+
+    def in_order(self) -> list[Trajectory]:
+        """List what is saved in the order in which it was asked for."""
+        return [self.saved[rollout] for rollout in sorted(self.saved)]
 
 
 def describe(event: Event) -> str | None:
@@ -127,16 +163,14 @@ def describe(event: Event) -> str | None:
     return None
 
 
-def _save(
-    out: Path,
-    done: Sequence[Trajectory],
+def _report(
     options: argparse.Namespace,
+    saved: Sequence[Trajectory],
     flow: FlowSettings,
     engine: Engine,
     seconds: float,
 ) -> int:
-    folders = [out] if len(done) == 1 else [out / f"{i:05d}" for i in range(len(done))]
-    saved = [save_trajectory(f, t) for f, t in zip(folders, done, strict=True)]
+    out: Path = options.out
     complete = sum(trajectory.complete for trajectory in saved)
     guidance = flow.guidance
     facts = (
@@ -269,6 +303,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--timestep-shift", type=float, help="bias of the time grid toward noise")
     add("--temperature", type=float, default=0.0, help="of text; 0 is greedy")
     add("--batch-size", type=int, default=64, help="trajectories that advance together")
-    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--device", default="cpu", help="auto, cpu or cuda (default: %(default)s)")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the model")
     return parser
