@@ -11,19 +11,13 @@ import staged.shapes
 from staged import settings
 from staged.model.checkpoint import load_autoencoder
 from staged.model.config import AutoencoderConfig
-from train import autoencoder as training_module
-from train.autoencoder import (
-    AutoencoderJob,
-    Training,
-    learning_rate,
-    main,
-    measure_latents,
-    measure_reconstructions,
-    render_scenes,
-    sample_scenes,
-    speed_up_norms,
-    train,
-)
+from train.autoencoder.__main__ import main
+from train.autoencoder.job import train
+from train.autoencoder.measure import measure_latents, measure_reconstructions
+from train.autoencoder.norms import speed_up_norms
+from train.autoencoder.scenes import render_scenes, sample_scenes, to_unit
+from train.autoencoder.settings import AutoencoderJob
+from train.autoencoder.training import Training, learning_rate
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs/shapes/autoencoder.yaml"
@@ -93,7 +87,7 @@ def test_exported_latents_have_zero_mean_and_unit_deviation(tmp_path):
     autoencoder = load_autoencoder(tmp_path, config)
     assert autoencoder.config == config
     images = render_scenes(sample_scenes(job.num_scenes, (job.seed, 0)))
-    latents = autoencoder.encode(training_module.to_unit(images)).detach()
+    latents = autoencoder.encode(to_unit(images)).detach()
     assert latents.shape == (6, 4, 12, 12)
     assert float(latents.mean()) == pytest.approx(0, abs=1e-4)
     assert float(latents.std()) == pytest.approx(1, abs=1e-4)
@@ -152,7 +146,8 @@ def test_help_lists_the_settings(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
-    assert "kl_weight" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "kl_weight" in shown and "python -m train.autoencoder configs/" in shown
 
 
 def test_the_shipped_autoencoder_is_the_one_its_record_describes():

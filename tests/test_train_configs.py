@@ -12,7 +12,7 @@ from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from eval.miniature.settings import MiniatureSettings
 from staged import strict_yaml
 from staged.settings import SettingsError, load
-from train.autoencoder import AutoencoderJob
+from train.autoencoder.settings import AutoencoderJob
 from train.job import Trainer
 from train.settings import TrainSettings
 

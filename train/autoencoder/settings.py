@@ -1,0 +1,80 @@
+"""Settings of an autoencoder's training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from staged.model.config import AutoencoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderJob:
+    """Settings of the training.
+
+    Attributes:
+        out: Folder of the run: state, resolved settings, `ae.safetensors`, `ae.json`.
+        model: Dimensions. Its scaling and shift factors are measured, not set.
+        seed: Decides scenes, weights and noise.
+        num_scenes: Scenes rendered once and trained on.
+        num_test_scenes: Other scenes, for the final measurement.
+        num_steps: Optimiser steps.
+        batch_size: Images a step.
+        lr: Peak learning rate; warms up, then falls along a cosine to a hundredth.
+        warmup_steps: Steps of linear warm-up.
+        kl_weight: Weight of the mean KL per latent against the mean L1 per channel of a pixel.
+        noise: Half of the images are decoded from latents with more noise, of up to this many
+            standard deviations of the latents.
+        ema_decay: Decay of the averaged weights, which are what is saved.
+        checkpoint_steps: Steps from one saved state to the next.
+        log_steps: Steps from one printed line to the next.
+        bf16: Compute in bfloat16 where that is safe.
+        num_threads: Threads of the training; the last bits of the result depend on it.
+    """
+
+    out: Path = Path("out/autoencoder")
+    model: AutoencoderConfig = field(
+        default_factory=lambda: AutoencoderConfig(
+            channels=64,
+            multipliers=(1, 1, 1),
+            num_blocks=1,
+            latent_channels=4,
+            scaling_factor=1.0,
+            shift_factor=0.0,
+        )
+    )
+    seed: int = 0
+    num_scenes: int = 24_000
+    num_test_scenes: int = 500
+    num_steps: int = 7_000
+    batch_size: int = 8
+    lr: float = 1e-3
+    warmup_steps: int = 100
+    kl_weight: float = 0.002
+    noise: float = 0.25
+    ema_decay: float = 0.999
+    checkpoint_steps: int = 500
+    log_steps: int = 250
+    bf16: bool = True
+    num_threads: int = 2
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ValueError: A field is out of range.
+        """
+        for name in ("num_scenes", "num_test_scenes", "num_steps", "batch_size", "warmup_steps",
+                     "checkpoint_steps", "log_steps", "num_threads"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+        for name in ("kl_weight", "noise"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
+        if not 0 <= self.seed < 1 << 31:
+            raise ValueError(f"seed is {self.seed}; give 0 to {(1 << 31) - 1}")
+        if self.lr <= 0 or not 0 <= self.ema_decay < 1:
+            raise ValueError(
+                f"lr is {self.lr} and ema_decay {self.ema_decay}; give lr above 0 and a decay "
+                "from 0 to below 1"
+            )
