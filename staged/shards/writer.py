@@ -84,7 +84,7 @@ class ShardWriter:
         if (self.folder / INDEX).exists():
             if not overwrite:
                 raise ValueError(
-                    f"{self.folder} holds a finished data set; choose another folder or overwrite"
+                    f"{self.folder} holds a finished data set; choose another folder, or remove it"
                 )
             (self.folder / INDEX).unlink()
         self.stats = Stats()
