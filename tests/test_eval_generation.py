@@ -223,7 +223,10 @@ def test_a_checkpoint_is_generated_with_detected_in_and_scored_alike_in_three_pr
     for name in ("one", "three"):
         found, result = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.json"
         detect = ["detect", str(tmp_path / name), "--detector", "miniature", "--out", str(found)]
-        assert staged_eval(detect) == 0
+        shares = [["--rank", "0", "--world-size", "1"]] if name == "one" else [[]] * 3
+        for rank, share in enumerate(shares):
+            monkeypatch.setenv("RANK", str(rank))
+            assert staged_eval([*detect, *share]) == 0
         score = ["geneval", "--detections", str(found), "--prompts", str(prompts),
                  "--images-per-prompt", "2", "--generated", str(tmp_path / name),
                  "--result", str(result), "--out", str(tmp_path / "scored.jsonl")]  # fmt: skip
