@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from staged import images
+from staged.shards.folder import write_whole
 from staged.trajectory import MAX_JSON_BYTES, ImageRef, Trajectory
 
 TRAJECTORY: Final = "trajectory.json"
@@ -28,6 +29,8 @@ def save_trajectory(folder: Path | str, trajectory: Trajectory) -> Trajectory:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # Absent until everything else is there: whoever finds it finds a whole trajectory.
+    (folder / TRAJECTORY).unlink(missing_ok=True)
     for path in folder.iterdir():
         if _OURS.fullmatch(path.name):
             path.unlink()
@@ -41,7 +44,7 @@ def save_trajectory(folder: Path | str, trajectory: Trajectory) -> Trajectory:
     trajectory = trajectory.with_images(named)
     if trajectory.last_sketch is not None and trajectory.last_sketch.image.png is not None:
         (folder / FINAL).write_bytes(trajectory.last_sketch.image.png)
-    (folder / TRAJECTORY).write_text(trajectory.to_json() + "\n", encoding="utf-8")
+    write_whole(folder / TRAJECTORY, f"{trajectory.to_json()}\n".encode())
     return trajectory
 
 

@@ -9,7 +9,8 @@ from tiny import picture
 from staged.cli import main as staged
 from staged.images import encode_png
 from staged.loops.events import Event
-from staged.loops.generate import Keeper, main
+from staged.loops.generate import main
+from staged.loops.keeping import Keeper
 from staged.report.command import load_all
 from staged.trajectory import moves
 from staged.trajectory_folder import load_trajectory
@@ -88,23 +89,50 @@ def test_many_prompts_get_a_folder_for_each_image_and_one_report(
     assert "[3] stop" in capsys.readouterr().out
 
 
-def test_what_is_drawn_before_an_interruption_is_saved(
+def test_an_interrupted_command_goes_on_and_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a photo of a star\na photo of three hearts\n")
+    prompts.write_text("a photo of a star\na photo of three hearts\na photo of a ring\n")
+    argv = ["--prompts", str(prompts), *FRESH, *SCRIPTED, "--batch-size", "1"]
+    assert main([*argv, "--out", str(tmp_path / "whole")]) == 0
     keep = Keeper.__call__
 
-    def keep_one(self: Keeper, event: Event) -> None:
-        keep(self, event)
+    def keep_one(self: Keeper, number: int, event: Event) -> None:
+        keep(self, number, event)
         if self.saved:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Keeper, "__call__", keep_one)
-    argv = ["--prompts", str(prompts), *FRESH, *SCRIPTED, "--batch-size", "1"]
-    assert main([*argv, "--out", str(tmp_path / "out")]) == 130
-    assert "1 of 2 trajectories are saved" in capsys.readouterr().err
-    assert load_trajectory(tmp_path / "out" / "00000").complete
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "__call__", keep_one)
+        assert main([*argv, "--out", str(out)]) == 130
+    assert "1 of 3 trajectories are saved" in capsys.readouterr().err
+    assert load_trajectory(out / "00000").complete
+    (out / "00001").mkdir()  # one that was killed while it was saved
+    (out / "00001" / "0.png").write_bytes(b"half")
+    before = (out / "00000" / "trajectory.json").stat().st_mtime_ns
+    assert main([*argv, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 3 trajectories are there" in printed and "[2] stop" in printed
+    assert "[0]" not in printed
+    assert (out / "00000" / "trajectory.json").stat().st_mtime_ns == before
+    assert load_all(out, 3) == load_all(tmp_path / "whole", 3)
+
+
+def test_a_folder_with_other_trajectories_is_refused_and_kept(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a photo of a star\na photo of three hearts\n")
+    out = tmp_path / "out"
+    argv = ["--prompts", str(prompts), *FRESH, *SCRIPTED, "--out", str(out)]
+    assert main(argv) == 0
+    kept = load_all(out, 2)
+    with pytest.raises(ValueError, match=r"made with another flow; choose another --out"):
+        main([*argv, "--guidance-scale", "2"])
+    prompts.write_text("a photo of a star\na photo of a ring\n")
+    with pytest.raises(ValueError, match=r"00001 holds 'a photo of three hearts' where"):
+        main(argv)
+    assert load_all(out, 2) == kept
 
 
 def test_a_trajectory_that_fails_is_saved_and_the_command_says_so(

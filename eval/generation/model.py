@@ -11,13 +11,13 @@ from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import ModelSettings
 from eval.generation.sharding import local_device
-from eval.generation.weights import weights_hash
 from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.engine.engine import Engine
 from staged.engine.sampling import FlowSettings
 from staged.loops.casting import Casting, default_flow, open_engine
 from staged.loops.events import Event
 from staged.loops.staged import StagedLoop
+from staged.model.weights_hash import weights_hash
 from staged.sequence import step_text
 from staged.settings import to_dict
 from staged.trajectory import Sketch, Stop, Trajectory

@@ -14,8 +14,8 @@ from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import PipelineSettings
 from eval.generation.sharding import local_device
-from eval.generation.weights import weights_hash
 from staged.backends.diffusers import load_pipeline
+from staged.model.weights_hash import weights_hash
 from staged.settings import to_dict
 
 

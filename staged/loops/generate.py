@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from staged import images
 from staged.loops.events import (
@@ -22,9 +22,11 @@ from staged.loops.events import (
     SketchDrawn,
     Stopped,
 )
+from staged.loops.keeping import Keeper
 from staged.report import Notes, Report, Trajectories
+from staged.settings import to_dict
 from staged.trajectory import ImageRef, Trajectory
-from staged.trajectory_folder import FINAL, save_trajectory
+from staged.trajectory_folder import FINAL
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
     from staged.engine.engine import Engine
@@ -42,7 +44,9 @@ _DESCRIPTION = """Draw a prompt in stages: the model plans, sketches, inspects, 
 by its own tokens. Every step is printed as it comes and saved with its images, as trajectory.json,
 final.png and report.html."""
 _EXAMPLE = """example:
-  staged generate "a photo of a red circle above a blue star" --out out/example"""
+  staged generate "a photo of a red circle above a blue star" --out out/example
+
+With several prompts or images, the same command goes on where it was interrupted."""
 
 
 def main(argv: list[str]) -> int:
@@ -84,61 +88,26 @@ def main(argv: list[str]) -> int:
         casting.cast(player, options.checkpoint), policy, batch_size=options.batch_size
     )
     started = time.monotonic()
-    printer, keeper = Printer(starts), Keeper(options.out, len(starts))
+    keeper = Keeper(options.out, len(starts))
+    left = keeper.go_on(starts, seeds, _deciding(options, flow, engine) if starts[1:] else {})
+    if keeper.saved:
+        print(f"{len(keeper.saved)} of {len(starts)} trajectories are there", flush=True)
 
     def tell(event: Event) -> None:
-        printer(event)
-        keeper(event)
+        number = left[event.rollout]
+        if (text := describe(event)) is not None:
+            print(f"[{number}] {text}" if len(starts) > 1 else text, flush=True)
+        keeper(number, event)
 
     try:
-        loop.run(starts, seeds, tell)
+        if left:
+            loop.run([starts[i] for i in left], [seeds[i] for i in left], tell)
     except KeyboardInterrupt:
         kept = f"{len(keeper.saved)} of {len(starts)} trajectories are saved in {options.out}"
-        print(
-            f"\ninterrupted; {kept}, and the same command draws all of them anew", file=sys.stderr
-        )
+        goes_on = ", and the same command goes on from there" if len(starts) > 1 else ""
+        print(f"\ninterrupted; {kept}{goes_on}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return _report(options, keeper.in_order(), flow, engine, time.monotonic() - started)
-
-
-class Printer:
-    """Prints events as lines; with several rollouts, each line names its own."""
-
-    def __init__(self, starts: Sequence[Trajectory]) -> None:
-        """Know what was asked."""
-        self._starts = starts
-
-    def __call__(self, event: Event) -> None:
-        """Print one event."""
-        text = describe(event)
-        if text is None:
-            return
-        if len(self._starts) > 1:
-            text = f"[{event.rollout}] {text}"
-        print(text, flush=True)
-
-
-class Keeper:
-    """Saves each trajectory as it ends, so that what is drawn outlives an interruption.
-
-    Attributes:
-        saved: Rollout to its trajectory, images named as the files are.
-    """
-
-    def __init__(self, out: Path, count: int) -> None:
-        """Save one trajectory in `out` itself, several in numbered folders below."""
-        self.saved: dict[int, Trajectory] = {}
-        self._out, self._count = out, count
-
-    def __call__(self, event: Event) -> None:
-        """Save the trajectory that an event ends."""
-        if isinstance(event, Stopped | Failed):
-            folder = self._out if self._count == 1 else self._out / f"{event.rollout:05d}"
-            self.saved[event.rollout] = save_trajectory(folder, event.trajectory)
-
-    def in_order(self) -> list[Trajectory]:
-        """List what is saved in the order in which it was asked for."""
-        return [self.saved[rollout] for rollout in sorted(self.saved)]
 
 
 def describe(event: Event) -> str | None:
@@ -195,6 +164,17 @@ def _report(
     if len(saved) == 1 and saved[0].last_sketch is not None:
         print(f"         {out / FINAL}")
     return 0 if complete else 1
+
+
+def _deciding(options: argparse.Namespace, flow: FlowSettings, engine: Engine) -> dict[str, Any]:
+    """What decides a trajectory beside its prompt, input images and seed."""
+    from staged.model.weights_hash import weights_hash
+
+    free = ("prompt", "prompts", "image", "out", "num_images", "batch_size", "checkpoint", "device")
+    resolved = ("flow_steps_per_image", "guidance_scale", "image_guidance_scale", "timestep_shift")
+    given = {k: v for k, v in vars(options).items() if k not in (*free, *resolved)}
+    weights = weights_hash((engine.model, engine.autoencoder))
+    return {**given, "flow": to_dict(flow), "weights": weights}
 
 
 def _starts(options: argparse.Namespace) -> tuple[list[Trajectory], list[int]]:
