@@ -216,7 +216,9 @@ def test_a_curve_is_read_from_a_training_log_and_thinned_by_averaging(tmp_path: 
 def test_a_curve_of_one_point_or_none_is_drawn() -> None:
     for points in ([], [(1.0, 3.0)], [(1.0, float("nan"))]):
         curve = Curve(title="c", series=[Series(name="s", points=points)], x_label="x", y_label="y")
-        Page(Report(title="t", sections=[curve]).html())
+        html = Report(title="t", sections=[curve]).html()
+        Page(html)
+        assert "nan" not in html.lower()
 
 
 def test_points_of_a_short_curve_are_marked_with_their_intervals() -> None:
