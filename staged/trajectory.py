@@ -256,7 +256,8 @@ class Trajectory:
         provenance: Where it comes from, as bounded JSON. By convention: `models` and
             `prompt_versions` (role -> name), `seeds`, `fingerprint` of the settings, `cost`
             (unit -> amount), `licence` of the generating model, `failure` (reason) where a
-            rollout failed.
+            rollout failed, `detector` where one has looked at the last sketch
+            (`{"correct": true or false, "reasons": ["...", ...]}`).
     """
 
     prompt: str
