@@ -7,7 +7,8 @@ A stage role gets the trajectory so far and returns the next step; it may ask
 `trajectory.legal_next()`, `last_plan`, `last_sketch`. Images are encoded bytes inside trajectories
 (`ImageRef`) and uint8 arrays (h, w, 3), RGB, at the services below; `ImageRef.from_array` and
 `ImageRef.array` lead from one to the other. A player fails with `RoleError` when it cannot answer;
-the loop then retries, counts and reports, and never invents a step.
+the loop then retries, counts and reports, and never invents a step. A player of many trajectories
+says so for each; where it raises instead, the loop asks for one at a time.
 """
 
 from collections.abc import Callable, Sequence
@@ -160,8 +161,11 @@ Preview = Callable[[int, int, Pixels], None]
 class Chooser(Protocol):
     """Directs many trajectories at once."""
 
-    def choose(self, asks: Sequence[Ask]) -> list[tuple[Move, ...]]:
-        """Narrow the moves of each ask to one, or to several texts between which the text tells."""
+    def choose(self, asks: Sequence[Ask]) -> Sequence[tuple[Move, ...] | RoleError]:
+        """Narrow the moves of each ask to one, or to several texts between which the text tells.
+
+        Or say why not; the loop asks again, with another seed.
+        """
         ...
 
 

@@ -350,6 +350,81 @@ def test_a_step_of_the_wrong_kind_is_refused() -> None:
     assert trajectory.provenance["failure"] == "illegal" and trajectory.steps == ()
 
 
+class Undecided(Scripted):
+    """Chooses badly, or not at all, for some prompts, so often; raises for all at once."""
+
+    def __init__(self, trouble: dict[str, list[object]], *, raises: bool = False) -> None:
+        super().__init__()
+        self.trouble, self.raises = trouble, raises
+
+    def choose(self, asks: Sequence[Ask]) -> list[object]:
+        self.asks += asks
+        chosen: list[object] = []
+        for ask in asks:
+            left = self.trouble.get(ask.trajectory.prompt, [])
+            chosen.append(left.pop(0) if left else (ask.moves[0],))
+        errors = [error for error in chosen if isinstance(error, RoleError)]
+        if self.raises and errors:
+            raise errors[0]
+        return chosen
+
+
+ONE_ROUND = Policy(max_attempts=3, max_rounds=1, max_refinements=0)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [([RoleError("timeout")], "timeout"), ([("stop",)], "illegal"), ([()], "illegal")],
+)
+def test_a_choice_that_fails_is_made_again_and_touches_no_other(
+    trouble: list[object], reason: str
+) -> None:
+    player = Undecided({"p": [*trouble, *trouble]})
+    events: list[Event] = []
+    done = StagedLoop(Cast.of(player, "s"), ONE_ROUND).run(["p", "q"], [0, 1], events.append)
+    assert [trajectory.complete for trajectory in done] == [True, True]
+    assert done[0].provenance["retries"] == {reason: 2} and done[1].provenance["retries"] == {}
+    retried = [event for event in events if isinstance(event, Retried)]
+    assert [event.moves for event in retried] == [("plan", "sketch")] * 2
+    tries = [a for a in player.asks if a.trajectory.prompt == "p" and len(a.moves) > 1]
+    assert [ask.attempt for ask in tries[:3]] == [0, 1, 2]
+    # The attempts at choosing are not counted against what is chosen.
+    assert player.asks[[a.moves for a in player.asks].index(("plan",))].attempt == 0
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_choice_that_always_fails_ends_its_trajectory_alone(raises: bool) -> None:
+    player = Undecided({"p": [RoleError("refusal", "no") for _ in range(99)]}, raises=raises)
+    done = StagedLoop(Cast.of(player, "s"), ONE_ROUND).run(["q", "p", "r"], [0, 1, 2])
+    assert [trajectory.complete for trajectory in done] == [True, False, True]
+    assert done[1].provenance["failure"] == "refusal" and done[1].steps == ()
+
+
+def test_a_director_that_fails_for_one_prompt_directs_the_others() -> None:
+    class Director:
+        def next_move(self, trajectory: Trajectory) -> str:
+            if trajectory.prompt == "p":
+                raise RoleError("grammar", "what is p?")
+            return trajectory.legal_next()[0] if len(trajectory.steps) < 2 else "stop"
+
+    playing = OneByOne(director=Director())  # type: ignore[arg-type]
+    cast = replace(Cast.of(Scripted(), "s"), chooser=playing)
+    done = StagedLoop(cast, ONE_ROUND).run(["q", "p"], [0, 1])
+    assert [trajectory.complete for trajectory in done] == [True, False]
+    assert done[1].provenance["failure"] == "grammar"
+
+
+def test_a_sketcher_that_raises_for_one_draws_for_the_others() -> None:
+    class Sketcher(Scripted):
+        def draw(self, asks: Sequence[Ask], on_preview: object = None) -> list[Sketch | RoleError]:
+            if any(ask.trajectory.prompt == "p" for ask in asks):
+                raise RoleError("content_filter")
+            return super().draw(asks, on_preview)
+
+    done = StagedLoop(Cast.of(Sketcher(), "s"), ONE_ROUND).run(["p", "q"], [0, 1])
+    assert [trajectory.provenance.get("failure") for trajectory in done] == ["content_filter", None]
+
+
 # --- policy -------------------------------------------------------------------------------------
 
 

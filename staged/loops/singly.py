@@ -21,13 +21,17 @@ class OneByOne:
         self._director, self._planner = director, planner
         self._inspector, self._refiner = inspector, refiner
 
-    def choose(self, asks: Sequence[Ask]) -> list[tuple[Move, ...]]:
+    def choose(self, asks: Sequence[Ask]) -> list[tuple[Move, ...] | RoleError]:
         """Ask the director; one that wants what the loop's limits forbid gets a stop."""
         if self._director is None:
             raise ValueError("nobody directs; give OneByOne a director")
-        chosen: list[tuple[Move, ...]] = []
+        chosen: list[tuple[Move, ...] | RoleError] = []
         for ask in asks:
-            move = self._director.next_move(ask.trajectory)
+            try:
+                move = self._director.next_move(ask.trajectory)
+            except RoleError as error:
+                chosen.append(error)
+                continue
             if move not in ask.moves:
                 move = "stop" if "stop" in ask.moves else ask.moves[0]
             chosen.append((move,))

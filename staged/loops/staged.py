@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from staged.loops.events import (
     Answered,
@@ -41,6 +41,7 @@ from staged.trajectory import (
     TrajectoryError,
 )
 
+Result = TypeVar("Result")
 OnEvent = Callable[[Event], None]
 DEFAULT_BATCH_SIZE = 64
 
@@ -187,16 +188,19 @@ class StagedLoop:
     def _advance(self, live: Sequence[_Rollout], tell: OnEvent, *, previews: bool) -> None:
         self._decide(live, tell)
         active = [rollout for rollout in live if not rollout.ended]
-        writing = [rollout for rollout in active if rollout.moves != ("sketch",)]
+        undecided = [rollout for rollout in active if not rollout.moves]
+        writing = [rollout for rollout in active if rollout.moves not in ((), ("sketch",))]
         if writing:
             groups: dict[int, tuple[Writer, list[_Rollout]]] = {}
             for rollout in writing:
                 writer = self.cast.writer(rollout.moves)
                 groups.setdefault(id(writer), (writer, []))[1].append(rollout)
             for writer, group in groups.values():
-                results = writer.write([rollout.ask() for rollout in group])
+                results: Sequence[Step | RoleError] = _asked(
+                    writer.write, [rollout.ask() for rollout in group]
+                )
                 self._take(group, results, tell)
-        elif active:
+        elif active and not undecided:  # all who draw next draw together
             self._draw(active, tell if previews else None, tell)
 
     def _decide(self, live: Sequence[_Rollout], tell: OnEvent) -> None:
@@ -216,12 +220,23 @@ class StagedLoop:
             elif not rollout.moves:
                 rollout.ended = True  # complete when it came
         if open_ones:
-            chosen = self.cast.chooser.choose([rollout.ask() for rollout in open_ones])
-            for rollout, moves in zip(open_ones, chosen, strict=True):
-                rollout.moves = moves
+            self._choose(open_ones, tell)
         for rollout in live:
             if rollout.moves == ("stop",):
                 self._stop(rollout, tell)
+
+    def _choose(self, open_ones: Sequence[_Rollout], tell: OnEvent) -> None:
+        chosen = _asked(self.cast.chooser.choose, [rollout.ask() for rollout in open_ones])
+        for rollout, moves in zip(open_ones, chosen, strict=True):
+            if not isinstance(moves, RoleError) and not set() < set(moves) <= set(rollout.moves):
+                wanted = " or ".join(rollout.moves)
+                said = " or ".join(moves) or "nothing"
+                moves = RoleError("illegal", f"chose {said} where {wanted} was wanted")
+            if isinstance(moves, RoleError):
+                self._retry(rollout, moves, tell)
+                rollout.moves = ()  # still to be decided
+            else:
+                rollout.moves, rollout.attempt = moves, 0
 
     def _draw(self, group: Sequence[_Rollout], previews: OnEvent | None, tell: OnEvent) -> None:
         def preview(row: int, flow_step: int, pixels: Pixels) -> None:
@@ -236,8 +251,12 @@ class StagedLoop:
                 )
             )
 
-        asks = [rollout.ask() for rollout in group]
-        self._take(group, self.cast.sketcher.draw(asks, preview if previews else None), tell)
+        def draw(asks: Sequence[Ask]) -> Sequence[Sketch | RoleError]:
+            # Rows of a preview are those of the whole group.
+            shown = preview if previews and len(asks) == len(group) else None
+            return self.cast.sketcher.draw(asks, shown)
+
+        self._take(group, _asked(draw, [rollout.ask() for rollout in group]), tell)
 
     def _take(
         self, group: Sequence[_Rollout], results: Sequence[Step | RoleError], tell: OnEvent
@@ -307,6 +326,18 @@ def step_seed(seed: int, place: int, attempt: int) -> int:
     """Seed of one attempt at one step of a trajectory, below 2**48."""
     digest = hashlib.blake2b(f"{seed}/{place}/{attempt}".encode(), digest_size=6).digest()
     return int.from_bytes(digest)
+
+
+def _asked(
+    act: Callable[[Sequence[Ask]], Sequence[Result | RoleError]], asks: Sequence[Ask]
+) -> Sequence[Result | RoleError]:
+    """Let a player act; where it fails for all, for one at a time, so that each fails alone."""
+    try:
+        return act(asks)
+    except RoleError as error:
+        if len(asks) == 1:
+            return [error]
+        return [result for ask in asks for result in _asked(act, [ask])]
 
 
 def _kind(move: Move) -> str:
