@@ -263,7 +263,7 @@ def edited(name: str, data: bytes | None) -> Callable[[Members], Members]:
 
 
 BOMB = io.BytesIO()
-Image.new("1", (5000, 5000)).save(BOMB, "PNG")
+Image.new("1", (8200, 8200)).save(BOMB, "PNG")
 PNG = trajectory(1).images[0].png or b""
 
 DAMAGED: list[tuple[str, Callable[[Members], Members], str]] = [
@@ -280,7 +280,7 @@ DAMAGED: list[tuple[str, Callable[[Members], Members], str]] = [
         r"steps\[0\]: stop may not come",
     ),
     ("bad image", edited("a.0.png", b"GIF89a"), "not a PNG"),
-    ("bad image", edited("a.0.png", BOMB.getvalue()), "exceeds the limit of 16777216 pixels"),
+    ("bad image", edited("a.0.png", BOMB.getvalue()), "exceeds the limit of 67108864 pixels"),
     ("bad image", edited("a.0.png", PNG[:60]), "does not decode|not a PNG"),
     ("too large", lambda m: m + [(f"a.{i}.png", PNG) for i in range(2, 200)], "members"),
     ("too large", edited("a.0.png", PNG + bytes(70_000)), "exceed 60000"),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.engine.sampling import FlowSettings
+from staged.images import encode_png
+from staged.shards.folder import write_whole
 from train.settings import Log
 
 
@@ -35,9 +34,5 @@ def draw_sheet(engine: Engine, log: Log, path: Path) -> NDArray[np.uint8]:
     )
     sheet = np.concatenate([drawing.pixels for drawing in drawings], axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "png")
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, path)
+    write_whole(path, encode_png(sheet))
     return sheet

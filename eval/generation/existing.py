@@ -70,10 +70,9 @@ class Existing:
             ending = "" if wanted.suffix.lower() in _ENDINGS else " with an ending of an image"
             return Failed(reason="no image", detail=f"no {wanted}{ending}")
         try:
-            with path.open("rb") as file:
-                return Drawn(pixels=images.decode(file.read(images.MAX_IMAGE_BYTES + 1)))
+            return Drawn(pixels=images.decode_file(path))
         except ValueError as error:
-            return Failed(reason="broken image", detail=f"{path}: {error}")
+            return Failed(reason="broken image", detail=str(error))
 
     def _find(self, sample: Sample) -> Path | None:
         path = self._path(sample)

@@ -105,7 +105,7 @@ def _key(record: Mapping[str, Any]) -> Key:
 
 def _look(image: _Image, eyes: Eyes) -> dict[str, Any]:
     try:
-        found = eyes.look(images.decode(image.path.read_bytes()), image.prompt)
+        found = eyes.look(images.decode_file(image.path), image.prompt)
     except ValueError as error:
         return {"detections": None, "error": str(error)[:500]}
     return {"detections": [_as_dict(detection) for detection in found]}

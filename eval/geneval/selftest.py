@@ -96,7 +96,7 @@ def read_golden(folder: Path) -> list[GoldenImage]:
         golden.append(
             GoldenImage(
                 name=name,
-                pixels=images.decode((folder / name).read_bytes()),
+                pixels=images.decode_file(folder / name),
                 prompt=parse_prompt(record["metadata"], f"{place}: metadata"),
                 correct=record["correct"],
             )

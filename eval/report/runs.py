@@ -90,7 +90,7 @@ class Run:
         if self.folder is None or not sample.image:
             return None
         path = self.folder / _below(sample.image)
-        return small(path.read_bytes(), str(path)) if path.is_file() else None
+        return small(images.read_file(path), str(path)) if path.is_file() else None
 
 
 def open_run(

@@ -51,9 +51,6 @@ class Scorer(Protocol):
         Args:
             pictures: Whose files exist.
             keep: Called once for each with its index, as soon as the score is there.
-
-        Raises:
-            OSError: an image cannot be read.
         """
         ...
 
@@ -82,7 +79,7 @@ class PixelScorer:
         """Score all in order; see `Scorer`."""
         for index, picture in enumerate(pictures):
             try:
-                pixels = images.decode(picture.path.read_bytes())
+                pixels = images.decode_file(picture.path)
             except ValueError as error:
                 keep(index, Score(value=None, reason="broken image", detail=str(error)[:500]))
                 continue

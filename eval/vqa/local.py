@@ -74,14 +74,10 @@ class LocalAnswerer:
         return cls(model, processor, device=device)
 
     def answer(self, questions: Sequence[Question], keep: Callable[[int, Answer], None]) -> None:
-        """Answer one by one, so that no answer depends on its neighbours.
-
-        Raises:
-            OSError: an image cannot be read.
-        """
+        """Answer one by one, so that no answer depends on its neighbours."""
         for index, question in enumerate(questions):
             try:
-                pixels = images.decode(question.image.read_bytes())
+                pixels = images.decode_file(question.image)
             except ValueError as error:
                 broken = Answer(probability=None, reason="broken image", detail=str(error)[:500])
                 keep(index, broken)

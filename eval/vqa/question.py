@@ -58,7 +58,6 @@ class Answerer(Protocol):
 
         Raises:
             ValueError: every question would fail.
-            OSError: an image cannot be read.
         """
         ...
 

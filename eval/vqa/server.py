@@ -65,8 +65,8 @@ class ServerAnswerer:
             await in_turn(enumerate(questions), ask, workers=self.settings.concurrency)
 
     async def _ask(self, client: LmmClient, question: Question) -> Answer:
-        image = question.image.read_bytes()
         try:
+            image = images.read_file(question.image)
             images.decode(image)
         except ValueError as error:
             return Answer(probability=None, reason="broken image", detail=str(error)[:500])

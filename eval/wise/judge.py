@@ -113,7 +113,6 @@ def judge_folder(
     Raises:
         ValueError: the endpoint refuses everything.
         BudgetSpent: the log's budget is spent.
-        OSError: an image cannot be read.
     """
     return asyncio.run(_judge_all(folder, prompts, version, settings, log))
 
@@ -144,9 +143,9 @@ async def _judge(
     path = folder / f"{prompt.prompt_id}.png"
     if not path.is_file():
         return {**line, "score": None, "reason": "no image"}
-    image = path.read_bytes()
-    line["sha256"] = hashlib.sha256(image).hexdigest()
     try:
+        image = images.read_file(path)
+        line["sha256"] = hashlib.sha256(image).hexdigest()
         images.decode(image)
     except ValueError as error:
         return {**line, "score": None, "reason": "broken image", "detail": str(error)[:500]}

@@ -1,11 +1,11 @@
 """Between our requests and the bytes of the chat completions API."""
 
 import base64
-import io
 import math
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
 from openai.types.chat import ChatCompletion
 from PIL import Image
 from pydantic import BaseModel, ValidationError
@@ -50,6 +50,8 @@ def _wire_schema(answer: type[BaseModel]) -> dict[str, Any]:
 def data_url(image: bytes, *, max_side_px: int) -> str:
     """Encode an image for a request, scaled down (never up) to a longest side.
 
+    It is sent as it is only where no service can take it for another picture than we do.
+
     Args:
         image: PNG, WebP or JPEG.
         max_side_px: Longest side that is sent.
@@ -59,13 +61,11 @@ def data_url(image: bytes, *, max_side_px: int) -> str:
     """
     extension, width, height = images.probe(image)
     scale = max_side_px / max(width, height)
-    if scale < 1:
+    if scale < 1 or not images.is_plain(image):
+        scale = min(scale, 1)
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        buffer = io.BytesIO()
-        Image.fromarray(images.decode(image)).resize(size, Image.Resampling.LANCZOS).save(
-            buffer, format="PNG"
-        )
-        image, extension = buffer.getvalue(), "png"
+        scaled = Image.fromarray(images.decode(image)).resize(size, Image.Resampling.LANCZOS)
+        image, extension = images.encode_png(np.asarray(scaled)), "png"
     kind = "jpeg" if extension == "jpg" else extension
     return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
 

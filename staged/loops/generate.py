@@ -207,9 +207,7 @@ def _read_prompts(path: Path) -> list[str]:
 
 
 def _read_image(path: Path) -> ImageRef:
-    if path.stat().st_size > images.MAX_IMAGE_BYTES:
-        raise ValueError(f"{path} exceeds {images.MAX_IMAGE_BYTES} bytes")
-    data = path.read_bytes()
+    data = images.read_file(path)
     try:
         images.probe(data)
     except ValueError as error:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from staged import images
 from staged.shapes.detect import Detection, detect
 from staged.shapes.render import render, silhouette
 from staged.shapes.scene import (
@@ -89,7 +90,7 @@ def _jpeg(quality: int) -> Damage:
         del rng
         stream = io.BytesIO()
         Image.fromarray(picture).save(stream, "JPEG", quality=quality)
-        return np.asarray(Image.open(stream).convert("RGB"))
+        return images.decode(stream.getvalue())
 
     return damage
 
