@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from eval.generation.sharding import Shard
 from staged import strict_json
+from staged.jobs.files import write_whole
 from staged.progress import Progress
-from staged.shards.folder import write_whole
 
 Key = tuple[str, ...]
 Keep = Callable[[int, Mapping[str, Any]], None]

@@ -18,7 +18,7 @@ from typing import Any
 import staged
 from eval.statistics import METHOD, UNIT, Estimate, Observation, mean, weighted_mean
 from staged import strict_json
-from staged.shards.folder import write_whole
+from staged.jobs.files import write_whole
 
 FORMAT = "staged-eval-result/1"
 OVERALL = "overall"

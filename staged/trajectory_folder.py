@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from staged import images
-from staged.shards.folder import write_whole
+from staged.jobs.files import write_whole
 from staged.trajectory import MAX_JSON_BYTES, ImageRef, Trajectory
 
 TRAJECTORY: Final = "trajectory.json"

@@ -5,6 +5,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -110,6 +112,13 @@ def test_three_processes_in_any_order_leave_what_one_leaves(tmp_path, prompts, w
     assert tree(tmp_path / "three") == tree(whole)
 
 
+def half_of_a_dead_writer(path):
+    """Name of a half of `path` whose writer is dead."""
+    code = "import sys, pathlib; from staged.jobs.files import temporary as t; "
+    code += "print(t(pathlib.Path(sys.argv[1])))"
+    return subprocess.check_output([sys.executable, "-c", code, str(path)], text=True).strip()
+
+
 @pytest.mark.parametrize("after", [0, 1, 8])
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, prompts, whole, after):
     folder = tmp_path / "killed"
@@ -123,7 +132,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, prompts, whole, after)
     log = folder / "generation/log-0-of-1.jsonl"
     log.write_bytes(log.read_bytes() + b'{"image":"00')
     for path in list(folder.rglob("*.png"))[:1]:
-        path.rename(path.with_name(f".{path.name}.99.tmp"))
+        path.rename(half_of_a_dead_writer(path))
     assert run(folder, prompts).unscored == 0
     assert tree(folder) == tree(whole)
 

@@ -14,6 +14,7 @@ PURE = [
     "staged.trajectory",
     "staged.scene_graph",
     "staged.settings",
+    "staged.jobs",
     "staged.protocol",
     "staged.shards",
     "staged.roles",

@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import os
 import pickle
+import signal
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,13 +104,30 @@ def test_a_killed_run_leaves_no_finished_data_set_and_the_next_makes_the_same_by
     dataset: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "killed"
-    writer = ShardWriter(folder, title="stars", max_samples=1)
-    for i in range(7):  # killed here: complete shards, an open one, no index
-        writer.write(f"s{i:03d}", trajectory(i))
+    child = os.fork()
+    if not child:
+        writer = ShardWriter(folder, title="stars", max_samples=1)
+        for i in range(7):  # killed here: complete shards, an open one, no index
+            writer.write(f"s{i:03d}", trajectory(i))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
     with pytest.raises(FileNotFoundError):
         validate(folder)
     assert len([name for name in files(folder) if name.endswith(".tmp")]) == 1
     assert files(write(folder)) == files(dataset)
+
+
+def test_the_half_of_a_writer_that_is_at_work_is_not_taken_from_it(
+    dataset: Path, tmp_path: Path
+) -> None:
+    other = ShardWriter(tmp_path / "set", title="stars", max_samples=2)
+    other.write("s000", trajectory(0))
+    write(tmp_path / "set")
+    for i in range(1, 5):
+        other.write(f"s{i:03d}", trajectory(i))
+    other.finish()
+    assert files(tmp_path / "set").keys() == files(dataset).keys()
+    assert validate(tmp_path / "set").ok
 
 
 def test_an_exception_leaves_the_folder_unfinished(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from staged import settings as job_settings
+from staged.jobs.files import write_whole
 from train.settings import TrainSettings
 
 _SETTINGS = "settings.yaml"
@@ -66,7 +66,7 @@ def claim_data(out: Path, fingerprint: str, *, resuming: bool) -> None:
             f"the data of {out} have changed since it began (or its tokenizer or autoencoder "
             f"has): restore them, choose another `out`, or remove {out / 'state'} to start over"
         )
-    _write_whole(path, fingerprint + "\n")
+    write_whole(path, (fingerprint + "\n").encode())
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def cut_log(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError, TypeError):
             break  # the line a kill cut off
-    _write_whole(path, "".join(kept))
+    write_whole(path, "".join(kept).encode())
 
 
 def _binding(settings: TrainSettings) -> dict[str, Any]:
@@ -119,9 +119,3 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{prefix}.{key}" if prefix else key, item)
     else:
         yield prefix, value
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -11,7 +11,7 @@ from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.engine.sampling import FlowSettings
 from staged.images import encode_png
-from staged.shards.folder import write_whole
+from staged.jobs.files import write_whole
 from train.settings import Log
 
 

@@ -19,7 +19,7 @@ from eval.geneval2 import prompts as geneval2
 from eval.wise import prompts as wise_prompts
 from eval.wise.versions import VERSIONS
 from staged import strict_json
-from staged.shards.folder import write_whole
+from staged.jobs.files import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 from eval.generation.store import FOLDER, SAMPLES, SETTINGS
 from eval.geneval.detections import MAX_LINE_BYTES
 from staged import strict_json
-from staged.shards.folder import read_json
+from staged.jobs.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)

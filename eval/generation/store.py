@@ -27,7 +27,7 @@ from eval.generation.generator import Drawn, Outcome
 from eval.generation.samples import Sample
 from eval.generation.sharding import Shard
 from staged import images, strict_json
-from staged.shards.folder import read_json, write_json, write_whole
+from staged.jobs.files import halves, read_json, write_json, write_whole
 from staged.trajectory_folder import save_trajectory
 
 FOLDER, SETTINGS, STEPS, SAMPLES = "generation", "settings.json", "steps", "samples.jsonl"
@@ -210,8 +210,10 @@ class Store:
             path = self.folder / sample.path
             names.setdefault(path.parent, set()).add(path.name)
         for folder, ours in names.items():
-            for half in folder.glob(".*.png.*.tmp"):
-                if half.name[1:].rsplit(".", 2)[0] in ours:
+            if not folder.is_dir():
+                continue
+            for half, name in list(halves(folder)):
+                if name in ours:
                     half.unlink(missing_ok=True)
 
     def _attempts(self) -> dict[str, list[Line]]:

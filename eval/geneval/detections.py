@@ -19,8 +19,8 @@ from eval.geneval.names import CLASSES, COCO_NAMES, COLORS
 from eval.geneval.prompt import Prompt, parse_prompt
 from eval.geneval.scoring import Verdict, judge
 from staged import strict_json
+from staged.jobs.files import write_whole
 from staged.roles import Detection
-from staged.shards.folder import write_whole
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_DETECTIONS = 10_000

@@ -15,7 +15,7 @@ from pathlib import Path
 from eval.geneval.detections import MAX_LINE_BYTES
 from eval.geneval.prompt import Prompt, parse_prompt
 from staged import strict_json
-from staged.shards.folder import write_whole
+from staged.jobs.files import write_whole
 
 METADATA = "metadata.jsonl"
 SAMPLES = "samples"

@@ -14,8 +14,8 @@ from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSettings, samples
 from eval.miniature.store import Store
 from eval.results import unscored_message
+from staged.jobs.files import write_whole
 from staged.shapes.tasks import TASKS
-from staged.shards.folder import write_whole
 from staged.strict_json import dumps
 
 SAMPLES, RESULT = "samples.jsonl", "result.json"

@@ -16,9 +16,10 @@ from typing import Any
 
 from eval.generation.claim import refuse_others
 from eval.miniature.settings import MiniatureSettings
+from staged.jobs.files import read_json, write_json
 from staged.settings import from_dict, to_dict
 from staged.shards import ShardWriter, read_manifest, read_shards
-from staged.shards.folder import INDEX, read_json, write_json
+from staged.shards.folder import INDEX
 from staged.trajectory import Trajectory
 
 _RECORD, _BATCHES = "drawn.json", "drawn"

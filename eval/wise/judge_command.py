@@ -14,7 +14,7 @@ from eval.wise.versions import VERSIONS
 from staged import settings as job_settings
 from staged import strict_json
 from staged.backends.lmm_types import LmmSettings
-from staged.shards.folder import write_whole
+from staged.jobs.files import write_whole
 
 EXIT_OK, EXIT_STOPPED = 0, 3
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from staged import strict_json
+from staged.jobs.files import read_json, write_json
 from staged.loops.events import Event, Failed, Stopped
-from staged.shards.folder import read_json, write_json
 from staged.trajectory import Trajectory
 from staged.trajectory_folder import TRAJECTORY, load_trajectory, save_trajectory
 

@@ -16,13 +16,12 @@ Every default lives in its class; a file states only what differs.
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from staged import strict_json, strict_yaml
+from staged.jobs.files import write_whole
 from staged.settings.build import Builder, SettingsError
 from staged.settings.kinds import nearest
 from staged.settings.plain import to_dict
@@ -93,15 +92,7 @@ def save_resolved(settings: Any, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = f"# {type(settings).__name__}, resolved; fingerprint {fingerprint(settings)}\n"
     text += strict_yaml.dumps(to_dict(settings))
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp makes it private; a record of a run is to be read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, text.encode())
 
 
 def find_config(path: Path) -> Path:

@@ -1,6 +1,5 @@
-"""The files beside the shards: index, manifest, offsets, card; and writing any file whole."""
+"""The files beside the shards: index, manifest, offsets, card."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from staged import strict_json
+from staged.jobs.files import read_json, write_json
 
 VERSION: Final = 1
 INDEX: Final = "index.json"
@@ -15,7 +15,6 @@ OFFSETS: Final = "offsets.json"
 MANIFEST: Final = "manifest.json"
 CARD: Final = "README.md"
 
-_MAX_JSON_BYTES: Final = 2**30
 _SHARD_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,120}\.tar", re.ASCII)
 
 
@@ -52,39 +51,6 @@ class Manifest:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
         return {"version": VERSION, **vars(self), "fingerprints": list(self.fingerprints)}
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is either absent or complete, whatever happens meanwhile."""
-    # Named for the process: several may write the same file, the same bytes, at once.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        os.fsync(file.fileno())
-    move_into_place(temporary, path)
-
-
-def move_into_place(temporary: Path, path: Path) -> None:
-    """Rename a synced file and make the rename durable."""
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write canonical JSON, whole."""
-    write_whole(path, (strict_json.dumps(value) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """Read bounded JSON; ValueError names the file."""
-    size = path.stat().st_size
-    if size > _MAX_JSON_BYTES:
-        raise ValueError(f"{path}: {size} bytes exceed the limit of {_MAX_JSON_BYTES}")
-    return strict_json.loads(path.read_bytes(), place=str(path), max_bytes=_MAX_JSON_BYTES)
 
 
 def write_index(folder: Path, entries: Sequence[ShardEntry]) -> None:

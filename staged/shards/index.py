@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from staged import strict_json
+from staged.jobs.files import read_json
 from staged.shards import tar
-from staged.shards.folder import OFFSETS, check_version, read_json, shard_paths
+from staged.shards.folder import OFFSETS, check_version, shard_paths
 from staged.shards.limits import Limits, ShardError
 from staged.shards.reader import DEFAULT_LIMITS, Sample, load
 

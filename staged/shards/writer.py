@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 
 from staged import images
+from staged.jobs.files import halves, move_into_place, temporary, write_json, write_whole
 from staged.shards import tar
 from staged.shards.card import card
 from staged.shards.counts import Stats
@@ -22,10 +23,7 @@ from staged.shards.folder import (
     Manifest,
     ShardEntry,
     check_shard_name,
-    move_into_place,
     write_index,
-    write_json,
-    write_whole,
 )
 from staged.shards.limits import KEY, Limits
 from staged.trajectory import ImageRef, Trajectory
@@ -181,11 +179,14 @@ class ShardWriter:
 
     def _remove_leftovers(self) -> None:
         """Remove what an earlier, longer or killed run left under this writer's names."""
-        ours = re.compile(rf"\.?{re.escape(self._prefix)}-\d{{6,}}\.tar(\.tmp)?")
+        ours = re.compile(rf"{re.escape(self._prefix)}-\d{{6,}}\.tar")
         kept = {entry.shard for entry in self._entries}
         for path in self.folder.iterdir():
             if ours.fullmatch(path.name) and path.name not in kept:
                 path.unlink()
+        for path, name in list(halves(self.folder)):
+            if ours.fullmatch(name):
+                path.unlink(missing_ok=True)
 
 
 class _OpenShard:
@@ -193,7 +194,7 @@ class _OpenShard:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._path = folder / name
-        self._temporary = folder / f".{name}.tmp"
+        self._temporary = temporary(self._path)
         self._file: BinaryIO = self._temporary.open("wb")
         self._sha256 = hashlib.sha256()
         self.size = 0

@@ -1,0 +1,1 @@
+"""Work of many processes, on one machine or several: what they keep, share and never do twice."""
