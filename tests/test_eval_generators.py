@@ -234,7 +234,11 @@ def test_a_service_that_is_busy_is_asked_again():
         ({"data": [{"url": "http://127.0.0.1/x.png"}]}, "invalid_reply", False),
         ({"data": [{"b64_json": "not base64"}]}, "invalid_image", False),
         ({"data": [{"b64_json": "AAAA"}]}, "invalid_image", False),
-        (Response(b"<html>", media_type="application/json"), "invalid_reply", False),
+        ({"data": [{"b64_json": "AAAA"}, {"b64_json": "AAAA"}]}, "invalid_reply", False),
+        ({"data": {"b64_json": 7}}, "invalid_reply", False),
+        ({"error": {"message": "hurt", "code": "moderation_blocked"}}, "content_filter", True),
+        ({"error": {"message": "no such size", "code": 400}}, "bad_request", False),
+        (Response(b"<html>", media_type="application/json"), "server_error", False),
     ],
 )
 def test_what_is_no_image_is_a_failure_with_a_reason(answer, reason, final):
@@ -242,6 +246,31 @@ def test_what_is_no_image_is_a_failure_with_a_reason(answer, reason, final):
         found = outcomes(endpoint(url), samples("a star", "a ring"))
     assert isinstance(found[0], Drawn)
     assert (found[1].reason, found[1].final) == (reason, final)
+
+
+@pytest.mark.parametrize("usage", [None, {}, [], "free", {"input_tokens": "many"}])
+def test_an_image_is_paid_for_whatever_the_service_counts(usage):
+    encoded = base64.b64encode(images.encode_png(picture(3))).decode()
+    folded = "data:image/png;base64," + "\n".join(encoded[i : i + 20] for i in range(0, 999, 20))
+    answer = {"data": [{"b64_json": folded}], "usage": usage}
+    with serve(Service({"a ring": [answer]}).app) as url:
+        generator = endpoint(url, usd_per_image=0.5, usd_per_million_input_tokens=1.0)
+        [outcome] = outcomes(generator, samples("a ring"))
+    assert isinstance(outcome, Drawn) and (outcome.pixels == picture(3)).all()
+    assert outcome.cost == {"usd": 0.5}
+
+
+def test_what_is_being_drawn_when_an_account_ends_is_kept():
+    prompts = [f"star {i}" for i in range(9)]
+    ended = JSONResponse({"error": {"message": "no credits left"}}, 402)
+    service = Service({"star 4": [ended]})
+    with serve(service.app) as url:
+        generator, drawn = endpoint(url, concurrency=3), []
+        with pytest.raises(ValueError, match="402: no credits left"):
+            drawn.extend(outcome for _, outcome in generator.draw(samples(*prompts)))
+    assert [body["prompt"] for body in service.bodies].count("star 4") == 1
+    assert len(drawn) == len(service.bodies) - 1 < 9
+    assert all(isinstance(outcome, Drawn) for outcome in drawn)
 
 
 def test_a_reply_is_read_to_a_bound(monkeypatch):

@@ -125,7 +125,7 @@ def open_generator(settings: Any) -> Generator:
     Raises:
         ValueError: they cannot be followed.
     """
-    # What a generator needs is imported with it: torch, diffusers, openai.
+    # What a generator needs is imported with it: torch, diffusers, httpx.
     if isinstance(settings, ModelSettings):
         from eval.generation.model import Model
 

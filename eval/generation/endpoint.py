@@ -1,37 +1,31 @@
 """Any service with OpenAI's images API as a generator.
 
-The `openai` client repeats what a repetition can cure, by the service's own Retry-After. What is
-left is a failure with a reason, or, where every request would end the same way, an error.
+What a repetition can cure is asked again, by the service's own Retry-After. What is left is a
+failure with a reason, or, where every request would end the same way, an error.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from importlib import import_module
-from importlib.util import find_spec
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import openai
 
 from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import EndpointSettings
-from staged import images, strict_json
-from staged.backends.api_key import read_api_key, without_key
+from staged import images
+from staged.backends.api_key import read_api_key
+from staged.backends.limiter import Limiter
+from staged.backends.replies import Received, Refused
+from staged.backends.service import Service, ServiceError
 
 MAX_REPLY_BYTES = images.MAX_IMAGE_BYTES * 4 // 3 + 2**20
 """Base64 makes four bytes of three."""
-_MODERATED = ("content_filter", "content_policy_violation", "moderation_blocked")
-_MAX_REFUSED = 8
-"""So many refused requests, and not one image: then it is not the prompts."""
-_BROKEN: tuple[type[Exception], ...] = (
-    openai.APIConnectionError,
-    *(import_module(name).HTTPError for name in ("httpx", "httpx2") if find_spec(name)),
-)
-"""What breaks off, also while an answer is read: the transport was httpx, and is httpx2."""
+_RETRIED = ("rate_limit", "timeout", "connection", "server_error")
+_PURPOSE = "images"
 
 
 class Endpoint:
@@ -41,21 +35,15 @@ class Endpoint:
         settings: Where it is, and how it is asked.
 
     Raises:
-        ValueError: the environment variable of the key is not set.
+        ValueError: no such address, or the environment variable of the key is not set.
     """
 
     alone = True
 
     def __init__(self, settings: EndpointSettings) -> None:
-        """Open the client; nothing is sent yet."""
+        """Check address and key; nothing is opened yet."""
         self.settings = settings
-        self._key = read_api_key(settings.base_url, settings.api_key_env)
-        self._client = openai.OpenAI(
-            api_key=self._key or "none",
-            base_url=settings.base_url,
-            timeout=settings.timeout_s,
-            max_retries=settings.max_attempts - 1,
-        )
+        read_api_key(settings.base_url, settings.api_key_env)
 
     @property
     def name(self) -> str:
@@ -71,113 +59,104 @@ class Endpoint:
         """Ask for each image; answers come in their own order.
 
         Raises:
-            ValueError: the service refuses everything: a wrong key, address, model or field.
+            ServiceError: the service refuses everything: a wrong key, address, model or field. A
+                `ValueError`; what was being drawn meanwhile has been yielded.
         """
-        refused, answered = 0, False
-        for sample, outcome in self._ask_all(samples):
-            yield sample, outcome
-            answered = answered or isinstance(outcome, Drawn)
-            refused += isinstance(outcome, Failed) and outcome.reason == "bad_request"
-            if refused >= _MAX_REFUSED and not answered:
-                raise ValueError(
-                    f"{self.name} refused {refused} requests and made no image: "
-                    f"{getattr(outcome, 'detail', '')}; check size, response_format, seed_field "
-                    "and extra_body (null leaves a field out)"
-                )
-
-    def _ask_all(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
         waiting = iter(samples)
-        pending: dict[Future[Outcome], Sample] = {}
-        # No more are begun than run: a benchmark's images would not fit into memory.
-        with ThreadPoolExecutor(self.settings.concurrency) as pool:
+        pending: dict[asyncio.Task[Outcome], Sample] = {}
+        stopped: ServiceError | None = None
+        with asyncio.Runner() as runner:
+            service = self._open()
             try:
                 while True:
-                    while len(pending) < self.settings.concurrency:
-                        sample = next(waiting, None)
-                        if sample is None:
-                            break
-                        pending[pool.submit(self._ask, sample)] = sample
+                    # No more are begun than run: a benchmark's images would not fit into memory.
+                    room = 0 if stopped else self.settings.concurrency - len(pending)
+                    for sample in itertools.islice(waiting, room):
+                        asking = self._ask(service, sample)
+                        pending[runner.get_loop().create_task(asking)] = sample
                     if not pending:
-                        return
-                    for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                        yield pending.pop(future), future.result()
+                        break
+                    first = asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                    for task in runner.run(first)[0]:
+                        sample = pending.pop(task)
+                        error = task.exception()
+                        if isinstance(error, ServiceError):
+                            stopped = error
+                        else:
+                            yield sample, task.result()
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                runner.run(service.close())
+        if stopped is not None:
+            raise ServiceError(
+                f"{stopped}. Fields that it does not take: size, response_format and seed_field "
+                "are left out by null, others stand in extra_body"
+            )
 
-    def _ask(self, sample: Sample) -> Outcome:
+    def _open(self) -> Service:
+        settings = self.settings
+        return Service(
+            base_url=settings.base_url,
+            model=settings.model,
+            api_key_env=settings.api_key_env,
+            timeout_s=settings.timeout_s,
+            max_reply_bytes=MAX_REPLY_BYTES,
+            limiter=Limiter(concurrency=settings.concurrency),
+        )
+
+    async def _ask(self, service: Service, sample: Sample) -> Outcome:
+        body = self._body(sample)
+        usd = 0.0
+        for made in range(self.settings.max_attempts):
+            if made:
+                await asyncio.sleep(service.backoff_s(made))
+            async with service.limiter.slot(0):
+                got = await service.post("images/generations", body, retry=made)
+            usd += self._usd(got)
+            if isinstance(got, Received) or got.kind not in _RETRIED:
+                break
+        cost = {"usd": usd}
+        if isinstance(got, Refused):
+            if got.kind == "bad_request":
+                service.heard(_PURPOSE, got.text)
+            reason = "invalid_reply" if got.kind == "invalid_output" else got.kind
+            final = got.kind == "content_filter"
+            return Failed(reason=reason, detail=got.text, final=final, cost=cost)
+        service.heard(_PURPOSE)
+        return _understood(got.body, cost)
+
+    def _body(self, sample: Sample) -> dict[str, Any]:
         settings = self.settings
         fields = {"size": settings.size, "response_format": settings.response_format}
-        body: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+        body: dict[str, Any] = {"model": settings.model, "prompt": sample.prompt, "n": 1}
+        body |= {name: value for name, value in fields.items() if value is not None}
         if settings.seed_field is not None:
             body[settings.seed_field] = sample.seed % 2**31  # what every service can hold
-        try:
-            with self._client.images.with_streaming_response.generate(
-                model=settings.model,
-                prompt=sample.prompt,
-                n=1,
-                extra_body=body | settings.extra_body,
-            ) as response:
-                content = _bounded(response.iter_bytes())
-        except openai.APITimeoutError as error:
-            return self._failed("timeout", error)
-        except openai.RateLimitError as error:
-            return self._failed("rate_limit", error)
-        except (
-            openai.AuthenticationError,
-            openai.PermissionDeniedError,
-            openai.NotFoundError,
-        ) as error:
-            raise ValueError(
-                f"{settings.base_url} refuses us: {self._failed('bad_request', error).detail}; "
-                f"check base_url, model {settings.model!r} and the key in api_key_env "
-                f"({settings.api_key_env})"
-            ) from None
-        except openai.APIStatusError as error:
-            if error.code in _MODERATED:
-                return self._failed("content_filter", error, final=True)
-            kind = "server_error" if error.status_code >= 500 else "bad_request"
-            return self._failed(kind, error)
-        except _BROKEN as error:
-            return self._failed("connection", error)
-        except ValueError as error:
-            return self._failed("invalid_reply", error)
-        return self._understand(content)
+        return body | settings.extra_body
 
-    def _understand(self, content: bytes) -> Outcome:
-        """Read an answer: one image, in base64."""
-        try:
-            reply = strict_json.loads(content, place="reply", max_bytes=MAX_REPLY_BYTES)
-            usage = reply.get("usage") or {}
-            cost = {"usd": self._usd(usage)}
-            [image] = reply["data"]
-            encoded = image.get("b64_json")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return self._failed("invalid_reply", ValueError(f"not an images reply: {error!r}"))
-        if not isinstance(encoded, str):
-            detail = "no b64_json in it; set response_format=b64_json"
-            return Failed(reason="invalid_reply", detail=detail, cost=cost)
-        try:
-            pixels = images.decode(base64.b64decode(encoded, validate=True))
-        except (ValueError, binascii.Error) as error:
-            return Failed(reason="invalid_image", detail=str(error), cost=cost)
-        return Drawn(pixels=pixels, cost=cost)
-
-    def _usd(self, usage: Mapping[str, Any]) -> float:
+    def _usd(self, got: Received | Refused) -> float:
         settings = self.settings
+        sent, answered = got.usage
         tokens = (
-            int(usage.get("input_tokens") or 0) * settings.usd_per_million_input_tokens
-            + int(usage.get("output_tokens") or 0) * settings.usd_per_million_output_tokens
+            sent * settings.usd_per_million_input_tokens
+            + answered * settings.usd_per_million_output_tokens
         )
-        return settings.usd_per_image + tokens / 1e6
-
-    def _failed(self, reason: str, error: Exception, *, final: bool = False) -> Failed:
-        return Failed(reason=reason, detail=without_key(str(error), self._key), final=final)
+        return tokens / 1e6 + (settings.usd_per_image if isinstance(got, Received) else 0.0)
 
 
-def _bounded(chunks: Iterable[bytes]) -> bytes:
-    content = bytearray()
-    for chunk in chunks:
-        content += chunk
-        if len(content) > MAX_REPLY_BYTES:
-            raise ValueError(f"a reply of more than {MAX_REPLY_BYTES} bytes")
-    return bytes(content)
+def _understood(reply: Mapping[str, Any], cost: Mapping[str, float]) -> Outcome:
+    """Read a reply: one image, in base64, also as a data URL or in lines."""
+    data = reply.get("data")
+    image = data[0] if isinstance(data, list) and len(data) == 1 else None
+    if not isinstance(image, dict):
+        return Failed(reason="invalid_reply", detail="it does not hold one image", cost=cost)
+    encoded = image.get("b64_json")
+    if not isinstance(encoded, str):
+        detail = "no b64_json in it; set response_format=b64_json"
+        return Failed(reason="invalid_reply", detail=detail, cost=cost)
+    if encoded.startswith("data:"):
+        encoded = encoded.partition(",")[2]
+    try:
+        pixels = images.decode(base64.b64decode("".join(encoded.split()), validate=True))
+    except (ValueError, binascii.Error) as error:
+        return Failed(reason="invalid_image", detail=str(error), cost=cost)
+    return Drawn(pixels=pixels, cost=cost)

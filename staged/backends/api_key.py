@@ -14,9 +14,13 @@ def read_api_key(base_url: str, api_key_env: str | None) -> str:
         api_key_env: Environment variable that holds the key; None for none.
 
     Raises:
-        ValueError: the variable is not set, or the address has a user or password in it.
+        ValueError: the variable is not set or holds no key, or the address is none or has a user
+            or password in it.
     """
     address = urlsplit(base_url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        shown = "no address" if "@" in base_url else repr(base_url)  # the rest may be a password
+        raise ValueError(f"base_url is {shown}; expected one such as http://127.0.0.1:8000/v1")
     if address.username or address.password:
         raise ValueError(
             f"base_url of {address.hostname} has a user or password in it, which results would "
@@ -24,12 +28,18 @@ def read_api_key(base_url: str, api_key_env: str | None) -> str:
         )
     if api_key_env is None:
         return ""
-    key = os.environ.get(api_key_env, "")
+    key = os.environ.get(api_key_env, "").strip()
     if not key:
         raise ValueError(
             f"the key for {base_url} is read from the environment variable {api_key_env}, which is "
             "not set; export it, name another one as api_key_env, or set api_key_env to null for "
             "an endpoint without a key"
+        )
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        # It would stand in the error of the library that refuses to send it.
+        raise ValueError(
+            f"the environment variable {api_key_env} holds no key: there are characters in it that "
+            "no header can carry"
         )
     return key
 

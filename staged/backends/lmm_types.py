@@ -16,16 +16,22 @@ FailureKind = Literal[
     "connection",
     "server_error",
     "bad_request",
+    "unsupported",
 ]
-"""Why there is no answer. The first four were answered, and paid for."""
+"""Why there is no answer. The first four were answered, and paid for; the last one is a field of
+the request that the endpoint does not take, and that is then left out."""
 
 PAID: frozenset[FailureKind] = frozenset(
     ("refusal", "content_filter", "truncated", "invalid_output")
 )
 RETRIED: frozenset[FailureKind] = frozenset(
-    ("invalid_output", "rate_limit", "timeout", "connection", "server_error")
+    ("invalid_output", "rate_limit", "timeout", "connection", "server_error", "unsupported")
 )
 """Another attempt may end differently; the others would be answered the same way again."""
+
+StructuredOutput = Literal["json_schema", "json_object", "text"]
+"""How an answer is made to fit its schema: by the endpoint, or by words in the instructions, with
+the endpoint seeing to it that it is JSON or not even that."""
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -40,8 +46,10 @@ class LmmSettings:
     """Address of the endpoint, up to and with its `/v1`."""
     api_key_env: str | None = "OPENAI_API_KEY"
     """Environment variable that holds the key; null for an endpoint without one."""
-    temperature: float | None = 0.0
-    """Sampling temperature; null leaves it to the endpoint."""
+    temperature: float | Literal["auto"] | None = "auto"
+    """Sampling temperature; null leaves it to the endpoint, auto is 0 where the model takes it."""
+    structured_output: StructuredOutput | Literal["auto"] = "auto"
+    """How answers are made to fit: auto is the first that the endpoint knows."""
     max_output_tokens: int = 2048
     """Longest answer; a longer one is a truncation, which is a failure."""
     max_side_px: int = 1024

@@ -2,20 +2,20 @@
 
 import base64
 import math
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from openai.types.chat import ChatCompletion
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from staged import images
 from staged.backends.lmm_types import FailureKind, FirstToken
+from staged.backends.replies import MAX_DETAIL_CHARS, clean
 
 MAX_ANSWER_CHARS = 1_000_000
-MAX_DETAIL_CHARS = 500
-"""How much of an answer that is no good is kept."""
+_MAX_FENCES = 8
 
 
 def wire_schema(answer: type[BaseModel]) -> dict[str, Any]:
@@ -74,38 +74,50 @@ Outcome = tuple[Literal["ok"] | FailureKind, str]
 """`ok` with the answer's text, or why there is none with what is known."""
 
 
-def outcome(completion: ChatCompletion, answer: type[BaseModel]) -> Outcome:
-    """Judge a response to a request for a whole answer."""
-    if withheld := _withheld(completion):
+def outcome(body: Mapping[str, Any], answer: type[BaseModel]) -> Outcome:
+    """Judge a reply to a request for a whole answer.
+
+    An answer is the text as it is, what follows a thought, or what stands in a fence; where the
+    text holds none, the same in what a server took for reasoning.
+    """
+    withheld, message, finish = _read(body)
+    if withheld:
         return withheld
-    choice = completion.choices[0]
-    text = choice.message.content or ""
-    if choice.finish_reason == "length":
+    text = _text(message.get("content"))
+    if finish in ("length", "max_tokens"):
         return "truncated", text[-MAX_DETAIL_CHARS:]
-    if len(text) > MAX_ANSWER_CHARS:
-        return "invalid_output", f"{len(text)} characters exceed {MAX_ANSWER_CHARS}"
-    try:
-        answer.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "answer"
-        return "invalid_output", f"{place}: {first['msg']}; in {text!r}"[:MAX_DETAIL_CHARS]
-    return "ok", text
+    said = [text, *(_text(message.get(name)) for name in ("reasoning_content", "reasoning"))]
+    if any(len(part) > MAX_ANSWER_CHARS for part in said):
+        return "invalid_output", f"{max(map(len, said))} characters exceed {MAX_ANSWER_CHARS}"
+    problem = ""
+    for candidate in (found for part in said if part for found in _candidates(part)):
+        try:
+            answer.model_validate_json(candidate)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"])) or "answer"
+            problem = problem or f"{place}: {first['msg']}"
+        else:
+            return "ok", candidate
+    return "invalid_output", f"{problem or 'no text'}; in {text!r}"[:MAX_DETAIL_CHARS]
 
 
-def first_token(completion: ChatCompletion, top_logprobs: int) -> Outcome:
-    """Judge a response to a request for the first token; `ok` comes with a `FirstToken` as JSON."""
-    if withheld := _withheld(completion):
+def first_token(body: Mapping[str, Any], top_logprobs: int) -> Outcome:
+    """Judge a reply to a request for the first token; `ok` comes with a `FirstToken` as JSON."""
+    withheld, _, _ = _read(body)
+    if withheld:
         return withheld
-    logprobs = completion.choices[0].logprobs
-    if not logprobs or not logprobs.content or not logprobs.content[0].top_logprobs:
+    logprobs = body["choices"][0].get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    first = content[0] if isinstance(content, list) and content else None
+    entries = first.get("top_logprobs") if isinstance(first, dict) else None
+    if not isinstance(entries, list) or not entries:
         # Not worth another attempt: who does not know the field will not learn it.
         return "bad_request", "no log probabilities; does the endpoint know `top_logprobs`?"
     pairs = [
-        # Half a character may be a token, and not every server writes it as text.
-        (str(entry.token).encode(errors="replace").decode(), float(entry.logprob))
-        for entry in logprobs.content[0].top_logprobs[:top_logprobs]
-        if type(entry.logprob) in (int, float) and math.isfinite(entry.logprob)
+        (clean(entry.get("token")), float(entry["logprob"]))
+        for entry in entries[:top_logprobs]
+        if isinstance(entry, dict) and _is_log_prob(entry.get("logprob"))
     ]
     total = math.fsum(math.exp(min(logprob, 1.0)) for _, logprob in pairs)
     if not 0 < total < 1.01:
@@ -113,13 +125,59 @@ def first_token(completion: ChatCompletion, top_logprobs: int) -> Outcome:
     return "ok", FirstToken(log_probs=tuple(pairs)).model_dump_json()
 
 
-def _withheld(completion: ChatCompletion) -> Outcome | None:
-    """Say that no answer was given; what there is of its text may even look valid."""
-    if not isinstance(completion, ChatCompletion) or not completion.choices:
-        return "invalid_output", "the response holds no choice"
-    choice = completion.choices[0]
-    if choice.message.refusal:
-        return "refusal", choice.message.refusal[:MAX_DETAIL_CHARS]
-    if choice.finish_reason == "content_filter":
-        return "content_filter", (choice.message.content or "")[:MAX_DETAIL_CHARS]
-    return None
+def _is_log_prob(value: Any) -> bool:
+    # An integer of a thousand digits is no float, and no probability.
+    return type(value) in (int, float) and abs(value) < 1e6
+
+
+def _read(body: Mapping[str, Any]) -> tuple[Outcome | None, Mapping[str, Any], str]:
+    """Find the message and why it ends; or why there is none, whatever its text looks like."""
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        return ("invalid_output", "the reply holds no choice with a message"), {}, ""
+    finish = choice.get("finish_reason")
+    finish = finish.lower() if isinstance(finish, str) else ""
+    withheld: Outcome | None = None
+    if refusal := _text(message.get("refusal")):
+        withheld = "refusal", refusal[:MAX_DETAIL_CHARS]
+    elif finish in ("content_filter", "safety"):
+        withheld = "content_filter", _text(message.get("content"))[:MAX_DETAIL_CHARS]
+    elif finish == "error":
+        # A router's: the model behind it broke off. It was not the answer that was paid for.
+        withheld = "server_error", clean(repr(choice.get("error")))[:MAX_DETAIL_CHARS]
+    return withheld, message, finish
+
+
+def _text(content: Any) -> str:
+    """Return a message's text; some servers send it in parts."""
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        content = "".join(part for part in parts if isinstance(part, str))
+    return clean(content).strip().removeprefix("\ufeff")
+
+
+def _candidates(text: str) -> Iterator[str]:
+    """Yield what may be the answer: the text, what follows the thought, the last fence in that."""
+    yield text
+    spoken = text.rpartition("</think>")[2].strip()
+    if spoken != text:
+        yield spoken
+    yield from reversed(_fenced(spoken)[-_MAX_FENCES:])
+
+
+def _fenced(text: str) -> list[str]:
+    """List what stands in code fences; line by line, which takes no longer for hostile texts."""
+    found: list[str] = []
+    lines: list[str] | None = None
+    for line in text.split("\n"):
+        mark = line.strip()
+        if mark.startswith("```") and (lines is None or mark != "```"):
+            lines = []
+        elif lines is not None and mark.endswith("```"):
+            found.append("\n".join([*lines, mark.removesuffix("```")]))
+            lines = None
+        elif lines is not None:
+            lines.append(line)
+    return found if lines is None else [*found, "\n".join(lines)]

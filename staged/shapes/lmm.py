@@ -77,7 +77,13 @@ def connect(
 def local_settings() -> LmmSettings:
     """Return settings for this model within the process: no key, no waiting."""
     return LmmSettings(
-        model=MODEL, base_url="http://shapes.invalid/v1", api_key_env=None, backoff_s=0.0
+        model=MODEL,
+        base_url="http://shapes.invalid/v1",
+        api_key_env=None,
+        # Known beforehand: what is sent must not depend on what was answered first.
+        temperature=0.0,
+        structured_output="json_schema",
+        backoff_s=0.0,
     )
 
 

@@ -1,0 +1,190 @@
+"""One endpoint that speaks OpenAI's API over HTTP: asked within limits, read within bounds.
+
+It knows nothing of what is asked. A refusal that concerns us, and not the request, stops the job
+instead of failing every unit of it; so does one that every request of a kind meets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from staged.backends.api_key import read_api_key, without_key
+from staged.backends.limiter import Limiter
+from staged.backends.replies import MAX_DETAIL_CHARS, Received, Refused, clean, understand
+
+MAX_REFUSED = 8
+"""So many requests of a kind refused, and not one answered: then it is not the requests."""
+MAX_REFUSED_ALIKE = 3
+"""The same with the same sentence each time."""
+
+
+class ServiceError(ValueError):
+    """The endpoint refuses whatever we ask."""
+
+
+class Service:
+    """An endpoint.
+
+    Args:
+        base_url: Address of the API, up to and with its `/v1`.
+        model: What is asked for there; for messages.
+        api_key_env: Environment variable that holds the key; None for none.
+        timeout_s: Longest wait for one reply, to its last byte.
+        max_reply_bytes: Longest reply that is read.
+        limiter: Passed before each call by the caller; paused here when the endpoint says so.
+        backoff_s: Wait before a second attempt; doubled for each further one, with jitter.
+        max_backoff_s: Longest wait, also where the endpoint asks for more.
+        http_client: In place of the network's, for a service in this process; closed with this.
+
+    Raises:
+        ValueError: no such address, or the environment variable of the key is not set.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        model: str,
+        api_key_env: str | None,
+        timeout_s: float,
+        max_reply_bytes: int,
+        limiter: Limiter,
+        backoff_s: float = 0.5,
+        max_backoff_s: float = 60.0,
+        http_client: httpx.AsyncClient | None = None,
+    ) -> None:
+        """Open it; nothing is sent yet."""
+        self._key = read_api_key(base_url, api_key_env)
+        self._base_url, self._model, self._api_key_env = base_url.rstrip("/"), model, api_key_env
+        self._timeout_s, self._max_reply_bytes = timeout_s, max_reply_bytes
+        self._backoff_s, self._max_backoff_s = backoff_s, max_backoff_s
+        self.limiter = limiter
+        self._http = http_client or httpx.AsyncClient(
+            timeout=timeout_s,
+            follow_redirects=True,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            # A proxy is for the world outside; it does not know this machine's servers.
+            trust_env=not _is_this_machine(base_url),
+        )
+        self._stopped: ServiceError | None = None
+        self._answered: set[str] = set()
+        self._refusals: dict[str, Counter[str]] = {}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def post(self, path: str, body: Mapping[str, Any], *, retry: int) -> Received | Refused:
+        """Send one request.
+
+        Args:
+            path: Below the base URL.
+            body: Plain JSON data.
+            retry: Attempts made before; told to the endpoint, whose logs may care.
+
+        Raises:
+            ServiceError: a wrong key, address or model, or an exhausted account.
+        """
+        if self._stopped is not None:
+            raise self._stopped
+        got = await self._exchange(path, json.dumps(body, allow_nan=False).encode(), retry)
+        if isinstance(got, Refused):
+            if got.kind == "refused":
+                self._stop(
+                    f"{self._base_url} refuses us: {got.text}; check base_url, model "
+                    f"{self._model!r}, and the account and key in api_key_env ({self._api_key_env})"
+                )
+            self.limiter.pause(min(got.retry_after_s, self._max_backoff_s))
+        return got
+
+    def heard(self, purpose: str, refusal: str | None = None) -> None:
+        """Take note of how a request of a kind ended, to tell bad requests from a bad endpoint.
+
+        Args:
+            purpose: Kind of the request.
+            refusal: The sentence of a refusal that no repetition cures; None for an answer.
+
+        Raises:
+            ServiceError: every request of the kind was refused, often enough.
+        """
+        if refusal is None:
+            self._answered.add(purpose)
+        if purpose in self._answered or refusal is None:
+            return
+        refused = self._refusals.setdefault(purpose, Counter())
+        refused[refusal] += 1
+        if refused.total() >= MAX_REFUSED or refused[refusal] >= MAX_REFUSED_ALIKE:
+            self._stop(
+                f"{self._base_url} refused {refused.total()} requests ({purpose}) and answered "
+                f"none: {refusal}; check the settings that are sent to {self._model!r}"
+            )
+
+    def backoff_s(self, attempts_made: int) -> float:
+        """Return how long to wait before the next attempt."""
+        # Jitter decides only when, never what, so it need not be reproducible.
+        longest = self._backoff_s * 2.0 ** min(attempts_made - 1, 32)
+        return min(longest, self._max_backoff_s) * random.uniform(0.5, 1.0)
+
+    def _stop(self, message: str) -> None:
+        self._stopped = ServiceError(message)
+        raise self._stopped
+
+    async def _exchange(self, path: str, content: bytes, retry: int) -> Received | Refused:
+        headers = {
+            "content-type": "application/json",
+            # Compressed, a body could grow a thousandfold between two looks at its length.
+            "accept-encoding": "identity",
+            # Servers that log retries know this header from OpenAI's client.
+            "x-stainless-retry-count": str(retry),
+        }
+        if self._key:
+            headers["authorization"] = f"Bearer {self._key}"
+        try:
+            # httpx bounds the wait for each byte; a server may send one now and then for ever.
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._http.stream(
+                    "POST", f"{self._base_url}/{path}", content=content, headers=headers
+                ) as response,
+            ):
+                body = await self._bounded(response)
+        except (TimeoutError, httpx.TimeoutException):
+            return Refused(kind="timeout", text=f"no whole reply within {self._timeout_s:g} s")
+        except httpx.HTTPError as error:
+            text = f"{type(error).__name__}: {error}"
+            return Refused(kind="connection", text=self._without_key(text))
+        if body is None:
+            text = f"a reply of more than {self._max_reply_bytes} bytes"
+            return Refused(kind="invalid_output", text=text, status=response.status_code)
+        got = understand(response.status_code, response.headers, body)
+        # Some servers repeat the key that they refuse.
+        return replace(got, text=self._without_key(got.text)) if isinstance(got, Refused) else got
+
+    async def _bounded(self, response: httpx.Response) -> bytes | None:
+        content = bytearray()
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > self._max_reply_bytes:
+                return None
+        return bytes(content)
+
+    def _without_key(self, text: str) -> str:
+        return clean(without_key(text, self._key))[:MAX_DETAIL_CHARS]
+
+
+def _is_this_machine(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
