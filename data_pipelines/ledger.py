@@ -154,6 +154,7 @@ class Ledger:
         """
         _within(self._usd, self._budget.usd, "usd")
         _within(self._requests, self._budget.requests, "requests")
+        self._requests += 1  # now: others are admitted before this one is answered
 
     def attempts(self, key: str) -> Sequence[Attempt]:
         """Return the attempts at a request: all that were paid for, and this round's others."""
@@ -181,7 +182,6 @@ class Ledger:
              attempt.output_tokens, attempt.usd),
         )  # fmt: skip
         self._usd += attempt.usd
-        self._requests += 1
 
     def admit_image(self) -> None:
         """Allow one more image.
