@@ -1,5 +1,9 @@
 """The diffusers editor, over a real FLUX.1 Kontext pipeline with tiny random weights."""
 
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +27,7 @@ from transformers import (
 
 from staged.backends.diffusers import DiffusersEditor
 from staged.backends.diffusers_settings import DiffusersSettings
+from staged.roles import RoleError
 
 SETTINGS = DiffusersSettings(
     model="tiny", licence="none", device="cpu", dtype="float32", num_inference_steps=2
@@ -130,6 +135,130 @@ def test_steps_and_guidance_reach_the_pipeline(pipeline: Any, editor: DiffusersE
 def test_a_size_that_the_pipeline_rounds_is_refused(editor: DiffusersEditor) -> None:
     with pytest.raises(ValueError, match="multiples of 16"):
         editor.edit(None, "a star", width=17, height=16, seed=1)
+
+
+# --- many threads, one pipeline -------------------------------------------------------------------
+
+
+def in_threads(editor: DiffusersEditor, jobs: Sequence[dict[str, Any]]) -> list[np.ndarray]:
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(pool.map(lambda job: editor.edit(**job), jobs))
+
+
+JOBS = [
+    {
+        "image": picture(*size) if seed % 2 else None,
+        "instruction": "a star" if seed % 3 else "a ring",
+        "width": size[0],
+        "height": size[1],
+        "seed": seed,
+    }
+    for seed in range(8)
+    for size in ((16, 16), (32, 16))
+]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_sixteen_threads_get_what_each_alone_would(pipeline: Any, batch_size: int) -> None:
+    settings = replace(SETTINGS, batch_size=batch_size)
+    alone = [DiffusersEditor(settings, pipeline=pipeline).edit(**job) for job in JOBS]
+    assert len({drawn.tobytes() for drawn in alone}) == len(JOBS)
+    editor = DiffusersEditor(settings, pipeline=pipeline)
+    for _ in range(2):
+        together = in_threads(editor, JOBS)
+        assert all((a == b).all() for a, b in zip(alone, together, strict=True))
+
+
+def test_edits_of_one_size_are_drawn_in_one_call(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, int, bool]] = []
+    first_began, go_on = threading.Event(), threading.Event()
+    call = type(pipeline).__call__
+
+    def counting(self: Any, **arguments: Any) -> Any:
+        calls.append((len(arguments["prompt"]), arguments["width"], arguments["image"] is None))
+        first_began.set()
+        assert go_on.wait(30)
+        return call(self, **arguments)
+
+    editor = DiffusersEditor(replace(SETTINGS, batch_size=4), pipeline=pipeline)
+    monkeypatch.setattr(type(pipeline), "__call__", counting)
+    with ThreadPoolExecutor(len(JOBS)) as pool:
+        first = pool.submit(editor.edit, **JOBS[0])
+        assert first_began.wait(30)
+        rest = [pool.submit(editor.edit, **job) for job in JOBS[1:]]
+        while len(editor._turns._waiting) < len(JOBS) - 1:
+            time.sleep(0.001)
+        go_on.set()
+        assert all(future.result(30) is not None for future in [first, *rest])
+    # One alone, and fifteen of four kinds, three or four of each.
+    assert len(calls) == 5 and {rows for rows, _, _ in calls} == {4}
+    assert len(set(calls[1:])) == 4
+
+
+def test_batches_differ_from_single_images_in_the_last_digits_only(pipeline: Any) -> None:
+    for job in JOBS[:4]:
+        one, four = (
+            DiffusersEditor(replace(SETTINGS, batch_size=size), pipeline=pipeline).edit(**job)
+            for size in (1, 4)
+        )
+        assert np.abs(one.astype(int) - four).max() <= 1
+
+
+def test_a_call_that_breaks_is_an_error_for_its_own_edits_alone(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = type(pipeline).__call__
+
+    def breaking(self: Any, **arguments: Any) -> Any:
+        if arguments["width"] == 32:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return call(self, **arguments)
+
+    editor = DiffusersEditor(SETTINGS, pipeline=pipeline)
+    monkeypatch.setattr(type(pipeline), "__call__", breaking)
+    with ThreadPoolExecutor(len(JOBS)) as pool:
+        futures = [pool.submit(editor.edit, **job) for job in JOBS]
+    errors = [future.exception() for future in futures]
+    assert [error is not None for error in errors] == [job["width"] == 32 for job in JOBS]
+    assert all(isinstance(error, ValueError) for error in errors[1::2])
+    assert "lower batch_size or the size, or set offload" in str(errors[1])
+
+
+def test_what_a_safety_checker_withholds_is_withheld_from_one_of_a_batch(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = type(pipeline).__call__
+
+    def flagging(self: Any, **arguments: Any) -> Any:
+        result = call(self, **arguments)
+        result.nsfw_content_detected = [text == "a ring" for text in arguments["prompt"]]
+        return result
+
+    editor = DiffusersEditor(replace(SETTINGS, batch_size=2), pipeline=pipeline)
+    monkeypatch.setattr(type(pipeline), "__call__", flagging)
+    with ThreadPoolExecutor(len(JOBS)) as pool:
+        futures = [pool.submit(editor.edit, **job) for job in JOBS]
+    for job, future in zip(JOBS, futures, strict=True):
+        assert isinstance(future.exception(), RoleError) == (job["instruction"] == "a ring")
+
+
+def test_a_pipeline_to_which_a_list_means_references_draws_no_batches(pipeline: Any) -> None:
+    class QwenImageEditPlusPipeline(FluxKontextPipeline):
+        pass
+
+    other = QwenImageEditPlusPipeline(**pipeline.components)
+    with pytest.raises(ValueError, match="set batch_size to 1"):
+        DiffusersEditor(replace(SETTINGS, batch_size=2), pipeline=other)
+    DiffusersEditor(SETTINGS, pipeline=other)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        replace(SETTINGS, batch_size=0)
+
+
+def test_a_device_that_is_not_there_is_named_before_anything_is_loaded(tmp_path: Any) -> None:
+    with pytest.raises(ValueError, match="'cuda:99': this machine has"):
+        DiffusersEditor(replace(SETTINGS, model=str(tmp_path / "none"), device="cuda:99"))
 
 
 def test_unknown_pipelines_arguments_and_licences_are_refused(pipeline: Any) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,6 +99,8 @@ async def _work(
     progress: Progress,
 ) -> BudgetError | None:
     editor, allowed = _editor(settings), _allowed(settings)
+    # Edits wait for their turn in threads; asyncio's own has hardly more of them than cores.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.concurrency))
     async with _lmm(settings, ledger) as lmm:
         provenance = {
             "models": {"lmm": lmm.settings.model, "editor": editor.name},

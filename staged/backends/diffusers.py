@@ -1,6 +1,13 @@
-"""Any diffusers editing pipeline as an image editor; FLUX.1 Kontext unless the settings differ."""
+"""Any diffusers editing pipeline as an image editor; FLUX.1 Kontext unless the settings differ.
+
+A pipeline keeps the place of the sampler in its scheduler, so two calls at a time end in an
+IndexError or in each other's noise. Many threads may ask for edits; the pipeline is called by one
+at a time, and with several edits of one size at once where the settings allow it.
+"""
 
 import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +18,22 @@ import torch
 from PIL import Image
 
 from staged.backends.diffusers_settings import LICENCES, DiffusersSettings
+from staged.backends.turns import Turns
+from staged.devices import choose_device
 from staged.roles import Pixels, RoleError
+
+_BATCHES = ("FluxKontextPipeline",)
+"""Pipelines to which a list of images means one for each prompt; to others it means several
+references for all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Edit:
+    image: Image.Image | None
+    instruction: str
+    width: int
+    height: int
+    seed: int
 
 
 class DiffusersEditor:
@@ -22,7 +44,7 @@ class DiffusersEditor:
         pipeline: A pipeline that is already loaded, in place of the settings' model.
 
     Raises:
-        ValueError: diffusers has no such pipeline, or it does not take the arguments.
+        ValueError: diffusers has no such pipeline, or it does not take the arguments or batches.
     """
 
     def __init__(self, settings: DiffusersSettings, *, pipeline: Any | None = None) -> None:
@@ -48,6 +70,13 @@ class DiffusersEditor:
                     f"{', '.join(known)}: choose an editing pipeline, or name its arguments in "
                     "guidance_argument and arguments"
                 )
+        kind = type(self._pipeline).__name__
+        if settings.batch_size > 1 and kind not in _BATCHES:
+            raise ValueError(
+                f"batch_size is {settings.batch_size}, and {kind} may take a list of images for "
+                f"one request; only {', '.join(_BATCHES)} draws several: set batch_size to 1"
+            )
+        self._turns = Turns(self._draw, settings.batch_size)
         self._takes_area = "max_area" in known
         self._takes_resize = "_auto_resize" in known
 
@@ -65,7 +94,7 @@ class DiffusersEditor:
     def edit(
         self, image: Pixels | None, instruction: str, *, width: int, height: int, seed: int
     ) -> Pixels:
-        """Draw the instruction onto the image, or from nothing.
+        """Draw the instruction onto the image, or from nothing; from any thread.
 
         Args:
             image: (height, width, 3) uint8 RGB, or None for a first step.
@@ -75,7 +104,8 @@ class DiffusersEditor:
             seed: Of this step's noise; drawn on the CPU, so that devices agree on it.
 
         Raises:
-            ValueError: the pipeline cannot make images of that size.
+            ValueError: the pipeline cannot make images of that size, or they do not fit into
+                memory.
             RoleError: the pipeline refused to give an image (a safety checker).
         """
         given: Image.Image | None = None
@@ -83,14 +113,29 @@ class DiffusersEditor:
             given = Image.fromarray(image)
         elif not self.settings.first_step_without_image:
             given = Image.new("RGB", (width, height), "white")
+        edit = _Edit(image=given, instruction=instruction, width=width, height=height, seed=seed)
+        return self._turns.take((width, height, given and given.size), edit)
+
+    def _draw(self, edits: Sequence[_Edit]) -> list[Pixels | Exception]:
+        """Draw edits of one size, all with an image or all without.
+
+        A call has always `batch_size` rows, some of them in vain: kernels are chosen by shape, and
+        in a call of another shape the last digits of the same picture would differ.
+        """
+        rows = [*edits, *[edits[-1]] * (self.settings.batch_size - len(edits))]
+        width, height = edits[0].width, edits[0].height
         arguments: dict[str, Any] = {
-            "image": given,
-            "prompt": instruction,
+            "image": [edit.image for edit in rows] if edits[0].image else None,
+            "prompt": [edit.instruction for edit in rows],
+            "generator": [torch.Generator("cpu").manual_seed(edit.seed) for edit in rows],
+        }
+        if len(rows) == 1:  # pipelines that draw one at a time take no lists
+            arguments = {name: value and value[0] for name, value in arguments.items()}
+        arguments |= {
             "width": width,
             "height": height,
             "num_inference_steps": self.settings.num_inference_steps,
             self.settings.guidance_argument: self.settings.guidance_scale,
-            "generator": torch.Generator("cpu").manual_seed(seed),
             **self.settings.arguments,
         }
         # Kontext keeps only the aspect of width and height, and makes its own size of them, for
@@ -99,11 +144,25 @@ class DiffusersEditor:
             arguments.setdefault("max_area", width * height)
         if self._takes_resize:
             arguments.setdefault("_auto_resize", False)
-        with torch.inference_mode():
-            result = self._pipeline(**arguments)
-        if any(getattr(result, "nsfw_content_detected", None) or ()):
-            raise RoleError("content_filter", f"{self.name} withheld the image")
-        pixels = np.asarray(result.images[0].convert("RGB"), dtype=np.uint8)
+        try:
+            with torch.inference_mode():
+                result = self._pipeline(**arguments)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"{self.name}: {len(rows)} images of {width} x {height} do not fit into memory "
+                f"({str(error).partition('.')[0]}); lower batch_size or the size, or set offload"
+            ) from None
+        flags = getattr(result, "nsfw_content_detected", None) or [False] * len(rows)
+        drawn = zip(result.images, flags, strict=True)
+        return [
+            RoleError("content_filter", f"{self.name} withheld the image")
+            if withheld
+            else self._sized(image, width, height)
+            for _, (image, withheld) in zip(edits, drawn, strict=False)
+        ]
+
+    def _sized(self, image: Image.Image, width: int, height: int) -> Pixels:
+        pixels = np.asarray(image.convert("RGB"), dtype=np.uint8)
         if pixels.shape != (height, width, 3):
             raise ValueError(
                 f"{self.name} drew {pixels.shape[1]} x {pixels.shape[0]} instead of "
@@ -126,9 +185,10 @@ def load_pipeline(
         offload: Keep on the device only the part that runs.
 
     Raises:
-        ValueError: diffusers has no such pipeline.
+        ValueError: diffusers has no such pipeline, or there is no such device.
         OSError: the model cannot be had.
     """
+    where_to = choose_device(device)  # before gigabytes are read
     cls = getattr(diffusers, pipeline, None)
     if cls is None or not hasattr(cls, "from_pretrained"):
         raise ValueError(
@@ -138,6 +198,6 @@ def load_pipeline(
     where: dict[str, Any] = {} if Path(model).is_dir() else {"revision": revision}
     loaded = cls.from_pretrained(model, torch_dtype=getattr(torch, dtype), **where)
     if offload:
-        loaded.enable_model_cpu_offload(device=device)
+        loaded.enable_model_cpu_offload(device=where_to)
         return loaded
-    return loaded.to(device)
+    return loaded.to(where_to)

@@ -23,12 +23,16 @@ class DiffusersSettings:
     """Class in diffusers: `QwenImageEditPipeline`, `Flux2Pipeline`, …"""
     licence: str | None = None
     """Terms that the outputs carry; required for models that are not known here."""
-    device: str = "cuda"
-    """Torch device."""
+    device: str = "auto"
+    """Torch device; auto is the first GPU, or the CPU."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Precision of the weights."""
     offload: bool = False
     """Keep on the device only the part that runs: slower, for small devices."""
+    batch_size: int = 1
+    """Images of one size in a call, for FLUX.1 Kontext; worth it for small images on a large
+    device. The same seed gives the same image whatever is drawn beside it, as long as this stays;
+    with another batch_size the last digits differ."""
     num_inference_steps: int = 28
     """Steps of the sampler."""
     guidance_scale: float = 2.5
@@ -42,10 +46,9 @@ class DiffusersSettings:
 
     def __post_init__(self) -> None:
         """Check ranges and that outputs have a licence."""
-        if self.num_inference_steps < 1:
-            raise ValueError(
-                f"num_inference_steps is {self.num_inference_steps}; expected 1 or more"
-            )
+        for name in ("num_inference_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
         if self.licence is None and self.model not in LICENCES:
             raise ValueError(
                 f"licence: the terms of {self.model!r} are not known here; state them, since every "
