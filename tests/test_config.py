@@ -97,9 +97,26 @@ def test_miniature_sizes_follow_from_the_autoencoder() -> None:
         ("llm_config.json", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ("llm_config.json", {"tie_word_embeddings": True}, "tie_word_embeddings"),
         ("llm_config.json", {"rope_scaling": {"type": "yarn"}}, "rope_scaling"),
+        ("llm_config.json", {"rope_scaling": {"rope_type": "default"}}, None),
+        ("llm_config.json", {"rope_parameters": {"rope_theta": 5e5}}, "contradict one another"),
+        ("llm_config.json", {"rope_theta": None}, "neither rope_theta nor rope_parameters"),
+        ("llm_config.json", {"rope_theta": "1e6"}, "rope_theta is '1e6'"),
+        ("llm_config.json", {"attention_bias": False}, "attention_bias is False"),
+        ("llm_config.json", {"layer_types": ["full_attention"] * 2}, None),
+        (
+            "llm_config.json",
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            "layer_types has 'sliding_attention'",
+        ),
         ("llm_config.json", {"transformers_version": "9"}, None),
+        ("vit_config.json", {"rope_parameters": {"rope_theta": 1e4}}, "rope_parameters"),
+        (
+            "config.json",
+            {"vae_config": {"z_channels": 4, "downsample": 8, "scale_factor": 0.5}},
+            "scale_factor is not supported; did you mean 'scaling_factor'",
+        ),
         ("vit_config.json", {"num_hidden_layers": 1}, "leaves 0 layers"),
-        ("vit_config.json", {"layer_norm_eps": float("nan")}, "layer_norm_eps"),
+        ("vit_config.json", {"layer_norm_eps": float("nan")}, "NaN is not JSON"),
     ],
 )
 def test_files_are_read_strictly(
@@ -127,3 +144,68 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "llm_config.json").unlink()
     with pytest.raises(ValueError, match=r"llm_config\.json is missing"):
         BagelConfig.from_folder(tmp_path)
+
+
+def newer(folder: Path, rope: object) -> Path:
+    """Write a folder whose language model says its rope as transformers 5 does."""
+    tiny_config().write(folder)
+    path = folder / "llm_config.json"
+    values = json.loads(path.read_text())
+    del values["rope_theta"]
+    path.write_text(json.dumps(values | {"rope_parameters": rope}))
+    return folder
+
+
+def test_the_newer_spelling_of_rope_is_read(tmp_path: Path) -> None:
+    """It was passed over, and theta was 1e6 whatever the file said."""
+    folder = newer(tmp_path, {"rope_theta": 12345.0, "rope_type": "default"})
+    assert BagelConfig.from_folder(folder).transformer.rope_theta == 12345.0
+
+
+def test_what_transformers_itself_writes_is_read(tmp_path: Path) -> None:
+    from transformers import Qwen2Config
+
+    tiny_config().write(tmp_path)
+    before = json.loads((tmp_path / "llm_config.json").read_text())
+    kept = {k: v for k, v in before.items() if k not in ("rope_theta", "architectures")}
+    Qwen2Config(**kept, rope_theta=54321.0).save_pretrained(tmp_path / "llm")
+    (tmp_path / "llm" / "config.json").replace(tmp_path / "llm_config.json")
+    assert BagelConfig.from_folder(tmp_path).transformer.rope_theta == 54321.0
+
+
+@pytest.mark.parametrize(
+    ("rope", "message"),
+    [
+        ({"rope_theta": 1e6, "rope_type": "yarn", "factor": 4.0}, "factor is not supported"),
+        ({"rope_theta": 1e6, "rope_type": "llama3"}, "rope_type is 'llama3'"),
+        ({"rope_theta": 1e6, "partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"full_attention": {"rope_theta": 1e6}}, "full_attention is not supported"),
+        ({"rope_type": "default"}, "neither rope_theta nor"),
+        ([1e6], "rope_parameters is"),
+    ],
+)
+def test_rope_that_is_not_built_here_is_refused(rope: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        BagelConfig.from_folder(newer(tmp_path, rope))
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    """The second one silently replaced the first."""
+    tiny_config().write(tmp_path)
+    path = tmp_path / "llm_config.json"
+    path.write_text(path.read_text().replace("{", '{"rope_theta": 5.0,', 1))
+    with pytest.raises(ValueError, match=r"llm_config\.json: .*rope_theta"):
+        BagelConfig.from_folder(tmp_path)
+
+
+def test_tokenizer_files_that_contradict_one_another_are_refused(tmp_path: Path) -> None:
+    from staged.model.tokenizer import BagelTokenizer, train_tokenizer
+
+    train_tokenizer(["a red circle"], 300).save_pretrained(tmp_path)
+    BagelTokenizer.load(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings["added_tokens_decoder"]["7"] = settings["added_tokens_decoder"].pop("1")
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"the id 7, tokenizer\.json gives it 1"):
+        BagelTokenizer.load(tmp_path)

@@ -13,12 +13,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from staged import strict_json
+from staged.settings.kinds import nearest
+
 __all__ = ["AutoencoderConfig", "BagelConfig", "TransformerConfig", "VisionConfig"]
 
 # The published vit_config.json counts SigLIP's layers; BAGEL takes features from the one before
 # the last and builds no layer after it: built = file + 1 + VIT_SELECT_LAYER.
 VIT_SELECT_LAYER = -2
 
+_VAE_KEYS = ("channels", "multipliers", "num_blocks", "scaling_factor", "shift_factor")
 _MAX_JSON_BYTES = 1 << 20
 _MAX_DIMENSION = 1 << 24  # no size in a config exceeds this; a larger one is a damaged file
 
@@ -262,7 +266,9 @@ class BagelConfig:
 
 def _transformer_from(llm: "_Section") -> TransformerConfig:
     llm.expect(hidden_act="silu", tie_word_embeddings=False, qk_norm=True)
-    llm.expect(use_sliding_window=False, rope_scaling=None, layer_module="Qwen2MoTDecoderLayer")
+    llm.expect(use_sliding_window=False, layer_module="Qwen2MoTDecoderLayer")
+    llm.expect(attention_bias=True, mlp_bias=False, partial_rotary_factor=1.0)
+    llm.expect_each("layer_types", "full_attention")
     hidden_size, num_heads = llm.integer("hidden_size"), llm.integer("num_attention_heads")
     if hidden_size % num_heads and "head_dim" not in llm.values:
         raise ValueError(
@@ -277,13 +283,38 @@ def _transformer_from(llm: "_Section") -> TransformerConfig:
         num_kv_heads=llm.integer("num_key_value_heads"),
         head_dim=llm.integer("head_dim", hidden_size // num_heads),
         vocab_size=llm.integer("vocab_size"),
-        rope_theta=llm.number("rope_theta", 1e6),
+        rope_theta=_rope_theta(llm),
         rms_norm_eps=llm.number("rms_norm_eps", 1e-6),
     )
 
 
+def _rope_theta(llm: "_Section") -> float:
+    """Rope's base, however a version of transformers spells it.
+
+    Up to version 4 it is `rope_theta` beside `rope_scaling`; from 5 on `rope_parameters` holds
+    both. A file that says it nowhere is refused: libraries disagree on the default.
+    """
+    said = {}
+    if llm.values.get("rope_theta") is not None:
+        said["rope_theta"] = llm.number("rope_theta")
+    for key in ("rope_parameters", "rope_scaling"):
+        if llm.values.get(key) is None:
+            continue
+        rope = llm.section(key)
+        rope.only("rope_theta", "rope_type", "type", "partial_rotary_factor")
+        rope.expect(rope_type="default", type="default", partial_rotary_factor=1.0)
+        if "rope_theta" in rope.values:
+            said[f"{key}.rope_theta"] = rope.number("rope_theta")
+    if not said:
+        raise ValueError(f"{llm.place}: neither rope_theta nor rope_parameters.rope_theta is there")
+    if len(set(said.values())) > 1:
+        both = " and ".join(f"{key} {value:g}" for key, value in said.items())
+        raise ValueError(f"{llm.place}: {both} contradict one another; keep one")
+    return next(iter(said.values()))
+
+
 def _vision_from(vit: "_Section") -> VisionConfig:
-    vit.expect(hidden_act="gelu_pytorch_tanh", rope=False)
+    vit.expect(hidden_act="gelu_pytorch_tanh", rope=False, rope_parameters=None)
     patch_size, image_size = vit.integer("patch_size"), vit.integer("image_size")
     num_layers = vit.integer("num_hidden_layers") + 1 + VIT_SELECT_LAYER
     if num_layers < 1:
@@ -302,6 +333,9 @@ def _vision_from(vit: "_Section") -> VisionConfig:
 
 def _autoencoder_from(vae: "_Section") -> AutoencoderConfig:
     published = AutoencoderConfig()
+    # FLUX's own code and diffusers have other names for these; a name that is not known would
+    # leave FLUX's published value standing in its place.
+    vae.only("downsample", "z_channels", *_VAE_KEYS)
     config = AutoencoderConfig(
         channels=vae.integer("channels", published.channels),
         multipliers=vae.integers("multipliers", published.multipliers),
@@ -392,12 +426,15 @@ class _Section:
     def read(cls, path: Path) -> "_Section":
         if not path.is_file():
             raise ValueError(f"{path} is missing; a checkpoint folder needs it")
-        if path.stat().st_size > _MAX_JSON_BYTES:
+        if path.stat().st_size > _MAX_JSON_BYTES:  # before it is read into memory
             raise ValueError(f"{path} exceeds {_MAX_JSON_BYTES} bytes; not a model configuration")
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
+            # Strictly: of a key given twice one would replace the other.
+            document = strict_json.loads(
+                path.read_bytes(), place=str(path), max_bytes=_MAX_JSON_BYTES
+            )
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
         if not isinstance(document, dict):
             raise ValueError(f"{path} holds a {type(document).__name__}; expected an object")
         return cls(place=str(path), values=document)
@@ -434,6 +471,19 @@ class _Section:
             if found != value:
                 raise ValueError(
                     f"{self.place}: {key} is {found!r}, but only {value!r} is built here"
+                )
+
+    def expect_each(self, key: str, value: object) -> None:
+        for found in self.values.get(key) or ():
+            if found != value:
+                raise ValueError(f"{self.place}: {key} has {found!r}, but only {value!r} is built")
+
+    def only(self, *known: str) -> None:
+        for key in self.values:
+            if key not in known:
+                raise ValueError(
+                    f"{self.place}: {key} is not supported{nearest(key, known)}; what it asks for "
+                    "would be passed over"
                 )
 
     def _get(self, key: str, default: object) -> Any:

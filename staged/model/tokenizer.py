@@ -13,6 +13,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from staged import strict_json
 from staged.model.layout import SpecialTokens
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
@@ -22,6 +23,8 @@ _QWEN2_SPLIT = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 FILE = "tokenizer.json"
+SETTINGS_FILE = "tokenizer_config.json"
+_MAX_SETTINGS_BYTES = 1 << 22
 
 
 class BagelTokenizer:
@@ -61,9 +64,11 @@ class BagelTokenizer:
         path = Path(folder) / FILE
         if path.is_file():
             try:
-                return cls(Tokenizer.from_file(str(path)))
+                backend = Tokenizer.from_file(str(path))
             except Exception as error:  # the library raises bare Exception on a damaged file
                 raise ValueError(f"{path} is no tokenizer file: {error}") from error
+            _check_added(backend, Path(folder) / SETTINGS_FILE)
+            return cls(backend)
         if (Path(folder) / "vocab.json").is_file():
             from transformers import AutoTokenizer
 
@@ -107,7 +112,28 @@ class BagelTokenizer:
             "unk_token": None,
         }
         text = json.dumps(settings, indent=2) + "\n"
-        (Path(folder) / "tokenizer_config.json").write_text(text, encoding="utf-8")
+        (Path(folder) / SETTINGS_FILE).write_text(text, encoding="utf-8")
+
+
+def _check_added(backend: Tokenizer, path: Path) -> None:
+    """Refuse ids of added tokens that the settings beside a tokenizer give otherwise.
+
+    Transformers would let the settings win; whichever does, the model was trained with one.
+    """
+    if not path.is_file():
+        return
+    if path.stat().st_size > _MAX_SETTINGS_BYTES:
+        raise ValueError(f"{path} exceeds {_MAX_SETTINGS_BYTES} bytes; no tokenizer settings")
+    settings = strict_json.loads(path.read_bytes(), place=str(path), max_bytes=_MAX_SETTINGS_BYTES)
+    added = settings.get("added_tokens_decoder") if isinstance(settings, dict) else None
+    for number, token in (added if isinstance(added, dict) else {}).items():
+        content = token.get("content") if isinstance(token, dict) else token
+        known = backend.token_to_id(content) if isinstance(content, str) else None
+        if str(known) != number:
+            raise ValueError(
+                f"{path}: added_tokens_decoder gives {content!r:.40} the id {number}, {FILE} gives "
+                f"it {'none' if known is None else known}; keep the one that the weights know"
+            )
 
 
 def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> BagelTokenizer:
