@@ -60,7 +60,7 @@ def test_what_follows_the_command_is_the_commands_own(capsys: pytest.CaptureFixt
     ("argv", "code", "message"),
     [
         (["refuse"], 1, "staged: error: num_rounds must be positive, got 0\n"),
-        (["vanish", "a"], 1, "staged: error: [Errno 2] No such file or directory: 'a'\n"),
+        (["vanish", "a"], 1, "staged: error: a: no such file or directory\n"),
         (["return-three"], 3, ""),
     ],
 )

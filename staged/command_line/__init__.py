@@ -1,0 +1,34 @@
+"""What every command shares: its parser, its options, its output, its exit status.
+
+A command is `main(argv) -> int` that makes a `Parser`; whoever starts one as a process does so
+through `run`. Imports no torch.
+"""
+
+from staged.command_line import exit_codes, outputs
+from staged.command_line.console import console
+from staged.command_line.options import (
+    MAX_SEED,
+    add_out_file,
+    add_out_folder,
+    add_seed,
+    count,
+    natural,
+    seed,
+)
+from staged.command_line.parser import Parser
+from staged.command_line.running import run
+
+__all__ = [
+    "MAX_SEED",
+    "Parser",
+    "add_out_file",
+    "add_out_folder",
+    "add_seed",
+    "console",
+    "count",
+    "exit_codes",
+    "natural",
+    "outputs",
+    "run",
+    "seed",
+]

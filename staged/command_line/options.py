@@ -1,0 +1,101 @@
+"""Options that several commands have: one name, one meaning, one range."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Final
+
+from staged.command_line.outputs import out_file, out_folder
+
+MAX_SEED: Final = 2**62
+"""Room above it for what a command adds to a seed; a trajectory keeps 63 bits."""
+
+
+def add_out_folder(
+    parser: argparse._ActionsContainer,
+    default: str | None = None,
+    *,
+    required: bool = True,
+    words: str = "folder to write",
+) -> None:
+    """Add `--out`, a folder, checked before any work.
+
+    Args:
+        parser: Parser or group.
+        default: The folder otherwise.
+        required: Whether it must be given where there is no default.
+        words: For the help.
+    """
+    _out(parser, out_folder, "FOLDER", default, required, words)
+
+
+def add_out_file(
+    parser: argparse._ActionsContainer,
+    default: str | None = None,
+    *,
+    required: bool = True,
+    words: str = "file to write",
+) -> None:
+    """Add `--out`, a file, checked before any work; see `add_out_folder`."""
+    _out(parser, out_file, "FILE", default, required, words)
+
+
+def add_seed(parser: argparse._ActionsContainer, words: str, default: int | None = 0) -> None:
+    """Add `--seed`; `words` says of what."""
+    parser.add_argument("--seed", type=seed, default=default, metavar="N", help=words)
+
+
+def seed(text: str) -> int:
+    """Read a seed.
+
+    Raises:
+        argparse.ArgumentTypeError: It is no number from 0 to `MAX_SEED`.
+    """
+    return _integer(text, 0, MAX_SEED)
+
+
+def count(text: str) -> int:
+    """Read a number of things, 1 or more.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    return _integer(text, 1, 2**31)
+
+
+def natural(text: str) -> int:
+    """Read a number of things, 0 or more.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    return _integer(text, 0, 2**31)
+
+
+def _integer(text: str, least: int, most: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or not least <= value <= most:
+        upper = "" if most >= 2**31 and least else f" to {most}"
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from {least}{upper}")
+    return value
+
+
+def _out(
+    parser: argparse._ActionsContainer,
+    kind: Any,
+    metavar: str,
+    default: str | None,
+    required: bool,
+    words: str,
+) -> None:
+    parser.add_argument(
+        "--out",
+        type=kind,
+        default=default,
+        required=required and default is None,
+        metavar=metavar,
+        help=words,
+    )

@@ -1,0 +1,115 @@
+"""The parser that every command is made with, so that all of them behave alike."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from staged.command_line.console import LOG_LEVELS, console
+from staged.command_line.exit_codes import USAGE
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps texts as they are written, and states the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        silent = action.default in (None, False, "", argparse.SUPPRESS) or action.default == []
+        if silent or not action.option_strings or "default" in text:
+            return text
+        return f"{text} (default: %(default)s)".strip()
+
+
+class Parser(argparse.ArgumentParser):
+    """An `argparse` parser with the conventions of `staged`.
+
+    - No option may be abbreviated: a new option would change what an old script means.
+    - A positional called `overrides` takes `key=value` settings, wherever they stand.
+    - A wrong command line is told in one line, with exit status 2.
+    - `--quiet`, `--log-level` and `--debug` are there; `--json` where a command has figures.
+    """
+
+    def __init__(self, *, figures: bool = False, general: bool = True, **arguments: Any) -> None:
+        """Make a parser.
+
+        Args:
+            figures: The command ends with `console().figures(...)`, so it has `--json`.
+            general: Whether it has the options that every command has.
+            arguments: Of `argparse.ArgumentParser`.
+        """
+        arguments.setdefault("formatter_class", HelpFormatter)
+        arguments["allow_abbrev"] = False
+        super().__init__(**arguments)
+        if general:
+            self._add_general(figures)
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse a whole command line, and do what its general options ask for."""
+        found, rest = self.parse_known_args(args, namespace)
+        # argparse fills a list of positionals in one run only; settings may also follow an option.
+        if rest and hasattr(found, "overrides") and all(map(_is_setting, rest)):
+            found.overrides = [*found.overrides, *rest]
+        elif rest:
+            known = [option for parser in self._chosen(args) for option in parser.options()]
+            self.error(f"unrecognized arguments: {' '.join(rest)}{_nearest(rest, known)}")
+        console().ask(
+            quiet=getattr(found, "quiet", False),
+            json=getattr(found, "json", False),
+            debug=getattr(found, "debug", False),
+            log_level=getattr(found, "log_level", None),
+        )
+        return found
+
+    parse_intermixed_args = parse_args  # type: ignore[assignment]
+
+    def error(self, message: str) -> NoReturn:
+        """Tell what is wrong in one line, and exit with 2."""
+        self.exit(USAGE, f"{self.prog}: error: {message} (see `{self.prog} --help`)\n")
+
+    def options(self) -> list[str]:
+        """Every option, in order."""
+        return [name for action in self._actions for name in action.option_strings]
+
+    def parts(self) -> dict[str, Parser]:
+        """The commands under this one, by name."""
+        found: dict[str, Parser] = {}
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found |= action.choices
+        return found
+
+    def _add_general(self, figures: bool) -> None:
+        group = self.add_argument_group("output")
+        # Suppressed defaults, so that a part of a command does not undo what stands before it.
+        quiet = {"action": "store_true", "default": argparse.SUPPRESS}
+        group.add_argument("-q", "--quiet", help="print errors only", **quiet)  # type: ignore[arg-type]
+        if figures:
+            words = "print one line of JSON with the figures; the text goes to standard error"
+            group.add_argument("--json", help=words, **quiet)  # type: ignore[arg-type]
+        group.add_argument(
+            "--log-level",
+            choices=LOG_LEVELS,
+            default=argparse.SUPPRESS,
+            help="show what libraries log, from this level on (default: their own warnings)",
+        )
+        group.add_argument("--debug", help="show where an error arose", **quiet)  # type: ignore[arg-type]
+
+    def _chosen(self, args: Sequence[str] | None) -> list[Parser]:
+        words = sys.argv[1:] if args is None else args
+        return [self, *(part for name, part in self.parts().items() if name in words)]
+
+
+def _is_setting(text: str) -> bool:
+    return "=" in text and not text.startswith("-")
+
+
+def _nearest(words: Sequence[str], known: Sequence[str]) -> str:
+    for word in words:
+        if close := difflib.get_close_matches(word.partition("=")[0], known, n=1):
+            return f"; did you mean {close[0]}?"
+    return ""
