@@ -40,8 +40,8 @@ def letters(end: str) -> dict[str, int]:
     return {name: i for i, name in enumerate(names)}
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> Any:
+def tiny_kontext() -> Any:
+    """A real pipeline with random weights."""
     torch.manual_seed(0)
     clip = CLIPTextConfig(
         hidden_size=32,
@@ -85,6 +85,11 @@ def pipeline() -> Any:
             guidance_embeds=True,
         ).eval(),
     )
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    return tiny_kontext()
 
 
 @pytest.fixture

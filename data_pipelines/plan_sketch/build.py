@@ -112,7 +112,7 @@ class Builder:
             scene_graph_request(self._prompt.text, seed=self._settings.seed)
         )
         self._graph = answer.graph()
-        most = self._settings.steps.max_objects
+        _, most = self._settings.steps.limits
         if len(self._graph.objects) > most:
             self._reject("scene_graph", f"more than {most} objects")
         intents = self._chosen = self._intents()
@@ -135,11 +135,11 @@ class Builder:
 
     def _intents(self) -> list[_Intent]:
         ours, rng = self._settings.steps, self._rng
-        words = Vocabulary(classes=ours.classes, attributes=ours.attributes)
+        words, (max_steps, max_objects) = ours.vocabulary, ours.limits
         path = increments(
             self._graph,
             seed=self._seed("path"),
-            max_steps=ours.max_steps,
+            max_steps=max_steps,
             late_attributes=ours.late_attributes,
         )
         if rng.random() < ours.varied:
@@ -148,10 +148,10 @@ class Builder:
                 tried = varied_path(
                     self._graph,
                     seed=self._seed(f"detour {attempt}"),
-                    max_steps=ours.max_steps,
+                    max_steps=max_steps,
                     vocabulary=words,
                     variations=ours.variations,
-                    max_objects=ours.max_objects,
+                    max_objects=max_objects,
                 )
                 if all(self._allowed(graph) for graph in tried):
                     path = tried
@@ -163,7 +163,7 @@ class Builder:
 
     def _intent(self, step: Delta, words: Vocabulary) -> _Intent:
         critiques, rng = self._settings.critiques, self._rng
-        most = self._settings.steps.max_objects
+        _, most = self._settings.steps.limits
         # A detour contradicts the prompt on purpose: to approve its plan would teach a falsehood,
         # and to refuse it would undo it. What is left open for now is a detour too.
         ids = [item.id for item in step.after.objects]

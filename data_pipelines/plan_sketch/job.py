@@ -98,10 +98,11 @@ async def _work(
     units: range,
     progress: Progress,
 ) -> BudgetError | None:
-    editor, allowed = _editor(settings), _allowed(settings)
+    allowed = _allowed(settings)
     # Edits wait for their turn in threads; asyncio's own has hardly more of them than cores.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.concurrency))
     async with _lmm(settings, ledger) as lmm:
+        editor = _editor(settings)  # after the key has been looked for: this may take minutes
         provenance = {
             "models": {"lmm": lmm.settings.model, "editor": editor.name},
             "prompt_versions": {"lmm": PROMPT_VERSION},

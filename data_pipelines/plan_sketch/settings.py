@@ -3,18 +3,23 @@
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from data_pipelines.ledger import Budget
+from data_pipelines.plan_sketch import everyday
 from data_pipelines.plan_sketch.mistakes import IN_PLANS, MISTAKES, MistakeKind
 from staged import settings, strict_json
 from staged.backends.diffusers_settings import DiffusersSettings
 from staged.backends.lmm_types import LmmSettings
-from staged.scene_graph import VARIATIONS, Variation
+from staged.scene_graph import VARIATIONS, Variation, Vocabulary
 from staged.shapes.editor import EditorMistakes
-from staged.shapes.misbehaviour import Misbehaviour
+from staged.shapes.misbehaviour import SHAPES_LMM, Misbehaviour
 from staged.shapes.scene import CANVAS_PX, COLORS, KINDS
 from staged.shapes.tasks import TASKS
+
+Section = TypeVar("Section", "Drawing", "Steps")
+_SIDE_PX = 1024
+"""Kontext, like most editors, was trained at one megapixel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,11 @@ class Prompts:
 
     def __post_init__(self) -> None:
         """Check the count and the weights."""
+        if self.file is not None and (self.tasks or self.split != "train"):
+            raise ValueError(
+                f"tasks and split are for sampled prompts, and these come from {self.file}; leave "
+                "them out, or the file"
+            )
         if self.count < 1:
             raise ValueError(f"count is {self.count}; expected at least 1")
         unknown = self.tasks.keys() - set(TASKS)
@@ -47,10 +57,13 @@ class Prompts:
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """How a scene is split into steps."""
+    """How a scene is split into steps.
 
-    max_steps: int = 4
-    """Most steps of a trajectory, repairs included."""
+    Null is what suits the job: the miniature world's own words, or those of everyday things.
+    """
+
+    max_steps: int | None = None
+    """Most steps of a trajectory, repairs included; null: 4 in the miniature world, otherwise 5."""
     late_attributes: float = 0.0
     """Probability that an attribute is given in a later step than its object, which then has any
     value at first."""
@@ -59,18 +72,34 @@ class Steps:
     it by a change, a swap, an exchange or a removal."""
     variations: tuple[Variation, ...] = VARIATIONS
     """Which detours."""
-    max_objects: int = 5
-    """Most objects at any time; scenes with more are rejected."""
-    classes: tuple[str, ...] = KINDS
-    """What detours and deliberate mistakes may draw instead."""
-    attributes: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"color": COLORS})
-    """Attribute kind -> values that they may draw instead."""
+    max_objects: int | None = None
+    """Most objects at any time; scenes with more are rejected; null: 5 in the miniature world,
+    otherwise 12."""
+    classes: tuple[str, ...] | None = None
+    """What detours and deliberate mistakes may draw instead; null: the miniature world's shapes, or
+    everyday things."""
+    attributes: dict[str, tuple[str, ...]] | None = None
+    """Attribute kind -> values that they may draw instead; null: colours."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.max_steps < 1 or self.max_objects < 1:
-            raise ValueError("max_steps and max_objects must be at least 1")
+        for name in ("max_steps", "max_objects"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
         _check_shares(self, "late_attributes", "varied")
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Most steps and most objects, of settings that are part of a job."""
+        assert self.max_steps is not None and self.max_objects is not None
+        return self.max_steps, self.max_objects
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What may be drawn instead, of settings that are part of a job."""
+        assert self.classes is not None and self.attributes is not None
+        return Vocabulary(classes=self.classes, attributes=self.attributes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +150,13 @@ class Critiques:
 class Drawing:
     """How images are drawn."""
 
-    width: int = CANVAS_PX
-    """Of every image, in pixels."""
-    height: int = CANVAS_PX
-    """Of every image, in pixels."""
-    foresight: bool = True
-    """Tell the editor what the prompt asks for later, so that it leaves room."""
+    width: int | None = None
+    """Of every image, in pixels; null: the miniature world's canvas, or 1024 for an editor."""
+    height: int | None = None
+    """Of every image, in pixels; null as for the width."""
+    foresight: bool | None = None
+    """Tell the editor what the prompt asks for later, so that it leaves room; null: only the
+    miniature world's, which does not draw it at once."""
     usd_per_image: float = 0.0
     """Price of one image, for the ledger and the budget."""
     editor: DiffusersSettings | None = None
@@ -136,14 +166,28 @@ class Drawing:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.width < 1 or self.height < 1:
-            raise ValueError(f"width {self.width}, height {self.height}: expected at least 1")
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+            if self.editor is None and value != CANVAS_PX:
+                raise ValueError(
+                    f"{name} is {value}: the miniature world's canvas is {CANVAS_PX} x "
+                    f"{CANVAS_PX}; for other sizes name an editor"
+                )
+            if self.editor and self.editor.pipeline == "FluxKontextPipeline" and value % 16:
+                raise ValueError(
+                    f"{name} is {value}; FLUX.1 Kontext draws multiples of 16, such as "
+                    f"{max(round(value / 16), 1) * 16}"
+                )
         if not self.usd_per_image >= 0:
             raise ValueError(f"usd_per_image is {self.usd_per_image}; expected 0 or more")
-        if self.editor is None and (self.width, self.height) != (CANVAS_PX, CANVAS_PX):
+        if self.editor is not None and self.mistakes != EditorMistakes():
             raise ValueError(
-                f"{self.width} x {self.height}: the miniature world's canvas is "
-                f"{CANVAS_PX} x {CANVAS_PX}; for other sizes name an editor"
+                "mistakes are the miniature world's editor's; leave them out where another one "
+                f"draws ({self.editor.model})"
             )
 
 
@@ -175,14 +219,58 @@ class PlanSketchSettings:
     """Most samples of a shard."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check ranges, and that nothing of the miniature world is in a real job.
+
+        What is null is filled in, so that the saved settings say what was used.
+        """
         if self.concurrency < 1 or self.samples_per_shard < 1:
             raise ValueError("concurrency and samples_per_shard must be at least 1")
-        if self.prompts.file is None and self.lmm is not None:
+        self._check_worlds()
+        miniature = self.drawing.editor is None
+        side = CANVAS_PX if miniature else _SIDE_PX
+        # Frozen from here on: these are defaults that hang on another section.
+        object.__setattr__(
+            self,
+            "drawing",
+            _filled(self.drawing, width=side, height=side, foresight=miniature),
+        )
+        object.__setattr__(
+            self,
+            "steps",
+            _filled(
+                self.steps,
+                max_steps=4 if miniature else 5,
+                max_objects=5 if miniature else 12,
+                classes=KINDS if miniature else everyday.CLASSES,
+                attributes={"color": COLORS} if miniature else dict(everyday.ATTRIBUTES),
+            ),
+        )
+
+    def _check_worlds(self) -> None:
+        """Check that language model, editor and prompts are all of the miniature world, or none."""
+        shapes_lmm = self.lmm is None or self.lmm.model == SHAPES_LMM
+        if self.drawing.editor is not None and shapes_lmm:
             raise ValueError(
-                "prompts.file: sampled prompts are for the miniature world; give a file of prompts "
-                "for another language model"
+                f"lmm: the miniature world's language model knows shapes only, and "
+                f"{self.drawing.editor.model} draws; name the model that reads, plans and judges "
+                "(lmm.model, lmm.base_url)"
             )
+        if self.lmm is not None and not shapes_lmm:
+            if self.drawing.editor is None:
+                raise ValueError(
+                    f"drawing.editor: {self.lmm.model} plans, and the miniature world's editor "
+                    "draws shapes only; name an editor ({} takes FLUX.1 Kontext)"
+                )
+            if self.misbehaviour != Misbehaviour():
+                raise ValueError(
+                    "misbehaviour is the miniature world's language model's; leave it out where "
+                    f"another one is asked ({self.lmm.model})"
+                )
+            if self.prompts.file is None:
+                raise ValueError(
+                    "prompts.file: sampled prompts are for the miniature world; give a file of "
+                    "prompts for another language model"
+                )
 
     @property
     def fingerprint(self) -> str:
@@ -209,6 +297,11 @@ _NOT_DECIDING = frozenset(
         "offload",
     )
 )
+
+
+def _filled(section: Section, **defaults: Any) -> Section:
+    """Return a section with defaults where it has null."""
+    return replace(section, **{k: v for k, v in defaults.items() if getattr(section, k) is None})
 
 
 def _check_shares(section: object, *names: str) -> None:

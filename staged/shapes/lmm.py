@@ -23,9 +23,8 @@ from starlette.routing import Route
 from staged.backends.lmm import LmmClient
 from staged.backends.lmm_types import AttemptLog, LmmSettings
 from staged.shapes.answers import ANSWERS
-from staged.shapes.misbehaviour import Misbehaviour, Misdeed
+from staged.shapes.misbehaviour import SHAPES_LMM, Misbehaviour, Misdeed
 
-MODEL = "shapes-lmm-1"
 _MAX_BODY_BYTES = 8 * 2**20
 _MAX_IMAGES = 8
 
@@ -77,7 +76,7 @@ def connect(
 def local_settings() -> LmmSettings:
     """Return settings for this model within the process: no key, no waiting."""
     return LmmSettings(
-        model=MODEL,
+        model=SHAPES_LMM,
         base_url="http://shapes.invalid/v1",
         api_key_env=None,
         # Known beforehand: what is sent must not depend on what was answered first.
@@ -135,7 +134,7 @@ def _completion(raw: bytes, answer: dict[str, Any], misdeed: Misdeed | None) -> 
         "id": "chatcmpl-shapes",
         "object": "chat.completion",
         "created": 0,
-        "model": MODEL,
+        "model": SHAPES_LMM,
         "choices": [{"index": 0, "finish_reason": finish_reason, "message": message}],
         "usage": {**tokens, "total_tokens": sum(tokens.values())},
     }

@@ -16,6 +16,8 @@ Misdeed = Literal[
     "wrong_schema",
     "contradiction",
 ]
+SHAPES_LMM = "shapes-lmm-1"
+"""What the miniature world's language model is called at an endpoint."""
 MISDEEDS: tuple[Misdeed, ...] = get_args(Misdeed)
 
 

@@ -1,0 +1,179 @@
+"""The plan-sketch job as a user runs it: a language model over HTTP and a diffusers editor."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import serve
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from test_editor import tiny_kontext
+
+from data_pipelines.plan_sketch import everyday
+from data_pipelines.plan_sketch.job import run_job
+from data_pipelines.plan_sketch.settings import (
+    Critiques,
+    Drawing,
+    PlanSketchSettings,
+    Prompts,
+    Steps,
+)
+from staged.backends.diffusers_settings import DiffusersSettings
+from staged.backends.lmm_types import LmmSettings
+from staged.settings import from_dict, to_dict
+from staged.shapes.editor import EditorMistakes
+from staged.shapes.misbehaviour import Misbehaviour
+from staged.shapes.scene import COLORS, KINDS
+from staged.shards import read_shards
+
+PROMPT = "a beach in the style of Van Gogh with a red parasol"
+
+
+class Reader:
+    """Reads one prompt, plans in set phrases, and finds everything as it should be."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        route = Route("/v1/chat/completions", self.answer, methods=["POST"])
+        self.app = Starlette(routes=[route])
+
+    async def answer(self, request: Request) -> Response:
+        body = await request.json()
+        self.bodies.append(body)
+        content = json.loads(body["messages"][1]["content"][0]["text"])
+        said = getattr(self, body["response_format"]["json_schema"]["name"])(content)
+        message = {"role": "assistant", "content": json.dumps(said)}
+        return JSONResponse({"choices": [{"finish_reason": "stop", "message": message}]})
+
+    def scene_graph(self, content: dict[str, Any]) -> dict[str, Any]:
+        color = [{"kind": "color", "value": "red"}]
+        return {
+            "objects": [
+                {"id": "o1", "class_name": "beach", "attributes": []},
+                {"id": "o2", "class_name": "parasol", "attributes": color},
+            ],
+            "relations": [{"source": "o2", "relation": "on", "target": "o1"}],
+        }
+
+    def plan_steps(self, content: dict[str, Any]) -> dict[str, Any]:
+        def words(step: dict[str, Any]) -> str:
+            return " and ".join(o["class"] for o in step["after"]["objects"])
+
+        return {
+            "steps": [
+                {"instruction": f"show {words(step)}", "description": words(step)}
+                for step in content["steps"]
+            ]
+        }
+
+    def judge_step(self, content: dict[str, Any]) -> dict[str, Any]:
+        answers = [{"id": question["id"], "yes": True} for question in content["questions"]]
+        return {"answers": answers, "rest_unchanged": True, "reason": ""}
+
+
+@pytest.fixture(scope="module")
+def kontext(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kontext")
+    tiny_kontext().save_pretrained(folder)
+    return folder
+
+
+def settings(kontext: Path, folder: Path, url: str, **changes: Any) -> PlanSketchSettings:
+    prompts = folder / "prompts.txt"
+    prompts.write_text(f"{PROMPT}\n" * 6)
+    editor = DiffusersSettings(
+        model=str(kontext), licence="none", device="cpu", dtype="float32", num_inference_steps=2
+    )
+    return PlanSketchSettings(
+        prompts=Prompts(file=prompts, count=6),
+        lmm=LmmSettings(model="reader-1", base_url=url, api_key_env=None),
+        drawing=Drawing(editor=editor, width=32, height=16),
+        critiques=Critiques(inspect="nothing"),
+        steps=Steps(varied=1.0),
+        **changes,
+    )
+
+
+def test_a_real_editor_draws_for_sixteen_units_at_a_time(kontext: Path, tmp_path: Path) -> None:
+    made = []
+    for concurrency in (1, 16):
+        reader, out = Reader(), tmp_path / str(concurrency)
+        with serve(reader.app) as url:
+            job = settings(kontext, tmp_path, url, concurrency=concurrency)
+            report = run_job(job, out)
+        assert report.accepted == 6 and not report.reasons
+        made.append([sample.trajectory for sample in read_shards(out)])
+    for one, other in zip(*made, strict=True):
+        assert [ref.png for ref in one.images] == [ref.png for ref in other.images]
+        assert one.steps == other.steps
+    assert {ref.array().shape for trajectory in made[0] for ref in trajectory.images} == {
+        (16, 32, 3)
+    }
+    said = " ".join(json.dumps(body["messages"][1]) for body in reader.bodies)
+    assert any(name in said for name in everyday.CLASSES)
+    assert not [name for name in KINDS if f'"{name}"' in said or f" {name} " in said]
+    assert "Leave room" not in said
+
+
+EDITOR = DiffusersSettings()
+LMM = LmmSettings(model="reader-1", api_key_env=None)
+FILE = Prompts(file=Path("prompts.txt"))
+
+
+def test_a_real_job_has_real_defaults_and_the_miniature_its_own() -> None:
+    real = PlanSketchSettings(prompts=FILE, lmm=LMM, drawing=Drawing(editor=EDITOR))
+    assert (real.drawing.width, real.drawing.height, real.drawing.foresight) == (1024, 1024, False)
+    assert real.steps.limits == (5, 12)
+    assert real.steps.vocabulary.classes == everyday.CLASSES
+    assert not set(everyday.CLASSES) & set(KINDS)
+    miniature = PlanSketchSettings()
+    assert (miniature.drawing.width, miniature.drawing.foresight) == (48, True)
+    assert miniature.steps.vocabulary.classes == KINDS
+    assert miniature.steps.vocabulary.attributes == {"color": COLORS}
+    for settings_ in (real, miniature):
+        # What is saved says what was used, and means the same when it is read again.
+        assert from_dict(PlanSketchSettings, to_dict(settings_)) == settings_
+    own = Steps(classes=("whale",), attributes={}, max_objects=2)
+    assert replace(real, steps=own).steps.vocabulary.classes == ("whale",)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"drawing": Drawing(editor=EDITOR)}, "lmm: the miniature world's language model knows"),
+        ({"drawing": Drawing(editor=EDITOR), "lmm": LmmSettings(model="shapes-lmm-1")}, "lmm: the"),
+        ({"lmm": LMM, "prompts": FILE}, r"drawing\.editor: reader-1 plans, and the miniature"),
+        ({"lmm": LMM, "drawing": Drawing(editor=EDITOR)}, r"prompts\.file: sampled prompts are"),
+        (
+            {
+                "lmm": LMM,
+                "drawing": Drawing(editor=EDITOR),
+                "prompts": FILE,
+                "misbehaviour": Misbehaviour(refusal=0.1),
+            },
+            "misbehaviour is the miniature",
+        ),
+    ],
+)
+def test_what_is_of_the_miniature_world_is_refused_in_a_real_job(
+    parts: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        PlanSketchSettings(**parts)
+
+
+def test_parts_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="mistakes are the miniature world's editor's"):
+        Drawing(editor=EDITOR, mistakes=EditorMistakes(wrong_color=0.5))
+    with pytest.raises(ValueError, match=r"height is 1000; FLUX.1 Kontext draws multiples of 16"):
+        Drawing(editor=EDITOR, height=1000)
+    with pytest.raises(ValueError, match="width is 64: the miniature world's canvas is 48 x 48"):
+        Drawing(width=64)
+    with pytest.raises(ValueError, match="tasks and split are for sampled prompts"):
+        Prompts(file=Path("prompts.txt"), tasks={"counting": 1.0})
+    served = LmmSettings(model="shapes-lmm-1", api_key_env=None)
+    assert PlanSketchSettings(lmm=served).drawing.width == 48
