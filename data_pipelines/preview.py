@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import jinja2
 
-from data_pipelines.ledger import Ledger
-from data_pipelines.plan_sketch.job import LEDGER, trajectories, with_images
+from data_pipelines.plan_sketch.job import LEDGER
+from data_pipelines.plan_sketch.shards import trajectories, with_images
+from staged.jobs.records import Records
 from staged.shards import read_manifest, read_shards
 from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Trajectory
 
@@ -91,13 +92,15 @@ def write_preview(folder: Path, path: Path, *, number: int) -> int:
 
 def _others(folder: Path, fingerprints: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """What the job ended without a sample; nothing where the ledger is not beside the shards."""
-    if not (folder / LEDGER).is_dir() or len(fingerprints) != 1:
+    if not (folder / LEDGER).is_dir():
         return
-    with Ledger(folder / LEDGER, fingerprint=fingerprints[0]) as ledger:
-        for unit, result, trajectory in trajectories(ledger):
-            if result.status != "accepted":
-                note = f"{unit:08d} · {result.status} at {result.stage}: {result.reason}"
-                yield _item(with_images(trajectory, ledger), note)
+    records = Records(folder / LEDGER)
+    if records.fingerprints != set(fingerprints):
+        return
+    for unit, result, trajectory in trajectories(records):
+        if result.status != "accepted":
+            note = f"{unit:08d} · {result.status} at {result.stage}: {result.reason}"
+            yield _item(with_images(trajectory, records), note)
 
 
 def _item(trajectory: Trajectory, note: str) -> dict[str, Any]:

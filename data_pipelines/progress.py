@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TextIO
 
-from data_pipelines.ledger import Result, Spent
+from staged.jobs.budget import Spent
+from staged.jobs.records import Result
 
 _INTERVAL_S = 1.0
 
@@ -17,9 +18,9 @@ class Progress:
     On a terminal the line is rewritten; elsewhere a new one appears each half minute.
 
     Args:
-        total: Units of the whole job.
+        total: Units of this process.
         done: Units that earlier runs finished.
-        spent: What earlier runs spent.
+        spent: What the job has cost before.
         stream: Where to write.
         clock: Seconds, monotonic; replaced in tests.
     """
@@ -41,12 +42,18 @@ class Progress:
         self._interval_s = _INTERVAL_S if self._live else 30 * _INTERVAL_S
         self._clock = clock
         self._began = self._shown = clock()
-        self._spent_before = self._spent = spent or Spent()
+        self._spent, self._usd_here = spent or Spent(), 0.0
 
-    def add(self, result: Result, spent: Spent) -> None:
-        """Count one more end."""
+    def add(self, result: Result, spent: Spent, *, usd_here: float) -> None:
+        """Count one more end.
+
+        Args:
+            result: The end.
+            spent: What the job has cost so far, in all processes.
+            usd_here: What of that this process has spent.
+        """
         self.counts[result.status] += 1
-        self._spent = spent
+        self._spent, self._usd_here = spent, usd_here
         if self._clock() - self._shown >= self._interval_s:
             self._show()
 
@@ -61,8 +68,7 @@ class Progress:
         share = f"{accepted / ended:.0%} accepted" if ended else "none yet"
         cost = ""
         if self._spent.usd:
-            now = self._spent.usd - self._spent_before.usd
-            each = f", ${now / accepted:.4f} per accepted sample" if accepted else ""
+            each = f", ${self._usd_here / accepted:.4f} per accepted sample" if accepted else ""
             cost = f" · ${self._spent.usd:.2f}{each}"
         return (
             f"{self._before + ended}/{self._total} · {per_minute:.0f}/min · {eta} · {share}"

@@ -1,10 +1,12 @@
 """Runs units of work, several at a time, and keeps the end of each in the ledger."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 
-from data_pipelines.ledger import BudgetError, Ledger, Result
 from data_pipelines.progress import Progress
+from staged.jobs.budget import BudgetError
+from staged.jobs.ledger import Ledger
+from staged.jobs.records import Result
 from staged.roles import RoleError
 
 Work = Callable[[int], Awaitable[Result]]
@@ -13,12 +15,12 @@ runs beside it; a `RoleError` is a service that failed."""
 
 
 async def run(
-    units: Iterable[int], work: Work, ledger: Ledger, *, concurrency: int, progress: Progress
+    units: Collection[int], work: Work, ledger: Ledger, *, concurrency: int, progress: Progress
 ) -> BudgetError | None:
-    """Finish every unit that the ledger has not finished.
+    """Finish every unit that no process has finished.
 
     Args:
-        units: Numbers of the units, in the order in which they are begun.
+        units: Numbers of this process's units; they are begun in order.
         work: Does one.
         ledger: Where the ends are kept.
         concurrency: Units in flight.
@@ -27,8 +29,7 @@ async def run(
     Returns:
         The budget's limit that stopped the job; None when all units are finished.
     """
-    done = ledger.finished()
-    waiting = iter([unit for unit in units if unit not in done])
+    waiting = iter(sorted(ledger.left(units)))
     stopped: BudgetError | None = None
 
     async def worker() -> None:
@@ -44,8 +45,8 @@ async def run(
                 return
             except RoleError as error:
                 result = Result(status="failed", stage="service", reason=error.reason)
-            ledger.finish(unit, result)
-            progress.add(result, ledger.spent)
+            await ledger.finish(unit, result)
+            progress.add(result, ledger.spent, usd_here=ledger.usd_here)
 
     try:
         async with asyncio.TaskGroup() as group:

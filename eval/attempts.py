@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -63,6 +64,10 @@ class FileLog:
         """Close the file."""
         self._file.close()
 
+    def claim(self, key: str) -> AbstractAsyncContextManager[None]:
+        """Allow everything: one process writes the file."""
+        return nullcontext()
+
     def admit(self, purpose: str) -> None:
         """Allow one more request.
 
@@ -79,7 +84,7 @@ class FileLog:
         """Return what was tried for a request in this run, or answered in an earlier one."""
         return self._by_key.get(key, [])
 
-    def record(self, key: str, purpose: str, attempt: Attempt) -> None:
+    async def record(self, key: str, purpose: str, attempt: Attempt) -> None:
         """Keep an attempt; it is on disk when this returns."""
         line = strict_json.dumps({"key": key, "purpose": purpose, **vars(attempt)})
         self._file.write(line.encode() + b"\n")

@@ -1,3 +1,4 @@
+import asyncio
 import json
 
 import numpy as np
@@ -150,9 +151,9 @@ def test_prompts_of_the_other_version_are_noticed(tmp_path):
 def test_a_log_forgets_what_failed_on_the_way_and_half_a_line(tmp_path):
     path = tmp_path / "attempts"
     with FileLog(path) as log:
-        log.record("a", "p", Attempt(outcome="ok", text="{}", usd=1.0))
-        log.record("b", "p", Attempt(outcome="connection", text="", usd=0.0))
-        log.record("c", "p", Attempt(outcome="refusal", text="", usd=0.5))
+        asyncio.run(log.record("a", "p", Attempt(outcome="ok", text="{}", usd=1.0)))
+        asyncio.run(log.record("b", "p", Attempt(outcome="connection", text="", usd=0.0)))
+        asyncio.run(log.record("c", "p", Attempt(outcome="refusal", text="", usd=0.5)))
     with path.open("ab") as file:
         file.write(b'{"key": "d"')
     with FileLog(path, usd=1.5) as log:
@@ -160,6 +161,6 @@ def test_a_log_forgets_what_failed_on_the_way_and_half_a_line(tmp_path):
         assert log.spent_usd == 1.5
         with pytest.raises(BudgetSpent):
             log.admit("p")
-        log.record("e", "p", Attempt(outcome="ok", text="{}"))
+        asyncio.run(log.record("e", "p", Attempt(outcome="ok", text="{}")))
     with FileLog(path) as log:
         assert len(log.attempts("e")) == 1

@@ -13,10 +13,12 @@ import pytest
 from data_pipelines.__main__ import main
 from data_pipelines.base import BaseSettings
 from data_pipelines.base import build as build_base
-from data_pipelines.ledger import Budget, Ledger, Result
 from data_pipelines.plan_sketch.job import LEDGER, Report, run_job
 from data_pipelines.plan_sketch.settings import Critiques, PlanSketchSettings, Prompts, Steps
 from staged import settings as settings_of
+from staged.jobs.budget import Budget
+from staged.jobs.ledger import Ledger
+from staged.jobs.records import Records
 from staged.shapes.detect import detect, scene_from
 from staged.shapes.editor import EditorMistakes
 from staged.shapes.misbehaviour import Misbehaviour
@@ -145,12 +147,10 @@ def test_a_budget_stops_a_job_and_more_of_it_goes_on(tmp_path: Path, folder: Pat
 
 
 def test_nothing_that_was_paid_for_is_paid_for_again(tmp_path: Path, folder: Path) -> None:
-    with Ledger(folder / LEDGER, fingerprint=job().fingerprint) as ledger:
-        before = ledger.spent
+    before = Records(folder / LEDGER).spent
     assert before.requests > COUNT
     run_job(job(), folder)
-    with Ledger(folder / LEDGER, fingerprint=job().fingerprint) as ledger:
-        assert ledger.spent == before
+    assert Records(folder / LEDGER).spent == before
 
 
 def test_what_went_wrong_is_counted_by_reason(tmp_path: Path) -> None:
@@ -180,16 +180,6 @@ def test_failed_units_are_tried_again_only_when_asked(tmp_path: Path) -> None:
     assert isinstance(again, Report)
     assert again.accepted + again.rejected + again.failed == 8
     assert again.accepted >= first.accepted
-
-
-def test_a_unit_that_another_process_saved_in_a_later_round_is_kept(tmp_path: Path) -> None:
-    failed = Result(status="failed", stage="service", reason="refusal")
-    with Ledger(tmp_path, fingerprint="f", writer=1) as ledger:
-        ledger.finish(1, failed)
-    with Ledger(tmp_path, fingerprint="f", writer=0, new_round=True) as ledger:
-        assert ledger.finished() == set()
-        ledger.finish(1, Result(status="accepted", sample={}))
-        assert [(unit, result.status) for unit, result in ledger.results()] == [(1, "accepted")]
 
 
 def test_other_settings_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from data_pipelines.ledger import Result
 from data_pipelines.plan_sketch.mistakes import MistakeKind, mistaken
 from data_pipelines.plan_sketch.services import Services, UnitEndError
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
@@ -19,6 +18,7 @@ from staged.backends.lmm_requests import (
     sketch_inspection_request,
     steps_request,
 )
+from staged.jobs.records import Result
 from staged.scene_graph import (
     Add,
     Change,

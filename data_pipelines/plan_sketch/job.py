@@ -1,27 +1,29 @@
 """The whole job: settings to a folder with a ledger and, at the end, shards."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_pipelines.ledger import BudgetError, Ledger, Result
 from data_pipelines.plan_sketch.build import Builder
 from data_pipelines.plan_sketch.services import Services
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
+from data_pipelines.plan_sketch.shards import acceptance, write_shards
 from data_pipelines.progress import Progress
 from data_pipelines.prompts import Allowed, PromptOf, from_file, sampled, shown_in
 from data_pipelines.runner import run
 from staged.backends.lmm import LmmClient
+from staged.backends.lmm_ledger import LedgerLog
 from staged.backends.lmm_requests import PROMPT_VERSION
+from staged.jobs import locks
+from staged.jobs.budget import BudgetError
+from staged.jobs.ledger import Ledger
+from staged.jobs.records import Result
 from staged.roles import ImageEditor
-from staged.settings import save_resolved, to_dict
+from staged.settings import save_resolved
 from staged.shapes import editor as shapes_editor
 from staged.shapes import lmm as shapes_lmm
-from staged.shards import ShardWriter
-from staged.trajectory import ImageRef, Trajectory
 
 LEDGER = "ledger"
 SETTINGS = "settings.yaml"
@@ -62,8 +64,8 @@ def run_job(
         settings: Of the job; a folder takes one job's only.
         folder: Where everything is written.
         rank: This process does every `world_size`-th unit from here.
-        world_size: Processes that share the job; each has its own ledger.
-        retry_failed: Try again what services failed at.
+        world_size: Processes that share the job.
+        retry_failed: Try again what services failed at; give it to every process of a run.
 
     Raises:
         ValueError: the folder holds other settings, or the prompts of finished units changed.
@@ -71,20 +73,21 @@ def run_job(
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} of {world_size}; expected 0 to {world_size - 1}")
     prompt_of = _prompts(settings)
+    units = range(rank, settings.prompts.count, world_size)
+    (folder / LEDGER).mkdir(parents=True, exist_ok=True)
+    if world_size > 1:
+        locks.check_reach(folder / LEDGER)
     with Ledger(
-        folder / LEDGER,
-        fingerprint=settings.fingerprint,
-        writer=rank,
-        budget=settings.budget,
-        new_round=retry_failed,
+        folder / LEDGER, fingerprint=settings.fingerprint, writer=rank, budget=settings.budget
     ) as ledger:
         save_resolved(settings, folder / SETTINGS)
-        units = range(rank, settings.prompts.count, world_size)
-        done = ledger.finished()
-        progress = Progress(
-            total=len(units), done=len(done.intersection(units)), spent=ledger.spent
-        )
-        stopped = asyncio.run(_work(settings, ledger, prompt_of, units, progress))
+        if retry_failed:
+            ledger.retry_failed(units)
+        stopped = None
+        # Another process may begin a round for what fails meanwhile; then this one joins it.
+        while stopped is None and (left := ledger.left(units)):
+            progress = Progress(total=len(units), done=len(units) - len(left), spent=ledger.spent)
+            stopped = asyncio.run(_work(settings, ledger, prompt_of, units, progress))
         report = _report(ledger, settings, stopped)
         if not report.unfinished:
             write_shards(settings, ledger, folder, prompt_of)
@@ -124,71 +127,10 @@ async def _work(
         return await run(units, work, ledger, concurrency=settings.concurrency, progress=progress)
 
 
-def write_shards(
-    settings: PlanSketchSettings, ledger: Ledger, folder: Path, prompt_of: PromptOf
-) -> None:
-    """Write every accepted sample, in the order of the units, whoever made it and when."""
-    data = to_dict(settings)
-    # Neither decides what is in the shards.
-    for name in ("budget", "concurrency"):
-        del data[name]
-    with ShardWriter(
-        folder,
-        title=settings.title,
-        fingerprints=(settings.fingerprint,),
-        settings=data,
-        max_samples=settings.samples_per_shard,
-        overwrite=True,
-    ) as writer:
-        for unit, result, trajectory in trajectories(ledger):
-            if trajectory.prompt != prompt_of(unit).text:
-                raise ValueError(
-                    f"prompt {unit} was {trajectory.prompt!r} when its sample was made and is "
-                    f"{prompt_of(unit).text!r} now: add prompts at the end, or start another folder"
-                )
-            if result.status == "accepted":
-                writer.write(f"{unit:08d}", with_images(trajectory, ledger))
-        costs = ledger.costs()
-        writer.finish(
-            acceptance=acceptance(ledger),
-            cost={
-                "usd": sum(cost["usd"] for cost in costs.values()),
-                **{f"{purpose} calls": cost["calls"] for purpose, cost in costs.items()},
-            },
-        )
-
-
-def trajectories(ledger: Ledger) -> Iterator[tuple[int, Result, Trajectory]]:
-    """Yield every unit's end and trajectory; images are named by their hashes, not loaded."""
-    for unit, result in ledger.results():
-        if result.sample is not None:
-            yield unit, result, Trajectory.from_dict(result.sample)
-
-
-def with_images(trajectory: Trajectory, ledger: Ledger) -> Trajectory:
-    """Load the images that a trajectory names by their hashes."""
-    return trajectory.with_images(
-        [
-            ImageRef(png=ledger.blob(str(ref.name).partition(".")[0]), name=ref.name)
-            for ref in trajectory.images
-        ]
-    )
-
-
-def acceptance(ledger: Ledger) -> dict[str, dict[str, int]]:
-    """Count ends by stage and reason; `samples` holds accepted, rejected and failed."""
-    counts: dict[str, Counter[str]] = {"samples": Counter()}
-    for _, result in ledger.results():
-        counts["samples"][result.status] += 1
-        if result.status != "accepted":
-            counts.setdefault(result.stage, Counter())[result.reason] += 1
-    return {stage: dict(sorted(rows.items())) for stage, rows in sorted(counts.items())}
-
-
 def _report(ledger: Ledger, settings: PlanSketchSettings, stopped: BudgetError | None) -> Report:
+    unfinished = ledger.left(range(settings.prompts.count))
     reasons = acceptance(ledger)
     samples = reasons.pop("samples")
-    unfinished = set(range(settings.prompts.count)) - ledger.finished()
     return Report(
         **samples, reasons=reasons, unfinished=len(unfinished), stopped=str(stopped or "")
     )
@@ -209,8 +151,8 @@ def _allowed(settings: PlanSketchSettings) -> Allowed:
 
 def _lmm(settings: PlanSketchSettings, ledger: Ledger) -> LmmClient:
     if settings.lmm is not None:
-        return LmmClient(settings.lmm, log=ledger)
-    return shapes_lmm.connect(misbehaviour=settings.misbehaviour, log=ledger)
+        return LmmClient(settings.lmm, log=LedgerLog(ledger))
+    return shapes_lmm.connect(misbehaviour=settings.misbehaviour, log=LedgerLog(ledger))
 
 
 def _editor(settings: PlanSketchSettings) -> ImageEditor:

@@ -6,11 +6,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from data_pipelines.ledger import Ledger, Result, unit_key
 from data_pipelines.plan_sketch.settings import Drawing
 from staged import images, settings
 from staged.backends.lmm import LmmClient
 from staged.backends.lmm_types import Failure, LmmRequest
+from staged.jobs.ledger import Ledger, unit_key
+from staged.jobs.records import Result
 from staged.roles import ImageEditor, RoleError
 
 T = TypeVar("T", bound=BaseModel)
@@ -88,13 +89,33 @@ class Services:
             instruction,
             seed,
         )
-        png = self._ledger.image(key)
+        png = self._kept(key)
         if png is None:
-            self._ledger.admit_image()
-            png = await self._drawn(before, instruction, seed)
-            self._ledger.record_image(key, png, self._drawing.usd_per_image)
+            async with self._ledger.claim(key):
+                # Another process may have drawn it until now.
+                png = self._kept(key)
+                if png is None:
+                    png = await self._paid(key, before, instruction, seed)
         self.usd += self._drawing.usd_per_image
         self.images += 1
+        return png
+
+    def _kept(self, key: str) -> bytes | None:
+        """Return the image of a request; None where none was drawn, or it was lost since."""
+        kept = [answer.sha256 for answer in self._ledger.answers(key) if answer.sha256]
+        return self._ledger.find_blob(kept[-1]) if kept else None
+
+    async def _paid(self, key: str, before: bytes | None, instruction: str, seed: int) -> bytes:
+        usd = self._drawing.usd_per_image
+        self._ledger.admit("images", usd=usd)
+        try:
+            png = await self._drawn(before, instruction, seed)
+        except UnitEndError:
+            self._ledger.withdraw("images", usd=usd)
+            raise
+        await self._ledger.record(
+            key, "images", "images", paid=True, usd=usd, reserved_usd=usd, data={}, blob=png
+        )
         return png
 
     async def _drawn(self, before: bytes | None, instruction: str, seed: int) -> bytes:

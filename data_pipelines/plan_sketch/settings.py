@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from data_pipelines.ledger import Budget
 from data_pipelines.plan_sketch import everyday
 from data_pipelines.plan_sketch.mistakes import IN_PLANS, MISTAKES, MistakeKind
 from staged import settings, strict_json
 from staged.backends.diffusers_settings import DiffusersSettings
 from staged.backends.lmm_types import LmmSettings
+from staged.jobs.budget import Budget
 from staged.scene_graph import VARIATIONS, Variation, Vocabulary
 from staged.shapes.editor import EditorMistakes
 from staged.shapes.misbehaviour import SHAPES_LMM, Misbehaviour

@@ -76,7 +76,8 @@ class LmmClient:
         self._dialect = Dialect(settings)
         self._first = asyncio.Lock()
         self._in_flight: dict[str, asyncio.Task[Attempt]] = {}
-        self._exchanges: set[asyncio.Task[Attempt]] = set()
+        self._exchanges: dict[str, asyncio.Task[Attempt]] = {}
+        self._closing = False
 
     async def __aenter__(self) -> Self:
         """Return the client."""
@@ -89,10 +90,14 @@ class LmmClient:
 
         Not where the user has interrupted: whoever does that does not want to wait.
         """
-        for running in self._in_flight.values():
-            running.cancel()
-        if kind is None or not issubclass(kind, asyncio.CancelledError):
-            await asyncio.gather(*self._exchanges, return_exceptions=True)
+        self._closing = True
+        interrupted = kind is not None and issubclass(kind, asyncio.CancelledError)
+        for key, running in self._in_flight.items():
+            # The claim of a request that is being answered ends when its answer is kept.
+            if interrupted or key not in self._exchanges:
+                running.cancel()
+        if not interrupted:
+            await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
         await self._service.close()
 
     def key(self, request: LmmRequest[Any]) -> str:
@@ -151,13 +156,24 @@ class LmmClient:
     async def _settle(self, key: str, request: LmmRequest[Any]) -> Attempt:
         """Make attempts until one is final; those of an earlier run count."""
         made = list(self.log.attempts(key))
-        limit = self.settings.max_attempts
-        while not made or (made[-1].outcome in RETRIED and len(_counted(made)) < limit):
-            # After an invalid answer, or without a field, there is nothing to wait for.
-            if made and made[-1].outcome not in ("invalid_output", "unsupported"):
-                await asyncio.sleep(self._service.backoff_s(len(_counted(made))))
-            made.append(await self._attempt(key, request, made))
+        if self._is_final(made):
+            return made[-1]
+        async with self.log.claim(key):
+            # Another process may have asked until now.
+            made = list(self.log.attempts(key))
+            while not self._is_final(made):
+                if self._closing:
+                    raise asyncio.CancelledError
+                # After an invalid answer, or without a field, there is nothing to wait for.
+                if made and made[-1].outcome not in ("invalid_output", "unsupported"):
+                    await asyncio.sleep(self._service.backoff_s(len(_counted(made))))
+                made.append(await self._attempt(key, request, made))
         return made[-1]
+
+    def _is_final(self, made: Sequence[Attempt]) -> bool:
+        if not made:
+            return False
+        return made[-1].outcome not in RETRIED or len(_counted(made)) >= self.settings.max_attempts
 
     async def _attempt(
         self, key: str, request: LmmRequest[Any], made: Sequence[Attempt]
@@ -174,8 +190,8 @@ class LmmClient:
         async with self._service.limiter.slot(self._estimate(request)) as reservation:
             self.log.admit(request.purpose)
             exchange = asyncio.ensure_future(self._exchange(key, request, made))
-            self._exchanges.add(exchange)
-            exchange.add_done_callback(self._exchanges.discard)
+            self._exchanges[key] = exchange
+            exchange.add_done_callback(lambda _: self._exchanges.pop(key))
             exchange.add_done_callback(_seen)
             attempt = await asyncio.shield(exchange)
             reservation.settle(attempt.input_tokens + attempt.output_tokens)
@@ -193,7 +209,7 @@ class LmmClient:
         try:
             attempt = self._judged(attempt, got, request, body)
         finally:
-            self.log.record(key, request.purpose, attempt)
+            await self.log.record(key, request.purpose, attempt)
         if isinstance(got, Received):
             self._dialect.answered(valid=attempt.outcome == "ok", again=again)
         if attempt.outcome == "bad_request":

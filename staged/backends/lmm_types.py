@@ -1,6 +1,7 @@
 """What is asked of a language model, what may come back, and the settings of the asking."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -157,13 +158,16 @@ class Attempt:
 class AttemptLog(Protocol):
     """Where attempts are kept: in memory here, in a ledger for jobs."""
 
+    def claim(self, key: str) -> AbstractAsyncContextManager[None]:
+        """Let nobody else who keeps attempts here send a request meanwhile."""
+
     def admit(self, purpose: str) -> None:
         """Allow one more attempt, or raise what stops the job (a budget that is used up)."""
 
     def attempts(self, key: str) -> Sequence[Attempt]:
         """Return the attempts made for a request, in order."""
 
-    def record(self, key: str, purpose: str, attempt: Attempt) -> None:
+    async def record(self, key: str, purpose: str, attempt: Attempt) -> None:
         """Keep an attempt; durable when it returns."""
 
 
@@ -174,6 +178,10 @@ class MemoryLog:
         """Start empty."""
         self.by_key: dict[str, list[Attempt]] = {}
 
+    def claim(self, key: str) -> AbstractAsyncContextManager[None]:
+        """Allow everything: the client itself sends equal requests once."""
+        return nullcontext()
+
     def admit(self, purpose: str) -> None:
         """Allow everything."""
 
@@ -181,7 +189,7 @@ class MemoryLog:
         """Return the attempts made for a request, in order."""
         return self.by_key.get(key, [])
 
-    def record(self, key: str, purpose: str, attempt: Attempt) -> None:
+    async def record(self, key: str, purpose: str, attempt: Attempt) -> None:
         """Keep an attempt."""
         self.by_key.setdefault(key, []).append(attempt)
 

@@ -1,0 +1,48 @@
+"""Attempts at a language model's requests in the ledger of a job."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+
+from staged import strict_json
+from staged.backends.lmm_types import Attempt
+from staged.jobs.ledger import Ledger
+
+_ATTEMPT = {"outcome": str, "text": str, "input_tokens": int, "output_tokens": int, "usd": float}
+
+
+class LedgerLog:
+    """An attempt log (`AttemptLog`) that all processes of a job share.
+
+    Args:
+        ledger: Of the job, open for writing.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        """Write there."""
+        self._ledger = ledger
+
+    def claim(self, key: str) -> AbstractAsyncContextManager[None]:
+        """Let nobody else, in no process of the job, send a request meanwhile."""
+        return self._ledger.claim(key)
+
+    def admit(self, purpose: str) -> None:
+        """Allow one more attempt.
+
+        Raises:
+            BudgetError: the job's money or requests are used up.
+        """
+        self._ledger.admit("requests")
+
+    def attempts(self, key: str) -> Sequence[Attempt]:
+        """Return the attempts at a request: all that were paid for, and this round's others."""
+        answers = self._ledger.answers(key)
+        return [
+            Attempt(**strict_json.record(dict(answer.data), f"request {key}", _ATTEMPT))
+            for answer in answers
+        ]
+
+    async def record(self, key: str, purpose: str, attempt: Attempt) -> None:
+        """Keep an attempt; on the disk when this returns."""
+        await self._ledger.record(
+            key, "requests", purpose, paid=attempt.paid, usd=attempt.usd, data=vars(attempt)
+        )

@@ -1,0 +1,67 @@
+"""What a job may spend, and what it has spent."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Meter = Literal["requests", "images"]
+"""What is counted."""
+
+_ROUNDING: Final = 1e-9
+"""Sums of prices are not exact; three calls of 0.1 fit into 0.3."""
+
+
+class BudgetError(RuntimeError):
+    """The job's budget does not allow the next call; what is done stays done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Hard limits over the life of a job, for all its processes and runs; null for none.
+
+    A call counts from before it is made, so one whose answer a kill took counts too. What an
+    answer of a language model costs is known when it is there: those in flight when the limit of
+    money is met still count, and a job may end above it by what they cost.
+    """
+
+    usd: float | None = None
+    """Money for language models and image editors."""
+    requests: int | None = None
+    """Calls of language models, retries included."""
+    images: int | None = None
+    """Images drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What calls have cost."""
+
+    usd: float = 0.0
+    requests: int = 0
+    images: int = 0
+
+
+def check(budget: Budget, spent: Spent, meter: Meter, usd: float) -> None:
+    """Allow one more call.
+
+    Args:
+        budget: The limits.
+        spent: By all processes of the job.
+        meter: What the call is.
+        usd: Its price, where it is known before.
+
+    Raises:
+        BudgetError: it does not fit.
+    """
+    limit: int | None = getattr(budget, meter)
+    used: int = getattr(spent, meter)
+    if limit is not None and used >= limit:
+        raise BudgetError(f"budget.{meter}: {used} of {limit} are used up")
+    if budget.usd is None:
+        return
+    if spent.usd >= budget.usd * (1 - _ROUNDING):
+        raise BudgetError(f"budget.usd: {spent.usd:g} of {budget.usd:g} are used up")
+    if spent.usd + usd > budget.usd * (1 + _ROUNDING):
+        raise BudgetError(
+            f"budget.usd: {spent.usd:g} of {budget.usd:g} are used up, and the next call costs "
+            f"{usd:g}"
+        )

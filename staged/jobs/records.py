@@ -1,0 +1,279 @@
+"""What the processes of a job have written down, read together: answers, images, ends of units.
+
+    writers         a line for each process that ever wrote, by name
+    NAME.jsonl      its records, one a line (`journal`)
+    NAME.blobs      bytes of the images it drew, one after another
+
+Only that process appends to its two files, and a record is on the disk before anybody relies on it.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from staged import strict_json
+from staged.jobs.budget import Spent
+from staged.jobs.journal import Reader, Span
+
+Status = Literal["accepted", "rejected", "failed"]
+
+FORMAT: Final = "staged-ledger/1"
+WRITERS: Final = "writers"
+_KINDS: Final[Mapping[str, Mapping[str, type]]] = {
+    "begin": {"format": str, "fingerprint": str, "round": int},
+    "call": {"of": str, "usd": float},
+    "void": {"of": str, "usd": float},
+    "answer": {
+        "of": str,
+        "key": str,
+        "purpose": str,
+        "number": int,
+        "round": int,
+        "paid": bool,
+        "reserved": float,
+        "usd": float,
+        "data": dict,
+    },
+    "result": {"round": int, "unit": int, "status": str, "stage": str, "reason": str},
+}
+_EITHER: Final[Mapping[str, Mapping[str, type]]] = {
+    "answer": {"sha256": str, "start": int, "size": int},
+    "result": {"sample": dict},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came of a call.
+
+    Attributes:
+        purpose: What it was for; costs are added up by it.
+        paid: Whether it was answered, so that it is never made again.
+        usd: What it cost.
+        data: The answer, as plain JSON.
+        sha256: Of the bytes that came with it, if any did.
+    """
+
+    purpose: str
+    paid: bool
+    usd: float
+    data: Mapping[str, Any]
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The end of one unit of work.
+
+    Attributes:
+        status: Whether it became a sample.
+        stage: The stage that decided.
+        reason: Why it did not; empty for accepted ones.
+        sample: What is needed to write the sample, as JSON; None unless there is something.
+    """
+
+    status: Status
+    stage: str = ""
+    reason: str = ""
+    sample: dict[str, Any] | None = None
+
+
+class _Place(NamedTuple):
+    writer: str
+    span: Span
+
+
+class _Made(NamedTuple):
+    number: int
+    round: int
+    paid: bool
+    purpose: str
+    usd: float
+    place: _Place
+
+
+class _End(NamedTuple):
+    round: int
+    failed: bool
+    place: _Place
+
+
+class Records:
+    """The records of all processes, as far as they were read. Changes nothing.
+
+    It keeps an index in memory and reads texts, samples and images when they are wanted.
+
+    Args:
+        folder: Of the ledger.
+
+    Raises:
+        ValueError: records are damaged or missing, or are those of an older version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read everything that is there."""
+        if any(folder.glob("*.sqlite")):
+            raise ValueError(
+                f"{folder}: an older version of staged began this job (its ledger is SQLite), and "
+                "this one cannot go on with it; finish it with that version, or write to another "
+                "folder"
+            )
+        self.folder = folder
+        self.newest_round = 0
+        self.fingerprints: set[str] = set()
+        self._readers: dict[str, Reader] = {}
+        self._made: dict[str, list[_Made]] = {}
+        self._ends: dict[int, _End] = {}
+        self._blobs: dict[str, _Place] = {}
+        self._calls: Counter[str] = Counter()
+        self._usd = 0.0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what was added since, by whichever process.
+
+        Raises:
+            ValueError: a record is damaged.
+        """
+        for name in self._writers():
+            self._read(name)
+
+    @property
+    def spent(self) -> Spent:
+        """What all processes have spent; calls in flight count."""
+        return Spent(usd=self._usd, requests=self._calls["requests"], images=self._calls["images"])
+
+    def results(self) -> Iterator[tuple[int, Result]]:
+        """Yield how every unit ended, ordered by unit: the last time, if it was tried again."""
+        for unit in sorted(self._ends):
+            place = self._ends[unit].place
+            record = self._readers[place.writer].at(place.span)
+            yield (
+                unit,
+                Result(
+                    status=record["status"],
+                    stage=record["stage"],
+                    reason=record["reason"],
+                    sample=record.get("sample"),
+                ),
+            )
+
+    def finished(self, round_: int) -> set[int]:
+        """Return the units that need no more work in a round."""
+        return {unit for unit, end in self._ends.items() if not end.failed or end.round >= round_}
+
+    def costs(self) -> Mapping[str, Mapping[str, float]]:
+        """Return calls and money by purpose; the same for the same calls, whoever made them."""
+        costs: dict[str, dict[str, float]] = {}
+        for key in sorted(self._made):
+            for made in sorted(self._made[key]):
+                kept = costs.setdefault(made.purpose, {"calls": 0, "usd": 0.0})
+                kept["calls"] += 1
+                kept["usd"] += made.usd
+        return dict(sorted(costs.items()))
+
+    def blob(self, digest: str) -> bytes:
+        """Return bytes by their SHA-256.
+
+        Raises:
+            ValueError: no process has them undamaged.
+        """
+        found = self.find_blob(digest)
+        if found is None:
+            raise ValueError(f"{self.folder}: no image {digest}; restore the folder's files")
+        return found
+
+    def find_blob(self, digest: str) -> bytes | None:
+        """Return bytes by their SHA-256; None where they are missing, or not what they were."""
+        place = self._blobs.get(digest)
+        if place is None:
+            return None
+        try:
+            with (self.folder / f"{place.writer}.blobs").open("rb") as file:
+                file.seek(place.span.start)
+                data = file.read(place.span.size)
+        except FileNotFoundError:
+            return None
+        return data if hashlib.sha256(data).hexdigest() == digest else None
+
+    def _all_answers(self, key: str) -> Sequence[_Made]:
+        return sorted(self._made.get(key, ()))
+
+    def _answer(self, made: _Made) -> Answer:
+        record = self._readers[made.place.writer].at(made.place.span)
+        return Answer(
+            purpose=made.purpose,
+            paid=made.paid,
+            usd=made.usd,
+            data=record["data"],
+            sha256=record.get("sha256"),
+        )
+
+    def _writers(self) -> list[str]:
+        """List who writes. From a file, since listings of network folders lag behind."""
+        path = self.folder / WRITERS
+        if not path.is_file():
+            return []
+        names = path.read_text(encoding="ascii", errors="replace").split("\n")[:-1]
+        for name in names:
+            if name not in self._readers and not (self.folder / f"{name}.jsonl").is_file():
+                raise ValueError(
+                    f"{self.folder / f'{name}.jsonl'} is missing: restore it, or delete its line "
+                    f"from {path} to go on; what it recorded is then done and paid for again"
+                )
+        return names
+
+    def _read(self, name: str) -> None:
+        reader = self._readers.setdefault(name, Reader(self.folder / f"{name}.jsonl"))
+        for span, record in reader.new():
+            try:
+                self._take(_Place(name, span), record)
+            except ValueError as error:
+                raise ValueError(f"{reader.path}, line {reader.lines}: {error}") from None
+
+    def _take(self, place: _Place, record: dict[str, Any]) -> None:
+        kind = record.pop("kind", None)
+        if kind not in _KINDS:
+            raise ValueError(f"kind {kind!r:.50}; written by a newer version?")
+        strict_json.record(record, kind, _KINDS[kind], _EITHER.get(kind))
+        match kind:
+            case "begin":
+                if record["format"] != FORMAT:
+                    raise ValueError(f"format {record['format']!r:.50} is not {FORMAT}")
+                self.fingerprints.add(record["fingerprint"])
+                self.newest_round = max(self.newest_round, record["round"])
+            case "call":
+                self._calls[record["of"]] += 1
+                self._usd += record["usd"]
+            case "void":
+                self._calls[record["of"]] -= 1
+                self._usd -= record["usd"]
+            case "answer":
+                self._take_answer(place, record)
+            case "result":
+                self._take_result(place, record)
+
+    def _take_answer(self, place: _Place, record: dict[str, Any]) -> None:
+        made = _Made(
+            record["number"],
+            record["round"],
+            record["paid"],
+            record["purpose"],
+            record["usd"],
+            place,
+        )
+        self._made.setdefault(record["key"], []).append(made)
+        self._usd += record["usd"] - record["reserved"]
+        if record.get("sha256") is not None:
+            where = Span(record["start"], record["size"])
+            self._blobs[record["sha256"]] = _Place(place.writer, where)
+
+    def _take_result(self, place: _Place, record: dict[str, Any]) -> None:
+        end = _End(record["round"], record["status"] == "failed", place)
+        other = self._ends.get(record["unit"])
+        # What did not fail is final; otherwise the newest round's end stands.
+        if other is None or (other.failed and (not end.failed or end.round >= other.round)):
+            self._ends[record["unit"]] = end

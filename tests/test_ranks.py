@@ -1,0 +1,243 @@
+"""A data job of several real processes at once: one budget, nothing paid twice, one data set."""
+
+import hashlib
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ranks import Command
+from serving import serve
+
+from data_pipelines.plan_sketch.job import LEDGER
+from staged.jobs.records import Records
+from staged.shapes import lmm as shapes_lmm
+from staged.shapes.misbehaviour import SHAPES_LMM
+from staged.shapes.tasks import sample_prompt
+from staged.shards import read_index, read_manifest, validate
+
+PROMPTS = 24
+
+
+class Endpoint:
+    """The miniature's language model behind HTTP, which notes what it is asked and answers."""
+
+    def __init__(self) -> None:
+        self.app = shapes_lmm.create_app()
+        self.asked: Counter[str] = Counter()
+        self.failing = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return  # killed before it had asked
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        self.asked[hashlib.sha256(body).hexdigest()] += 1
+        if self.failing:
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+            await send({"type": "http.response.body", "body": b"{}"})
+            return
+
+        async def again() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, again, send)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[tuple[Endpoint, str]]:
+    model = Endpoint()
+    with serve(model) as url:
+        yield model, url
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some of the prompts come several times, so that ranks ask the same at the same time."""
+    rng = np.random.default_rng(0)
+    texts = [sample_prompt("two_object", rng, "train").text for _ in range(PROMPTS // 2)]
+    path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    path.write_text("\n".join([*texts, *texts[:4] * 3]) + "\n")
+    return path
+
+
+def start(
+    out: Path, world: int, url: str, prompts: Path, *more: str, count: int = PROMPTS
+) -> list[Command]:
+    lmm = [
+        f"lmm.model={SHAPES_LMM}",
+        f"lmm.base_url={url}",
+        "lmm.api_key_env=null",
+        "lmm.backoff_s=0",
+    ]
+    job = [f"prompts.file={prompts}", f"prompts.count={count}", "concurrency=4", *lmm]
+    return start_ranks(out, world, *job, *more)
+
+
+def start_ranks(out: Path, world: int, *job: str) -> list[Command]:
+    command = ["plan-sketch", *job, "--out", str(out), "--world-size", str(world)]
+    return [
+        Command([*command, "--rank", str(rank)], out.with_name(f"{out.name}-{rank}.log"))
+        for rank in range(world)
+    ]
+
+
+def codes(commands: Sequence[Command]) -> list[int]:
+    return [command.end() for command in commands]
+
+
+def wait_for(records: int, out: Path) -> None:
+    """Wait until the ledgers of a running job have grown to so many lines."""
+    deadline = time.monotonic() + 120
+    while sum(p.read_bytes().count(b"\n") for p in (out / LEDGER).glob("*.jsonl")) < records:
+        assert time.monotonic() < deadline, "the job makes no progress"
+        time.sleep(0.02)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """The whole data set: shards, index, offsets, manifest, card."""
+    assert validate(folder).ok
+    names = [entry.shard for entry in read_index(folder)]
+    names += ["index.json", "offsets.json", "manifest.json", "README.md"]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize(
+    ("limit", "name", "first", "second"),
+    [("requests", "requests", 20, 30), ("images", "images", 5, 9), ("usd", "images", 5, 9)],
+)
+def test_a_budget_is_one_for_all_ranks_and_for_the_life_of_the_job(
+    out: Path, endpoint: Any, prompts: Path, limit: str, name: str, first: int, second: int
+) -> None:
+    model, url = endpoint
+    price = ["drawing.usd_per_image=0.1"] if limit == "usd" else []
+    unit = 0.1 if limit == "usd" else 1
+    for world, most in ((4, first), (2, second)):
+        budget = f"budget.{limit}={most * unit:g}"
+        assert codes(start(out, world, url, prompts, budget, *price)) == [3] * world
+        spent = Records(out / LEDGER).spent
+        assert getattr(spent, name) == most
+        assert spent.requests == model.asked.total()
+    assert codes(start(out, 3, url, prompts, *price)).count(0) == 3
+    assert (out / "index.json").exists()
+
+
+def test_ranks_that_ask_the_same_at_once_ask_once(out: Path, endpoint: Any, prompts: Path) -> None:
+    model, url = endpoint
+    assert codes(start(out, 4, url, prompts)) == [0] * 4
+    assert set(model.asked.values()) == {1}
+    assert Records(out / LEDGER).spent.requests == model.asked.total()
+
+
+def test_a_job_killed_and_resumed_on_other_ranks_pays_nothing_twice(
+    tmp_path: Path, endpoint: Any, prompts: Path
+) -> None:
+    model, url = endpoint
+    assert codes(start(tmp_path / "whole", 1, url, prompts)) == [0]
+    whole = model.asked.copy()
+    model.asked.clear()
+
+    out = tmp_path / "killed"
+    for world, records in ((4, 60), (2, 160)):
+        processes = start(out, world, url, prompts, f"budget.requests={2 * whole.total()}")
+        wait_for(records, out)
+        for process in processes:
+            process.kill()
+    assert codes(start(out, 3, url, prompts)).count(0) == 3
+
+    records = Records(out / LEDGER)
+    made, needed = records.costs(), Records(tmp_path / "whole" / LEDGER).costs()
+    assert {k: v["calls"] for k, v in made.items()} == {k: v["calls"] for k, v in needed.items()}
+    # What the endpoint was asked twice is what a kill took: no more than was in flight.
+    assert model.asked.keys() == whole.keys()
+    assert model.asked.total() - whole.total() <= 4 * 4 + 2 * 4
+    assert records.spent.requests >= model.asked.total()
+    assert content(out) == content(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_ranks_killed_at_random_make_the_same_data(
+    tmp_path: Path, endpoint: Any, prompts: Path, seed: int
+) -> None:
+    _, url = endpoint
+    assert codes(start(tmp_path / "whole", 1, url, prompts)) == [0]
+    rng, out = random.Random(seed), tmp_path / "killed"
+    for _ in range(8):
+        world = rng.randint(1, 4)
+        processes = start(out, world, url, prompts)
+        time.sleep(rng.uniform(1.0, 4.0))
+        for process in processes:
+            if rng.random() < 0.8:
+                process.kill()
+        for process in processes:
+            process.end()
+    assert set(codes(start(out, 3, url, prompts))) == {0}
+    made = Records(out / LEDGER).costs()
+    needed = Records(tmp_path / "whole" / LEDGER).costs()
+    assert {k: v["calls"] for k, v in made.items()} == {k: v["calls"] for k, v in needed.items()}
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_a_finished_job_may_be_started_again_on_all_ranks(
+    out: Path, endpoint: Any, prompts: Path
+) -> None:
+    _, url = endpoint
+    assert codes(start(out, 4, url, prompts, count=8)) == [0] * 4
+    before = content(out)
+    written = (out / "index.json").stat().st_mtime_ns
+    assert codes(start(out, 4, url, prompts, count=8)) == [0] * 4
+    assert (out / "index.json").stat().st_mtime_ns == written, "nothing was to be done"
+    # Where a shard is gone, one of them writes, and the others wait for it.
+    (out / "shard-000000.tar").unlink()
+    assert codes(start(out, 4, url, prompts, count=8)) == [0] * 4
+    assert content(out) == before
+    assert not [path for path in out.rglob("*") if path.suffix == ".tmp"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_failed_units_are_tried_again_in_one_round_of_all_ranks(
+    out: Path, endpoint: Any, prompts: Path, together: bool
+) -> None:
+    model, url = endpoint
+    short = ["lmm.max_attempts=1"]
+    model.failing = True
+    assert set(codes(start(out, 2, url, prompts, *short, count=6))) <= {0, 1}
+    assert read_manifest(out).acceptance["samples"] == {"failed": 6}
+    model.failing = False
+    retry = [*short, "--retry-failed"]
+    if together:
+        assert codes(start(out, 2, url, prompts, *retry, count=6)) == [0, 0]
+    else:
+        for rank in (1, 0):
+            processes = start(out, 2, url, prompts, *retry, count=6)
+            processes[1 - rank].kill()
+            assert processes[rank].end() == 0
+    assert Records(out / LEDGER).newest_round == 2
+    acceptance = read_manifest(out).acceptance["samples"]
+    assert sum(acceptance.values()) == 6 and "failed" not in acceptance
+
+
+def test_ranks_whose_units_fail_again_end_the_round_with_shards(out: Path) -> None:
+    job = ["prompts.count=24", "misbehaviour.refusal=0.05"]
+    assert codes(start_ranks(out, 2, *job)) == [0, 0]
+    failed = read_manifest(out).acceptance["samples"]["failed"]
+    assert failed > 1
+    (out / "index.json").unlink()
+    assert codes(start_ranks(out, 2, *job, "--retry-failed")) == [0, 0]
+    assert Records(out / LEDGER).newest_round == 2
+    assert (out / "index.json").exists()
+    # A refusal was paid for, so it stands.
+    assert read_manifest(out).acceptance["samples"]["failed"] == failed
