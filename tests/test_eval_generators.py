@@ -260,6 +260,14 @@ def test_an_image_is_paid_for_whatever_the_service_counts(usage):
     assert outcome.cost == {"usd": 0.5}
 
 
+def test_a_service_that_is_down_ends_the_run():
+    down = refusal(503, None, "overloaded", headers={"retry-after-ms": "1"})
+    service = Service({f"star {i}": [down] for i in range(99)})
+    with serve(service.app) as url, pytest.raises(ValueError, match="503: overloaded; 3 requests"):
+        outcomes(endpoint(url, concurrency=2), samples(*(f"star {i}" for i in range(99))))
+    assert len(service.bodies) < 12
+
+
 def test_what_is_being_drawn_when_an_account_ends_is_kept():
     prompts = [f"star {i}" for i in range(9)]
     ended = JSONResponse({"error": {"message": "no credits left"}}, 402)

@@ -482,6 +482,32 @@ def test_a_request_that_is_always_refused_stops_the_job_with_the_servers_sentenc
     assert [type(answer) for answer in answers] == [Reply, *[Failure] * 19]
 
 
+def test_a_service_that_is_down_stops_the_job_and_one_that_stumbles_does_not() -> None:
+    down = Response("<html>bad gateway</html>", status_code=502)
+
+    def one_by_one(script: Script) -> tuple[list[Any], Server]:
+        server = Server(script)
+
+        async def go(url: str) -> list[Any]:
+            async with LmmClient(replace(SETTINGS, base_url=url, max_attempts=2)) as client:
+                return [await client.ask(replace(REQUEST, seed=100 * i)) for i in range(12)]
+
+        with serve(server.app) as url:
+            return asyncio.run(go(url)), server
+
+    answers, _ = one_by_one(lambda _, body, __: GOOD if body["seed"] % 300 == 0 else down)
+    assert [isinstance(answer, Reply) for answer in answers] == [i % 3 == 0 for i in range(12)]
+    calls: list[int] = []
+
+    def script(n: int, *_: Any) -> Any:
+        calls.append(n)
+        return down if n else GOOD
+
+    with pytest.raises(ValueError, match=r"does not answer: 502: <html>bad gateway.* 3 requests"):
+        one_by_one(script)
+    assert len(calls) == 7  # an answer, and three requests of two attempts
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [

@@ -118,6 +118,8 @@ class Endpoint:
         if isinstance(got, Refused):
             if got.kind == "bad_request":
                 service.heard(_PURPOSE, got.text)
+            if got.kind in _RETRIED:
+                service.gave_up(got.text)
             reason = "invalid_reply" if got.kind == "invalid_output" else got.kind
             final = got.kind == "content_filter"
             return Failed(reason=reason, detail=got.text, final=final, cost=cost)

@@ -18,6 +18,7 @@ from staged.backends.limiter import Limiter
 from staged.backends.lmm_dialect import Dialect
 from staged.backends.lmm_types import (
     RETRIED,
+    UNANSWERED,
     Attempt,
     AttemptLog,
     Failure,
@@ -168,6 +169,8 @@ class LmmClient:
                 if made and made[-1].outcome not in ("invalid_output", "unsupported"):
                     await asyncio.sleep(self._service.backoff_s(len(_counted(made))))
                 made.append(await self._attempt(key, request, made))
+                if made[-1].outcome in UNANSWERED and self._is_final(made):
+                    self._service.gave_up(made[-1].text)
         return made[-1]
 
     def _is_final(self, made: Sequence[Attempt]) -> bool:
@@ -188,6 +191,7 @@ class LmmClient:
         self, key: str, request: LmmRequest[Any], made: Sequence[Attempt]
     ) -> Attempt:
         async with self._service.limiter.slot(self._estimate(request)) as reservation:
+            self._service.check()
             self.log.admit(request.purpose)
             exchange = asyncio.ensure_future(self._exchange(key, request, made))
             self._exchanges[key] = exchange

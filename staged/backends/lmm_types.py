@@ -25,9 +25,11 @@ the request that the endpoint does not take, and that is then left out."""
 PAID: frozenset[FailureKind] = frozenset(
     ("refusal", "content_filter", "truncated", "invalid_output")
 )
-RETRIED: frozenset[FailureKind] = frozenset(
-    ("invalid_output", "rate_limit", "timeout", "connection", "server_error", "unsupported")
+UNANSWERED: frozenset[FailureKind] = frozenset(
+    ("rate_limit", "timeout", "connection", "server_error")
 )
+"""Nothing came back, or a word that it would not now."""
+RETRIED: frozenset[FailureKind] = UNANSWERED | {"invalid_output", "unsupported"}
 """Another attempt may end differently; the others would be answered the same way again."""
 
 StructuredOutput = Literal["json_schema", "json_object", "text"]

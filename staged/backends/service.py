@@ -26,6 +26,8 @@ MAX_REFUSED = 8
 """So many requests of a kind refused, and not one answered: then it is not the requests."""
 MAX_REFUSED_ALIKE = 3
 """The same with the same sentence each time."""
+MAX_GIVEN_UP = 3
+"""So many requests given up after all their attempts, and none answered meanwhile: it is down."""
 
 
 class ServiceError(ValueError):
@@ -79,6 +81,7 @@ class Service:
         self._stopped: ServiceError | None = None
         self._answered: set[str] = set()
         self._refusals: dict[str, Counter[str]] = {}
+        self._given_up = 0
 
     async def close(self) -> None:
         """Close the connections."""
@@ -95,8 +98,7 @@ class Service:
         Raises:
             ServiceError: a wrong key, address or model, or an exhausted account.
         """
-        if self._stopped is not None:
-            raise self._stopped
+        self.check()
         got = await self._exchange(path, json.dumps(body, allow_nan=False).encode(), retry)
         if isinstance(got, Refused):
             if got.kind == "refused":
@@ -105,7 +107,18 @@ class Service:
                     f"{self._model!r}, and the account and key in api_key_env ({self._api_key_env})"
                 )
             self.limiter.pause(min(got.retry_after_s, self._max_backoff_s))
+        else:
+            self._given_up = 0
         return got
+
+    def check(self) -> None:
+        """Let nobody begin what would only be refused.
+
+        Raises:
+            ServiceError: the job was stopped.
+        """
+        if self._stopped is not None:
+            raise self._stopped
 
     def heard(self, purpose: str, refusal: str | None = None) -> None:
         """Take note of how a request of a kind ended, to tell bad requests from a bad endpoint.
@@ -127,6 +140,23 @@ class Service:
             self._stop(
                 f"{self._base_url} refused {refused.total()} requests ({purpose}) and answered "
                 f"none: {refusal}; check the settings that are sent to {self._model!r}"
+            )
+
+    def gave_up(self, failure: str) -> None:
+        """Take note of a request that got no answer in all its attempts.
+
+        Args:
+            failure: What is known of the last attempt.
+
+        Raises:
+            ServiceError: as many others did before it, and nobody got an answer meanwhile.
+        """
+        self._given_up += 1
+        if self._given_up >= MAX_GIVEN_UP:
+            self._stop(
+                f"{self._base_url} does not answer: {failure}; {self._given_up} requests were "
+                "given up one after another. When it does again, run the same command (a data job "
+                "with --retry-failed)"
             )
 
     def backoff_s(self, attempts_made: int) -> float:
