@@ -5,10 +5,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from staged.command_line import (
+    Parser,
+    add_out_file,
+    add_out_folder,
+    console,
+    count,
+    exit_codes,
+    natural,
+    outputs,
+)
+from staged.command_line.applications import run_as_module
 from staged.settings import describe, load
 from staged.shards import read_manifest, validate
-
-EXIT_OK, EXIT_BAD_DATA, EXIT_STOPPED = 0, 1, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,42 +33,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         ValueError: settings, prompts or a data set are not as they must be.
     """
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
-    # argparse takes positional arguments of a subcommand in one run only; settings may also
-    # follow an option.
-    if any(text.startswith("-") or "=" not in text for text in rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest and not hasattr(arguments, "overrides"):
-        parser.error(f"this command takes no settings: {' '.join(rest)}")
-    if rest:
-        arguments.overrides = [*arguments.overrides, *rest]
+    arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     return run(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged data",
         description="Build data sets of trajectories, and look at them.",
         epilog="example: staged data plan-sketch configs/shapes/plan_sketch_data.yaml "
         "prompts.count=200 --out data/shapes",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", help="what to do"
+    )
 
     make = commands.add_parser(
         "plan-sketch",
+        figures=True,
         help="prompts to trajectories of plans, sketches, inspections and refinements",
         epilog="example: staged data plan-sketch configs/shapes/plan_sketch_data.yaml "
         "--out data/shapes prompts.count=5000 critiques.inspect=plans\n\n"
         "The same command goes on where a job was interrupted.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     make.add_argument("config", nargs="?", type=Path, help="YAML file; defaults without one")
     make.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top")
-    make.add_argument("--out", type=Path, help="folder of the data set")
-    make.add_argument("--rank", type=int, default=0, help="which of the processes this is")
-    make.add_argument("--world-size", type=int, default=1, help="processes that share the job")
+    add_out_folder(make, required=False, words="folder of the data set; must be given")
+    make.add_argument("--rank", type=natural, default=0, help="which of the processes this is")
+    make.add_argument("--world-size", type=count, default=1, help="processes that share the job")
     make.add_argument(
         "--retry-failed", action="store_true", help="try again what services failed at"
     )
@@ -68,9 +70,9 @@ def _parser() -> argparse.ArgumentParser:
 
     diet = commands.add_parser(
         "base",
+        figures=True,
         help="one-shot images, edits and descriptions of the miniature world",
         epilog="example: staged data base configs/shapes/base_data.yaml num_samples=20000",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     diet.add_argument("config", type=Path, help="YAML file")
     diet.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top")
@@ -78,28 +80,30 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser(
         "validate",
+        figures=True,
         help="check every byte of a data set",
         epilog="example: staged data validate data/shapes",
     )
-    check.add_argument("folder", type=Path)
+    check.add_argument("folder", type=Path, help="of the data set")
     check.set_defaults(run=_validate)
 
-    count = commands.add_parser(
+    tally = commands.add_parser(
         "stats",
+        figures=True,
         help="count samples, steps, verdicts, reasons and cost",
         epilog="example: staged data stats data/shapes",
     )
-    count.add_argument("folder", type=Path)
-    count.set_defaults(run=_stats)
+    tally.add_argument("folder", type=Path, help="of the data set")
+    tally.set_defaults(run=_stats)
 
     show = commands.add_parser(
         "preview",
         help="show trajectories on one web page",
-        epilog="example: staged data preview data/shapes --out preview.html --number 40",
+        epilog="example: staged data preview data/shapes --out preview.html --limit 40",
     )
-    show.add_argument("folder", type=Path)
-    show.add_argument("--out", type=Path, help="page to write; FOLDER/preview.html without it")
-    show.add_argument("--number", type=int, default=24, help="most trajectories of each kind")
+    show.add_argument("folder", type=Path, help="of the data set")
+    add_out_file(show, required=False, words="page to write; FOLDER/preview.html without it")
+    show.add_argument("--limit", type=count, default=24, help="most trajectories of each kind")
     show.set_defaults(run=_preview)
     return parser
 
@@ -110,7 +114,7 @@ def _plan_sketch(arguments: argparse.Namespace) -> int:
 
     if arguments.settings:
         print(describe(PlanSketchSettings))
-        return EXIT_OK
+        return exit_codes.OK
     config, overrides = arguments.config, arguments.overrides
     if config is not None and "=" in str(config):
         config, overrides = None, [str(config), *overrides]
@@ -126,31 +130,42 @@ def _plan_sketch(arguments: argparse.Namespace) -> int:
     )
     print(f"accepted {report.accepted}, rejected {report.rejected}, failed {report.failed}")
     _print_reasons(report.reasons)
+    console().figures(
+        {
+            "accepted": report.accepted,
+            "rejected": report.rejected,
+            "failed": report.failed,
+            "unfinished": report.unfinished,
+            "reasons": report.reasons,
+        }
+    )
     if report.stopped:
         print(
             f"stopped: {report.stopped}; {report.unfinished} prompts are left. Raise the budget "
             "and run the same command to go on.",
             file=sys.stderr,
         )
-        return EXIT_STOPPED
+        return exit_codes.STOPPED
     if report.unfinished:
         print(f"{report.unfinished} prompts are left to other ranks, and the shards with them")
-        return EXIT_OK
+        return exit_codes.OK
     print(f"wrote {arguments.out}")
     if not report.accepted:
         print("no sample was accepted; the reasons are above", file=sys.stderr)
-        return EXIT_BAD_DATA
-    return EXIT_OK
+        return exit_codes.FAILED
+    return exit_codes.OK
 
 
 def _base(arguments: argparse.Namespace) -> int:
     from data_pipelines.base import BaseSettings, build
 
     settings = load(BaseSettings, arguments.config, arguments.overrides)
+    outputs.folder(settings.out)
     counts = build(settings)
     print(", ".join(f"{kind} {number}" for kind, number in sorted(counts.items())))
     print(f"wrote {settings.out}")
-    return EXIT_OK
+    console().figures({"out": str(settings.out), "samples": dict(counts)})
+    return exit_codes.OK
 
 
 def _validate(arguments: argparse.Namespace) -> int:
@@ -158,7 +173,8 @@ def _validate(arguments: argparse.Namespace) -> int:
     for problem in found.problems:
         print(problem)
     print(f"{found.samples} samples, {len(found.problems)} problems")
-    return EXIT_OK if found.ok else EXIT_BAD_DATA
+    console().figures({"samples": found.samples, "problems": list(found.problems)})
+    return exit_codes.OK if found.ok else exit_codes.FAILED
 
 
 def _stats(arguments: argparse.Namespace) -> int:
@@ -177,16 +193,16 @@ def _stats(arguments: argparse.Namespace) -> int:
     _print_reasons(manifest.acceptance)
     for unit, amount in manifest.cost.items():
         print(f"cost of everything, {unit}: {amount:g}")
-    return EXIT_OK
+    return exit_codes.OK
 
 
 def _preview(arguments: argparse.Namespace) -> int:
     from data_pipelines.preview import write_preview
 
     path = arguments.out or arguments.folder / "preview.html"
-    number = write_preview(arguments.folder, path, number=arguments.number)
+    number = write_preview(arguments.folder, path, number=arguments.limit)
     print(f"wrote {path} with {number} trajectories")
-    return EXIT_OK
+    return exit_codes.OK
 
 
 def _print_reasons(reasons: Mapping[str, Mapping[str, int]]) -> None:
@@ -196,4 +212,4 @@ def _print_reasons(reasons: Mapping[str, Mapping[str, int]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_as_module("data_pipelines", __file__, main))

@@ -6,49 +6,35 @@ the function and add its row here.
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import importlib
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
-
-class Benchmark(NamedTuple):
-    """A row of the table.
-
-    Attributes:
-        help: One line for `staged eval --help`.
-        target: `module:function`, imported only when the benchmark runs.
-    """
-
-    help: str
-    target: str
-
+from staged.command_line import Command, dispatch, table_parser
+from staged.command_line.applications import run_as_module
 
 BENCHMARKS = {
-    "miniature": Benchmark("prompts of the miniature world", "eval.miniature:main"),
-    "generate": Benchmark(
+    "miniature": Command("prompts of the miniature world", "eval.miniature:main"),
+    "generate": Command(
         "images for a benchmark's prompts, by any generator", "eval.generation.command:main"
     ),
-    "on-ray": Benchmark("a command shared by a Ray cluster", "eval.on_ray:main"),
-    "geneval": Benchmark("detections, by GenEval's rules", "eval.geneval.command:main"),
-    "detect": Benchmark("find objects in images, for geneval", "eval.geneval.detect_command:main"),
-    "convert-detector": Benchmark(
+    "on-ray": Command("a command shared by a Ray cluster", "eval.on_ray:main"),
+    "geneval": Command("detections, by GenEval's rules", "eval.geneval.command:main"),
+    "detect": Command("find objects in images, for geneval", "eval.geneval.detect_command:main"),
+    "convert-detector": Command(
         "mmdet's Mask2Former for detect", "eval.geneval.detect_command:convert"
     ),
-    "judge-wise": Benchmark("a language model on images, for wise", "eval.wise.judge_command:main"),
-    "wise": Benchmark("judgements of WISE, legacy or verified", "eval.wise.command:main"),
-    "answer-geneval2": Benchmark(
+    "judge-wise": Command("a language model on images, for wise", "eval.wise.judge_command:main"),
+    "wise": Command("judgements of WISE, legacy or verified", "eval.wise.command:main"),
+    "answer-geneval2": Command(
         "a vision-language model on images, for geneval2", "eval.geneval2.command:answer"
     ),
-    "geneval2": Benchmark("answers about images, by Soft-TIFA", "eval.geneval2.command:main"),
-    "rewards": Benchmark("CLIPScore, PickScore and others", "eval.rewards.command:main"),
-    "convert-reward": Benchmark(
+    "geneval2": Command("answers about images, by Soft-TIFA", "eval.geneval2.command:main"),
+    "rewards": Command("CLIPScore, PickScore and others", "eval.rewards.command:main"),
+    "convert-reward": Command(
         "published weights of a reward, for rewards", "eval.rewards.command:convert"
     ),
-    "compare": Benchmark("results of several runs, and published ones", "eval.compare:main"),
-    "report": Benchmark("results as one web page, with pictures", "eval.report:main"),
+    "compare": Command("results of several runs, and published ones", "eval.compare:main"),
+    "report": Command("results as one web page, with pictures", "eval.report:main"),
 }
 
 
@@ -61,36 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         What the benchmark returned; 2 for a command line that is wrong.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
-    if not argv:
-        parser.print_help()
-        return 2
-    if argv[0].startswith("-"):
-        parser.parse_args(argv)
-        parser.error(f"{argv[0]} stands before the benchmark; write `staged eval BENCHMARK ...`")
-    name, arguments = argv[0], argv[1:]
-    if name not in BENCHMARKS:
-        close = difflib.get_close_matches(name, BENCHMARKS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(BENCHMARKS)}"
-        parser.error(f"unknown benchmark {name!r}; {hint}")
-    module, _, function = BENCHMARKS[name].target.partition(":")
-    return int(getattr(importlib.import_module(module), function)(arguments))
-
-
-def _parser() -> argparse.ArgumentParser:
-    width = max(map(len, BENCHMARKS))
-    rows = "\n".join(f"  {name:{width}}  {row.help}" for name, row in BENCHMARKS.items())
-    return argparse.ArgumentParser(
+    parser = table_parser(
+        BENCHMARKS,
         prog="staged eval",
-        usage="staged eval BENCHMARK ...",
+        noun="benchmark",
         description="Score a model on a benchmark.",
-        epilog=f"benchmarks:\n{rows}\n\n`staged eval BENCHMARK --help` shows its options.\n"
-        "example: staged eval miniature --checkpoint miniature:base --mode one-shot --out out/base",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        example="staged eval miniature --checkpoint miniature:base --mode one-shot --out out/base",
     )
+    return dispatch(parser, argv, "benchmark")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_as_module("eval", __file__, main))

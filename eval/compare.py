@@ -8,7 +8,6 @@ differ without any difference between the models.
 
 from __future__ import annotations
 
-import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from eval.published import PARTS, Published, fitting
 from eval.results import OVERALL, Result
 from eval.statistics import METHOD, Estimate, minus_constant, paired_difference, weighted_mean
 from eval.tables import FORMATS, show, show_interval
+from staged.command_line import Parser, outputs
 
 EXIT_OK = 0
 _DIGITS = 3
@@ -276,16 +276,20 @@ def _chosen(result: Result, names: Sequence[str]) -> list[Published]:
     return [by_name[name] for name in names]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged eval compare",
         description="Compare results of one benchmark: each with the first, paired by prompt.",
         epilog="example: staged eval compare base.json staged.json --published BAGEL-7B\n"
         "         staged eval compare base.json staged.json --format latex --out table.tex",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json")
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULT.json",
+        help="the first is what the others are compared with",
+    )
     parser.add_argument(
         "--published",
         nargs="+",
@@ -296,7 +300,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", choices=list(FORMATS), default="text", help="(default: %(default)s)"
     )
-    parser.add_argument("--out", type=Path, help="write there instead of to the terminal")
+    parser.add_argument(
+        "--out",
+        type=outputs.out_file,
+        metavar="FILE",
+        help="write there instead of to the terminal",
+    )
     parser.add_argument(
         "--across-variants",
         action="store_true",

@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from staged.command_line import Parser
+
 SHARED = ("generate", "miniature", "detect", "answer-geneval2", "rewards")
 """Commands that take `--rank` and `--world-size`."""
 
@@ -52,8 +54,8 @@ def _run(folder: str, command: Sequence[str], rank: int, world_size: int) -> int
     return staged_eval([*command, "--rank", str(rank), "--world-size", str(world_size)])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged eval on-ray",
         description="Share a command's work as tasks of a Ray cluster (pip install staged[ray]).",
         epilog="example:\n"
@@ -61,8 +63,6 @@ def _parser() -> argparse.ArgumentParser:
         "      --generator model checkpoint=ByteDance-Seed/BAGEL-7B-MoT device=cuda\n\n"
         "The cluster needs a file system in common. The same command goes on where it was\n"
         "interrupted, also with another number of tasks.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--address", help="of the cluster (default: RAY_ADDRESS, else a local one)")
     parser.add_argument("processes", type=int, metavar="N", help="tasks, of which some may wait")

@@ -75,6 +75,15 @@ class Result:
         overall = weighted_mean([(self.weights[part], parts[part]) for part in parts])
         return {OVERALL: overall, **parts}
 
+    def figures(self) -> dict[str, Any]:
+        """Return what `--json` prints: every estimate with its interval and counts."""
+        return {
+            "benchmark": self.benchmark,
+            "variant": dict(self.variant),
+            "run": self.run,
+            **{name: estimate.as_dict() for name, estimate in (self.estimates | self.also).items()},
+        }
+
     @property
     def overall(self) -> Estimate:
         """Return the weighted mean of the parts."""

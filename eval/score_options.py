@@ -75,14 +75,3 @@ def exit_code(command: str, results: Iterable[Result], *, allow_unscored: bool) 
         return EXIT_OK
     print(problem, file=sys.stderr)
     return EXIT_UNSCORED
-
-
-def number_from_one(text: str) -> int:
-    """Read the value of an option that counts something.
-
-    Raises:
-        argparse.ArgumentTypeError: it is no number from 1.
-    """
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1")
-    return int(text)

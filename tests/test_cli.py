@@ -102,6 +102,7 @@ def test_our_own_mistakes_are_not_hidden() -> None:
         (["ecko"], "unknown command 'ecko'; did you mean `staged echo`?"),
         (["zzz"], "commands: echo"),
         (["--verbose", "echo"], "unrecognized arguments: --verbose"),
+        (["--debug", "zzz"], "commands: echo"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2(

@@ -57,10 +57,10 @@ def test_a_fresh_model_draws_nothing_that_counts(tmp_path: Path) -> None:
 
 
 def test_the_same_command_draws_nothing_anew_and_leaves_the_same_bytes(tmp_path: Path) -> None:
-    run(tmp_path, *QUICK, "--num-per-task", "3", "--batch", "2")
+    run(tmp_path, *QUICK, "--num-per-task", "3", "--batch-size", "2")
     first = (tmp_path / "result.json").read_bytes()
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "drawn").rglob("*.tar")}
-    run(tmp_path, *QUICK, "--num-per-task", "3", "--batch", "5")
+    run(tmp_path, *QUICK, "--num-per-task", "3", "--batch-size", "5")
     assert (tmp_path / "result.json").read_bytes() == first
     run(tmp_path, "--score-only")
     assert (tmp_path / "result.json").read_bytes() == first

@@ -17,7 +17,7 @@ from eval.on_ray import main as on_ray
 from staged import images
 
 QUICK = [
-    *("--checkpoint", "miniature:fresh", "--flow-steps", "2", "--batch", "2"),
+    *("--checkpoint", "miniature:fresh", "--flow-steps", "2", "--batch-size", "2"),
     *("--tasks", "colors", "counting", "--num-per-task", "4"),
 ]
 

@@ -16,7 +16,7 @@ from staged.engine.engine import Engine
 from staged.engine.sampling import FlowSettings, TextSampling
 from staged.model.attention import PackedAttention, attend_rows
 from staged.verify import main
-from staged.verify.command import GROUPS
+from staged.verify.groups import GROUPS
 from train.objective import Objective, mean_losses
 from train.optimizer import make_optimizer
 from train.packing import Pack

@@ -93,7 +93,7 @@ def test_images_of_another_shape_are_refused(shape):
 
 def test_measuring_writes_table_and_counts(tmp_path, capsys):
     page, counts = tmp_path / "page.md", tmp_path / "counts.json"
-    arguments = ["--num-scenes", "3", "--json", str(counts), "--markdown", str(page)]
+    arguments = ["--num-scenes", "3", "--out", str(counts), "--markdown", str(page)]
     assert main(["measure-detector", *arguments]) == 0
     assert "| clean | 3 |" in capsys.readouterr().out
     assert "| overlapping | 3 |" in page.read_text()

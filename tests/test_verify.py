@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from staged.verify import main
-from staged.verify.command import GROUPS
+from staged.cli import main as staged
+from staged.verify import choices, main
 from staged.verify.comparison import compare
+from staged.verify.groups import GROUPS
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = Path(__file__).parents[1] / "configs/bagel_7b/model"
@@ -98,13 +99,19 @@ def test_a_wrong_weight_fails(copy: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "FAILED" in capsys.readouterr().out
 
 
-def test_what_cannot_be_compared_is_an_error_of_its_own(
+def test_every_group_can_be_chosen() -> None:
+    assert tuple(GROUPS) == choices.GROUPS
+
+
+def test_what_cannot_be_compared_fails_in_one_line(
     copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["bagel", str(tmp_path)]) == 2
     (copy / "golden.json").write_text('{"config": {}}')
-    assert main(["bagel", str(copy)]) == 2
-    assert "golden.json" in capsys.readouterr().err
+    for folder in (tmp_path / "nowhere", copy):
+        assert staged(["verify", "bagel", str(folder)]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("staged: error: ") and said.count("\n") == 1
+        assert "golden.json" in said
 
 
 @pytest.mark.parametrize(

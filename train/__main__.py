@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from staged import settings as job_settings
+from staged.command_line import Parser, console, exit_codes, outputs
+from staged.command_line.applications import run_as_module
+from staged.shards.folder import shard_paths
 from train.settings import TrainSettings
 
 _EPILOG = """
@@ -21,11 +23,11 @@ settings:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, train, report where the checkpoint lies."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="staged train",
         description="Fine-tune a BAGEL on trajectories.",
+        figures=True,
         epilog=_EPILOG + job_settings.describe(TrainSettings),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", help="YAML file; see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to settings")
@@ -34,18 +36,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="train no further: write the checkpoint of the newest state",
     )
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parser.parse_args(argv)
     settings = job_settings.load(TrainSettings, arguments.config, arguments.overrides)
+    for subset in settings.data:
+        shard_paths(subset.path)
+    outputs.folder(settings.out)
+    if settings.cache is not None:
+        outputs.folder(settings.cache)
+    # What follows needs torch; `--help` does not.
     from train.job import Trainer
 
     trainer = Trainer(settings)
     folder = trainer.export() if arguments.export else trainer.run()
     print(f"checkpoint: {folder}")
-    return 0
+    console().figures({"checkpoint": str(folder), "step": trainer.step})
+    return exit_codes.OK
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(run_as_module("train", __file__, main))

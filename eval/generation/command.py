@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from eval.generation.benchmarks import BENCHMARKS
@@ -21,8 +19,9 @@ from eval.generation.settings import (
 from eval.generation.sharding import Shard, add_options, shard_of
 from eval.generation.store import Store
 from eval.results import versions
-from eval.score_options import EXIT_OK, EXIT_UNSCORED, number_from_one
+from eval.score_options import EXIT_OK, EXIT_UNSCORED
 from staged import settings as job_settings
+from staged.command_line import Parser, add_out_folder, add_seed, console, count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +57,9 @@ _EXAMPLES = """examples:
 
 The same command goes on where it was interrupted, and tries again what failed on the way; a larger
 --images-per-prompt adds to what is there. To share the work, start a process for each GPU with
-`torchrun --nproc-per-node 8 -m eval generate ...`, give each --rank and --world-size, or let a Ray
-cluster do it: `staged eval on-ray 8 generate ...`. On devices of one kind, the images are the same
-bytes each way."""
+`torchrun --nproc-per-node 8 -m staged eval generate ...`, give each --rank and --world-size, or
+let a Ray cluster do it: `staged eval on-ray 8 generate ...`. On devices of one kind, the images are
+the same bytes each way."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,15 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         ValueError: prompts, settings or the folder are not as they must be.
         OSError: a file cannot be read or written.
     """
-    options = _parser().parse_intermixed_args(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     kind = KINDS[options.generator]
     shard = shard_of(options.rank, options.world_size)
-    if kind.batch is None and options.batch is not None:
-        raise ValueError(f"--batch: --generator {options.generator} draws each image alone")
+    if kind.batch is None and options.batch_size is not None:
+        raise ValueError(f"--batch-size: --generator {options.generator} draws each image alone")
     settings = job_settings.load(kind.settings, None, options.overrides)
     benchmark = BENCHMARKS[options.benchmark](options.prompts)
     samples = benchmark.samples(images_per_prompt=options.images_per_prompt, seed=options.seed)
-    batch = options.batch or kind.batch or 1
+    batch = options.batch_size or kind.batch or 1
     generator = open_generator(settings)
     benchmark.prepare(options.out)
     with Store(options.out, shard) as store:
@@ -105,6 +104,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         done = generate(samples, generator, store, batch=batch, shard=shard)
     _print(done, shard, generator.name)
+    console().figures(
+        {
+            "drawn": done.drawn,
+            "there": done.there,
+            "failed": done.failures.total(),
+            "unscored": done.unscored,
+            "usd": done.usd,
+        }
+    )
     if done.unscored is None:
         # Not a failure: torchrun would end the others.
         return EXIT_OK
@@ -152,38 +160,37 @@ def _print(done: Done, shard: Shard, name: str) -> None:
         print("other processes have not tried all of theirs yet")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     tables = "\n\n".join(
         f"settings of --generator {name}, {kind.words}:\n{job_settings.describe(kind.settings)}"
         for name, kind in KINDS.items()
     )
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="staged eval generate",
         description="Draw a benchmark's prompts into the folder that its scorer reads.",
+        figures=True,
         epilog=f"{tables}\n\n{_EXAMPLES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--benchmark", choices=list(BENCHMARKS), required=True)
+    add("--benchmark", choices=list(BENCHMARKS), required=True, help="whose prompts")
     add(
         "--prompts",
         metavar="PATH",
         help="GenEval: its metadata file (default: fetched, and checked); GenEval 2: its data "
         "file; WISE: the folder of its JSON files",
     )
-    add("--out", type=Path, required=True, help="folder of images, in the benchmark's layout")
-    add("--generator", choices=list(KINDS), required=True)
+    add_out_folder(parser, words="folder of images, in the benchmark's layout")
+    add("--generator", choices=list(KINDS), required=True, help="who draws them")
     add(
         "--images-per-prompt",
-        type=int,
+        type=count,
         metavar="N",
         help="default: what the benchmark's rules want (GenEval 4, others 1)",
     )
-    add("--seed", type=int, default=0, help="of the noise, with prompt and image (default: 0)")
+    add_seed(parser, "of the noise, with prompt and image")
     add(
-        "--batch",
-        type=number_from_one,
+        "--batch-size",
+        type=count,
         metavar="N",
         help="images side by side (default: "
         + ", ".join(f"{name} {kind.batch}" for name, kind in KINDS.items() if kind.batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +9,10 @@ from eval.geneval.detections import Line, read_lines, write_verdicts
 from eval.geneval.prompts import load_prompts
 from eval.geneval.summary import ANY_CORRECT, IMAGES_PER_PROMPT, is_complete, summarise
 from eval.results import OVERALL, Result
-from eval.score_options import add_score_options, exit_code, number_from_one, origin_of
+from eval.score_options import add_score_options, exit_code, origin_of
 from eval.statistics import METHOD
 from eval.tables import COUNTED, counted_row, plain
+from staged.command_line import Parser, add_out_file, console, count, outputs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.result:
         result.write(arguments.result)
     print(render(result))
+    console().figures(result.figures())
     print(f"wrote {arguments.out}" + (f" and {arguments.result}" if arguments.result else ""))
     return exit_code("staged eval geneval", [result], allow_unscored=arguments.allow_unscored)
 
@@ -78,17 +79,16 @@ def _detector(lines: Sequence[Line]) -> str:
     return next(iter(names), "unknown")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged eval geneval",
         description="Score detections by GenEval's rules.",
+        figures=True,
         epilog="example: staged eval geneval --detections found.jsonl --out scored.jsonl "
         "--prompts evaluation_metadata.jsonl --result geneval.json\n\n"
         'A line of FILE is one image: {"metadata": the prompt\'s record, "detections": [{"label", '
         '"box":\n[x1, y1, x2, y2], "score", "color"}]}; detections are null where detection '
         "failed.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--detections",
@@ -98,10 +98,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="JSON lines, an image each, such as `staged eval detect` writes",
     )
+    add_out_file(parser, words="the same lines with `correct` and `reason`")
     parser.add_argument(
-        "--out", type=Path, required=True, help="the same lines with `correct` and `reason`"
+        "--result",
+        type=outputs.out_file,
+        metavar="FILE",
+        help="result file for `staged eval compare`",
     )
-    parser.add_argument("--result", type=Path, help="result file for `staged eval compare`")
     parser.add_argument(
         "--prompts",
         metavar="FILE",
@@ -110,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--images-per-prompt",
-        type=number_from_one,
+        type=count,
         default=IMAGES_PER_PROMPT,
         metavar="N",
         help="expected with --prompts (default: %(default)s)",

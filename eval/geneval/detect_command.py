@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from eval.generation.sharding import local_device, shard_of
 from eval.geneval.eyes import CLIP, KINDS, MASK2FORMER, open_eyes
 from eval.geneval.looking import look_at_folder
 from eval.geneval.selftest import GOLDEN_FILE, check, miniature_golden, read_golden
+from staged.command_line import Parser, add_out_file, add_out_folder
 
 EXIT_OK = 0
 
@@ -67,15 +67,14 @@ def convert(argv: Sequence[str] | None = None) -> int:
         ValueError: not a checkpoint of mmdet's Mask2Former with a Swin backbone.
         OSError: a file cannot be read or written.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="staged eval convert-detector",
         description="Convert mmdet's Mask2Former checkpoint, GenEval's detector.",
         epilog="example: staged eval convert-detector "
         "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco.pth --out detectors/mmdet",
-        allow_abbrev=False,
     )
     parser.add_argument("checkpoint", type=Path, help="file of mmdet 2.x (.pth)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for --weights")
+    add_out_folder(parser, words="folder for --weights")
     arguments = parser.parse_args(argv)
     from eval.geneval.mmdet_checkpoint import convert_file
 
@@ -84,8 +83,8 @@ def convert(argv: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged eval detect",
         description="Detect objects and colours in a folder of images, for GenEval.",
         epilog="example: staged eval detect images --detector mask2former --weights "
@@ -93,12 +92,10 @@ def _parser() -> argparse.ArgumentParser:
         "FOLDER is as the reference writes it: NNNNN/metadata.jsonl and NNNNN/samples/*.png.\n"
         "The same command goes on where it was interrupted. Several processes, by torchrun or\n"
         "with --rank and --world-size, share the work; the last one that is ready writes --out.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("images", type=Path, metavar="FOLDER", help="images by prompt")
-    parser.add_argument("--out", type=Path, required=True, help="JSON lines, an image each")
-    parser.add_argument("--detector", choices=KINDS, required=True)
+    add_out_file(parser, words="JSON lines, an image each")
+    parser.add_argument("--detector", choices=KINDS, required=True, help="who looks")
     parser.add_argument(
         "--weights",
         default=MASK2FORMER,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,14 +19,12 @@ from eval.score_options import (
     EXIT_OK,
     add_score_options,
     exit_code,
-    number_from_one,
     origin_of,
 )
 from eval.statistics import METHOD
 from eval.tables import COUNTED, counted_row, plain
 from eval.vqa.options import JUDGE, add_options, open_answerer, server_help
-
-EXIT_STOPPED = 3
+from staged.command_line import Parser, add_out_file, console, count, exit_codes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     result.write(arguments.out)
     print(render(result))
+    console().figures(result.figures())
     for reason, number in answers.unscored.most_common():
         print(f"unscored: {number} questions, {reason}")
     print(f"wrote {arguments.out}")
@@ -78,7 +76,7 @@ def answer(argv: Sequence[str] | None = None) -> int:
         ValueError: settings, prompts or images are not as they must be, or there is no such model.
         OSError: a file cannot be read or written.
     """
-    arguments = _answer_parser().parse_intermixed_args(argv)
+    arguments = _answer_parser().parse_args(argv)
     prompt_file = load_prompts(arguments.prompts)
     pictures = read_pictures(arguments.images)
     shard = shard_of(arguments.rank, arguments.world_size)
@@ -94,7 +92,7 @@ def answer(argv: Sequence[str] | None = None) -> int:
             asked = ask_about(pictures, prompt_file, answerer, arguments.out, shard=shard)
     except BudgetSpent as stop:
         print(f"stopped: {stop}")
-        return EXIT_STOPPED
+        return exit_codes.STOPPED
     print(shard.label(f"{answerer.name}: {asked.new} images now, {asked.kept} were there"))
     if asked.lines is None:
         print("answers of other processes are still missing")
@@ -116,17 +114,16 @@ def render(result: Result) -> str:
     return f"{title}\n{table}\n{note}; intervals: {METHOD}"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged eval geneval2",
         description="Aggregate answers to GenEval 2's questions by Soft-TIFA.",
+        figures=True,
         epilog="example: staged eval geneval2 --answers answers.jsonl "
         "--prompts geneval2_data.jsonl --out geneval2.json\n\n"
         'A line of FILE is {"prompt_id": 0, "probabilities": [0.98, 0.31, null]}, of the right\n'
         "answer to each question about the prompt of that place in PROMPTS, from 0. A list of\n"
         "lists, as the reference writes it, is read as well.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--answers", type=Path, required=True, metavar="FILE", help="JSON lines, an image each"
@@ -134,10 +131,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prompts", type=Path, required=True, help="geneval2_data.jsonl of the benchmark"
     )
-    parser.add_argument("--out", type=Path, required=True, help="result file (JSON)")
+    add_out_file(parser, words="result file (JSON)")
     parser.add_argument(
         "--images-per-prompt",
-        type=number_from_one,
+        type=count,
         metavar="N",
         help="how many there should be (default: the most that any prompt has)",
     )
@@ -146,8 +143,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _answer_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _answer_parser() -> Parser:
+    parser = Parser(
         prog="staged eval answer-geneval2",
         description="Answer GenEval 2's questions about images with a vision-language model.",
         epilog="example: staged eval answer-geneval2 images.jsonl --prompts geneval2_data.jsonl "
@@ -157,14 +154,12 @@ def _answer_parser() -> argparse.ArgumentParser:
         "IMAGES is a folder NNNNN/metadata.jsonl with NNNNN/samples/*.png, a file of lines\n"
         '{"image": PATH, "prompt": TEXT}, or a JSON file {TEXT: PATH}. The same command goes on\n'
         "where it was interrupted; no answer is paid for twice.\n\n" + server_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("images", type=Path, metavar="IMAGES")
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="what is asked about")
     parser.add_argument(
         "--prompts", type=Path, required=True, help="geneval2_data.jsonl of the benchmark"
     )
-    parser.add_argument("--out", type=Path, required=True, help="answers, JSON lines")
+    add_out_file(parser, words="answers, JSON lines")
     parser.add_argument(
         "--model", default=JUDGE, help="transformers: folder or Hub id (default: %(default)s)"
     )

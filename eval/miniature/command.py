@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from eval.generation.sharding import add_options, shard_of
@@ -14,6 +13,7 @@ from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSettings, samples
 from eval.miniature.store import Store
 from eval.results import unscored_message
+from staged.command_line import Parser, add_out_folder, console, count, natural, seed
 from staged.jobs.files import write_whole
 from staged.shapes.tasks import TASKS
 from staged.strict_json import dumps
@@ -26,8 +26,8 @@ _EXAMPLE = """examples:
       --sketcher editing --out out/base_planned
 
 The same command goes on where it was interrupted; a larger --num-per-task adds to what is there.
-Under `torchrun --nproc-per-node N -m eval miniature ...` processes share the work, and the last
-one that is ready scores."""
+Under `torchrun --nproc-per-node N -m staged eval miniature ...` processes share the work, and the
+last one that is ready scores."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if options.threads:
             torch.set_num_threads(options.threads)
-        drawn = draw(settings, wanted, store, batch_size=options.batch, shard=shard)
+        drawn = draw(settings, wanted, store, batch_size=options.batch_size, shard=shard)
     trajectories = store.trajectories()
     if shard.world_size > 1 and (left := sum(s.key not in trajectories for s in wanted)):
         print(f"{shard.label('drawn')}: {drawn} samples; {left} are left to the others")
@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     result.write(options.out / RESULT)
     print(f"{settings.checkpoint}, {settings.mode}, {settings.split} prompts")
     print(table(result, store.seconds()))
+    console().figures(result.figures())
     print(f"wrote {options.out / RESULT} and {options.out / SAMPLES}")
     missing = unscored_message("miniature", [result.overall])
     if missing:
@@ -86,16 +87,16 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged eval miniature",
         description="Draw prompts of the miniature world and score the pictures by a detector.",
+        figures=True,
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     home = MiniatureSettings(checkpoint="")
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder for pictures and scores")
+    add_out_folder(parser, words="folder for pictures and scores")
     add("--checkpoint", help="folder, Hub id, or miniature:base|staged|fresh")
     add("--score-only", action="store_true", help="score again what was drawn; nothing is loaded")
     add("--mode", choices=("one-shot", "staged"), help=f"default: {home.mode}")
@@ -116,21 +117,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TASK",
         help=f"all, or some of {', '.join(TASKS)}; default: the first six",
     )
-    add("--num-per-task", type=int, help=f"prompts of each task; default: {home.num_per_task}")
-    add("--images-per-prompt", type=int, help=f"default: {home.images_per_prompt}")
-    add("--seed", type=int, help="of prompts and noise; default: 0")
-    add("--flow-steps", dest="num_flow_steps", type=int, help="network evaluations of a sketch")
+    add("--num-per-task", type=count, help=f"prompts of each task; default: {home.num_per_task}")
+    add("--images-per-prompt", type=count, help=f"default: {home.images_per_prompt}")
+    add("--seed", type=seed, metavar="N", help="of prompts and noise; default: 0")
+    add("--flow-steps", dest="num_flow_steps", type=count, help="network evaluations of a sketch")
     add("--guidance-scale", type=float, help="over the last text; 1 is off")
     add("--image-guidance-scale", type=float, help="over images in context; 1 is off")
     add("--timestep-shift", type=float, help="bias of the time grid toward noise")
-    add("--max-rounds", type=int, help=f"plans at most; default: {home.max_rounds}")
-    add("--max-refinements", type=int, help="of a plan, and of a sketch, at most")
-    add("--max-flow-steps", type=int, help=f"of a sample; default: {home.max_flow_steps}")
+    add("--max-rounds", type=count, help=f"plans at most; default: {home.max_rounds}")
+    add("--max-refinements", type=natural, help="of a plan, and of a sketch, at most")
+    add("--max-flow-steps", type=count, help=f"of a sample; default: {home.max_flow_steps}")
     add("--temperature", type=float, help="of text; default: 0, greedy")
-    add("--batch", type=int, default=64, help="images side by side (default: %(default)s)")
+    add("--batch-size", type=count, default=64, help="images side by side (default: %(default)s)")
     add("--device", help="torch device; cuda is one GPU a process under torchrun; default: cpu")
     add("--dtype", choices=("float32", "bfloat16"), help=f"of the model; default: {home.dtype}")
-    add("--threads", type=int, default=0, help="of torch; 0 leaves its own choice")
+    add("--threads", type=natural, default=0, help="of torch; 0 leaves its own choice")
     add_options(parser)
     add("--allow-unscored", action="store_true", help="exit 0 even if samples are unscored")
     return parser

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from eval.report.page import build
 from eval.report.runs import open_runs
+from staged.command_line import Parser, add_out_file
 
 EXIT_OK = 0
 _EXAMPLE = """examples:
@@ -52,14 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged eval report",
         description="Show results of one benchmark as one web page that needs no network: scores, "
         "differences, how the steps went, and failures by reason.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add(
@@ -70,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         help="result file, or folder of `staged eval miniature`; at most 6, the others compared "
         "with the first",
     )
-    add("--out", type=Path, required=True, help="page to write (.html)")
+    add_out_file(parser, words="page to write (.html)")
     add("--title", default="", help="heading of the page")
     add("--names", nargs="+", default=[], metavar="NAME", help="of the runs, for the page")
     add(

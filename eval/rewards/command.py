@@ -22,11 +22,11 @@ from eval.tables import COUNTED, counted_row, plain
 from eval.vqa.options import add_options, open_answerer, server_help
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
+from staged.command_line import Parser, add_out_folder, console, exit_codes
 
 if TYPE_CHECKING:
     from eval.rewards.scorers import Scorer
 
-EXIT_STOPPED = 3
 _WEIGHTS = {"clip": CLIP_L, **{name: kind.weights for name, kind in KINDS.items()}}
 del _WEIGHTS["clipscore"]
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ValueError: images, weights or options are not as they must be.
         OSError: a file cannot be read or written.
     """
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = _parser().parse_args(argv)
     names = _names(arguments.reward)
     weights = _weights(arguments.weights)
     if "vqascore" not in names and (arguments.overrides or arguments.through == "server"):
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             result = _score(name, pictures, weights, arguments)
         except BudgetSpent as stop:
             print(f"stopped: {stop}")
-            return EXIT_STOPPED
+            return exit_codes.STOPPED
         if result is None:
             print(f"{name}: scores of other processes are still missing")
         else:
@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not results:
         return EXIT_OK
     print(render(results))
+    console().figures({result.benchmark: result.figures() for result in results})
     for result in results:
         for reason, number in result.provenance["unscored"].items():
             print(f"{result.benchmark}: {number} images unscored, {reason}")
@@ -86,18 +87,16 @@ def convert(argv: Sequence[str] | None = None) -> int:
         ValueError: not a checkpoint of that reward.
         OSError: a file cannot be read or written.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="staged eval convert-reward",
         description="Convert a reward's published checkpoint to safetensors, for --weights.",
         epilog="example: staged eval convert-reward hps HPS_v2.1_compressed.pt --out rewards/hps\n"
         "         staged eval convert-reward aesthetic sac+logos+ava1-l14-linearMSE.pth "
         "--out rewards/aesthetic",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("reward", choices=("aesthetic", "hps"))
+    parser.add_argument("reward", choices=("aesthetic", "hps"), help="whose checkpoint it is")
     parser.add_argument("checkpoint", type=Path, help="file of PyTorch (.pt, .pth)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for --weights")
+    add_out_folder(parser, words="folder for --weights")
     parser.add_argument(
         "--tokenizer",
         default=CLIP_H_TOKENIZER,
@@ -218,12 +217,13 @@ def _pictures(arguments: argparse.Namespace) -> list[Picture]:
     return read_pictures(arguments.images, {prompt.prompt_id: prompt.text for prompt in prompts})
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     width = max(map(len, KINDS))
     kinds = "\n".join(f"  {name:{width}}  {kind.help}" for name, kind in KINDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="staged eval rewards",
         description="Score images with networks that learnt what people prefer.",
+        figures=True,
         epilog=f"rewards:\n{kinds}\n\n"
         "example: staged eval rewards --images images --reward clipscore,pickscore --out rewards\n"
         "         staged eval rewards --images wise --wise verified --prompts data --out rewards\n"
@@ -233,14 +233,12 @@ def _parser() -> argparse.ArgumentParser:
         "{TEXT: PATH}. Each reward leaves REWARD.json, a result that `staged eval compare` takes,\n"
         "and REWARD.jsonl, a line for each image. The same command goes on where it was\n"
         "interrupted.\n\n" + server_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True, help="what is scored")
     parser.add_argument(
         "--reward", required=True, metavar="NAME,...", help=f"of {', '.join(KINDS)}"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for results")
+    add_out_folder(parser, words="for results")
     parser.add_argument("--wise", choices=list(VERSIONS), help="the images are those of WISE")
     parser.add_argument("--prompts", type=Path, help="with --wise: folder of its JSON files")
     parser.add_argument(

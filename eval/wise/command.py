@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from eval.tables import COUNTED, counted_row, plain
 from eval.wise.judgements import read_judgements
 from eval.wise.summary import summarise
 from eval.wise.versions import VERSIONS, WEIGHTINGS
+from staged.command_line import Parser, add_out_file, console
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     result.write(arguments.out)
     print(render(result))
+    console().figures(result.figures())
     for reason, number in judgements.unscored.most_common():
         print(f"unscored: {number}, {reason}")
     if judgements.num_fractions and not version.aspects:
@@ -63,16 +64,15 @@ def render(result: Result) -> str:
     return f"{title}\n{table}\nintervals: {METHOD}"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged eval wise",
         description="Aggregate judgements of WISE.",
+        figures=True,
         epilog="example: staged eval wise --judgements judged.jsonl --version verified "
         "--weighting official --judge Qwen3.5-35B-A3B --out wise.json\n\n"
         'A line of FILE is {"prompt_id": 1, "score": 1}, or for the legacy version '
         '{"prompt_id": 1,\n"consistency": 2, "realism": 1, "aesthetic_quality": 1}.',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--judgements", type=Path, required=True, metavar="FILE", help="JSON lines, an image each"
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         default="official",
         help="of the categories; `bagel` is the plain mean of its script (default: %(default)s)",
     )
-    parser.add_argument("--out", type=Path, required=True, help="result file (JSON)")
+    add_out_file(parser, words="result file (JSON)")
     parser.add_argument("--judge", metavar="MODEL", help="who judged, where the lines do not say")
     add_score_options(parser, default_name="the file's")
     return parser

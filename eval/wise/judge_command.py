@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,8 @@ from eval.wise.versions import VERSIONS
 from staged import settings as job_settings
 from staged import strict_json
 from staged.backends.lmm_types import LmmSettings
+from staged.command_line import Parser, add_out_file, exit_codes
 from staged.jobs.files import write_whole
-
-EXIT_OK, EXIT_STOPPED = 0, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ValueError: settings or prompts are not as they must be, or the endpoint refuses us.
         OSError: a file cannot be read or written.
     """
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = _parser().parse_args(argv)
     version = VERSIONS[arguments.version]
     prompts = load_prompts(arguments.prompts, version)
     defaults = [f"{k}={strict_json.dumps(v)}" for k, v in default_settings(version).items()]
@@ -43,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             lines = judge_folder(arguments.images, prompts, version, settings, log)
         except BudgetSpent as stop:
             print(f"stopped: {stop}")
-            return EXIT_STOPPED
+            return exit_codes.STOPPED
         finally:
             print(f"spent {log.spent_usd:.2f} USD in all; answers are in {attempts}")
     write_whole(arguments.out, b"".join(strict_json.dumps(line).encode() + b"\n" for line in lines))
@@ -52,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"unscored: {number}, {reason}")
     print(f"{judge_name(settings)} judged {len(lines) - reasons.total()} of {len(lines)} images")
     print(f"wrote {arguments.out}; aggregate it with `staged eval wise --judgements`")
-    return EXIT_OK
+    return exit_codes.OK
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged eval judge-wise",
         description="Judge a folder of images, {prompt_id}.png, for WISE.",
         epilog="example: staged eval judge-wise images --version verified --prompts data "
@@ -64,13 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         "The same command goes on where it was interrupted; no answer is paid for twice.\n\n"
         "settings of the judge (by default the version's own):\n"
         + job_settings.describe(LmmSettings),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("images", type=Path, metavar="FOLDER")
-    parser.add_argument("--version", choices=list(VERSIONS), required=True)
+    parser.add_argument("images", type=Path, metavar="FOLDER", help="images, {prompt_id}.png")
+    parser.add_argument(
+        "--version", choices=list(VERSIONS), required=True, help="the prompts that were drawn"
+    )
     parser.add_argument("--prompts", type=Path, required=True, help="folder of WISE's JSON files")
-    parser.add_argument("--out", type=Path, required=True, help="judgements, JSON lines")
+    add_out_file(parser, words="judgements, JSON lines")
     parser.add_argument(
         "--budget-usd", type=float, help="stop when so much is spent, earlier runs included"
     )

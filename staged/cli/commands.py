@@ -1,23 +1,12 @@
 """The table of commands.
 
-A command is a function `main(argv: list[str]) -> int` with an argparse parser of its own, whose
-`--help` ends with an example. To add one, write the function and add its row here.
+A command is a function `main(argv: list[str]) -> int` with a `staged.command_line.Parser` of its
+own, whose `--help` ends with an example. To add one, write the function and add its row here.
 """
 
-from typing import NamedTuple
+from staged.command_line import Command
 
-
-class Command(NamedTuple):
-    """A row of the table.
-
-    Attributes:
-        help: One line for `staged --help`.
-        target: `module:function`, imported only when the command runs.
-    """
-
-    help: str
-    target: str
-
+__all__ = ["COMMANDS", "Command"]
 
 COMMANDS = {
     "demo": Command("run the whole method in miniature and write a report", "staged.cli.demo:main"),
@@ -28,4 +17,8 @@ COMMANDS = {
     "report": Command("show trajectories as one web page", "staged.report:main"),
     "verify": Command("compare a model with recorded tensors", "staged.verify:main"),
     "shapes": Command("look at and measure the miniature world", "staged.shapes.__main__:main"),
+    "configs": Command(
+        "list, show and copy the settings that are shipped", "staged.cli.configs:main"
+    ),
+    "completion": Command("completion of commands for a shell", "staged.cli.completion:main"),
 }

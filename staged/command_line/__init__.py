@@ -6,6 +6,7 @@ through `run`. Imports no torch.
 
 from staged.command_line import exit_codes, outputs
 from staged.command_line.console import console
+from staged.command_line.dispatch import Command, dispatch, table_parser, walk
 from staged.command_line.options import (
     MAX_SEED,
     add_out_file,
@@ -20,15 +21,19 @@ from staged.command_line.running import run
 
 __all__ = [
     "MAX_SEED",
+    "Command",
     "Parser",
     "add_out_file",
     "add_out_folder",
     "add_seed",
     "console",
     "count",
+    "dispatch",
     "exit_codes",
     "natural",
     "outputs",
     "run",
     "seed",
+    "table_parser",
+    "walk",
 ]

@@ -7,13 +7,14 @@ the working directory first.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
 import staged
+from staged.command_line.running import run
 
 HOME: Final = Path(staged.__file__).resolve().parents[1]
 """The folder that holds `staged` and its applications."""
@@ -59,3 +60,23 @@ def require_ours(file: str, name: str) -> None:
             f"{found} shadows `{name}` of staged, which is in {HOME / name}: rename it, start from "
             f"another folder, or use the `staged` command, which never takes it"
         )
+
+
+def run_as_module(name: str, file: str, main: Callable[[], int]) -> int:
+    """Run an application that was started by `python -m NAME` or `torchrun -m NAME`.
+
+    Args:
+        name: Of the application.
+        file: Of its `__main__`.
+        main: Its command.
+
+    Returns:
+        The exit status; see `run`.
+    """
+
+    def command() -> int:
+        require_ours(file, name.partition(".")[0])
+        prefer_ours()
+        return main()
+
+    return run(name, command)

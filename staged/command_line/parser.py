@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from staged.command_line.console import LOG_LEVELS, console
 from staged.command_line.exit_codes import USAGE
+
+if TYPE_CHECKING:
+    from staged.command_line.dispatch import Command
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -23,6 +27,16 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{text} (default: %(default)s)".strip()
 
 
+_describing = False
+
+
+class _Described(Exception):
+    """Brings a parser out of the command that made it."""
+
+    def __init__(self, parser: Parser) -> None:
+        self.parser = parser
+
+
 class Parser(argparse.ArgumentParser):
     """An `argparse` parser with the conventions of `staged`.
 
@@ -30,7 +44,12 @@ class Parser(argparse.ArgumentParser):
     - A positional called `overrides` takes `key=value` settings, wherever they stand.
     - A wrong command line is told in one line, with exit status 2.
     - `--quiet`, `--log-level` and `--debug` are there; `--json` where a command has figures.
+
+    Attributes:
+        commands: The table of commands that it chooses from, if any; see `dispatch`.
     """
+
+    commands: Mapping[str, Command] = MappingProxyType({})
 
     def __init__(self, *, figures: bool = False, general: bool = True, **arguments: Any) -> None:
         """Make a parser.
@@ -71,6 +90,12 @@ class Parser(argparse.ArgumentParser):
         """Tell what is wrong in one line, and exit with 2."""
         self.exit(USAGE, f"{self.prog}: error: {message} (see `{self.prog} --help`)\n")
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help, or hand the parser to `parser_of`."""
+        if _describing:
+            raise _Described(self)
+        super().print_help(file)
+
     def options(self) -> list[str]:
         """Every option, in order."""
         return [name for action in self._actions for name in action.option_strings]
@@ -102,6 +127,19 @@ class Parser(argparse.ArgumentParser):
     def _chosen(self, args: Sequence[str] | None) -> list[Parser]:
         words = sys.argv[1:] if args is None else args
         return [self, *(part for name, part in self.parts().items() if name in words)]
+
+
+def parser_of(main: Callable[[list[str]], int]) -> Parser:
+    """Return the parser of a command, without running it."""
+    global _describing
+    _describing = True
+    try:
+        main(["--help"])
+    except _Described as described:
+        return described.parser
+    finally:
+        _describing = False
+    raise AssertionError(f"{main} shows no help")
 
 
 def _is_setting(text: str) -> bool:

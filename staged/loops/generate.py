@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from staged import images
+from staged.command_line import (
+    Parser,
+    add_out_folder,
+    add_seed,
+    console,
+    count,
+    exit_codes,
+    natural,
+)
 from staged.loops.events import (
     Answered,
     Event,
@@ -34,7 +43,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
 
 T = TypeVar("T")
 
-EXIT_INTERRUPTED = 130
 MAX_PROMPTS = 100_000
 MAX_PROMPTS_BYTES = 64 * 2**20
 MAX_SHOWN = 100
@@ -106,7 +114,7 @@ def main(argv: list[str]) -> int:
         kept = f"{len(keeper.saved)} of {len(starts)} trajectories are saved in {options.out}"
         goes_on = ", and the same command goes on from there" if len(starts) > 1 else ""
         print(f"\ninterrupted; {kept}{goes_on}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
     return _report(options, keeper.in_order(), flow, engine, time.monotonic() - started)
 
 
@@ -163,7 +171,10 @@ def _report(
     print(f"saved    {out / 'report.html'}, {complete} of {len(saved)} complete, {seconds:.1f} s")
     if len(saved) == 1 and saved[0].last_sketch is not None:
         print(f"         {out / FINAL}")
-    return 0 if complete else 1
+    console().figures(
+        {"complete": complete, "trajectories": len(saved), "out": str(out), "seconds": seconds}
+    )
+    return exit_codes.OK if complete else exit_codes.FAILED
 
 
 def _deciding(options: argparse.Namespace, flow: FlowSettings, engine: Engine) -> dict[str, Any]:
@@ -171,7 +182,7 @@ def _deciding(options: argparse.Namespace, flow: FlowSettings, engine: Engine) -
     from staged.model.weights_hash import weights_hash
 
     free = ("prompt", "prompts", "image", "out", "num_images", "batch_size", "checkpoint", "device")
-    resolved = ("flow_steps_per_image", "guidance_scale", "image_guidance_scale", "timestep_shift")
+    resolved = ("flow_steps", "guidance_scale", "image_guidance_scale", "timestep_shift")
     given = {k: v for k, v in vars(options).items() if k not in (*free, *resolved)}
     weights = weights_hash((engine.model, engine.autoencoder))
     return {**given, "flow": to_dict(flow), "weights": weights}
@@ -182,8 +193,6 @@ def _starts(options: argparse.Namespace) -> tuple[list[Trajectory], list[int]]:
     if (options.prompt is None) == (options.prompts is None):
         raise ValueError("give one prompt, or --prompts FILE with one prompt a line")
     prompts = [options.prompt] if options.prompts is None else _read_prompts(options.prompts)
-    if options.num_images < 1:
-        raise ValueError(f"--num-images is {options.num_images}; give at least 1")
     inputs = tuple(_read_image(path) for path in options.image)
     starts = [
         Trajectory(prompt=prompt, inputs=inputs)
@@ -224,7 +233,7 @@ def _flow(default: FlowSettings, options: argparse.Namespace) -> FlowSettings:
     )
     return replace(
         default,
-        num_flow_steps=_given(options.flow_steps_per_image, default.num_flow_steps),
+        num_flow_steps=_given(options.flow_steps, default.num_flow_steps),
         timestep_shift=_given(options.timestep_shift, default.timestep_shift),
         guidance=guidance,
     )
@@ -234,12 +243,12 @@ def _given(value: T | None, default: T) -> T:
     return default if value is None else value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged generate",
         description=_DESCRIPTION,
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        figures=True,
     )
     add = parser.add_argument
     add("prompt", nargs="?", help="what to draw")
@@ -250,9 +259,9 @@ def _parser() -> argparse.ArgumentParser:
         default="miniature:staged",
         help="folder, Hub id, or miniature:base|staged|fresh (default: %(default)s)",
     )
-    add("--out", type=Path, default=Path("out/generate"), help="folder (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of the first image; the next ones count up")
-    add("--num-images", type=int, default=1, help="images a prompt")
+    add_out_folder(parser, "out/generate")
+    add_seed(parser, "of the first image; the next ones count up")
+    add("--num-images", type=count, default=1, help="images a prompt")
     add(
         "--mode",
         choices=("staged", "one-shot", "answer"),
@@ -271,16 +280,16 @@ def _parser() -> argparse.ArgumentParser:
     looks = ("model", "always", "never")
     add("--inspect-plans", choices=looks, default="model", help="whether plans are inspected")
     add("--inspect-sketches", choices=looks, default="model", help="whether sketches are")
-    add("--max-rounds", type=int, default=6, help="plans at most (default: %(default)s)")
-    add("--max-refinements", type=int, default=2, help="of a plan, and of a sketch, at most")
-    add("--max-flow-steps", type=int, default=300, help="of all sketches (default: %(default)s)")
-    add("--max-attempts", type=int, default=3, help="at one step before it fails")
-    add("--flow-steps-per-image", type=int, help="network evaluations of a sketch")
+    add("--max-rounds", type=count, default=6, help="plans at most (default: %(default)s)")
+    add("--max-refinements", type=natural, default=2, help="of a plan, and of a sketch, at most")
+    add("--max-flow-steps", type=count, default=300, help="of all sketches (default: %(default)s)")
+    add("--max-attempts", type=count, default=3, help="at one step before it fails")
+    add("--flow-steps", type=count, help="network evaluations of a sketch")
     add("--guidance-scale", type=float, help="over the last text; 1 is off")
     add("--image-guidance-scale", type=float, help="over images, beside the text; 1 is off")
     add("--timestep-shift", type=float, help="bias of the time grid toward noise")
     add("--temperature", type=float, default=0.0, help="of text; 0 is greedy")
-    add("--batch-size", type=int, default=64, help="trajectories that advance together")
+    add("--batch-size", type=count, default=64, help="trajectories that advance together")
     add("--device", default="cpu", help="auto, cpu or cuda (default: %(default)s)")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the model")
     return parser

@@ -1,9 +1,9 @@
 """`staged report`: show saved trajectories as one web page."""
 
-import argparse
 from itertools import islice
 from pathlib import Path
 
+from staged.command_line import Parser, add_out_file, count, exit_codes
 from staged.report.figures import Curve
 from staged.report.page import Report
 from staged.report.sections import Notes, Section, Trajectories
@@ -19,22 +19,19 @@ _EXAMPLE = """example:
 
 def main(argv: list[str]) -> int:
     """Run the command; returns 0."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="staged report",
         description="Show trajectories as one web page that needs no network.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("paths", nargs="+", type=Path, help="results of `staged generate`, or folders of shards")
-    add("--out", type=Path, default=Path("out/report.html"), help="page (default: %(default)s)")
+    add_out_file(parser, "out/report.html", words="page to write")
     add("--title", default="Trajectories", help="heading of the page")
-    add("--limit", type=int, default=100, help="trajectories of each path (default: %(default)s)")
+    add("--limit", type=count, default=100, help="trajectories of each path (default: %(default)s)")
     add("--fold", action="store_true", help="show prompts and last images, open the rest on click")
-    add("--log", type=Path, help="a training run's log.jsonl, shown as a curve")
+    add("--log", type=Path, metavar="FILE", help="a training run's log.jsonl, shown as a curve")
     options = parser.parse_args(argv)
-    if options.limit < 1:
-        raise ValueError(f"--limit is {options.limit}; give at least 1")
     sections: list[Section] = []
     if options.log is not None:
         sections.append(Curve.from_log(options.log, {"mse": "image loss", "ce": "text loss"}))
@@ -49,7 +46,7 @@ def main(argv: list[str]) -> int:
         )
     sections.append(Notes(title="Sources", paragraphs=[str(path) for path in options.paths]))
     print(Report(title=options.title, sections=sections).write(options.out))
-    return 0
+    return exit_codes.OK
 
 
 def load_all(path: Path, limit: int) -> list[Trajectory]:

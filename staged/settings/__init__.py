@@ -35,6 +35,7 @@ __all__ = [
     "from_dict",
     "load",
     "save_resolved",
+    "shipped_configs",
     "to_dict",
 ]
 
@@ -103,8 +104,14 @@ def find_config(path: Path) -> Path:
     """
     if path.is_file():
         return path
+    shipped = shipped_configs()
+    if path in shipped:
+        return shipped[path]
+    hint = nearest(str(path), [*map(str, shipped)])
+    raise FileNotFoundError(f"no settings file {path}{hint}; `staged configs` lists those shipped")
+
+
+def shipped_configs() -> dict[Path, Path]:
+    """Name (`configs/…`) to path of every settings file that comes with the package."""
     packages = Path(__file__).resolve().parents[2]
-    if path.parts[:1] == ("configs",) and (packages / path).is_file():
-        return packages / path
-    names = sorted(file.relative_to(packages) for file in packages.glob("configs/**/*.yaml"))
-    raise FileNotFoundError(f"no settings file {path}{nearest(str(path), [*map(str, names)])}")
+    return {file.relative_to(packages): file for file in sorted(packages.glob("configs/**/*.yaml"))}

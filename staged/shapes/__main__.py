@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import html
 import json
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from staged.command_line import Parser, add_out_file, add_seed, console, count, outputs, run
 from staged.images import encode_png
 from staged.shapes.detect import detect
 from staged.shapes.measure import CONDITIONS, MAX_OFFSET_PX, MIN_VISIBLE, Measurement, measure
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     if arguments.command == "measure-detector":
-        return _measure(arguments.num_scenes, arguments.seed, arguments.json, arguments.markdown)
+        return _measure(arguments.num_scenes, arguments.seed, arguments.out, arguments.markdown)
     if arguments.command == "ship":
         from staged.shapes.ship import ship
 
@@ -49,31 +49,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _preview(arguments.out, arguments.num_per_task, arguments.split, arguments.seed)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged shapes",
-        description=__doc__,
+        description="Look at and measure the miniature world.",
         epilog="example: staged shapes measure-detector --num-scenes 500",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", help="what to do"
+    )
     measuring = commands.add_parser(
         "measure-detector",
+        figures=True,
         help="precision and recall where the truth is known",
         epilog="example: staged shapes measure-detector --num-scenes 500",
     )
-    measuring.add_argument("--num-scenes", type=_positive, default=2000, help="per condition")
-    measuring.add_argument("--seed", type=int, default=0)
-    measuring.add_argument("--json", type=Path, help="write the counts here")
-    measuring.add_argument("--markdown", type=Path, help="write the page with the table here")
+    measuring.add_argument("--num-scenes", type=count, default=2000, help="per condition")
+    add_seed(measuring, "of the scenes")
+    add_out_file(measuring, required=False, words="write the counts here, as JSON")
+    measuring.add_argument(
+        "--markdown",
+        type=outputs.out_file,
+        metavar="FILE",
+        help="write the page with the table here",
+    )
     looking = commands.add_parser(
         "preview",
         help="prompts and pictures that satisfy them, as HTML",
         epilog="example: staged shapes preview --split test --out shapes.html",
     )
-    looking.add_argument("--out", type=Path, default=Path("shapes.html"))
-    looking.add_argument("--num-per-task", type=_positive, default=8)
-    looking.add_argument("--split", choices=("train", "test"), default="train")
-    looking.add_argument("--seed", type=int, default=0)
+    add_out_file(looking, "shapes.html", words="page to write")
+    looking.add_argument("--num-per-task", type=count, default=8, help="prompts of each task")
+    looking.add_argument(
+        "--split", choices=("train", "test"), default="train", help="of the prompts"
+    )
+    add_seed(looking, "of prompts and pictures")
     shipping = commands.add_parser(
         "ship",
         help="put a trained miniature among the package's checkpoints",
@@ -81,17 +91,18 @@ def _parser() -> argparse.ArgumentParser:
         '--made-by "staged train configs/shapes/base.yaml"',
     )
     shipping.add_argument("run", type=Path, help="folder of a training run")
-    shipping.add_argument("name", choices=("base", "staged"))
+    shipping.add_argument("name", choices=("base", "staged"), help="which one it is")
     shipping.add_argument("--made-by", action="append", default=[], help="a command, in order")
-    shipping.add_argument("--result", action="append", default=[], type=Path)
+    shipping.add_argument(
+        "--result",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="result.json of an evaluation of it",
+    )
     shipping.add_argument("--note", default="", help="what a reader of the record must know")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
 
 
 def _measure(num_scenes: int, seed: int, json_path: Path | None, page_path: Path | None) -> int:
@@ -106,10 +117,13 @@ def _measure(num_scenes: int, seed: int, json_path: Path | None, page_path: Path
             file=sys.stderr,
         )
     print(table(results))
+    record = {"seed": seed, "conditions": [result.as_json() for result in results]}
+    console().figures(record)
     if json_path is not None:
-        record = {"seed": seed, "conditions": [result.as_json() for result in results]}
+        json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if page_path is not None:
+        page_path.parent.mkdir(parents=True, exist_ok=True)
         page_path.write_text(page(results, seed), encoding="utf-8")
     clean = results[0]
     return 0 if min(clean.precision, clean.recall) >= 0.995 else 1
@@ -184,6 +198,7 @@ def _preview(out: Path, num_per_task: int, split: Split, seed: int) -> int:
         f"<h2>{task}</h2><div>{''.join(card for name, card in cards if name == task)}</div>"
         for task in TASKS
     )
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(
         "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>Shapes, {split}</title><style>body{{font:15px system-ui;margin:1rem}}"
@@ -210,4 +225,4 @@ def _card(prompt: Prompt, split: Split, rng: np.random.Generator) -> tuple[str, 
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run("staged shapes", main))

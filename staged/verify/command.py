@@ -1,31 +1,13 @@
 """The command line of `staged verify`."""
 
 import argparse
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
-import torch
+from staged.command_line import Parser, console, exit_codes
+from staged.verify.choices import GROUPS, TOLERANCE
 
-from staged.verify import parts
-from staged.verify.comparison import TOLERANCE, Comparisons
-from staged.verify.golden import Golden
-from staged.verify.infer import infer
-from staged.verify.keys import verify_keys
-from staged.verify.train import train
-
-__all__ = ["GROUPS", "main"]
-
-GROUPS: dict[str, Callable[[Golden, Comparisons], None]] = {
-    "vae": parts.vae,
-    "vit": parts.vit,
-    "train": train,
-    "infer": infer,
-    "schedule": parts.schedule,
-    "positions": parts.positions,
-    "resize": parts.resizing,
-}
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,72 +17,70 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after `staged verify`; the process's own when None.
 
     Returns:
-        0 when everything agrees, 1 when something does not, 2 when it could not be compared.
+        0 when everything agrees, 1 when something does not.
+
+    Raises:
+        ValueError: it cannot be compared: a file is missing or damaged.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
+    bagel = parser.parts()["bagel"]
     if (arguments.keys is None) != (arguments.config is None):
-        parser.error("--keys and --config go together")
+        bagel.error("--keys and --config go together")
     if (arguments.keys is None) == (arguments.directory is None):
-        parser.error("give a directory of reference numbers, or --keys and --config")
-    try:
-        if arguments.keys is not None:
-            return 0 if verify_keys(arguments.keys, arguments.config) else 1
-        return _verify_golden(arguments)
-    except ValueError as error:
-        print(f"staged verify: {error}", file=sys.stderr)
-        return 2
+        bagel.error("give a directory of reference numbers, or --keys and --config")
+    # What follows needs torch; `--help` does not.
+    if arguments.keys is not None:
+        from staged.verify.keys import verify_keys
 
+        agree = verify_keys(arguments.keys, arguments.config)
+        console().figures({"agree": agree})
+        return exit_codes.OK if agree else exit_codes.FAILED
+    from staged.verify.groups import verify_golden
 
-def _verify_golden(arguments: argparse.Namespace) -> int:
-    # cuDNN's convolutions round float32 inputs to TF32 by default: errors of 1e-3.
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    started = time.perf_counter()
-    golden = Golden.read(
-        arguments.directory, device=arguments.device, dtype=_DTYPES[arguments.dtype]
+    figures = verify_golden(
+        arguments.directory,
+        groups=list(dict.fromkeys(arguments.group or GROUPS)),
+        device=arguments.device,
+        dtype=arguments.dtype,
+        tolerance=arguments.tolerance,
     )
-    results = Comparisons(tolerance=arguments.tolerance)
-    groups = list(dict.fromkeys(arguments.group or GROUPS))
-    for name in groups:
-        GROUPS[name](golden, results)
-    seconds = time.perf_counter() - started
-    failed = results.failed
-    worst = max(results.made, key=lambda comparison: comparison.relative)
-    print(
-        f"{len(results.made)} comparisons in {len(groups)} groups on {arguments.device} in "
-        f"{arguments.dtype}, {seconds:.1f} s; largest relative error {worst.relative:.2e} "
-        f"({worst.group} {worst.name})"
-    )
-    if failed:
-        broken = ", ".join(dict.fromkeys(comparison.group for comparison in failed))
-        print(f"FAILED: {len(failed)} comparisons, in {broken}")
-        return 1
-    print(f"passed: {', '.join(groups)}")
-    return 0
+    console().figures(figures)
+    return exit_codes.FAILED if figures["failed"] else exit_codes.OK
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged verify",
         description="Compare this implementation with numbers of the reference one.",
         epilog="example: staged verify bagel tests/golden/bagel_tiny",
     )
-    models = parser.add_subparsers(dest="model", required=True, metavar="MODEL")
+    models = parser.add_subparsers(
+        dest="model", required=True, metavar="MODEL", help="whose numbers"
+    )
     bagel = models.add_parser(
         "bagel",
+        figures=True,
         usage="%(prog)s [options] (DIRECTORY | --keys FILE --config DIRECTORY)",
         help="against a directory of reference tensors, or a list of names and shapes",
+        epilog="example: staged verify bagel tests/golden/bagel_tiny --group vae",
     )
-    bagel.add_argument("directory", nargs="?", help="folder with golden.json and its tensors")
-    bagel.add_argument("--group", action="append", choices=list(GROUPS), help="only this group")
-    bagel.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
-    bagel.add_argument("--dtype", default="float32", choices=list(_DTYPES), help="of the weights")
+    bagel.add_argument(
+        "directory", nargs="?", type=Path, help="folder with golden.json and its tensors"
+    )
+    bagel.add_argument("--group", action="append", choices=GROUPS, help="only this group")
+    bagel.add_argument("--device", default="cpu", help="torch device")
+    bagel.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16", "float64"),
+        help="of the weights",
+    )
     bagel.add_argument(
         "--tolerance",
         type=_tolerance,
         default=TOLERANCE,
-        help="largest error over the reference's largest magnitude (default: %(default)s)",
+        help="largest error over the reference's largest magnitude",
     )
     bagel.add_argument("--keys", help="JSON file with names and shapes, by `model` and `ae`")
     bagel.add_argument("--config", help="folder with the published configuration files")

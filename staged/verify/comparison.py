@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from staged.verify.choices import TOLERANCE
+
 __all__ = ["TOLERANCE", "Comparison", "Comparisons", "compare"]
 
-TOLERANCE = 1e-4
 """Largest allowed error of a real tensor, relative to the reference's largest magnitude."""
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 
 from staged import settings as job_settings
-from train.autoencoder.job import train
+from staged.command_line import Parser, console, outputs
+from staged.command_line.applications import run_as_module
 from train.autoencoder.settings import AutoencoderJob
 
 _EPILOG = """
@@ -20,22 +20,25 @@ settings:
 
 def main(argv: list[str] | None = None) -> int:
     """Run `python -m train.autoencoder CONFIG [key=value ...]`; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m train.autoencoder",
         description="Train the miniature world's autoencoder; an interrupted run goes on.",
+        figures=True,
         epilog=_EPILOG + job_settings.describe(AutoencoderJob),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", help="YAML file, such as configs/shapes/autoencoder.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to settings")
     arguments = parser.parse_args(argv)
     job = job_settings.load(AutoencoderJob, arguments.config, arguments.overrides)
-    print(json.dumps(train(job)["metrics"], indent=2))
+    outputs.folder(job.out)
+    # What follows needs torch; `--help` does not.
+    from train.autoencoder.job import train
+
+    metrics = train(job)["metrics"]
+    print(json.dumps(metrics, indent=2))
+    console().figures(metrics)
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(run_as_module("train.autoencoder", __file__, main))

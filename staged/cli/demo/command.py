@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from staged.command_line import Parser, exit_codes, outputs
 from staged.progress import duration
 
 _DESCRIPTION = """Run the whole method in miniature, on any machine, with no network: build a data
@@ -18,7 +18,7 @@ world has 12 shapes in 10 colours on 48 x 48 pixels; everything else is the real
 def main(argv: list[str]) -> int:
     """Run the command; returns 0."""
     options = _parser().parse_args(argv)
-    out: Path = options.out or Path("out/demo-quick" if options.quick else "out/demo")
+    out = options.out or outputs.folder(Path("out/demo-quick" if options.quick else "out/demo"))
     # What follows needs torch; `--help` does not.
     from staged.cli.demo import page, stages
     from staged.cli.demo.sizes import FULL, QUICK
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     total = duration(sum(clock.seconds.values()))
     print(f"\nDone in {total}. Open {report} in a browser.\n\nTo go on:")
     print(_NEXT.format(out=out, staged=options.staged))
-    return 0
+    return exit_codes.OK
 
 
 class Clock:
@@ -105,16 +105,20 @@ _NEXT = """  staged generate "a photo of a blue ring above a red heart" --checkp
   staged report {out}/data --limit 50 --out {out}/data.html"""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="staged demo",
         description=_DESCRIPTION,
         epilog="example: staged demo --out out/demo\n\n"
         "The same command goes on where it was interrupted.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--out", type=Path, help="folder for everything (default: out/demo)")
+    add(
+        "--out",
+        type=outputs.out_folder,
+        metavar="FOLDER",
+        help="folder for everything (default: out/demo)",
+    )
     add("--quick", action="store_true", help="do very little of each: a check, not a show")
     add("--base", default="miniature:base", help="model to start from (default: %(default)s)")
     add("--staged", default="miniature:staged", help="model that draws (default: %(default)s)")

@@ -1,0 +1,267 @@
+"""What holds for every command of the tree, whoever adds one."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from staged.cli import main
+from staged.cli.completion import SHELLS, tree
+from staged.cli.main import choose
+from staged.command_line import Parser, exit_codes, walk
+
+TREE = dict(walk(choose))
+LEAVES = [
+    words for words, parser in TREE.items() if words and not parser.parts() and not parser.commands
+]
+
+MISSING = {
+    "demo": ["--quick", "--base", "nowhere", "--out", "out"],
+    "data plan-sketch": ["nowhere.yaml", "--out", "out"],
+    "data base": ["nowhere.yaml"],
+    "data validate": ["nowhere"],
+    "data stats": ["nowhere"],
+    "data preview": ["nowhere"],
+    "train": ["configs/shapes/demo_train.yaml", "out=out", "data=[{path: nowhere}]"],
+    "generate": ["--prompts", "nowhere", "--out", "out"],
+    "eval miniature": ["--checkpoint", "nowhere", "--out", "out"],
+    "eval generate": ["--benchmark", "geneval", "--prompts", "nowhere", "--out", "out",
+                      "--generator", "model", "checkpoint=nowhere"],
+    "eval on-ray": ["1", "stranger"],
+    "eval geneval": ["--detections", "nowhere", "--out", "out"],
+    "eval detect": ["nowhere", "--detector", "miniature", "--out", "out"],
+    "eval convert-detector": ["nowhere", "--out", "out"],
+    "eval judge-wise": ["nowhere", "--version", "verified", "--prompts", "nowhere",
+                        "--out", "out"],
+    "eval wise": ["--judgements", "nowhere", "--version", "verified", "--out", "out"],
+    "eval answer-geneval2": ["nowhere", "--prompts", "nowhere", "--out", "out"],
+    "eval geneval2": ["--answers", "nowhere", "--prompts", "nowhere", "--out", "out"],
+    "eval rewards": ["--images", "nowhere", "--reward", "clipscore", "--out", "out"],
+    "eval convert-reward": ["hps", "nowhere", "--out", "out"],
+    "eval compare": ["nowhere"],
+    "eval report": ["nowhere", "--out", "out"],
+    "report": ["nowhere"],
+    "verify bagel": ["nowhere"],
+    "shapes measure-detector": ["--num-scenes", "0"],
+    "shapes preview": ["--num-per-task", "0"],
+    "shapes ship": ["nowhere", "base"],
+    "configs": ["configs/nowhere.yaml"],
+    "completion": ["tcsh"],
+}  # fmt: skip
+"""For each command, arguments with something missing; for a new command, add a row."""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["staged"])
+
+
+def options(parser: Parser) -> list[argparse.Action]:
+    return [action for action in parser._actions if action.help is not argparse.SUPPRESS]
+
+
+def test_the_tree_is_complete() -> None:
+    assert {" ".join(words) for words in LEAVES} == set(MISSING)
+    assert len(TREE) > len(LEAVES) > 25
+
+
+@pytest.mark.parametrize("words", TREE, ids=" ".join)
+def test_help_has_an_example_and_explains_every_option(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--help"])
+    assert caught.value.code == exit_codes.OK
+    shown = capsys.readouterr().out
+    command = " ".join(("staged", *words))
+    assert shown.startswith(f"usage: {command}")
+    assert f"{command} " in " ".join(shown.partition("example")[2].split()) + " "
+    for action in options(TREE[words]):
+        assert action.help, f"{command}: {action.option_strings or action.dest} has no help"
+
+
+def test_no_help_needs_torch() -> None:
+    code = """
+import contextlib, io, sys
+from staged.cli import main
+from staged.cli.main import choose
+from staged.command_line import walk
+for words, _ in walk(choose):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main([*words, "--help"])
+    for module in ("torch", "transformers", "diffusers"):
+        if module in sys.modules:
+            sys.exit(f"{words} imports {module}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", TREE, ids=" ".join)
+def test_an_option_that_is_not_there_is_a_wrong_command_line(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--no-such-option"])
+    assert caught.value.code == exit_codes.USAGE
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("staged")
+
+
+@pytest.mark.parametrize("words", TREE, ids=" ".join)
+def test_nothing_is_abbreviated(words: tuple[str, ...]) -> None:
+    assert not TREE[words].allow_abbrev
+
+
+@pytest.mark.parametrize("command", MISSING)
+def test_what_is_missing_is_told_in_one_line(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    try:
+        code = main([*command.split(), *MISSING[command]])
+    except SystemExit as left:
+        code = left.code
+    said = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert code in (exit_codes.FAILED, exit_codes.USAGE)
+    assert len(said) == 1 and said[0].startswith("staged")
+    assert "Errno" not in said[0] and "Traceback" not in said[0]
+    assert not any(path.is_file() for path in tmp_path.rglob("*")), "it began to write"
+
+
+def test_one_word_for_one_thing() -> None:
+    """Options that would be a second spelling of one that other commands have."""
+    known = {"--batch", "--flow-steps-per-image", "--num-flow-steps", "--output", "--number",
+             "--num-threads", "--precision"}  # fmt: skip
+    for words, parser in TREE.items():
+        assert not known & set(parser.options()), words
+
+
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_outputs_and_seeds_are_checked_where_the_command_line_is_read(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """By the shared types; a path of its own would be found out after minutes of work."""
+    (tmp_path / "file").write_text("")
+    for action in options(TREE[words]):
+        if "--out" in action.option_strings:
+            with pytest.raises(argparse.ArgumentTypeError, match="is a file"):
+                action.type(str(tmp_path / "file" / "below"))  # type: ignore[operator]
+        if "--seed" in action.option_strings:
+            with pytest.raises(argparse.ArgumentTypeError, match="whole number from 0"):
+                action.type("-1")  # type: ignore[operator]
+
+
+@pytest.fixture
+def users_folder(tmp_path: Path) -> Path:
+    """A folder with work of the user's own, under the names of our applications."""
+    trap = "import pathlib\npathlib.Path('stolen').write_text(__name__)\nprint('THE USERS FILE')\n"
+    for name in ("train.py", "data_pipelines.py", "random.py"):
+        (tmp_path / name).write_text(trap)
+    for name in ("eval", "configs", "staged_data"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(trap)
+    return tmp_path
+
+
+def staged(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "staged", *words], cwd=folder, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    "words", ["train", "eval", "eval compare", "data", "data stats", "shapes", "completion"]
+)
+@pytest.mark.parametrize("searched", [False, True], ids=["", "searched"])
+def test_a_users_files_are_never_run(
+    users_folder: Path, words: str, searched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if searched:  # as with an installation, or PYTHONPATH=.
+        (users_folder / "random.py").unlink()  # the whole of Python would take that one
+        monkeypatch.setenv("PYTHONPATH", f"{users_folder}:{os.environ.get('PYTHONPATH', '')}")
+    done = staged(users_folder, *words.split(), "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"usage: staged {words}" in done.stdout and "THE USERS FILE" not in done.stdout
+    assert not (users_folder / "stolen").exists()
+
+
+def test_a_job_runs_beside_a_users_files(users_folder: Path) -> None:
+    """With processes of its own (`num_workers`), which look for modules again."""
+    (users_folder / "base.yaml").write_text("out: shards\nnum_samples: 4\nnum_workers: 2\n")
+    done = staged(users_folder, "data", "base", "base.yaml")
+    assert done.returncode == 0, done.stderr
+    assert (users_folder / "shards" / "index.json").is_file()
+    assert not (users_folder / "stolen").exists()
+
+
+def test_what_shadows_an_application_is_named(tmp_path: Path) -> None:
+    """`python -m train` takes what it finds first; ours notices if it is not all ours."""
+    shutil.copytree(Path(__file__).parents[1] / "train", tmp_path / "train")
+    done = subprocess.run(
+        [sys.executable, "-m", "train", "a.yaml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("train: error: ") and done.stderr.count("\n") == 1
+    assert f"{tmp_path}/train/__main__.py shadows `train` of staged" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["train", "train.autoencoder", "eval", "data_pipelines"])
+def test_modules_fail_like_the_command(module: str, tmp_path: Path) -> None:
+    words = {"eval": ["compare", "no.json"], "data_pipelines": ["stats", "no"]}
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words.get(module, ["no.yaml"])],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{module}: error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (["sta"], None),
+        (["staged", "tr"], ["train"]),
+        (["staged", "data", "st"], ["stats"]),
+        (["staged", "eval", "miniature", "--num-per"], ["--num-per-task"]),
+        (["staged", "verify", "bagel", "--tol"], ["--tolerance"]),
+    ],
+)
+def test_bash_completes(line: list[str], found: list[str] | None) -> None:
+    if found is None or shutil.which("bash") is None:
+        pytest.skip("nothing of ours to complete, or no bash")
+    quoted = " ".join(f"'{word}'" for word in line)
+    script = (
+        f"{SHELLS['bash'](tree())}\nCOMP_WORDS=({quoted})\nCOMP_CWORD={len(line) - 1}\n"
+        'COMPREPLY=()\n_staged\nprintf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == found
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_valid(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert script.count("--num-per-task") == 2 and " eval miniature" in script
+    if shutil.which(shell):
+        done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_shipped_settings_are_listed_and_copied(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["configs"]) == 0
+    name = "configs/shapes/demo_train.yaml"
+    assert name in capsys.readouterr().out
+    assert main(["configs", name]) == 0
+    shown = capsys.readouterr().out
+    assert main(["configs", name, "--out", "mine/own.yaml"]) == 0
+    assert (tmp_path / "mine/own.yaml").read_text() == shown
+    assert main(["configs", name, "--out", "mine/own.yaml"]) == 1
+    assert "is there already" in capsys.readouterr().err
