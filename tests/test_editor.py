@@ -281,3 +281,25 @@ def test_a_pipeline_is_loaded_from_a_folder(pipeline: Any, tmp_path: Any) -> Non
     here = DiffusersEditor(SETTINGS, pipeline=pipeline)
     drawn = [e.edit(None, "a star", width=16, height=16, seed=1) for e in (loaded, here)]
     assert (drawn[0] == drawn[1]).all()
+
+
+def test_a_picture_of_nan_is_no_edit(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a black picture that went into a data set."""
+    editor = DiffusersEditor(SETTINGS, pipeline=pipeline)
+    monkeypatch.setattr(pipeline.vae.decoder.conv_out, "bias", None)
+    monkeypatch.setattr(
+        pipeline.vae.decoder.conv_out,
+        "weight",
+        torch.nn.Parameter(torch.full_like(pipeline.vae.decoder.conv_out.weight, torch.nan)),
+    )
+    with pytest.raises(RoleError, match="not finite") as caught:
+        editor.edit(None, "a star", width=16, height=16, seed=1)
+    assert caught.value.reason == "not_finite"
+
+
+def test_a_pipeline_whose_pictures_cannot_be_checked_is_refused(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "image_processor", None)
+    with pytest.raises(ValueError, match="cannot be checked"):
+        DiffusersEditor(SETTINGS, pipeline=pipeline)

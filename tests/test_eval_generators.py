@@ -135,15 +135,37 @@ def test_a_pipeline_is_known_by_its_weights_and_arguments(pipeline_folder, loade
 
 
 def test_what_a_pipeline_withholds_is_a_failure_for_good(loaded, monkeypatch):
-    class Withholding:
-        def __call__(self, prompt, generator, **arguments):
-            blank = type("Result", (), {})()
-            blank.images, blank.nsfw_content_detected = [None] * len(prompt), [True] * len(prompt)
-            return blank
+    draws = loaded._pipeline
 
-    monkeypatch.setattr(loaded, "_pipeline", Withholding())
+    def withholding(prompt, **arguments):
+        result = draws(prompt=prompt, **arguments)
+        result.nsfw_content_detected = [True] * len(prompt)
+        return result
+
+    monkeypatch.setattr(loaded, "_pipeline", withholding)
     [outcome] = outcomes(loaded, samples("a star"))
     assert isinstance(outcome, Failed) and outcome.final and outcome.reason == "content_filter"
+
+
+def test_a_picture_of_nan_is_a_failure_and_its_neighbours_are_none(pipeline_folder):
+    """It was a black picture, and was scored."""
+    broken, whole = pipeline(pipeline_folder), pipeline(pipeline_folder)
+    wanted = samples("aa zz", "aa bb")
+    text = broken._pipeline.text_encoder.get_input_embeddings()
+    with torch.no_grad():
+        text.weight[broken._pipeline.tokenizer("z")["input_ids"][1]] = torch.nan
+        text.weight[broken._pipeline.tokenizer("zz")["input_ids"][1]] = torch.nan
+    failed, drawn = outcomes(broken, wanted)
+    assert isinstance(failed, Failed) and failed.reason == "not_finite" and failed.final
+    assert "not finite" in failed.detail
+    assert (drawn.pixels == outcomes(whole, wanted)[1].pixels).all()
+
+
+def test_a_picture_of_infinities_is_a_failure_though_a_clamp_makes_it_white(pipeline_folder):
+    broken = pipeline(pipeline_folder)
+    with torch.no_grad():
+        broken._pipeline.vae.decoder.conv_out.bias.fill_(torch.inf)
+    assert [o.reason for o in outcomes(broken, samples("a", "b"))] == ["not_finite"] * 2
 
 
 def test_a_pipeline_that_does_not_take_the_arguments_is_refused(pipeline_folder):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from staged import images, strict_json
 from staged.engine.engine import Engine
+from staged.model.finite import require_finite
 from staged.progress import Progress
 from staged.sequence import Grids, interleave
 from staged.shards import ShardIndex
@@ -116,6 +117,7 @@ class EncodedFolder:
                     pending.append(ref.array())
                 if len(pending) >= _ENCODE_BATCH or sample + 1 == len(self):
                     for latents in self._encode(pending):
+                        require_finite(latents, f"latents of an image of {self.name(sample)} are")
                         file.write(latents.float().cpu().numpy().tobytes())
                     pending = []
                 progress.advance(note=f"{progress.rate():.0f} samples/s")

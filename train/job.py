@@ -21,6 +21,7 @@ from staged.devices import choose_device
 from staged.engine.engine import Engine
 from staged.model import checkpoint
 from staged.model.bagel import Inputs
+from staged.model.finite import NotFiniteError
 from staged.model.loss import TokenLosses
 from staged.progress import Progress
 from staged.shapes.miniature import open_checkpoint
@@ -182,8 +183,12 @@ class Trainer:
     def sample(self, board: SummaryWriter) -> None:
         """Draw the fixed prompts with the averaged weights."""
         path = self.settings.out / "samples" / f"{self.step:08d}.png"
-        with averaged(self.parameters, self.average):
-            sheet = draw_sheet(self.engine, self.settings.log, path)
+        try:
+            with averaged(self.parameters, self.average):
+                sheet = draw_sheet(self.engine, self.settings.log, path)
+        except NotFiniteError as error:  # the losses are watched; a picture is only looked at
+            print(f"step {self.step}: no sample pictures: {error}", file=sys.stderr)
+            return
         board.add_image("samples", sheet, self.step, dataformats="HWC")
 
     def export(self) -> Path:

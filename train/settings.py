@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from staged.settings.ranges import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Subset:
 
     def __post_init__(self) -> None:
         """Check the range."""
-        _check(self, "repeats", minimum=0.001, maximum=1000)
+        check_range(self, "repeats", minimum=0.001, maximum=1000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class ConditionDropout:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _check(self, "text", "image", minimum=0, maximum=1)
+        check_range(self, "text", "image", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +62,11 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _check(self, "lr", "eps", "max_grad_norm", minimum=0, above=True)
-        _check(self, "warmup_steps", "weight_decay", minimum=0)
-        _check(self, "min_lr_ratio", minimum=0, maximum=1)
-        _check(self, "ema_decay", minimum=0, maximum=1, below=True)
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas are {self.betas}; give two rates in [0, 1)")
+        check_range(self, "lr", "eps", "max_grad_norm", minimum=0, above=True)
+        check_range(self, "warmup_steps", "weight_decay", minimum=0)
+        check_range(self, "min_lr_ratio", minimum=0, maximum=1)
+        check_range(self, "ema_decay", minimum=0, maximum=1, below=True)
+        check_range(self, "betas", minimum=0, maximum=1, below=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,8 @@ class Log:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _check(self, "every_steps", "sample_flow_steps", minimum=1)
-        _check(self, "sample_every_steps", minimum=0)
+        check_range(self, "every_steps", "sample_flow_steps", minimum=1)
+        check_range(self, "sample_every_steps", minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,27 +135,7 @@ class TrainSettings:
         """Check ranges."""
         if not self.data:
             raise ValueError("data is empty; name at least one folder of shards")
-        _check(self, "num_steps", "pack_tokens", "checkpoint_every_steps", minimum=1)
-        _check(self, "ce_weight", "num_threads", "num_workers", minimum=0)
-        _check(self, "timestep_shift", minimum=0, above=True)
-        _check(self, "seed", minimum=0, maximum=1 << 63, below=True)
-
-
-def _check(
-    settings: object,
-    *names: str,
-    minimum: float,
-    maximum: float = math.inf,
-    above: bool = False,
-    below: bool = False,
-) -> None:
-    """Require finite numbers from `minimum` to `maximum`, either end left out if so said."""
-    for name in names:
-        value = getattr(settings, name)
-        fits_low = value > minimum if above else value >= minimum
-        fits_high = value < maximum if below else value <= maximum
-        if not (fits_low and fits_high and math.isfinite(value)):
-            wanted = f"more than {minimum}" if above else f"{minimum} or more"
-            if maximum < math.inf:
-                wanted += f", {'below' if below else 'at most'} {maximum}"
-            raise ValueError(f"{name} is {value}; give {wanted}")
+        check_range(self, "num_steps", "pack_tokens", "checkpoint_every_steps", minimum=1)
+        check_range(self, "ce_weight", "num_threads", "num_workers", minimum=0)
+        check_range(self, "timestep_shift", minimum=0, above=True)
+        check_range(self, "seed", minimum=0, maximum=1 << 63, below=True)

@@ -12,6 +12,7 @@ from staged.backends.diffusers_settings import DiffusersSettings
 from staged.backends.lmm_types import LmmSettings
 from staged.jobs.budget import Budget
 from staged.scene_graph import VARIATIONS, Variation, Vocabulary
+from staged.settings.ranges import check_range
 from staged.shapes.editor import EditorMistakes
 from staged.shapes.misbehaviour import SHAPES_LMM, Misbehaviour
 from staged.shapes.scene import CANVAS_PX, COLORS, KINDS
@@ -83,11 +84,8 @@ class Steps:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("max_steps", "max_objects"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; expected at least 1")
-        _check_shares(self, "late_attributes", "varied")
+        check_range(self, "max_steps", "max_objects", minimum=1)
+        check_range(self, "late_attributes", "varied", minimum=0, maximum=1)
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -127,7 +125,8 @@ class Critiques:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _check_shares(self, "plans", "sketches", "wrong_plans", "wrong_sketches")
+        shares = ("plans", "sketches", "wrong_plans", "wrong_sketches")
+        check_range(self, *shares, minimum=0, maximum=1)
         beyond = [kind for kind in self.plan_mistakes if kind not in IN_PLANS]
         if beyond:
             raise ValueError(
@@ -182,8 +181,7 @@ class Drawing:
                     f"{name} is {value}; FLUX.1 Kontext draws multiples of 16, such as "
                     f"{max(round(value / 16), 1) * 16}"
                 )
-        if not self.usd_per_image >= 0:
-            raise ValueError(f"usd_per_image is {self.usd_per_image}; expected 0 or more")
+        check_range(self, "usd_per_image", minimum=0)
         if self.editor is not None and self.mistakes != EditorMistakes():
             raise ValueError(
                 "mistakes are the miniature world's editor's; leave them out where another one "
@@ -302,9 +300,3 @@ _NOT_DECIDING = frozenset(
 def _filled(section: Section, **defaults: Any) -> Section:
     """Return a section with defaults where it has null."""
     return replace(section, **{k: v for k, v in defaults.items() if getattr(section, k) is None})
-
-
-def _check_shares(section: object, *names: str) -> None:
-    for name in names:
-        if not 0 <= getattr(section, name) <= 1:
-            raise ValueError(f"{name} is {getattr(section, name)}; expected a share in [0, 1]")

@@ -17,6 +17,7 @@ from staged.engine.sampling import FlowSettings
 from staged.loops.casting import Casting, default_flow, open_engine
 from staged.loops.events import Event
 from staged.loops.staged import StagedLoop
+from staged.model.finite import NotFiniteError
 from staged.model.weights_hash import weights_hash
 from staged.sequence import step_text
 from staged.settings import to_dict
@@ -116,7 +117,9 @@ def _outcome(trajectory: Trajectory) -> Outcome:
     reason = str(provenance.get("failure", ""))
     detail = str(provenance.get("failure_detail", ""))
     cost = provenance["cost"]
-    if trajectory.last_sketch is None:
+    # What broke off is less than was meant, and is there; numbers that are none are a failure,
+    # whatever was drawn before them.
+    if trajectory.last_sketch is None or reason == NotFiniteError.reason:
         # The same seeds would fail the same way again.
         return Failed(reason=reason or "no sketch", detail=detail, final=True, cost=cost)
     # A sketch and a stop are no news beside the image.

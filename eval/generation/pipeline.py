@@ -15,6 +15,8 @@ from eval.generation.samples import Sample
 from eval.generation.settings import PipelineSettings
 from eval.generation.sharding import local_device
 from staged.backends.diffusers import load_pipeline
+from staged.backends.finite_pictures import FinitePictures
+from staged.model.finite import NotFiniteError
 from staged.model.weights_hash import weights_hash
 from staged.settings import to_dict
 
@@ -43,6 +45,7 @@ class Pipeline:
             offload=settings.offload,
         )
         self._pipeline.set_progress_bar_config(disable=True)
+        self._pictures = FinitePictures.of(self._pipeline)
         given = {
             "width": settings.width,
             "height": settings.height,
@@ -88,8 +91,13 @@ class Pipeline:
                 **self._arguments,
             )
         withheld = getattr(result, "nsfw_content_detected", None) or [False] * len(samples)
-        for sample, image, hidden in zip(samples, result.images, withheld, strict=True):
-            if hidden:
+        finite = self._pictures.take(len(samples))
+        drawn = zip(samples, result.images, withheld, finite, strict=True)
+        for sample, image, hidden, good in drawn:
+            if not good:
+                error = NotFiniteError(f"pixels of {self.name} are")
+                yield sample, Failed(reason=error.reason, detail=str(error), final=True)
+            elif hidden:
                 detail = f"{self.name} withheld the image"
                 yield sample, Failed(reason="content_filter", detail=detail, final=True)
             else:

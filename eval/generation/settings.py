@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from staged.loops.policy import Inspect, Policy
+from staged.settings.ranges import check_finite, check_range
 
 Player = Literal["model", "scripted"]
 Sketcher = Literal["model", "editing", "scripted"]
@@ -55,6 +56,7 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         """Check names and ranges; the flow's are checked where it is built."""
+        check_finite(self)
         if self.mode == "one-shot" and self.planner == "scripted":
             raise ValueError("planner scripted: one-shot mode plans nothing; give mode staged")
         self.policy()
@@ -102,10 +104,8 @@ class PipelineSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("width", "height", "num_inference_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; expected 1 or more")
+        check_range(self, "width", "height", "num_inference_steps", minimum=1)
+        check_range(self, "guidance_scale", minimum=0, maximum=1000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,18 +141,10 @@ class EndpointSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("concurrency", "max_attempts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if not self.timeout_s > 0:
-            raise ValueError(f"timeout_s is {self.timeout_s}; expected more than 0")
-        for name in (
-            "usd_per_image",
-            "usd_per_million_input_tokens",
-            "usd_per_million_output_tokens",
-        ):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        check_range(self, "concurrency", "max_attempts", minimum=1)
+        check_range(self, "timeout_s", minimum=0, above=True)
+        prices = ("usd_per_image", "usd_per_million_input_tokens", "usd_per_million_output_tokens")
+        check_range(self, *prices, minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from eval.geneval.mask2former import fingerprint
 from eval.geneval.names import COLORS
+from staged.model.finite import require_finite
 from staged.roles import Detection, Pixels
 
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}",
@@ -72,6 +73,9 @@ class ClipColors:
         Args:
             image: (h, w, 3) uint8 RGB.
             objects: Found in it.
+
+        Raises:
+            NotFiniteError: the network gave no numbers.
         """
         side = self.model.config.vision_config.image_size
         colors = []
@@ -80,6 +84,7 @@ class ClipColors:
             features = self.model.vision_model(pixel_values=pixels).pooler_output
             embedding = F.normalize(self.model.visual_projection(features), dim=-1)[0]
             scores = self._texts(detection.class_name) @ embedding
+            require_finite(scores, f"colour scores of a {detection.class_name} are")
             colors.append(COLORS[int(scores.argmax())])
         return colors
 

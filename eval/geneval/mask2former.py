@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import Mask2FormerForUniversalSegmentation
 
 from eval.geneval.names import CLASSES
+from staged.model.finite import require_finite
 from staged.roles import Detection, Pixels
 
 LONG_SIDE_PX, SHORT_SIDE_PX = 1333, 800
@@ -153,7 +154,13 @@ def postprocess(
 
     Returns:
         Detections with masks, best score first.
+
+    Raises:
+        NotFiniteError: the network gave no numbers.
     """
+    # NaN passes no threshold: nothing would be found, and that is an answer.
+    require_finite(class_logits, "class logits of the detector are")
+    require_finite(mask_logits, "mask logits of the detector are")
     probabilities = class_logits.float().softmax(-1)[:, :-1]
     num_classes = probabilities.shape[1]
     best = probabilities.flatten().topk(min(MAX_DETECTIONS, probabilities.numel()))

@@ -12,6 +12,8 @@ from eval.miniature.settings import Sample
 from staged.trajectory import Trajectory
 
 NOT_DRAWN = "not drawn"
+NOT_FINITE = "not_finite"
+"""How a trajectory fails whose numbers were none; see `staged.model.finite`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,8 @@ class Scored:
         num_flow_steps: Network evaluations.
         text_tokens: Written on the way.
         failure: Why the trajectory did not come to its end; empty where it did. Its last picture
-            is scored all the same: it is what a user would get.
+            is scored all the same: it is what a user would get. Only numbers that are not finite
+            leave nothing to score.
     """
 
     sample: Sample
@@ -89,7 +92,7 @@ def _scored(sample: Sample, trajectory: Trajectory | None) -> Scored:
         "text_tokens": int(trajectory.provenance.get("cost", {}).get("text_tokens", 0)),
         "failure": str(trajectory.provenance.get("failure", "")),
     }
-    if not pictures:
+    if not pictures or facts["failure"] == NOT_FINITE:
         reason = f"{NOT_DRAWN}: {facts['failure'] or 'no sketch'}"
         return Scored(correct=None, exact=None, reasons=(reason,), kinds=(NOT_DRAWN,), **facts)
     verdict = pictures[-1].whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from eval.geneval.clip_color import to_pixels
 from eval.geneval.mask2former import fingerprint
+from staged.model.finite import NotFiniteError
 from staged.roles import Pixels
 
 
@@ -88,8 +90,14 @@ class ClipEmbedder:
         return F.normalize(self.model.text_projection(features), dim=-1)[0]
 
     def cosine(self, pixels: Pixels, prompt: str) -> float:
-        """Return the cosine of image and prompt, in [-1, 1]."""
+        """Return the cosine of image and prompt, in [-1, 1].
+
+        Raises:
+            NotFiniteError: it is none.
+        """
         cosine = float(self.image(pixels) @ self.text(prompt))
+        if not math.isfinite(cosine):  # `min` and `max` would make a perfect one of NaN
+            raise NotFiniteError("cosine is")
         return max(-1.0, min(1.0, cosine))
 
     @property

@@ -15,6 +15,7 @@ from eval.rewards.embedding import ClipEmbedder
 from eval.rewards.kinds import KINDS, VQA_QUESTION, Kind
 from eval.vqa.question import Answer, Answerer, Question, spellings
 from staged import images
+from staged.model.finite import NotFiniteError
 from staged.roles import Pixels
 
 
@@ -83,9 +84,12 @@ class PixelScorer:
             except ValueError as error:
                 keep(index, Score(value=None, reason="broken image", detail=str(error)[:500]))
                 continue
-            value = self.formula(pixels, picture.prompt)
-            if not math.isfinite(value):
-                keep(index, Score(value=None, reason="not a finite score", detail=str(value)))
+            try:
+                value = self.formula(pixels, picture.prompt)
+                if not math.isfinite(value):
+                    raise NotFiniteError("score is")
+            except NotFiniteError as error:
+                keep(index, Score(value=None, reason=error.reason, detail=str(error)))
                 continue
             keep(index, Score(value=value, truncated=self.truncates(picture.prompt)))
 

@@ -15,6 +15,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from eval.geneval.mask2former import fingerprint
 from eval.vqa.question import Answer, Question
 from staged import images
+from staged.model.finite import NotFiniteError, require_finite
 
 
 def processor_class(config: PreTrainedConfig) -> Any:
@@ -82,7 +83,11 @@ class LocalAnswerer:
                 broken = Answer(probability=None, reason="broken image", detail=str(error)[:500])
                 keep(index, broken)
                 continue
-            probabilities = self.first_token(Image.fromarray(pixels), question.text)
+            try:
+                probabilities = self.first_token(Image.fromarray(pixels), question.text)
+            except NotFiniteError as error:
+                keep(index, Answer(probability=None, reason=error.reason, detail=str(error)))
+                continue
             # Summed in double precision; a sum of rounded numbers may pass 1 in its last digit.
             accepted = probabilities[self.accepted_tokens(question.accepted)]
             keep(index, Answer(probability=min(float(accepted.double().sum()), 1.0)))
@@ -98,7 +103,11 @@ class LocalAnswerer:
 
     @torch.inference_mode()
     def first_token(self, image: Image.Image, text: str) -> Tensor:
-        """Return (vocabulary,) float32: the probability of each first token of the answer."""
+        """Return (vocabulary,) float32: the probability of each first token of the answer.
+
+        Raises:
+            NotFiniteError: the model gave no numbers.
+        """
         content = [{"type": "image", "image": image}, {"type": "text", "text": text}]
         inputs = self.processor.apply_chat_template(
             [{"role": "user", "content": content}],
@@ -115,4 +124,7 @@ class LocalAnswerer:
             output_logits=True,
             return_dict_in_generate=True,
         )
-        return cast(Tensor, generated.logits[0][0].float().softmax(-1).cpu())
+        probabilities = cast(Tensor, generated.logits[0][0].float().softmax(-1).cpu())
+        # A logit of -inf is a token that cannot be; NaN and inf make every probability NaN.
+        require_finite(probabilities, "probabilities of the first token are")
+        return probabilities

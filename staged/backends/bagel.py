@@ -9,7 +9,8 @@ Many trajectories advance together; a step never depends on which others do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -18,9 +19,11 @@ import torch
 from staged import protocol
 from staged.backends.reading import Reader, Reading
 from staged.engine.engine import Engine
-from staged.engine.sampling import FlowSettings, TextBlock, TextSampling
+from staged.engine.sampling import MAX_TEMPERATURE, FlowSettings, TextBlock, TextSampling
+from staged.model.finite import NotFiniteError
 from staged.roles import Ask, Pixels, Preview, RoleError
 from staged.sequence import step_text
+from staged.settings.ranges import check_range
 from staged.trajectory import (
     ImageRef,
     Inspection,
@@ -73,11 +76,8 @@ class BagelSettings:
         TextSampling(
             max_tokens=self.max_text_tokens, temperature=self.temperature, top_p=self.top_p
         )
-        if not self.retry_temperature > 0:
-            raise ValueError(
-                f"retry_temperature is {self.retry_temperature}; give more than 0, or every "
-                "attempt would fail alike"
-            )
+        # Not 0: every attempt would fail alike.
+        check_range(self, "retry_temperature", minimum=0, maximum=MAX_TEMPERATURE, above=True)
         if self.preview_every < 0 or self.max_cached_tokens < 0:
             raise ValueError(
                 f"preview_every {self.preview_every}, max_cached_tokens {self.max_cached_tokens}: "
@@ -106,10 +106,20 @@ class BagelPlayer:
         """Network evaluations a sketch."""
         return self.settings.flow.num_flow_steps
 
-    def choose(self, asks: Sequence[Ask]) -> list[tuple[Move, ...]]:
+    def choose(self, asks: Sequence[Ask]) -> list[tuple[Move, ...] | RoleError]:
         """Choose the likeliest opener of each ask; see `staged.roles.Chooser`."""
-        readings = self._read(asks)
-        return [self._likeliest(r, ask.moves) for r, ask in zip(readings, asks, strict=True)]
+        special = self.engine.special
+        openers = [special.text_start, special.image_start, special.stop]
+        logits = torch.stack([_of_prompt(reading) for reading in self._read(asks)])
+        finite = torch.isfinite(logits).all(dim=-1, keepdim=True)
+        # One wait for the device, however many ask.
+        told = torch.cat([finite, logits[:, openers]], dim=1).tolist()
+        return [
+            _likeliest(ask.moves, dict(zip(("text", "sketch", "stop"), scores, strict=True)))
+            if good
+            else _not_finite(NotFiniteError("logits are"))
+            for ask, (good, *scores) in zip(asks, told, strict=True)
+        ]
 
     def write(self, asks: Sequence[Ask]) -> list[TextStep | RoleError]:
         """Write one block for each ask; see `staged.roles.Writer`."""
@@ -137,7 +147,7 @@ class BagelPlayer:
         def preview(step: int, estimate: torch.Tensor) -> None:
             if on_preview is None or step % self.settings.preview_every:
                 return
-            for row, pixels in enumerate(self._pictures(estimate, sizes)):
+            for row, pixels in self._pictures(estimate, sizes):
                 on_preview(row, step, pixels)
 
         drawings = self.engine.draw(
@@ -150,8 +160,10 @@ class BagelPlayer:
             on_step=preview if on_preview and self.settings.preview_every else None,
         )
         return [
-            Sketch(
-                image=ImageRef.from_array(drawing.pixels),
+            _not_finite(drawing.decoded)
+            if isinstance(drawing.decoded, NotFiniteError)
+            else Sketch(
+                image=ImageRef.from_array(drawing.decoded),
                 seed=ask.seed,
                 num_flow_steps=self.num_flow_steps,
             )
@@ -164,6 +176,8 @@ class BagelPlayer:
         """Choose what comes next; where only the text would tell, it is written to see."""
         ask = Ask(trajectory=trajectory, moves=trajectory.legal_next(), seed=0)
         [chosen] = self.choose([ask])
+        if isinstance(chosen, RoleError):
+            raise chosen
         if len(chosen) == 1:
             return chosen[0]
         [step] = self.write([replace(ask, moves=chosen)])
@@ -193,15 +207,6 @@ class BagelPlayer:
     def _read(self, asks: Sequence[Ask]) -> list[Reading]:
         return self._reader.read([ask.trajectory for ask in asks])
 
-    def _likeliest(self, reading: Reading, legal: tuple[Move, ...]) -> tuple[Move, ...]:
-        special, logits = self.engine.special, reading.logits
-        assert logits is not None  # a prompt has been read
-        opens = {"sketch": special.image_start, "stop": special.stop}
-        by_opener: dict[int, list[Move]] = {}
-        for move in legal:
-            by_opener.setdefault(opens.get(move, special.text_start), []).append(move)
-        return tuple(by_opener[max(by_opener, key=lambda opener: float(logits[opener]))])
-
     def _sampling(self, ask: Ask) -> TextSampling:
         settings = self.settings
         temperature = settings.temperature
@@ -218,8 +223,10 @@ class BagelPlayer:
         """Parse a block as a step that makes one of the ask's moves.
 
         Raises:
-            RoleError: `truncated`, `protocol` or `illegal`.
+            RoleError: `not_finite`, `truncated`, `protocol` or `illegal`.
         """
+        if not block.finite:
+            raise _not_finite(NotFiniteError("logits are"))
         if not block.finished:
             raise RoleError("truncated", f"the block did not end within {len(block.ids)} tokens")
         # Decoding leaves special tokens out; a block that holds one is not what it decodes to.
@@ -252,11 +259,16 @@ class BagelPlayer:
         stride = engine.model.config.pixels_per_latent_token
         return rows * stride, columns * stride
 
-    def _pictures(self, tokens: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[Pixels]:
+    def _pictures(
+        self, tokens: torch.Tensor, sizes: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, Pixels]]:
+        """Row and picture of those estimates that are one; the drawing itself tells of others."""
         stride = self.engine.model.config.pixels_per_latent_token
         grids = [(height // stride, width // stride) for height, width in sizes]
         parts = torch.split(tokens, [rows * columns for rows, columns in grids])
-        return [self.engine.decode(p, *grid) for p, grid in zip(parts, grids, strict=True)]
+        for row, (part, grid) in enumerate(zip(parts, grids, strict=True)):
+            with suppress(NotFiniteError):
+                yield row, self.engine.decode(part, *grid)
 
     def _one(
         self,
@@ -274,6 +286,25 @@ class BagelPlayer:
             raise step
         assert isinstance(step, kind)
         return step
+
+
+def _of_prompt(reading: Reading) -> torch.Tensor:
+    assert reading.logits is not None  # a prompt has been read
+    return reading.logits
+
+
+def _likeliest(legal: tuple[Move, ...], scores: Mapping[str, float]) -> tuple[Move, ...]:
+    """Legal moves that the likeliest opener begins, by the logits of the three openers."""
+    likeliest = max(map(_opener, legal), key=scores.__getitem__)
+    return tuple(move for move in legal if _opener(move) == likeliest)
+
+
+def _opener(move: Move) -> str:
+    return move if move in ("sketch", "stop") else "text"
+
+
+def _not_finite(error: NotFiniteError) -> RoleError:
+    return RoleError(error.reason, str(error))
 
 
 class EditingSketcher:

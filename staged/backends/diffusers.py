@@ -18,8 +18,10 @@ import torch
 from PIL import Image
 
 from staged.backends.diffusers_settings import LICENCES, DiffusersSettings
+from staged.backends.finite_pictures import FinitePictures
 from staged.backends.turns import Turns
 from staged.devices import choose_device
+from staged.model.finite import NotFiniteError
 from staged.roles import Pixels, RoleError
 
 _BATCHES = ("FluxKontextPipeline",)
@@ -76,6 +78,7 @@ class DiffusersEditor:
                 f"batch_size is {settings.batch_size}, and {kind} may take a list of images for "
                 f"one request; only {', '.join(_BATCHES)} draws several: set batch_size to 1"
             )
+        self._pictures = FinitePictures.of(self._pipeline)
         self._turns = Turns(self._draw, settings.batch_size)
         self._takes_area = "max_area" in known
         self._takes_resize = "_auto_resize" in known
@@ -106,7 +109,8 @@ class DiffusersEditor:
         Raises:
             ValueError: the pipeline cannot make images of that size, or they do not fit into
                 memory.
-            RoleError: the pipeline refused to give an image (a safety checker).
+            RoleError: the pipeline refused to give an image (a safety checker), or its numbers
+                were not finite.
         """
         given: Image.Image | None = None
         if image is not None:
@@ -153,15 +157,21 @@ class DiffusersEditor:
                 f"({str(error).partition('.')[0]}); lower batch_size or the size, or set offload"
             ) from None
         flags = getattr(result, "nsfw_content_detected", None) or [False] * len(rows)
-        drawn = zip(result.images, flags, strict=True)
+        finite = self._pictures.take(len(rows))
+        drawn = zip(result.images, flags, finite, strict=True)
         return [
-            RoleError("content_filter", f"{self.name} withheld the image")
-            if withheld
-            else self._sized(image, width, height)
-            for _, (image, withheld) in zip(edits, drawn, strict=False)
+            self._outcome(image, width, height, withheld=withheld, finite=good)
+            for _, (image, withheld, good) in zip(edits, drawn, strict=False)
         ]
 
-    def _sized(self, image: Image.Image, width: int, height: int) -> Pixels:
+    def _outcome(
+        self, image: Image.Image, width: int, height: int, *, withheld: bool, finite: bool
+    ) -> Pixels | RoleError:
+        if not finite:
+            error = NotFiniteError(f"pixels of {self.name} are")
+            return RoleError(error.reason, str(error))
+        if withheld:
+            return RoleError("content_filter", f"{self.name} withheld the image")
         pixels = np.asarray(image.convert("RGB"), dtype=np.uint8)
         if pixels.shape != (height, width, 3):
             raise ValueError(

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from staged.settings.ranges import check_range
+
 LICENCES = {
     "black-forest-labs/FLUX.1-Kontext-dev": "FLUX.1 [dev] Non-Commercial License",
     "Qwen/Qwen-Image-Edit": "Apache-2.0",
@@ -46,9 +48,8 @@ class DiffusersSettings:
 
     def __post_init__(self) -> None:
         """Check ranges and that outputs have a licence."""
-        for name in ("num_inference_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        check_range(self, "num_inference_steps", "batch_size", minimum=1)
+        check_range(self, "guidance_scale", minimum=0, maximum=1000)
         if self.licence is None and self.model not in LICENCES:
             raise ValueError(
                 f"licence: the terms of {self.model!r} are not known here; state them, since every "

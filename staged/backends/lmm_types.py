@@ -7,6 +7,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from staged.settings.ranges import check_range
+
 FailureKind = Literal[
     "refusal",
     "content_filter",
@@ -80,21 +82,14 @@ class LmmSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("max_output_tokens", "max_side_px", "max_attempts", "concurrency"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("timeout_s", "requests_per_minute", "tokens_per_minute"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; expected more than 0")
-        for name in (
-            "backoff_s",
-            "max_backoff_s",
-            "usd_per_million_input_tokens",
-            "usd_per_million_output_tokens",
-        ):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        counts = ("max_output_tokens", "max_side_px", "max_attempts", "concurrency")
+        check_range(self, *counts, minimum=1)
+        rates = ("timeout_s", "requests_per_minute", "tokens_per_minute")
+        check_range(self, *rates, minimum=0, above=True)
+        prices = ("usd_per_million_input_tokens", "usd_per_million_output_tokens")
+        check_range(self, "backoff_s", "max_backoff_s", *prices, minimum=0)
+        if not isinstance(self.temperature, str):
+            check_range(self, "temperature", minimum=0, maximum=100)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,16 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from staged.engine.context import CacheBatch, ChunkAttention, Context
-from staged.engine.sampling import Drawing, FlowSettings, TextBlock, TextSampling, choose
+from staged.engine.sampling import Drawing, FlowSettings, TextBlock, TextSampling, sample
 from staged.model import images
 from staged.model.autoencoder import Autoencoder, latents_from_tokens, tokens_from_latents
 from staged.model.bagel import Bagel, Hidden, Inputs
 from staged.model.config import BagelConfig
+from staged.model.finite import NotFiniteError, all_finite
 from staged.model.flow import guide, integrate, time_grid
 from staged.model.layout import Layout, Segment, SegmentKind, lay_out
 from staged.model.patches import patchify
 from staged.model.tokenizer import BagelTokenizer
 from staged.sequence import Grids, clean_copies, noised_copy, text_block
+
+_NOT_FINITE = -1
+"""Stands for a token where the logits are no numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,14 +201,15 @@ class Engine:
 
         Returns:
             For each context the block and the (V,) float32 logits at its closing token. A block
-            that was cut off is closed all the same.
+            that was cut off is closed all the same; one whose logits were not finite says so, and
+            its context is to be thrown away.
         """
         special = self.special
         generators = [torch.Generator().manual_seed(s.seed) for s in sampling]
         batch = self._batch(contexts, max(s.max_tokens for s in sampling) + 3)
         rows = list(range(len(contexts)))
         written: list[list[int]] = [[] for _ in rows]
-        finished = [False] * len(rows)
+        finished, finite = [False] * len(rows), [True] * len(rows)
         closing: list[Tensor | None] = [None] * len(rows)
         feed = [special.text_start] * len(rows)
         positions = [context.position for context in contexts]
@@ -213,15 +218,25 @@ class Engine:
             layout = self._one_token(feed, positions)
             hidden = self._forward(batch, layout, self._no_images())
             logits = self._last_logits(layout, hidden)
+            # One wait for the device a token, however many rows there are.
+            likeliest = torch.where(
+                torch.isfinite(logits).all(dim=-1), logits.argmax(dim=-1), _NOT_FINITE
+            ).tolist()
             for row in rows:
                 if closing[row] is not None:
                     continue
                 batch.lengths[row] += 1
                 positions[row] += 1
                 if feed[row] == special.text_end:
+                    finite[row] = likeliest[row] != _NOT_FINITE
                     closing[row] = logits[row]
                     continue
-                token = choose(logits[row], sampling[row], generators[row])
+                token = likeliest[row]
+                if token == _NOT_FINITE:
+                    finite[row], closing[row] = False, logits[row]
+                    continue
+                if sampling[row].temperature > 0:
+                    token = sample(logits[row], sampling[row], generators[row])
                 if token == special.text_end:
                     finished[row] = True
                 elif len(written[row]) == sampling[row].max_tokens:
@@ -237,7 +252,12 @@ class Engine:
             context.position = positions[row]
             ids, last = tuple(written[row]), closing[row]
             assert last is not None
-            block = TextBlock(ids=ids, text=self.tokenizer.decode(ids), finished=finished[row])
+            block = TextBlock(
+                ids=ids,
+                text=self.tokenizer.decode(ids),
+                finished=finished[row],
+                finite=finite[row],
+            )
             results.append((block, last))
         return results
 
@@ -268,7 +288,8 @@ class Engine:
                 the estimate being where the velocity of that step leads in a straight line.
 
         Returns:
-            The drawings, in order.
+            The drawings, in order. One whose numbers were not finite holds that instead of
+            pixels; its neighbours are as they would be without it.
 
         Raises:
             ValueError: A size is no multiple of the pixels per latent token.
@@ -336,10 +357,20 @@ class Engine:
         ).to(self.device)
         grid = time_grid(settings.num_flow_steps, settings.timestep_shift)
         latents = integrate(velocity_at, noise, grid)
+        parts = torch.split(latents, lens)
+        # What a velocity was at any step shows in the latents, so one look at the end will do,
+        # and the device is waited for once.
+        finite = torch.stack([all_finite(tokens) for tokens in parts]).tolist()
         return [
-            Drawing(pixels=self.decode(tokens, *grid), latents=tokens)
-            for tokens, grid in zip(torch.split(latents, lens), grids, strict=True)
+            self._drawing(tokens, grid) if good else _not_drawn(tokens)
+            for tokens, grid, good in zip(parts, grids, finite, strict=True)
         ]
+
+    def _drawing(self, tokens: Tensor, grid: tuple[int, int]) -> Drawing:
+        try:
+            return Drawing(latents=tokens, decoded=self.decode(tokens, *grid))
+        except NotFiniteError as error:
+            return Drawing(latents=tokens, decoded=error)
 
     def noise(self, seed: int, num_tokens: int) -> Tensor:
         """(num_tokens, Z) float32 on the CPU: the same on every device."""
@@ -348,7 +379,11 @@ class Engine:
 
     @torch.inference_mode()
     def decode(self, tokens: Tensor, rows: int, columns: int) -> NDArray[np.uint8]:
-        """(n, Z) latent tokens to (h, w, 3) uint8 pixels."""
+        """(n, Z) latent tokens to (h, w, 3) uint8 pixels.
+
+        Raises:
+            NotFiniteError: The pixels hold NaN or an infinity.
+        """
         parameter = next(self.autoencoder.parameters())
         latents = latents_from_tokens(tokens, rows, columns, self._config.latent_patch_size)
         picture = self.autoencoder.decode(latents[None].to(parameter.device, parameter.dtype))
@@ -415,3 +450,7 @@ class Engine:
         """(B, V) float32 at the last token of each sample."""
         ends = torch.tensor(layout.sample_lens, device=self.device).cumsum(0) - 1
         return self.model.logits(hidden.und[layout.expert_rows()[ends]]).float()
+
+
+def _not_drawn(tokens: Tensor) -> Drawing:
+    return Drawing(latents=tokens, decoded=NotFiniteError("latents are"))

@@ -9,7 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from staged.model.flow import Guidance
+from staged.model.finite import NotFiniteError
+from staged.model.flow import Guidance, check_shift
+from staged.settings.ranges import check_range
+
+MAX_TEMPERATURE = 100.0
+"""Beyond it every token is as likely as any other."""
+MAX_FLOW_STEPS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +40,9 @@ class TextSampling:
         Raises:
             ValueError: A value is out of range.
         """
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens is {self.max_tokens}; give at least 1")
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}; give 0 (greedy) or more")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; give a value in (0, 1]")
+        check_range(self, "max_tokens", minimum=1)
+        check_range(self, "temperature", minimum=0, maximum=MAX_TEMPERATURE)
+        check_range(self, "top_p", minimum=0, maximum=1, above=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +53,14 @@ class TextBlock:
         ids: Without markers.
         text: Decoded.
         finished: It closed itself; False when max_tokens cut it off.
+        finite: The logits were numbers throughout. Where they were not the block broke off, and
+            neither it nor its context is of any use.
     """
 
     ids: tuple[int, ...]
     text: str
     finished: bool
+    finite: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +77,46 @@ class FlowSettings:
     timestep_shift: float = 3.0
     guidance: Guidance = field(default_factory=Guidance)
 
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        check_range(self, "num_flow_steps", minimum=1, maximum=MAX_FLOW_STEPS)
+        check_shift(self.timestep_shift)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A drawn image.
+    """A drawn image, or what became of it.
 
     Attributes:
-        pixels: (height, width, 3) uint8 RGB.
         latents: (n, Z) float32 tokens that the pixels were decoded from.
+        decoded: (height, width, 3) uint8 RGB, or why there are none.
     """
 
-    pixels: NDArray[np.uint8]
     latents: Tensor
+    decoded: NDArray[np.uint8] | NotFiniteError
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(height, width, 3) uint8 RGB.
+
+        Raises:
+            NotFiniteError: Latents or pixels were no numbers.
+        """
+        if isinstance(self.decoded, NotFiniteError):
+            raise self.decoded
+        return self.decoded
 
 
-def choose(logits: Tensor, sampling: TextSampling, generator: torch.Generator) -> int:
-    """Pick a token from (V,) logits."""
-    if sampling.temperature == 0:
-        return int(logits.argmax())
-    probabilities = (logits.float().cpu() / sampling.temperature).softmax(dim=-1)
+def sample(logits: Tensor, sampling: TextSampling, generator: torch.Generator) -> int:
+    """Draw a token from (V,) finite logits, at a temperature above 0."""
+    # The largest is 0 before it is divided: the smallest temperature overflows to -inf at most,
+    # whose probability is 0.
+    wide = logits.double().cpu()
+    probabilities = ((wide - wide.max()) / sampling.temperature).softmax(dim=-1).float()
     if sampling.top_p < 1:
         ordered, ids = probabilities.sort(descending=True)
         keep = ordered.cumsum(0) - ordered < sampling.top_p

@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     """Run the command.
 
     Returns:
-        0, 1 if no trajectory came to its end, or 130 after Ctrl-C.
+        0, 1 if a trajectory did not come to its end, or 130 after Ctrl-C.
     """
     options = _parser().parse_args(argv)
     starts, seeds = _starts(options)
@@ -174,7 +174,7 @@ def _report(
     console().figures(
         {"complete": complete, "trajectories": len(saved), "out": str(out), "seconds": seconds}
     )
-    return exit_codes.OK if complete else exit_codes.FAILED
+    return exit_codes.OK if complete == len(saved) else exit_codes.FAILED
 
 
 def _deciding(options: argparse.Namespace, flow: FlowSettings, engine: Engine) -> dict[str, Any]:

@@ -16,7 +16,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from staged.settings.ranges import check_finite, check_range
+
+MAX_SHIFT = 1e4
+"""Beyond it float32 has no numbers left between the first times."""
+MAX_GUIDANCE = 1e4
+"""Beyond it velocities overflow."""
+
 Renorm = Literal["global", "channel", "text_channel"]
+
+
+def check_shift(shift: float) -> None:
+    """Require a shift of times that keeps them apart.
+
+    Raises:
+        ValueError: It is not positive, not finite, or larger than `MAX_SHIFT`.
+    """
+    if not 0 < shift <= MAX_SHIFT:
+        raise ValueError(
+            f"timestep shift {shift}; it must be positive and at most {MAX_SHIFT:g} "
+            "(1 leaves times unchanged)"
+        )
 
 
 def shift_time(t: Tensor, shift: float) -> Tensor:
@@ -29,10 +49,9 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
         shift: Positive; 1 leaves t unchanged.
 
     Raises:
-        ValueError: shift is not positive.
+        ValueError: shift is not positive, or too large.
     """
-    if not shift > 0:
-        raise ValueError(f"timestep shift {shift}; it must be positive (1 leaves times unchanged)")
+    check_shift(shift)
     return shift * t / (1 + (shift - 1) * t)
 
 
@@ -96,14 +115,15 @@ class Guidance:
         Raises:
             ValueError: A scale below 1, an interval out of order, or a renorm_min out of [0, 1].
         """
-        if self.text_scale < 1 or self.image_scale < 1:
+        scales = (self.text_scale, self.image_scale)
+        if not all(1 <= scale <= MAX_GUIDANCE for scale in scales):
             raise ValueError(
-                f"guidance scales {self.text_scale}, {self.image_scale}; give 1 (off) or more"
+                f"guidance scales {scales[0]}, {scales[1]}; give 1 (off) to {MAX_GUIDANCE:g}"
             )
+        check_finite(self)
         if not 0 <= self.interval[0] <= self.interval[1]:
             raise ValueError(f"guidance interval {self.interval}; give 0 <= low <= high")
-        if not 0 <= self.renorm_min <= 1:
-            raise ValueError(f"renorm_min {self.renorm_min}; give a value in [0, 1]")
+        check_range(self, "renorm_min", minimum=0, maximum=1)
 
     def at(self, t: float) -> bool:
         """Whether guidance is on at shifted time `t`."""
@@ -145,6 +165,8 @@ def _renormalise(guided: Tensor, velocity: Tensor, guidance: Guidance) -> Tensor
     length = torch.linalg.vector_norm(velocity, dim=dims, keepdim=True)
     guided_length = torch.linalg.vector_norm(guided, dim=dims, keepdim=True)
     factor: Tensor = (length / (guided_length + 1e-8)).clamp(guidance.renorm_min, 1.0)
+    # A length that overflowed would make the factor 0, and a velocity of 0 out of a wrong one.
+    factor = factor.masked_fill(~torch.isfinite(guided_length), torch.nan)
     return guided * factor
 
 

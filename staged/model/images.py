@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from staged.model.finite import require_finite
+
 __all__ = ["fit_size", "from_pixels", "resize", "to_levels", "to_pixels"]
 
 
@@ -97,7 +99,11 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
 
     Returns:
         (h, w, 3) uint8, rounded down as BAGEL's own code does.
+
+    Raises:
+        NotFiniteError: The image holds NaN, which would be black, or an infinity.
     """
+    require_finite(image, "pixels are")
     pixels: NDArray[np.uint8] = to_levels(image).to(torch.uint8).cpu().numpy()
     return pixels
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from staged.model.autoencoder import Autoencoder
+from staged.model.finite import require_finite
 from staged.shapes.detect import detect
 from staged.shapes.measure import num_right
 from staged.shapes.scene import Scene
@@ -32,6 +33,7 @@ def measure_latents(autoencoder: Autoencoder, images: Tensor) -> tuple[float, fl
         means.append(mean.float())
         deviations.append(torch.exp(0.5 * log_variance.float()))
     latents = torch.cat(means)
+    require_finite(latents, "latents are")
     return float(latents.mean()), float(latents.std()), float(torch.cat(deviations).median())
 
 
@@ -57,7 +59,9 @@ def measure_reconstructions(
         some = scenes[start : start + _BATCH_MEASURED]
         images = to_unit(render_scenes(some))
         latents = autoencoder.encode(images)
-        decoded = autoencoder.decode(latents + noise * normal_like(latents, generator)).clamp(-1, 1)
+        decoded = autoencoder.decode(latents + noise * normal_like(latents, generator))
+        require_finite(decoded, "decoded pictures are")
+        decoded = decoded.clamp(-1, 1)
         squared += float((decoded.float() - images).square().mean((1, 2, 3)).sum())
         pictures = ((decoded.float() + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
         for scene, picture in zip(some, pictures.numpy(), strict=True):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from staged.model.config import AutoencoderConfig
+from staged.settings.ranges import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +69,7 @@ class AutoencoderJob:
                      "checkpoint_steps", "log_steps", "num_threads"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
-        for name in ("kl_weight", "noise"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
-        if not 0 <= self.seed < 1 << 31:
-            raise ValueError(f"seed is {self.seed}; give 0 to {(1 << 31) - 1}")
-        if self.lr <= 0 or not 0 <= self.ema_decay < 1:
-            raise ValueError(
-                f"lr is {self.lr} and ema_decay {self.ema_decay}; give lr above 0 and a decay "
-                "from 0 to below 1"
-            )
+        check_range(self, "kl_weight", "noise", minimum=0)
+        check_range(self, "seed", minimum=0, maximum=(1 << 31) - 1)
+        check_range(self, "lr", minimum=0, above=True)
+        check_range(self, "ema_decay", minimum=0, maximum=1, below=True)

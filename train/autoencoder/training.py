@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from staged import settings as job_settings
 from staged.model.autoencoder import Autoencoder
+from staged.model.finite import require_finite
 from train.autoencoder.loss import Losses, autoencoder_loss
 from train.autoencoder.norms import speed_up_norms
 from train.autoencoder.scenes import to_unit
@@ -49,7 +50,11 @@ class Training:
             self._restore()
 
     def take_step(self, scenes: Tensor) -> Losses:
-        """One optimiser step on images drawn from `scenes`, (n, 3, 48, 48) uint8."""
+        """One optimiser step on images drawn from `scenes`, (n, 3, 48, 48) uint8.
+
+        Raises:
+            NotFiniteError: The loss or its gradient is none; the weights are as before.
+        """
         job = self.job
         generator = torch.Generator().manual_seed(job.seed << 32 | self.step)
         chosen = torch.randint(len(scenes), (job.batch_size,), generator=generator)
@@ -58,7 +63,13 @@ class Training:
         losses = autoencoder_loss(self.autoencoder, to_unit(scenes[chosen]), job, generator)
         self.optimizer.zero_grad()
         losses.total.backward()
-        nn.utils.clip_grad_norm_(self.autoencoder.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(self.autoencoder.parameters(), 1.0)
+        # Before the weights change: the last state that was saved stays one to go on from.
+        require_finite(
+            torch.stack([losses.total.detach(), norm]),
+            f"loss {losses.total.item():g} and gradient norm {norm.item():g} of step {self.step} "
+            f"are, with lr {job.lr:g},",
+        )
         self.optimizer.step()
         # The average of the first steps is short, or it would remember the random weights.
         decay = min(job.ema_decay, (1 + self.step) / (10 + self.step))

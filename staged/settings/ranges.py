@@ -1,0 +1,60 @@
+"""Ranges of numbers in settings: one check, so that NaN and infinity pass nowhere.
+
+A comparison with NaN is false, so `value < 0` lets it through; and what comes by a command line
+rather than by YAML was read by `float`, which takes "nan" and "inf".
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+__all__ = ["check_finite", "check_range"]
+
+
+def check_range(
+    settings: object,
+    *names: str,
+    minimum: float,
+    maximum: float = math.inf,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """Require finite numbers from `minimum` to `maximum`, either end left out if so said.
+
+    Args:
+        settings: What holds the fields; one that is None is passed over.
+        names: The fields; every number of one that is a tuple counts.
+        minimum: Least value.
+        maximum: Greatest value.
+        above: Leave the minimum out.
+        below: Leave the maximum out.
+
+    Raises:
+        ValueError: A field is out of range; names it and its value.
+    """
+    for name in names:
+        field = getattr(settings, name)
+        for value in field if isinstance(field, tuple) else (field,):
+            if value is None:
+                continue
+            fits_low = value > minimum if above else value >= minimum
+            fits_high = value < maximum if below else value <= maximum
+            if not (fits_low and fits_high and math.isfinite(value)):
+                wanted = f"more than {minimum}" if above else f"{minimum} or more"
+                if maximum < math.inf:
+                    wanted += f", {'below' if below else 'at most'} {maximum}"
+                raise ValueError(f"{name} is {field}; give {wanted}")
+
+
+def check_finite(settings: Any) -> None:
+    """Require every float among the fields of a dataclass to be finite, in tuples and dicts too.
+
+    Raises:
+        ValueError: NaN or an infinity; names the field.
+    """
+    for item in dataclasses.fields(settings):
+        value = getattr(settings, item.name)
+        held = value.values() if isinstance(value, dict) else value
+        for number in held if isinstance(value, dict | tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{item.name} is {value}; give a finite number")
