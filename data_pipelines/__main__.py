@@ -129,7 +129,7 @@ def _plan_sketch(arguments: argparse.Namespace) -> int:
         retry_failed=arguments.retry_failed,
     )
     print(f"accepted {report.accepted}, rejected {report.rejected}, failed {report.failed}")
-    _print_reasons(report.reasons)
+    _print_reasons(report.reasons, report.examples)
     console().figures(
         {
             "accepted": report.accepted,
@@ -205,10 +205,13 @@ def _preview(arguments: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-def _print_reasons(reasons: Mapping[str, Mapping[str, int]]) -> None:
+def _print_reasons(
+    reasons: Mapping[str, Mapping[str, int]], examples: Mapping[tuple[str, str], str] | None = None
+) -> None:
     for stage, rows in reasons.items():
         for reason, number in sorted(rows.items(), key=lambda row: -row[1]):
-            print(f"  {stage}: {reason}: {number}")
+            said = (examples or {}).get((stage, reason), "")
+            print(f"  {stage}: {reason}: {number}{f', such as {said!r}' if said else ''}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The plan-sketch job as a user runs it: a language model over HTTP and a diffusers editor."""
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from test_editor import tiny_kontext
 
+from data_pipelines.__main__ import main
 from data_pipelines.plan_sketch import everyday
 from data_pipelines.plan_sketch.job import run_job
+from data_pipelines.plan_sketch.services import Services
 from data_pipelines.plan_sketch.settings import (
     Critiques,
     Drawing,
@@ -22,8 +25,11 @@ from data_pipelines.plan_sketch.settings import (
     Prompts,
     Steps,
 )
+from staged.backends.diffusers import DiffusersEditor
 from staged.backends.diffusers_settings import DiffusersSettings
+from staged.backends.lmm import LmmClient
 from staged.backends.lmm_types import LmmSettings
+from staged.jobs.ledger import Ledger
 from staged.settings import from_dict, to_dict
 from staged.shapes.editor import EditorMistakes
 from staged.shapes.misbehaviour import Misbehaviour
@@ -177,3 +183,52 @@ def test_parts_that_do_not_go_together_are_refused() -> None:
         Prompts(file=Path("prompts.txt"), tasks={"counting": 1.0})
     served = LmmSettings(model="shapes-lmm-1", api_key_env=None)
     assert PlanSketchSettings(lmm=served).drawing.width == 48
+
+
+def test_what_a_service_said_is_on_the_screen_and_in_the_ledger(
+    kontext: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Refusing(Reader):
+        def scene_graph(self, content: dict[str, Any]) -> dict[str, Any]:
+            raise ValueError("I read no poems")
+
+        async def answer(self, request: Request) -> Response:
+            try:
+                return await super().answer(request)
+            except ValueError as error:
+                return JSONResponse({"error": {"message": str(error)}}, 400)
+
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(f"{PROMPT}\n")
+    arguments = [
+        f"prompts.file={prompts}", "prompts.count=1", "lmm.model=reader-1", "lmm.api_key_env=null",
+        f"drawing.editor.model={kontext}", "drawing.editor.licence=none",
+        "drawing.editor.device=cpu", "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    with serve(Refusing().app) as url:
+        for _ in range(2):  # the second time from the ledger
+            assert main(["plan-sketch", *arguments, f"lmm.base_url={url}"]) == 1
+            said = capsys.readouterr().out
+            assert "scene_graph: bad_request: 1, such as '400: I read no poems'" in said
+
+
+def test_an_image_is_found_again_by_another_device(kontext: Path, tmp_path: Path) -> None:
+    reader, drawn = Reader(), []
+    with serve(reader.app) as url:
+        job = settings(kontext, tmp_path, url)
+        assert job.drawing.editor is not None
+        for device in ("cpu", "auto"):
+            editor = replace(job.drawing.editor, device=device)
+            again = replace(job, drawing=replace(job.drawing, editor=editor))
+            assert again.fingerprint == job.fingerprint
+            with Ledger(tmp_path / "ledger", fingerprint="f", writer=0) as ledger:
+                services = Services(
+                    lmm=LmmClient(LMM),
+                    editor=DiffusersEditor(editor),
+                    ledger=ledger,
+                    drawing=again.drawing,
+                    in_thread=False,
+                )
+                drawn.append(asyncio.run(services.draw(None, "a star", seed=1)))
+                assert ledger.spent.images == 1
+    assert drawn[0] == drawn[1]

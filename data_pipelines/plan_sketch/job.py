@@ -9,7 +9,7 @@ from pathlib import Path
 from data_pipelines.plan_sketch.build import Builder
 from data_pipelines.plan_sketch.services import Services
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
-from data_pipelines.plan_sketch.shards import acceptance, write_shards
+from data_pipelines.plan_sketch.shards import acceptance, examples, write_shards
 from data_pipelines.progress import Progress
 from data_pipelines.prompts import Allowed, PromptOf, from_file, sampled, shown_in
 from data_pipelines.runner import run
@@ -38,6 +38,7 @@ class Report:
         rejected: Units that a filter ended.
         failed: Units that a service ended.
         reasons: Stage -> reason -> number, of those two.
+        examples: (stage, reason) -> what a service said of one of them.
         unfinished: Units that are still to be done.
         stopped: The limit that stopped the job, if one did.
     """
@@ -46,6 +47,7 @@ class Report:
     rejected: int = 0
     failed: int = 0
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    examples: Mapping[tuple[str, str], str] = field(default_factory=dict)
     unfinished: int = 0
     stopped: str = ""
 
@@ -132,7 +134,11 @@ def _report(ledger: Ledger, settings: PlanSketchSettings, stopped: BudgetError |
     reasons = acceptance(ledger)
     samples = reasons.pop("samples")
     return Report(
-        **samples, reasons=reasons, unfinished=len(unfinished), stopped=str(stopped or "")
+        **samples,
+        reasons=reasons,
+        examples=examples(ledger),
+        unfinished=len(unfinished),
+        stopped=str(stopped or ""),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from data_pipelines.plan_sketch.settings import Drawing
+from data_pipelines.plan_sketch.settings import NOT_DECIDING, Drawing
 from staged import images, settings
 from staged.backends.lmm import LmmClient
 from staged.backends.lmm_types import Failure, LmmRequest
@@ -53,7 +53,12 @@ class Services:
         """Begin with no costs."""
         self._lmm, self._editor, self._ledger = lmm, editor, ledger
         self._drawing, self._in_thread = drawing, in_thread
-        self._identity = settings.to_dict(drawing.editor or drawing.mistakes)
+        # Where it is drawn does not decide what: an image is found again on another machine.
+        self._identity = {
+            name: value
+            for name, value in settings.to_dict(drawing.editor or drawing.mistakes).items()
+            if name not in NOT_DECIDING
+        }
         self.usd = 0.0
         self.requests = 0
         self.images = 0
@@ -68,7 +73,11 @@ class Services:
         self.usd += reply.usd
         self.requests += 1
         if isinstance(reply, Failure):
-            raise UnitEndError(Result(status="failed", stage=request.purpose, reason=reply.kind))
+            raise UnitEndError(
+                Result(
+                    status="failed", stage=request.purpose, reason=reply.kind, detail=reply.detail
+                )
+            )
         return reply.value
 
     async def draw(self, before: bytes | None, instruction: str, *, seed: int) -> bytes:
@@ -127,4 +136,6 @@ class Services:
         try:
             return await asyncio.to_thread(draw) if self._in_thread else draw()
         except RoleError as error:
-            raise UnitEndError(Result(status="failed", stage="draw", reason=error.reason)) from None
+            raise UnitEndError(
+                Result(status="failed", stage="draw", reason=error.reason, detail=str(error)[:500])
+            ) from None

@@ -276,12 +276,12 @@ class PlanSketchSettings:
         data = settings.to_dict(replace(self, budget=Budget(), concurrency=1))
         del data["prompts"]["count"]
         for service in (data["lmm"], data["drawing"]["editor"]):
-            for name in _NOT_DECIDING & set(service or {}):
+            for name in NOT_DECIDING & set(service or {}):
                 del service[name]
         return hashlib.sha256(strict_json.dumps(data).encode()).hexdigest()
 
 
-_NOT_DECIDING = frozenset(
+NOT_DECIDING = frozenset(
     (
         "api_key_env",
         "timeout_s",
@@ -295,6 +295,7 @@ _NOT_DECIDING = frozenset(
         "offload",
     )
 )
+"""Settings of services that change neither what is asked for nor what comes back."""
 
 
 def _filled(section: Section, **defaults: Any) -> Section:

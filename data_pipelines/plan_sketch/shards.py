@@ -67,6 +67,15 @@ def acceptance(records: Records) -> dict[str, dict[str, int]]:
     return {stage: dict(sorted(rows.items())) for stage, rows in sorted(counts.items())}
 
 
+def examples(records: Records) -> dict[tuple[str, str], str]:
+    """Return what is known of one end of each stage and reason, where anything is."""
+    found: dict[tuple[str, str], str] = {}
+    for _, result in records.results():
+        if result.detail:
+            found.setdefault((result.stage, result.reason), result.detail)
+    return found
+
+
 def _write(settings: PlanSketchSettings, records: Records, folder: Path) -> None:
     with ShardWriter(
         folder,

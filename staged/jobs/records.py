@@ -41,7 +41,7 @@ _KINDS: Final[Mapping[str, Mapping[str, type]]] = {
 }
 _EITHER: Final[Mapping[str, Mapping[str, type]]] = {
     "answer": {"sha256": str, "start": int, "size": int},
-    "result": {"sample": dict},
+    "result": {"sample": dict, "detail": str},
 }
 
 
@@ -72,12 +72,15 @@ class Result:
         status: Whether it became a sample.
         stage: The stage that decided.
         reason: Why it did not; empty for accepted ones.
+        detail: What is known of that, such as a service's own sentence; reasons are counted, and
+            this is shown.
         sample: What is needed to write the sample, as JSON; None unless there is something.
     """
 
     status: Status
     stage: str = ""
     reason: str = ""
+    detail: str = ""
     sample: dict[str, Any] | None = None
 
 
@@ -157,6 +160,7 @@ class Records:
                     status=record["status"],
                     stage=record["stage"],
                     reason=record["reason"],
+                    detail=record.get("detail") or "",
                     sample=record.get("sample"),
                 ),
             )
