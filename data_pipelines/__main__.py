@@ -12,10 +12,11 @@ from staged.command_line import (
     console,
     count,
     exit_codes,
-    natural,
     outputs,
 )
 from staged.command_line.applications import run_as_module
+from staged.jobs.rank import add_options as add_rank_options
+from staged.jobs.rank import rank_of
 from staged.settings import describe, load
 from staged.shards import read_manifest, validate
 
@@ -60,8 +61,7 @@ def _parser() -> Parser:
     make.add_argument("config", nargs="?", type=Path, help="YAML file; defaults without one")
     make.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top")
     add_out_folder(make, required=False, words="folder of the data set; must be given")
-    make.add_argument("--rank", type=natural, default=0, help="which of the processes this is")
-    make.add_argument("--world-size", type=count, default=1, help="processes that share the job")
+    add_rank_options(make)
     make.add_argument(
         "--retry-failed", action="store_true", help="try again what services failed at"
     )
@@ -124,8 +124,7 @@ def _plan_sketch(arguments: argparse.Namespace) -> int:
     report = run_job(
         settings,
         arguments.out,
-        rank=arguments.rank,
-        world_size=arguments.world_size,
+        rank=rank_of(arguments.rank, arguments.world_size),
         retry_failed=arguments.retry_failed,
     )
     print(f"accepted {report.accepted}, rejected {report.rejected}, failed {report.failed}")

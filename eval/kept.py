@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.generation.sharding import Shard
 from staged import strict_json
 from staged.jobs.files import write_whole
+from staged.jobs.rank import Rank
 from staged.progress import Progress
 
 Key = tuple[str, ...]
@@ -50,11 +50,11 @@ class Filled:
     kept: int
 
 
-def part_of(path: Path, shard: Shard) -> Path:
+def part_of(path: Path, rank: Rank) -> Path:
     """Return the file that a process writes."""
-    if shard.world_size == 1:
+    if rank.world_size == 1:
         return path
-    return path.with_name(f"{path.name}.{shard.rank}-of-{shard.world_size}")
+    return path.with_name(f"{path.name}.{rank.number}-of-{rank.world_size}")
 
 
 def fill(
@@ -63,7 +63,7 @@ def fill(
     read: Callable[[bytes, str], Found],
     produce: Callable[[list[int], Keep], None],
     *,
-    shard: Shard,
+    rank: Rank,
     label: str = "images",
 ) -> Filled:
     """Make the lines that are missing, each on disk as soon as it comes.
@@ -73,7 +73,7 @@ def fill(
         keys: Of all lines, distinct.
         read: Checks a line, of which it gets the place for messages.
         produce: Gets the places of the lines to make, and what to call with each.
-        shard: Which of the lines are this process's.
+        rank: Which of the lines are this process's.
         label: What a line is about, for the progress that is shown.
 
     Raises:
@@ -81,12 +81,12 @@ def fill(
         OSError: a file cannot be read or written.
     """
     found = _gather(path, keys, read)
-    mine = shard.share(range(len(keys)))
+    mine = rank.share(range(len(keys)))
     lines = {i: found[i][0] for i in mine if i in found and not found[i][1].failed}
     missing = [i for i in mine if i not in lines]
     kept = len(mine) - len(missing)
-    progress = Progress(shard.label(label), len(mine), done=kept)
-    part = part_of(path, shard)
+    progress = Progress(rank.label(label), len(mine), done=kept)
+    part = part_of(path, rank)
     part.parent.mkdir(parents=True, exist_ok=True)
     write_whole(part, _content(lines))
     with part.open("ab") as file:
@@ -99,7 +99,7 @@ def fill(
 
         produce(missing, keep)
     write_whole(part, _content(lines))
-    if shard.world_size > 1:
+    if rank.world_size > 1:
         lines = {i: line for i, (line, _) in _gather(path, keys, read).items()}
         if len(lines) < len(keys):
             return Filled(lines=None, new=len(missing), kept=kept)

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from eval.__main__ import main as staged_eval
-from eval.generation.sharding import Shard
 from eval.geneval.eyes import Eyes, MiniatureDetector, open_eyes
 from eval.geneval.folders import image_path, write_folders
 from eval.geneval.looking import look_at_folder
 from eval.geneval.prompt import parse_prompt
 from eval.geneval.selftest import check, miniature_golden, read_golden
 from eval.results import Result
+from staged.jobs.rank import Rank
 from staged.shapes.render import render
 from staged.shapes.scene import KINDS, Scene, Shape
 
@@ -156,7 +156,7 @@ def test_detections_of_two_detectors_are_not_mixed(tmp_path, folder):
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for i, path in enumerate(files):
         eyes = Eyes(name=path.stem, detector=MiniatureDetector())
-        look_at_folder(folder, path, eyes, shard=Shard(rank=i, world_size=2))
+        look_at_folder(folder, path, eyes, rank=Rank(number=i, world_size=2))
     files = sorted(tmp_path.glob("?.jsonl.*"))
     with pytest.raises(ValueError, match="2 detectors: a; b"):
         scored(tmp_path, folder, *files)

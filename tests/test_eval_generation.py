@@ -17,12 +17,12 @@ from eval.generation.benchmarks import BENCHMARKS
 from eval.generation.generator import Drawn, Failed
 from eval.generation.provenance import made
 from eval.generation.run import generate
-from eval.generation.sharding import Shard
 from eval.generation.store import Store
 from eval.geneval.folders import read_folders
 from eval.pictures import read_pictures
 from eval.results import Result
 from staged import images
+from staged.jobs.rank import Rank
 from staged.trajectory_folder import load_trajectory
 
 KINDS = ("star", "ring", "heart", "cross", "circle")
@@ -62,14 +62,14 @@ class Company:
                 yield sample, Drawn(pixels=rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
 
 
-def run(folder, prompts, generator=None, *, shard=None, batch=2, number=3, decides=None):
-    shard = shard or Shard()
+def run(folder, prompts, generator=None, *, rank=None, batch=2, number=3, decides=None):
+    rank = rank or Rank()
     benchmark = BENCHMARKS["geneval"](str(prompts))
     samples = benchmark.samples(images_per_prompt=number)
     benchmark.prepare(folder)
-    with Store(folder, shard) as store:
+    with Store(folder, rank) as store:
         store.claim(decides or {"prompts": benchmark.sha256}, {})
-        return generate(samples, generator or Company(), store, batch=batch, shard=shard)
+        return generate(samples, generator or Company(), store, batch=batch, rank=rank)
 
 
 def tree(folder):
@@ -105,7 +105,7 @@ def test_images_lie_where_the_scorer_reads_them(whole):
 
 def test_three_processes_in_any_order_leave_what_one_leaves(tmp_path, prompts, whole):
     done = [
-        run(tmp_path / "three", prompts, shard=Shard(rank=rank, world_size=3)) for rank in (2, 0, 1)
+        run(tmp_path / "three", prompts, rank=Rank(number=rank, world_size=3)) for rank in (2, 0, 1)
     ]
     assert [each.unscored for each in done] == [None, None, 0]
     assert sum(each.drawn for each in done) == 15
@@ -140,8 +140,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, prompts, whole, after)
 def test_a_prompt_has_its_images_wherever_it_stands_in_the_file(tmp_path, whole):
     order = random.Random(1).sample(range(5), 5)
     shuffled = prompts_file(tmp_path / "shuffled.jsonl", order)
-    run(tmp_path / "shuffled", shuffled, shard=Shard(rank=0, world_size=2))
-    run(tmp_path / "shuffled", shuffled, shard=Shard(rank=1, world_size=2))
+    run(tmp_path / "shuffled", shuffled, rank=Rank(number=0, world_size=2))
+    run(tmp_path / "shuffled", shuffled, rank=Rank(number=1, world_size=2))
     for place, original in enumerate(order):
         for image in range(3):
             name = f"samples/{image:05}.png"
@@ -201,9 +201,9 @@ def test_a_damaged_log_is_named_with_its_line(whole, prompts):
 
 def test_two_processes_of_one_rank_do_not_work_at_once(tmp_path):
     with (
-        Store(tmp_path, Shard()),
+        Store(tmp_path, Rank()),
         pytest.raises(ValueError, match="in use: another process is generating there as rank 0"),
-        Store(tmp_path, Shard()),
+        Store(tmp_path, Rank()),
     ):
         pass
 

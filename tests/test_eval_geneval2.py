@@ -13,7 +13,6 @@ from starlette.routing import Route
 from vlm import save_tiny
 
 from eval.__main__ import main as staged_eval
-from eval.generation.sharding import Shard
 from eval.geneval.eyes import MiniatureDetector
 from eval.geneval2.asking import ask_about
 from eval.geneval2.prompts import load_prompts
@@ -22,6 +21,7 @@ from eval.pictures import read_pictures
 from eval.results import Result
 from eval.vqa.question import Answer
 from staged import images
+from staged.jobs.rank import Rank
 from staged.shapes.render import render
 from staged.shapes.scene import Scene, Shape
 
@@ -284,10 +284,10 @@ def test_processes_that_share_the_work_leave_the_file_of_one(tmp_path, prompts):
     assert ask_about(pictures, prompt_file, Fixed(), one).new == 3
     # What lies beside and is no part of the answers is not read.
     (tmp_path / "shared.jsonl.0-of-2.attempts").write_text("no line\n")
-    for rank in (1, 0):
-        shard = Shard(rank=rank, world_size=2)
-        filled = ask_about(pictures, prompt_file, Fixed(), shared, shard=shard)
-        assert (filled.lines is None) == (rank == 1)
+    for number in (1, 0):
+        rank = Rank(number=number, world_size=2)
+        filled = ask_about(pictures, prompt_file, Fixed(), shared, rank=rank)
+        assert (filled.lines is None) == (number == 1)
     assert shared.read_bytes() == one.read_bytes()
     # One process takes over from two; nothing is asked again.
     shared.unlink()

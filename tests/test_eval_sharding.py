@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from eval.__main__ import main as staged_eval
-from eval.generation.sharding import Shard, local_device, shard_of, units
+from eval.generation.batches import units
 from eval.miniature import main
 from eval.miniature.draw import draw
 from eval.miniature.settings import MiniatureSettings, samples
 from eval.miniature.store import Store
 from eval.on_ray import main as on_ray
 from staged import images
+from staged.jobs.rank import Rank, local_device, rank_of
 
 QUICK = [
     *("--checkpoint", "miniature:fresh", "--flow-steps", "2", "--batch-size", "2"),
@@ -60,7 +61,7 @@ def test_a_killed_batch_is_drawn_again_in_another_order_with_the_same_result(
     )
     killed = Store(tmp_path / "killed")
     shuffled = random.Random(0).sample(samples(settings), 8)
-    draw(settings, shuffled, killed, batch_size=2, shard=Shard(rank=1, world_size=2))
+    draw(settings, shuffled, killed, batch_size=2, rank=Rank(number=1, world_size=2))
     half = tmp_path / "killed" / "drawn" / samples(settings)[0].key
     half.mkdir()
     (half / ".shard-000000.tar.tmp").write_bytes(b"half")
@@ -102,22 +103,22 @@ def test_only_commands_that_share_their_work_go_to_ray() -> None:
 def test_processes_share_every_unit_once() -> None:
     batches = units(range(11), 2)
     assert [len(batch) for batch in batches] == [2, 2, 2, 2, 2, 1]
-    shares = [Shard(rank=rank, world_size=4).share(batches) for rank in range(4)]
+    shares = [Rank(number=rank, world_size=4).share(batches) for rank in range(4)]
     assert sorted(batch for share in shares for batch in share) == batches
 
 
 def test_a_shard_is_given_whole_or_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shard_of(None, None) == Shard()
+    assert rank_of(None, None) == Rank()
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert shard_of(None, None) == Shard(rank=1, world_size=3)
-    assert shard_of(0, 2) == Shard(world_size=2)
+    assert rank_of(None, None) == Rank(number=1, world_size=3)
+    assert rank_of(0, 2) == Rank(world_size=2)
     assert [local_device(name) for name in ("cuda", "cuda:3", "cpu")] == ["cuda:1", "cuda:3", "cpu"]
     with pytest.raises(ValueError, match="give both"):
-        shard_of(1, None)
+        rank_of(1, None)
     with pytest.raises(ValueError, match="rank 3 of 3"):
-        shard_of(3, 3)
+        rank_of(3, 3)
     monkeypatch.setenv("RANK", "first")
     with pytest.raises(ValueError, match="RANK='first'"):
-        shard_of(None, None)
+        rank_of(None, None)

@@ -18,6 +18,7 @@ from data_pipelines.plan_sketch.settings import Critiques, PlanSketchSettings, P
 from staged import settings as settings_of
 from staged.jobs.budget import Budget
 from staged.jobs.ledger import Ledger
+from staged.jobs.rank import Rank
 from staged.jobs.records import Records
 from staged.shapes.detect import detect, scene_from
 from staged.shapes.editor import EditorMistakes
@@ -121,7 +122,7 @@ def test_concurrency_does_not_change_the_data(tmp_path: Path, folder: Path) -> N
 
 def test_three_processes_make_the_data_of_one(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "data"
-    reports = [run_job(job(), out, rank=rank, world_size=3) for rank in (2, 0, 1)]
+    reports = [run_job(job(), out, rank=Rank(number=n, world_size=3)) for n in (2, 0, 1)]
     assert [report.unfinished > 0 for report in reports] == [True, True, False]
     assert files(out) == files(folder)
 

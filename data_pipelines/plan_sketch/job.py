@@ -1,7 +1,7 @@
 """The whole job: settings to a folder with a ledger and, at the end, shards."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from staged.backends.lmm_requests import PROMPT_VERSION
 from staged.jobs import locks
 from staged.jobs.budget import BudgetError
 from staged.jobs.ledger import Ledger
+from staged.jobs.rank import Rank
 from staged.jobs.records import Result
 from staged.roles import ImageEditor
 from staged.settings import save_resolved
@@ -27,6 +28,7 @@ from staged.shapes import lmm as shapes_lmm
 
 LEDGER = "ledger"
 SETTINGS = "settings.yaml"
+_ALONE = Rank()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,7 @@ def run_job(
     settings: PlanSketchSettings,
     folder: Path,
     *,
-    rank: int = 0,
-    world_size: int = 1,
+    rank: Rank = _ALONE,
     retry_failed: bool = False,
 ) -> Report:
     """Do what is left of a job, and write the shards once nothing is.
@@ -65,22 +66,22 @@ def run_job(
     Args:
         settings: Of the job; a folder takes one job's only.
         folder: Where everything is written.
-        rank: This process does every `world_size`-th unit from here.
-        world_size: Processes that share the job.
+        rank: Which of the processes that share the job this is.
         retry_failed: Try again what services failed at; give it to every process of a run.
 
     Raises:
         ValueError: the folder holds other settings, or the prompts of finished units changed.
     """
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank {rank} of {world_size}; expected 0 to {world_size - 1}")
     prompt_of = _prompts(settings)
-    units = range(rank, settings.prompts.count, world_size)
+    units = rank.share(range(settings.prompts.count))
     (folder / LEDGER).mkdir(parents=True, exist_ok=True)
-    if world_size > 1:
+    if rank.world_size > 1:
         locks.check_reach(folder / LEDGER)
     with Ledger(
-        folder / LEDGER, fingerprint=settings.fingerprint, writer=rank, budget=settings.budget
+        folder / LEDGER,
+        fingerprint=settings.fingerprint,
+        writer=rank.number,
+        budget=settings.budget,
     ) as ledger:
         save_resolved(settings, folder / SETTINGS)
         if retry_failed:
@@ -100,7 +101,7 @@ async def _work(
     settings: PlanSketchSettings,
     ledger: Ledger,
     prompt_of: PromptOf,
-    units: range,
+    units: Sequence[int],
     progress: Progress,
 ) -> BudgetError | None:
     allowed = _allowed(settings)

@@ -2,5 +2,5 @@
 
 `benchmarks` says what is drawn and where a scorer looks for it, `generator` what a generator is
 (`model`, `pipeline`, `endpoint` and `existing` are ours), `store` keeps what was drawn, and `run`
-brings them together, in one process or in many (`sharding`).
+brings them together, in one process or in many (`staged.jobs.rank`).
 """

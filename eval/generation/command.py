@@ -16,12 +16,12 @@ from eval.generation.settings import (
     ModelSettings,
     PipelineSettings,
 )
-from eval.generation.sharding import Shard, add_options, shard_of
 from eval.generation.store import Store
 from eval.results import versions
 from eval.score_options import EXIT_OK, EXIT_UNSCORED
 from staged import settings as job_settings
 from staged.command_line import Parser, add_out_folder, add_seed, console, count
+from staged.jobs.rank import Rank, add_options, rank_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     kind = KINDS[options.generator]
-    shard = shard_of(options.rank, options.world_size)
+    rank = rank_of(options.rank, options.world_size)
     if kind.batch is None and options.batch_size is not None:
         raise ValueError(f"--batch-size: --generator {options.generator} draws each image alone")
     settings = job_settings.load(kind.settings, None, options.overrides)
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     batch = options.batch_size or kind.batch or 1
     generator = open_generator(settings)
     benchmark.prepare(options.out)
-    with Store(options.out, shard) as store:
+    with Store(options.out, rank) as store:
         store.claim(
             {
                 "benchmark": benchmark.name,
@@ -102,8 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "versions": versions(),
             },
         )
-        done = generate(samples, generator, store, batch=batch, shard=shard)
-    _print(done, shard, generator.name)
+        done = generate(samples, generator, store, batch=batch, rank=rank)
+    _print(done, rank, generator.name)
     console().figures(
         {
             "drawn": done.drawn,
@@ -151,9 +151,9 @@ def open_generator(settings: Any) -> Generator:
     return Existing(settings)
 
 
-def _print(done: Done, shard: Shard, name: str) -> None:
+def _print(done: Done, rank: Rank, name: str) -> None:
     spent = f" for {done.usd:.2f} USD" if done.usd else ""
-    print(shard.label(f"{name}: drew {done.drawn} images{spent}, {done.there} were there"))
+    print(rank.label(f"{name}: drew {done.drawn} images{spent}, {done.there} were there"))
     for reason, number in done.failures.most_common():
         print(f"no image: {number}, {reason} (such as: {done.examples[reason][:200]})")
     if done.unscored is None:

@@ -10,10 +10,10 @@ from typing import Any
 from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import ModelSettings
-from eval.generation.sharding import local_device
 from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.engine.engine import Engine
 from staged.engine.sampling import FlowSettings
+from staged.jobs.rank import local_device
 from staged.loops.casting import Casting, default_flow, open_engine
 from staged.loops.events import Event
 from staged.loops.staged import StagedLoop

@@ -13,9 +13,9 @@ import torch
 from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import PipelineSettings
-from eval.generation.sharding import local_device
 from staged.backends.diffusers import load_pipeline
 from staged.backends.finite_pictures import FinitePictures
+from staged.jobs.rank import local_device
 from staged.model.finite import NotFiniteError
 from staged.model.weights_hash import weights_hash
 from staged.settings import to_dict

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from eval.generation.batches import units
 from eval.generation.generator import Failed, Generator
 from eval.generation.samples import Sample
-from eval.generation.sharding import Shard, units
 from eval.generation.store import Store
+from staged.jobs.rank import Rank
 from staged.progress import Progress
 
 
@@ -37,7 +38,7 @@ class Done:
 
 
 def generate(
-    samples: Sequence[Sample], generator: Generator, store: Store, *, batch: int, shard: Shard
+    samples: Sequence[Sample], generator: Generator, store: Store, *, batch: int, rank: Rank
 ) -> Done:
     """Draw the samples of this process that the store lacks.
 
@@ -46,13 +47,13 @@ def generate(
         generator: Who draws.
         store: Where to, claimed.
         batch: Images drawn side by side; 1 for a generator that draws each alone.
-        shard: Which share is this process's.
+        rank: Which share is this process's.
 
     Raises:
         ValueError: the generator is of no use, or the store's images are not what they should be.
         OSError: a file cannot be read or written.
     """
-    mine = shard.share(_batches(samples, batch))
+    mine = rank.share(_batches(samples, batch))
     ours = [sample for unit in mine for sample in unit]
     store.sweep(ours)
     settled = store.settled(ours)
@@ -63,7 +64,7 @@ def generate(
     left = [unit for unit in mine if any(str(sample.path) not in settled for sample in unit)]
     if generator.alone:
         left = [tuple(itertools.chain.from_iterable(left))] if left else []
-    progress = Progress(shard.label("images"), len(ours), done=len(settled))
+    progress = Progress(rank.label("images"), len(ours), done=len(settled))
     drawn, usd, began = 0, 0.0, time.monotonic()
     for unit in left:
         # The whole unit again, even where a part of it is there: the others' last digits hang on

@@ -25,9 +25,9 @@ from eval.downloads import file_sha256
 from eval.generation.claim import refuse_others
 from eval.generation.generator import Drawn, Outcome
 from eval.generation.samples import Sample
-from eval.generation.sharding import Shard
 from staged import images, strict_json
 from staged.jobs.files import halves, read_json, write_json, write_whole
+from staged.jobs.rank import Rank
 from staged.trajectory_folder import save_trajectory
 
 FOLDER, SETTINGS, STEPS, SAMPLES = "generation", "settings.json", "steps", "samples.jsonl"
@@ -53,14 +53,14 @@ class Store:
 
     Args:
         folder: Of the images; made if need be.
-        shard: Which process this is; its log is its own.
+        rank: Which process this is; its log is its own.
     """
 
-    def __init__(self, folder: Path, shard: Shard) -> None:
+    def __init__(self, folder: Path, rank: Rank) -> None:
         """Name the folder; nothing is touched."""
-        self.folder, self._shard = folder, shard
+        self.folder, self._rank = folder, rank
         self._ours = folder / FOLDER
-        self._log_path = self._ours / f"log-{shard.rank}-of-{shard.world_size}.jsonl"
+        self._log_path = self._ours / f"log-{rank.number}-of-{rank.world_size}.jsonl"
 
     def __enter__(self) -> Self:
         """Open the log, and take half a line off its end, of a run that was killed.
@@ -76,7 +76,7 @@ class Store:
             self._log.close()
             raise ValueError(
                 f"{self._log_path} is in use: another process is generating there as rank "
-                f"{self._shard.rank} of {self._shard.world_size}; wait for it, or give it another "
+                f"{self._rank.number} of {self._rank.world_size}; wait for it, or give it another "
                 "rank"
             ) from None
         except OSError:

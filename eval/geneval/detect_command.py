@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from eval.generation.sharding import add_options as add_shard_options
-from eval.generation.sharding import local_device, shard_of
 from eval.geneval.eyes import CLIP, KINDS, MASK2FORMER, open_eyes
 from eval.geneval.looking import look_at_folder
 from eval.geneval.selftest import GOLDEN_FILE, check, miniature_golden, read_golden
 from staged.command_line import Parser, add_out_file, add_out_folder
+from staged.jobs.rank import add_options as add_rank_options
+from staged.jobs.rank import local_device, rank_of
 
 EXIT_OK = 0
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         OSError: a file cannot be read or written.
     """
     arguments = _parser().parse_args(argv)
-    shard = shard_of(arguments.rank, arguments.world_size)
+    rank = rank_of(arguments.rank, arguments.world_size)
     miniature = arguments.detector == "miniature"
     if arguments.golden is None and not (miniature or arguments.no_self_test):
         raise ValueError(
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         golden = read_golden(arguments.golden) if arguments.golden else miniature_golden()
         check(eyes, golden)
         print(f"self-test passed: {len(golden)} golden images")
-    looked = look_at_folder(arguments.images, arguments.out, eyes, shard=shard)
+    looked = look_at_folder(arguments.images, arguments.out, eyes, rank=rank)
     words = f"looked at {looked.new} images, {looked.kept} were there, {looked.failed} failed"
-    print(shard.label(words))
+    print(rank.label(words))
     if not looked.complete:
         print("detections of other processes are still missing")
         return EXIT_OK
@@ -108,5 +108,5 @@ def _parser() -> Parser:
         "--golden", type=Path, metavar="FOLDER", help=f"images for the self-test: {GOLDEN_FILE}"
     )
     parser.add_argument("--no-self-test", action="store_true", help="trust the detector")
-    add_shard_options(parser)
+    add_rank_options(parser)
     return parser

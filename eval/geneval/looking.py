@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from eval.downloads import file_sha256
-from eval.generation.sharding import Shard
 from eval.geneval.detections import parse_line
 from eval.geneval.eyes import Eyes
 from eval.geneval.folders import read_folders
 from eval.geneval.prompt import Prompt
 from eval.kept import Found, Keep, Key, fill
 from staged import images, strict_json
+from staged.jobs.rank import Rank
 from staged.roles import Detection
 
 _BOX_DIGITS, _SCORE_DIGITS = 2, 6
@@ -49,14 +49,14 @@ class _Image:
     record: dict[str, Any]
 
 
-def look_at_folder(folder: Path, out: Path, eyes: Eyes, *, shard: Shard | None = None) -> Looked:
+def look_at_folder(folder: Path, out: Path, eyes: Eyes, *, rank: Rank | None = None) -> Looked:
     """Detect in every image of a folder in the reference's layout.
 
     Args:
         folder: With `NNNNN/metadata.jsonl` and `NNNNN/samples/*.png`.
         out: File of JSON lines, as `eval.geneval.detections` reads it.
         eyes: Who looks.
-        shard: Which of the images are this process's; all by default.
+        rank: Which of the images are this process's; all by default.
 
     Raises:
         ValueError: the folder is not as it must be, or a line of the file is not.
@@ -92,7 +92,7 @@ def look_at_folder(folder: Path, out: Path, eyes: Eyes, *, shard: Shard | None =
             keep(index, {**wanted[index].record, **found})
 
     keys = [_key(image.record) for image in wanted]
-    filled = fill(out, keys, read, produce, shard=shard or Shard())
+    filled = fill(out, keys, read, produce, rank=rank or Rank())
     return Looked(
         new=filled.new, kept=filled.kept, failed=failed, complete=filled.lines is not None
     )

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from eval.downloads import file_sha256
-from eval.generation.sharding import Shard
 from eval.geneval2.answers import parse_line
 from eval.geneval2.prompts import Geneval2Prompt, PromptFile
 from eval.kept import Filled, Found, Keep, Key, fill
 from eval.pictures import Picture
 from eval.vqa.question import Answer, Answerer, Question
 from staged import strict_json
+from staged.jobs.rank import Rank
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def ask_about(
     answerer: Answerer,
     out: Path,
     *,
-    shard: Shard | None = None,
+    rank: Rank | None = None,
 ) -> Filled:
     """Ask all questions about all images.
 
@@ -45,7 +45,7 @@ def ask_about(
         prompt_file: What is asked.
         answerer: Who answers.
         out: File of JSON lines, as `eval.geneval2.answers` reads it.
-        shard: Which of the images are this process's; all by default.
+        rank: Which of the images are this process's; all by default.
 
     Raises:
         ValueError: a picture is of no prompt of the file, or every question would fail.
@@ -84,9 +84,7 @@ def ask_about(
 
         answerer.answer(questions, collect)
 
-    return fill(
-        out, [_key(image.record) for image in images], read, produce, shard=shard or Shard()
-    )
+    return fill(out, [_key(image.record) for image in images], read, produce, rank=rank or Rank())
 
 
 def _images(pictures: Sequence[Picture], prompt_file: PromptFile, judge: str) -> list[_Image]:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.attempts import BudgetSpent
-from eval.generation.sharding import add_options as add_shard_options
-from eval.generation.sharding import local_device, shard_of
 from eval.geneval2.answers import read_answers
 from eval.geneval2.asking import ask_about
 from eval.geneval2.prompts import load_prompts
@@ -25,6 +23,8 @@ from eval.statistics import METHOD
 from eval.tables import COUNTED, counted_row, plain
 from eval.vqa.options import JUDGE, add_options, open_answerer, server_help
 from staged.command_line import Parser, add_out_file, console, count, exit_codes
+from staged.jobs.rank import add_options as add_rank_options
+from staged.jobs.rank import local_device, rank_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,8 +79,8 @@ def answer(argv: Sequence[str] | None = None) -> int:
     arguments = _answer_parser().parse_args(argv)
     prompt_file = load_prompts(arguments.prompts)
     pictures = read_pictures(arguments.images)
-    shard = shard_of(arguments.rank, arguments.world_size)
-    part = part_of(arguments.out, shard)
+    rank = rank_of(arguments.rank, arguments.world_size)
+    part = part_of(arguments.out, rank)
     try:
         with open_answerer(
             arguments,
@@ -89,11 +89,11 @@ def answer(argv: Sequence[str] | None = None) -> int:
             purpose="geneval2",
             attempts=part.with_name(f"{part.name}.attempts"),
         ) as answerer:
-            asked = ask_about(pictures, prompt_file, answerer, arguments.out, shard=shard)
+            asked = ask_about(pictures, prompt_file, answerer, arguments.out, rank=rank)
     except BudgetSpent as stop:
         print(f"stopped: {stop}")
         return exit_codes.STOPPED
-    print(shard.label(f"{answerer.name}: {asked.new} images now, {asked.kept} were there"))
+    print(rank.label(f"{answerer.name}: {asked.new} images now, {asked.kept} were there"))
     if asked.lines is None:
         print("answers of other processes are still missing")
         return EXIT_OK
@@ -164,6 +164,6 @@ def _answer_parser() -> Parser:
         "--model", default=JUDGE, help="transformers: folder or Hub id (default: %(default)s)"
     )
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
-    add_shard_options(parser)
+    add_rank_options(parser)
     add_options(parser)
     return parser

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from eval.generation.sharding import add_options, shard_of
 from eval.miniature.report import result_of, table
 from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSettings, samples
@@ -15,6 +14,7 @@ from eval.miniature.store import Store
 from eval.results import unscored_message
 from staged.command_line import Parser, add_out_folder, console, count, natural, seed
 from staged.jobs.files import write_whole
+from staged.jobs.rank import add_options, rank_of
 from staged.shapes.tasks import TASKS
 from staged.strict_json import dumps
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if not options.score_only and "checkpoint" not in given:
         raise ValueError("--checkpoint is missing: name a checkpoint, or give --score-only")
-    shard = shard_of(options.rank, options.world_size)
+    rank = rank_of(options.rank, options.world_size)
     settings = store.record().settings if options.score_only else MiniatureSettings(**given)
     wanted = samples(settings)
     if not options.score_only:
@@ -58,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if options.threads:
             torch.set_num_threads(options.threads)
-        drawn = draw(settings, wanted, store, batch_size=options.batch_size, shard=shard)
+        drawn = draw(settings, wanted, store, batch_size=options.batch_size, rank=rank)
     trajectories = store.trajectories()
-    if shard.world_size > 1 and (left := sum(s.key not in trajectories for s in wanted)):
-        print(f"{shard.label('drawn')}: {drawn} samples; {left} are left to the others")
+    if rank.world_size > 1 and (left := sum(s.key not in trajectories for s in wanted)):
+        print(f"{rank.label('drawn')}: {drawn} samples; {left} are left to the others")
         return 0
     scored = score(wanted, trajectories)
     result = result_of(store.record(), scored, trajectories)

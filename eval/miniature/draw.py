@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from eval.generation.batches import units
 from eval.generation.model import Model
-from eval.generation.sharding import Shard, units
 from eval.miniature.settings import MiniatureSettings, Sample
 from eval.miniature.store import Record, Store
 from eval.results import versions
+from staged.jobs.rank import Rank
 from staged.loops.events import Event, Failed, Stopped
 from staged.progress import Progress
 from staged.settings import to_dict
 
-_ALL = Shard()
+_ALL = Rank()
 
 
 def draw(
@@ -23,7 +24,7 @@ def draw(
     store: Store,
     *,
     batch_size: int,
-    shard: Shard = _ALL,
+    rank: Rank = _ALL,
 ) -> int:
     """Draw what the store does not hold yet.
 
@@ -33,7 +34,7 @@ def draw(
         store: Where to.
         batch_size: Images that are drawn side by side, and kept together; a picture does not
             depend on it, up to the rounding of its last digits.
-        shard: Which batches are this process's.
+        rank: Which batches are this process's.
 
     Returns:
         Samples drawn now.
@@ -43,7 +44,7 @@ def draw(
     """
     # By key, so that a sample has the same company in whatever order the tasks are listed.
     ordered = sorted(samples, key=lambda sample: sample.key)
-    batches = shard.share(units(ordered, batch_size))
+    batches = rank.share(units(ordered, batch_size))
     model = Model(settings)
     store.claim(
         Record(
@@ -57,7 +58,7 @@ def draw(
     ours = sum(map(len, batches))
     missing = [[sample for sample in batch if sample.key not in there] for batch in batches]
     drawn = sum(map(len, missing))
-    progress = Progress(shard.label("images"), ours, done=ours - drawn)
+    progress = Progress(rank.label("images"), ours, done=ours - drawn)
 
     def tell(event: Event) -> None:
         if isinstance(event, Stopped | Failed):

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.attempts import BudgetSpent
-from eval.generation.sharding import add_options as add_shard_options
-from eval.generation.sharding import local_device, shard_of
 from eval.kept import part_of
 from eval.pictures import Picture, read_pictures
 from eval.results import Result
@@ -23,6 +21,8 @@ from eval.vqa.options import add_options, open_answerer, server_help
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
 from staged.command_line import Parser, add_out_folder, console, exit_codes
+from staged.jobs.rank import add_options as add_rank_options
+from staged.jobs.rank import local_device, rank_of
 
 if TYPE_CHECKING:
     from eval.rewards.scorers import Scorer
@@ -132,10 +132,10 @@ def _score(
     # Heavy imports wait until there is something to score.
     from eval.rewards.scoring import score_pictures, summarise
 
-    shard = shard_of(arguments.rank, arguments.world_size)
+    rank = rank_of(arguments.rank, arguments.world_size)
     out = arguments.out / f"{name}.jsonl"
-    with _open(name, weights, arguments, part_of(out, shard)) as scorer:
-        scored = score_pictures(pictures, scorer, out, shard=shard)
+    with _open(name, weights, arguments, part_of(out, rank)) as scorer:
+        scored = score_pictures(pictures, scorer, out, rank=rank)
     if scored is None:
         return None
     origin = origin_of(arguments, [out], default_name=arguments.out.name)
@@ -256,6 +256,6 @@ def _parser() -> Parser:
         help="vqascore: what is asked (default: %(default)s)",
     )
     add_score_options(parser, default_name="the folder's")
-    add_shard_options(parser)
+    add_rank_options(parser)
     add_options(parser)
     return parser

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from eval.downloads import file_sha256, sha256_of
-from eval.generation.sharding import Shard
 from eval.kept import Found, Keep, Key, fill
 from eval.pictures import Picture
 from eval.results import Result, versions
 from eval.rewards.scorers import Score, Scorer
 from staged import strict_json
+from staged.jobs.rank import Rank
 
 PART = "images"
 _MAX_LINE_BYTES = 1024 * 1024
@@ -54,7 +54,7 @@ def score_pictures(
     scorer: Scorer,
     out: Path,
     *,
-    shard: Shard | None = None,
+    rank: Rank | None = None,
 ) -> Scored | None:
     """Score what is not scored yet.
 
@@ -62,7 +62,7 @@ def score_pictures(
         pictures: Those without a file are unscored.
         scorer: Who scores.
         out: File of JSON lines.
-        shard: Which of the images are this process's; all by default.
+        rank: Which of the images are this process's; all by default.
 
     Returns:
         All scores; None while those of other processes are missing.
@@ -98,7 +98,7 @@ def score_pictures(
         scorer.score([pictures[index] for index in waiting], keep_score)
 
     keys = [_key(record) for record in wanted]
-    filled = fill(out, keys, read, produce, shard=shard or Shard(), label=scorer.kind.name)
+    filled = fill(out, keys, read, produce, rank=rank or Rank(), label=scorer.kind.name)
     if filled.lines is None:
         return None
     return Scored(records=tuple(_parse(line, str(out)) for line in filled.lines))

@@ -16,45 +16,45 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard:
+class Rank:
     """One of several equal processes.
 
     Attributes:
-        rank: Which one, from 0.
+        number: Which one, from 0.
         world_size: How many there are.
     """
 
-    rank: int = 0
+    number: int = 0
     world_size: int = 1
 
     def __post_init__(self) -> None:
         """Check that there is such a process."""
-        if not 0 <= self.rank < self.world_size:
+        if not 0 <= self.number < self.world_size:
             raise ValueError(
-                f"rank {self.rank} of {self.world_size} processes; give a rank from 0 to one less "
-                "than their number"
+                f"rank {self.number} of {self.world_size} processes; give a rank from 0 to one "
+                "less than their number"
             )
 
     def share(self, units: Sequence[T]) -> list[T]:
         """Return the units that are this process's, in order."""
-        return list(units[self.rank :: self.world_size])
+        return list(units[self.number :: self.world_size])
 
     def label(self, words: str) -> str:
         """Name a thing of this process, where there are others."""
         if self.world_size == 1:
             return words
-        return f"{words} (process {self.rank} of {self.world_size})"
+        return f"{words} (process {self.number} of {self.world_size})"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Let a command be told its shard."""
+    """Let a command be told its rank."""
     words = "(default: what torchrun set, else one process)"
     parser.add_argument("--rank", type=int, metavar="R", help=f"this process, from 0 {words}")
     parser.add_argument("--world-size", type=int, metavar="N", help=f"processes in all {words}")
 
 
-def shard_of(rank: int | None, world_size: int | None) -> Shard:
-    """Return the shard that was asked for; else the one of `RANK` and `WORLD_SIZE`; else all.
+def rank_of(rank: int | None, world_size: int | None) -> Rank:
+    """Return the rank that was asked for; else the one of `RANK` and `WORLD_SIZE`; else all.
 
     Raises:
         ValueError: one of the two without the other, or no such process.
@@ -65,7 +65,7 @@ def shard_of(rank: int | None, world_size: int | None) -> Shard:
         )
     if rank is None or world_size is None:
         rank, world_size = _environment("RANK", 0), _environment("WORLD_SIZE", 1)
-    return Shard(rank=rank, world_size=world_size)
+    return Rank(number=rank, world_size=world_size)
 
 
 def local_device(device: str) -> str:
@@ -73,20 +73,6 @@ def local_device(device: str) -> str:
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         return f"cuda:{_environment('LOCAL_RANK', 0)}"
     return device
-
-
-def units(things: Sequence[T], size: int) -> list[tuple[T, ...]]:
-    """Cut into runs of `size`, the last one shorter: what is drawn side by side.
-
-    They are cut before anything is left out or shared, because the last digits of a picture
-    depend on how many are drawn along with it.
-
-    Raises:
-        ValueError: the size is below 1.
-    """
-    if size < 1:
-        raise ValueError(f"batch is {size}; give at least 1")
-    return [tuple(things[first : first + size]) for first in range(0, len(things), size)]
 
 
 def _environment(name: str, default: int) -> int:
