@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ from eval.miniature import main
 from eval.miniature.draw import draw
 from eval.miniature.report import result_of
 from eval.miniature.score import score
-from eval.miniature.settings import MiniatureSettings, Sample, samples
+from eval.miniature.settings import MiniatureSettings, Sample, samples, short_tasks
 from eval.miniature.store import Store
 from eval.results import Result
 from staged.shapes.prompts import read_prompt
 from staged.shapes.render import render
 from staged.shapes.scene import Scene, Shape
-from staged.shapes.tasks import Prompt, Task
+from staged.shapes.tasks import TASKS, Prompt, Split, Task
 from staged.trajectory import (
     ImageRef,
     Sketch,
@@ -67,6 +68,28 @@ def test_the_same_command_draws_nothing_anew_and_leaves_the_same_bytes(tmp_path:
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "drawn").rglob("*.tar")} == times
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_prompt_is_drawn_as_often_as_any_other(split: Split) -> None:
+    """Counting has four held-out prompts; each used to be drawn ten times to fill up."""
+    settings = MiniatureSettings(
+        checkpoint="", tasks=TASKS, num_per_task=40, images_per_prompt=2, split=split
+    )
+    drawn = Counter(sample.prompt.text for sample in samples(settings))
+    assert set(drawn.values()) == {2}
+    short = short_tasks(settings)
+    assert len(drawn) == 40 * (len(TASKS) - len(short)) + sum(short.values())
+    if split == "test":
+        assert short == {"single_object": 12, "counting": 4, "colors": 14} and len(drawn) == 230
+    assert len({sample.seed for sample in samples(settings)}) == drawn.total()
+
+
+def test_tasks_that_run_out_of_prompts_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, *QUICK, "--num-per-task", "6")
+    assert "of 6 asked for: counting 4;" in capsys.readouterr().out
+
+
 def test_pictures_do_not_depend_on_batches_nor_on_interruptions(tmp_path: Path) -> None:
     settings = MiniatureSettings(
         checkpoint="miniature:fresh", tasks=("colors",), num_per_task=5, num_flow_steps=2
@@ -91,14 +114,6 @@ def test_asking_for_more_keeps_the_samples_that_were_there() -> None:
     more = MiniatureSettings(checkpoint="", num_per_task=9, tasks=("position", "colors"))
     there = {sample.key: sample for sample in samples(more)}
     assert all(there[sample.key] == sample for sample in samples(few))
-
-
-def test_a_task_with_few_prompts_draws_each_more_often() -> None:
-    settings = MiniatureSettings(checkpoint="", num_per_task=40, tasks=("single_object",))
-    found = samples(settings)
-    assert len({sample.prompt.text for sample in found}) == 12
-    assert 40 <= len(found) < 52
-    assert len({sample.seed for sample in found}) == len(found)
 
 
 def test_a_folder_takes_no_pictures_that_were_drawn_otherwise(tmp_path: Path) -> None:

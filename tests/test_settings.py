@@ -132,7 +132,7 @@ def test_the_last_override_wins_and_adds_to_a_section_given_whole(tmp_path: Path
         ("weights: {a: x}", "weights.a: expected float, got 'x'"),
         ("optimizer:\n  betas: [0.9]", "line 2: optimizer.betas: expected 2 values, got 1"),
         ("optimizer:\n  lr: .inf", "line 2: optimizer.lr: expected float, got inf; it must be fin"),
-        ("optimizer:\n  lr: -1", "line 1: optimizer: lr must be positive, got -1"),
+        ("optimizer:\n  lr: -1", "line 2: optimizer: lr must be positive, got -1"),
         ("optimizer: 3", "optimizer: expected a section, got 3"),
         ("seed: 1.5", "seed: expected int or str, got 1.5"),
         ("numsteps: 3", "line 1: numsteps: unknown key; did you mean 'num_steps'?"),
@@ -245,3 +245,44 @@ def test_a_field_type_that_cannot_be_checked_is_our_mistake() -> None:
 
     with pytest.raises(TypeError, match="use a scalar, a tuple"):
         settings.from_dict(Wrong, {"items": [1]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    low: int = 0
+    high: int = 9
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.high < self.low:
+            raise ValueError(f"high is {self.high} and low is {self.low}; give low first")
+        if self.step < 1:
+            raise ValueError("steps must go up")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place"),
+    [
+        (["low=12"], "override 'low=12'"),
+        (["step=2", "high=-1"], "override 'high=-1'"),
+        (["step=0"], "override 'step=0'"),
+        (["low=1"], "job.yaml, line 2"),
+    ],
+    ids=["named", "of several", "the only one", "the file is at fault"],
+)
+def test_what_a_check_refuses_is_laid_at_the_door_of_what_set_it(
+    tmp_path: Path, overrides: list[str], place: str
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("low: 3\nhigh: -5\n" if place.startswith("job") else "low: 3\n")
+    if place.startswith("job"):
+        overrides = ["step=1"]
+    with pytest.raises(SettingsError) as caught:
+        settings.load(Span, path, overrides)
+    (problem,) = caught.value.problems
+    assert problem.startswith(place if place.startswith("override") else str(tmp_path / place))
+
+
+def test_a_section_below_names_its_override(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, "out: a\nname: b\n", "num_steps=3", "optimizer.lr=-1")
+    assert problem == "override 'optimizer.lr=-1': optimizer: lr must be positive, got -1.0"

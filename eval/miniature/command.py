@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.miniature.report import result_of, table
 from eval.miniature.score import score
-from eval.miniature.settings import MiniatureSettings, samples
+from eval.miniature.settings import MiniatureSettings, samples, short_tasks
 from eval.miniature.store import Store
 from eval.results import unscored_message
 from staged.command_line import Parser, add_out_folder, console, count, natural, seed
@@ -51,6 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     rank = rank_of(options.rank, options.world_size)
     settings = store.record().settings if options.score_only else MiniatureSettings(**given)
     wanted = samples(settings)
+    if short := short_tasks(settings):
+        numbers = ", ".join(f"{task} {number}" for task, number in short.items())
+        print(
+            f"prompts that there are, of {settings.num_per_task} asked for: {numbers}; "
+            "--images-per-prompt draws each more often"
+        )
     if not options.score_only:
         import torch
 

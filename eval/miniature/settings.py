@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import get_args
 
@@ -24,7 +25,8 @@ class MiniatureSettings(ModelSettings):
             longer is cut off and tried again.
         split: Whether prompts hold what training never shows.
         tasks: Which tasks, in order.
-        num_per_task: Prompts of each; a task with fewer draws each of them more often.
+        num_per_task: Prompts of each, all different; a task may have fewer (`counting` has four
+            that training never shows).
         images_per_prompt: Images of each prompt.
         seed: Decides prompts and noise.
     """
@@ -69,14 +71,27 @@ class Sample:
     seed: int
 
 
+def short_tasks(settings: MiniatureSettings) -> dict[str, int]:
+    """Return tasks that have fewer prompts than are asked for, with how many they have."""
+    numbers = Counter(sample.prompt.task for sample in samples(settings))
+    each = settings.images_per_prompt
+    return {
+        task: number // each
+        for task, number in numbers.items()
+        if number < settings.num_per_task * each
+    }
+
+
 def samples(settings: MiniatureSettings) -> tuple[Sample, ...]:
-    """List every sample; asking for more keeps those that were there before."""
+    """List every sample, each prompt as often as any other.
+
+    Asking for more keeps those that were there before.
+    """
     listed: list[Sample] = []
     for task in settings.tasks:
         rng = np.random.default_rng((settings.seed, TASKS.index(task)))
         prompts = sample_prompts(settings.num_per_task, rng, split=settings.split, tasks=(task,))
-        wanted = settings.num_per_task * settings.images_per_prompt
-        for image in range(-(-wanted // len(prompts))):
+        for image in range(settings.images_per_prompt):
             listed += [
                 Sample(
                     key=f"{task}-{index:04d}-{image:03d}",

@@ -1,8 +1,9 @@
 """Settings objects from plain data and command-line text, with every problem found at once."""
 
 import dataclasses
+import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args, get_origin
 
 from staged import strict_yaml
@@ -98,7 +99,8 @@ class Builder:
         try:
             return cls(**values)
         except ValueError as error:
-            return self._problem(path, str(error))
+            message = str(error)
+            return self._problem(path, message, at_fault(data, message), about=named(data, message))
 
     def _value(self, kind: Any, value: Any, path: KeyPath, default: Any = None) -> Any:
         """Return the value as the field's type, or `MISSING` after noting why not."""
@@ -179,9 +181,19 @@ class Builder:
         items = {key: self._value(member, item, (*path, key)) for key, item in value.items()}
         return MISSING if any(item is MISSING for item in items.values()) else items
 
-    def _problem(self, path: KeyPath, message: str, value: Any = None) -> Any:
-        """Note a problem with the place of its key; returns `MISSING` to pass on."""
-        known = [path[:n] for n in range(len(path), 0, -1) if path[:n] in self.lines]
+    def _problem(
+        self, path: KeyPath, message: str, value: Any = None, *, about: Sequence[str] = ()
+    ) -> Any:
+        """Note a problem with the place of its key; returns `MISSING` to pass on.
+
+        Args:
+            path: Of the key, or of the section that is refused as a whole.
+            message: What is wrong.
+            value: Where it came from, if it is an override.
+            about: Keys of the section that the message is about.
+        """
+        places = [*((*path, key) for key in about), *(path[:n] for n in range(len(path), 0, -1))]
+        known = [place for place in places if place in self.lines]
         while isinstance(value, Mapping) and value:  # a key that an override made on its way
             value = next(iter(value.values()))
         if isinstance(value, Override):
@@ -193,6 +205,33 @@ class Builder:
         key = f"{'.'.join(path)}: " if path else ""
         self.problems.append(f"{place}: {key}{message}")
         return MISSING
+
+
+def at_fault(data: Mapping[str, Any], message: str) -> Override | None:
+    """The override that a section's own refusal is about, if there is one.
+
+    That of a key that the message names; else the only one, where the file said the rest.
+    """
+    given = dict(_overrides(data))
+    if about := named(given, message):
+        return given[about[0]]
+    return next(iter(given.values())) if len(given) == 1 and not named(data, message) else None
+
+
+def named(data: Mapping[str, Any], message: str) -> list[str]:
+    """The keys that a message names, in its order."""
+    found = {str(key): re.search(rf"\b{re.escape(str(key))}\b", message) for key in data}
+    places = {key: match.start() for key, match in found.items() if match}
+    return sorted(places, key=lambda key: places[key])
+
+
+def _overrides(data: Any) -> Iterator[tuple[str, Override]]:
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            if isinstance(value, Override):
+                yield str(key), value
+            else:
+                yield from _overrides(value)
 
 
 def _laid(data: Any, path: KeyPath, value: Override) -> Any:
