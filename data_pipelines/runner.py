@@ -1,12 +1,12 @@
 """Runs units of work, several at a time, and keeps the end of each in the ledger."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection
 
 from data_pipelines.progress import Progress
 from staged.jobs.budget import BudgetError
 from staged.jobs.ledger import Ledger
 from staged.jobs.records import Result
+from staged.jobs.runner import in_turn
 from staged.roles import RoleError
 
 Work = Callable[[int], Awaitable[Result]]
@@ -29,32 +29,20 @@ async def run(
     Returns:
         The budget's limit that stopped the job; None when all units are finished.
     """
-    waiting = iter(sorted(ledger.left(units)))
-    stopped: BudgetError | None = None
 
-    async def worker() -> None:
-        nonlocal stopped
-        for unit in waiting:
-            if stopped is not None:
-                return
-            try:
-                result = await work(unit)
-            except BudgetError as error:
-                # The unit is not finished: more budget takes it up where it is.
-                stopped = error
-                return
-            except RoleError as error:
-                result = Result(status="failed", stage="service", reason=error.reason)
-            await ledger.finish(unit, result)
-            progress.add(result, ledger.spent, usd_here=ledger.usd_here)
+    async def one(unit: int) -> None:
+        try:
+            # A budget that stops it leaves the unit unfinished: more of it takes it up there.
+            result = await work(unit)
+        except RoleError as error:
+            result = Result(status="failed", stage="service", reason=error.reason)
+        await ledger.finish(unit, result)
+        progress.add(result, ledger.spent, usd_here=ledger.usd_here)
 
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(concurrency):
-                group.create_task(worker())
-    except* Exception as errors:
-        # The first of them is the cause; the group cancelled the rest.
-        raise errors.exceptions[0] from None
+        await in_turn(sorted(ledger.left(units)), one, workers=concurrency)
+    except BudgetError as stop:
+        return stop
     finally:
         progress.close()
-    return stopped
+    return None

@@ -9,11 +9,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from eval.__main__ import main as staged_eval
-from eval.attempts import BudgetSpent, FileLog
+from eval.answers_kept import kept_answers
 from eval.wise.prompts import FILES, load_prompts
 from eval.wise.versions import NUM_PROMPTS, VERSIONS
 from staged.backends.lmm_types import Attempt
 from staged.images import encode_png
+from staged.jobs.budget import BudgetError
+from staged.jobs.rank import Rank
 
 NAMES = {"culture": "Cultural knowledge", "time": "time", "space": "Space", "biology": "Biology",
          "physics": "Physical Knowledge", "chemistry": "Chemistry"}  # fmt: skip
@@ -121,7 +123,7 @@ def test_a_budget_stops_and_more_of_it_goes_on(tmp_path, images, capsys):
     judge = Judge({"score": 1})
     code, out = judged(tmp_path, images, "verified", judge, "--budget-usd", "2.5", "concurrency=1")
     assert code == 3
-    assert "raise the budget" in capsys.readouterr().out
+    assert "raise --budget-usd" in capsys.readouterr().out
     assert not out.exists()
     asked = len(judge.bodies)
     assert 3 <= asked < 8
@@ -148,19 +150,24 @@ def test_prompts_of_the_other_version_are_noticed(tmp_path):
         load_prompts(tmp_path, VERSIONS["verified"])
 
 
-def test_a_log_forgets_what_failed_on_the_way_and_half_a_line(tmp_path):
-    path = tmp_path / "attempts"
-    with FileLog(path) as log:
-        asyncio.run(log.record("a", "p", Attempt(outcome="ok", text="{}", usd=1.0)))
-        asyncio.run(log.record("b", "p", Attempt(outcome="connection", text="", usd=0.0)))
-        asyncio.run(log.record("c", "p", Attempt(outcome="refusal", text="", usd=0.5)))
-    with path.open("ab") as file:
-        file.write(b'{"key": "d"')
-    with FileLog(path, usd=1.5) as log:
-        assert [len(log.attempts(key)) for key in "abcd"] == [1, 0, 1, 0]
-        assert log.spent_usd == 1.5
-        with pytest.raises(BudgetSpent):
+def test_what_failed_on_the_way_is_asked_again_by_the_next_run_and_answers_are_not(tmp_path):
+    out = tmp_path / "judged"
+
+    async def keep(log, key, attempt):
+        async with log.claim(key):
             log.admit("p")
-        asyncio.run(log.record("e", "p", Attempt(outcome="ok", text="{}")))
-    with FileLog(path) as log:
-        assert len(log.attempts("e")) == 1
+            await log.record(key, "p", attempt)
+
+    with kept_answers(out, usd=None) as log:
+        asyncio.run(keep(log, "a", Attempt(outcome="ok", text="{}", usd=1.0)))
+        asyncio.run(keep(log, "b", Attempt(outcome="connection", text="", usd=0.0)))
+        asyncio.run(keep(log, "c", Attempt(outcome="refusal", text="", usd=0.5)))
+        assert [len(log.attempts(key)) for key in "abcd"] == [1, 1, 1, 0]
+    # Another process has the answers, and the budget, in common with this one.
+    with kept_answers(out, usd=1.5, rank=Rank(number=1, world_size=2)) as log:
+        assert [len(log.attempts(key)) for key in "abcd"] == [1, 0, 1, 0]
+        with pytest.raises(BudgetError, match=r"1\.5 of 1\.5"):
+            log.admit("p")
+    out.with_name("old.attempts").write_text("{}\n")
+    with pytest.raises(ValueError, match="an older version"), kept_answers(tmp_path / "old", usd=1):
+        pass

@@ -12,12 +12,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from vlm import WORDS, save_tiny, save_tiny_qwen
 
-from eval.attempts import BudgetSpent, FileLog
+from eval.answers_kept import kept_answers
 from eval.vqa.local import LocalAnswerer
 from eval.vqa.question import Question, spellings
 from eval.vqa.server import ServerAnswerer, read_first_token
 from staged.backends.lmm_types import FirstToken, LmmSettings, MemoryLog
 from staged.images import encode_png
+from staged.jobs.budget import BudgetError
 
 
 class Server:
@@ -159,10 +160,10 @@ def test_no_answer_is_paid_for_twice_and_a_budget_stops(tmp_path, image):
     server = Server([("Yes", -0.1)])
     questions = [Question(image=image, text=f"{i}?", accepted=("Yes",)) for i in range(4)]
     price = {"usd_per_million_input_tokens": 1000.0, "concurrency": 1}
-    with FileLog(tmp_path / "log", usd=2.0) as log, pytest.raises(BudgetSpent):
+    with kept_answers(tmp_path / "log", usd=2.0) as log, pytest.raises(BudgetError):
         ask(server, questions, log, **price)
     assert len(server.bodies) == 2
-    with FileLog(tmp_path / "log") as log:
+    with kept_answers(tmp_path / "log", usd=None) as log:
         assert sorted(ask(server, questions, log, **price)) == [0, 1, 2, 3]
     assert len(server.bodies) == 4
 

@@ -149,21 +149,21 @@ def test_a_job_killed_and_resumed_on_other_ranks_pays_nothing_twice(
     whole = model.asked.copy()
     model.asked.clear()
 
-    out = tmp_path / "killed"
+    # Room for what two kills can take of what is in flight, and for no more.
+    most, out = whole.total() + 4 * 4 + 2 * 4, tmp_path / "killed"
     for world, records in ((4, 60), (2, 160)):
-        processes = start(out, world, url, prompts, f"budget.requests={2 * whole.total()}")
+        processes = start(out, world, url, prompts, f"budget.requests={most}")
         wait_for(records, out)
         for process in processes:
             process.kill()
-    assert codes(start(out, 3, url, prompts)).count(0) == 3
+    assert codes(start(out, 3, url, prompts, f"budget.requests={most}")) == [0] * 3
 
     records = Records(out / LEDGER)
     made, needed = records.costs(), Records(tmp_path / "whole" / LEDGER).costs()
     assert {k: v["calls"] for k, v in made.items()} == {k: v["calls"] for k, v in needed.items()}
     # What the endpoint was asked twice is what a kill took: no more than was in flight.
     assert model.asked.keys() == whole.keys()
-    assert model.asked.total() - whole.total() <= 4 * 4 + 2 * 4
-    assert records.spent.requests >= model.asked.total()
+    assert model.asked.total() <= records.spent.requests <= most
     assert content(out) == content(tmp_path / "whole")
 
 

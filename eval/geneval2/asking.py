@@ -49,7 +49,7 @@ def ask_about(
 
     Raises:
         ValueError: a picture is of no prompt of the file, or every question would fail.
-        BudgetSpent: the budget is spent; whole lines are kept.
+        BudgetError: the budget is spent; whole lines are kept.
         OSError: a file cannot be read or written.
     """
     images = list(_images(pictures, prompt_file, answerer.name))

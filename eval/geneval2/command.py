@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.attempts import BudgetSpent
 from eval.geneval2.answers import read_answers
 from eval.geneval2.asking import ask_about
 from eval.geneval2.prompts import load_prompts
 from eval.geneval2.summary import summarise
-from eval.kept import part_of
 from eval.pictures import read_pictures
 from eval.results import Result
 from eval.score_options import (
@@ -23,6 +21,7 @@ from eval.statistics import METHOD
 from eval.tables import COUNTED, counted_row, plain
 from eval.vqa.options import JUDGE, add_options, open_answerer, server_help
 from staged.command_line import Parser, add_out_file, console, count, exit_codes
+from staged.jobs.budget import BudgetError
 from staged.jobs.rank import add_options as add_rank_options
 from staged.jobs.rank import local_device, rank_of
 
@@ -80,18 +79,18 @@ def answer(argv: Sequence[str] | None = None) -> int:
     prompt_file = load_prompts(arguments.prompts)
     pictures = read_pictures(arguments.images)
     rank = rank_of(arguments.rank, arguments.world_size)
-    part = part_of(arguments.out, rank)
     try:
         with open_answerer(
             arguments,
             weights=arguments.model,
             device=local_device(arguments.device),
             purpose="geneval2",
-            attempts=part.with_name(f"{part.name}.attempts"),
+            out=arguments.out,
+            rank=rank,
         ) as answerer:
             asked = ask_about(pictures, prompt_file, answerer, arguments.out, rank=rank)
-    except BudgetSpent as stop:
-        print(f"stopped: {stop}")
+    except BudgetError as stop:
+        print(f"stopped: {stop}; raise --budget-usd, and the same command goes on")
         return exit_codes.STOPPED
     print(rank.label(f"{answerer.name}: {asked.new} images now, {asked.kept} were there"))
     if asked.lines is None:

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.attempts import BudgetSpent
-from eval.kept import part_of
 from eval.pictures import Picture, read_pictures
 from eval.results import Result
 from eval.rewards.kinds import CLIP_H_TOKENIZER, CLIP_L, KINDS, VQA_QUESTION
@@ -21,8 +19,9 @@ from eval.vqa.options import add_options, open_answerer, server_help
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
 from staged.command_line import Parser, add_out_folder, console, exit_codes
+from staged.jobs.budget import BudgetError
+from staged.jobs.rank import Rank, local_device, rank_of
 from staged.jobs.rank import add_options as add_rank_options
-from staged.jobs.rank import local_device, rank_of
 
 if TYPE_CHECKING:
     from eval.rewards.scorers import Scorer
@@ -56,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:
         try:
             result = _score(name, pictures, weights, arguments)
-        except BudgetSpent as stop:
-            print(f"stopped: {stop}")
+        except BudgetError as stop:
+            print(f"stopped: {stop}; raise --budget-usd, and the same command goes on")
             return exit_codes.STOPPED
         if result is None:
             print(f"{name}: scores of other processes are still missing")
@@ -134,7 +133,7 @@ def _score(
 
     rank = rank_of(arguments.rank, arguments.world_size)
     out = arguments.out / f"{name}.jsonl"
-    with _open(name, weights, arguments, part_of(out, rank)) as scorer:
+    with _open(name, weights, arguments, out, rank) as scorer:
         scored = score_pictures(pictures, scorer, out, rank=rank)
     if scored is None:
         return None
@@ -146,7 +145,11 @@ def _score(
 
 @contextmanager
 def _open(
-    name: str, weights: Mapping[str, str | None], arguments: argparse.Namespace, part: Path
+    name: str,
+    weights: Mapping[str, str | None],
+    arguments: argparse.Namespace,
+    out: Path,
+    rank: Rank,
 ) -> Iterator[Scorer]:
     from eval.rewards import scorers
     from eval.rewards.aesthetic import load_head
@@ -159,7 +162,8 @@ def _open(
             weights=_given(weights, name),
             device=device,
             purpose=name,
-            attempts=part.with_name(f"{part.name}.attempts"),
+            out=out,
+            rank=rank,
         ) as answerer:
             yield scorers.VqaScorer(answerer, arguments.question)
         return

@@ -69,7 +69,7 @@ def score_pictures(
 
     Raises:
         ValueError: a line of the file is not as it must be.
-        BudgetSpent: the budget is spent; what is scored stays.
+        BudgetError: the budget is spent; what is scored stays.
         OSError: a file cannot be read or written.
     """
     wanted = [

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from eval.attempts import FileLog
+from eval.answers_kept import kept_answers
 from eval.vqa.question import Answerer
 from staged import settings as job_settings
 from staged import strict_json
 from staged.backends.lmm_types import LmmSettings
+from staged.jobs.rank import Rank
 
 JUDGE = "Qwen/Qwen3-VL-8B-Instruct"
 _SERVER_DEFAULTS = {"model": JUDGE, "base_url": "http://127.0.0.1:8000/v1", "api_key_env": None}
@@ -34,7 +35,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="server: tokens it names for each answer (default: %(default)s)",
     )
     group.add_argument(
-        "--budget-usd", type=float, help="server: stop when so much is spent, over all runs"
+        "--budget-usd",
+        type=float,
+        help="server: stop when so much is spent, over all runs and processes",
     )
     group.add_argument("overrides", nargs="*", metavar="key=value", help="server: its settings")
 
@@ -49,7 +52,7 @@ def server_help() -> str:
 
 @contextmanager
 def open_answerer(
-    arguments: argparse.Namespace, *, weights: str, device: str, purpose: str, attempts: Path
+    arguments: argparse.Namespace, *, weights: str, device: str, purpose: str, out: Path, rank: Rank
 ) -> Iterator[Answerer]:
     """Open who answers.
 
@@ -58,7 +61,8 @@ def open_answerer(
         weights: For transformers: folder or Hub id.
         device: For transformers: torch device.
         purpose: For a server: what the questions are for, in its log.
-        attempts: For a server: file that keeps its answers.
+        out: For a server: the file beside which its answers are kept.
+        rank: Which of the processes that share the work this is; they share the answers too.
 
     Raises:
         ValueError: no such model, or an option that does not belong to `--through`.
@@ -75,10 +79,5 @@ def open_answerer(
 
     defaults = [f"{key}={strict_json.dumps(value)}" for key, value in _SERVER_DEFAULTS.items()]
     settings = job_settings.load(LmmSettings, None, [*defaults, *arguments.overrides])
-    with FileLog(attempts, usd=arguments.budget_usd) as log:
-        try:
-            yield ServerAnswerer(
-                settings, log, purpose=purpose, top_logprobs=arguments.top_logprobs
-            )
-        finally:
-            print(f"spent {log.spent_usd:.2f} USD in all; answers are in {attempts}")
+    with kept_answers(out, usd=arguments.budget_usd, rank=rank) as log:
+        yield ServerAnswerer(settings, log, purpose=purpose, top_logprobs=arguments.top_logprobs)

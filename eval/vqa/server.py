@@ -12,11 +12,11 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 
-from eval.attempts import in_turn
 from eval.vqa.question import Answer, Question
 from staged import images
 from staged.backends.lmm import LmmClient
 from staged.backends.lmm_types import AttemptLog, Failure, FirstToken, LmmRequest, LmmSettings
+from staged.jobs.runner import in_turn
 
 MAX_TOP_LOGPROBS = 1000
 PROMPT_VERSION = "1"
@@ -49,7 +49,7 @@ class ServerAnswerer:
         """Ask all; see `Answerer`.
 
         Raises:
-            BudgetSpent: the log's budget is spent; what was in flight is kept.
+            BudgetError: the log's budget is spent; what was in flight is kept.
         """
         asyncio.run(self._answer_all(questions, keep))
 

@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from eval.attempts import in_turn
 from eval.wise.prompts import WisePrompt
 from eval.wise.versions import Version
 from staged import images, strict_json
 from staged.backends.lmm import LmmClient
 from staged.backends.lmm_types import AttemptLog, Failure, LmmRequest, LmmSettings
+from staged.jobs.runner import in_turn
 from staged.progress import Progress
 
 PROMPT_VERSION = "1"
@@ -112,7 +112,7 @@ def judge_folder(
 
     Raises:
         ValueError: the endpoint refuses everything.
-        BudgetSpent: the log's budget is spent.
+        BudgetError: the log's budget is spent.
     """
     return asyncio.run(_judge_all(folder, prompts, version, settings, log))
 

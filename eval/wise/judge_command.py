@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.attempts import BudgetSpent, FileLog
+from eval.answers_kept import kept_answers
 from eval.wise.judge import default_settings, judge_folder, judge_name
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
@@ -14,6 +14,7 @@ from staged import settings as job_settings
 from staged import strict_json
 from staged.backends.lmm_types import LmmSettings
 from staged.command_line import Parser, add_out_file, exit_codes
+from staged.jobs.budget import BudgetError
 from staged.jobs.files import write_whole
 
 
@@ -35,15 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     prompts = load_prompts(arguments.prompts, version)
     defaults = [f"{k}={strict_json.dumps(v)}" for k, v in default_settings(version).items()]
     settings = job_settings.load(LmmSettings, None, [*defaults, *arguments.overrides])
-    attempts = arguments.out.with_name(f"{arguments.out.name}.attempts")
-    with FileLog(attempts, usd=arguments.budget_usd) as log:
-        try:
+    try:
+        with kept_answers(arguments.out, usd=arguments.budget_usd) as log:
             lines = judge_folder(arguments.images, prompts, version, settings, log)
-        except BudgetSpent as stop:
-            print(f"stopped: {stop}")
-            return exit_codes.STOPPED
-        finally:
-            print(f"spent {log.spent_usd:.2f} USD in all; answers are in {attempts}")
+    except BudgetError as stop:
+        print(f"stopped: {stop}; raise --budget-usd, and the same command goes on")
+        return exit_codes.STOPPED
     write_whole(arguments.out, b"".join(strict_json.dumps(line).encode() + b"\n" for line in lines))
     reasons = Counter(line["reason"] for line in lines if "reason" in line)
     for reason, number in reasons.most_common():

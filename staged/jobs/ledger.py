@@ -106,6 +106,13 @@ class Ledger(Records):
                 self.round += 1
                 self._begin()
 
+    def begin_round(self) -> None:
+        """Begin a round, whatever the last one left: calls that failed may be made again."""
+        with self._alone():
+            self.refresh()
+            self.round = self.newest_round + 1
+            self._begin()
+
     def left(self, units: Collection[int]) -> set[int]:
         """Return the units that need work, in the newest round that any process has begun."""
         self.refresh()
