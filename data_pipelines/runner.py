@@ -28,11 +28,14 @@ async def run(
 
     Returns:
         The budget's limit that stopped the job; None when all units are finished.
+
+    Raises:
+        ServiceError: a service refuses whatever is asked; what was being drawn is kept.
     """
 
     async def one(unit: int) -> None:
         try:
-            # A budget that stops it leaves the unit unfinished: more of it takes it up there.
+            # What stops it leaves the unit unfinished: more budget, or another key, takes it up.
             result = await work(unit)
         except RoleError as error:
             result = Result(status="failed", stage="service", reason=error.reason)

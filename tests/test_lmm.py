@@ -368,6 +368,7 @@ def test_an_answer_is_found_where_models_put_it(message: dict[str, Any]) -> None
     [
         f"I could say {GOOD} but will not",
         f"<think>{GOOD}</think>",
+        f"<think>perhaps\n```json\n{GOOD}\n```\nor not",
         "```json\n" * 50_000,
         '{"colour": "\ud800"',
         "[" * 100_000,

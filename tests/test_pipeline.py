@@ -1,5 +1,6 @@
 """The plan-sketch job and the base diet: what they make, and that nothing else decides it."""
 
+import asyncio
 import hashlib
 import random
 import subprocess
@@ -15,11 +16,14 @@ from data_pipelines.base import BaseSettings
 from data_pipelines.base import build as build_base
 from data_pipelines.plan_sketch.job import LEDGER, Report, run_job
 from data_pipelines.plan_sketch.settings import Critiques, PlanSketchSettings, Prompts, Steps
+from data_pipelines.progress import Progress
+from data_pipelines.runner import run
 from staged import settings as settings_of
-from staged.jobs.budget import Budget
+from staged.backends.service import ServiceError
+from staged.jobs.budget import Budget, Spent
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
-from staged.jobs.records import Records
+from staged.jobs.records import Records, Result
 from staged.shapes.detect import detect, scene_from
 from staged.shapes.editor import EditorMistakes
 from staged.shapes.misbehaviour import Misbehaviour
@@ -190,6 +194,21 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"other settings .*another folder"):
         run_job(job(4, steps=Steps(varied=0.9)), out)
     assert files(out) == before
+
+
+def test_what_is_in_the_making_when_a_service_stops_the_job_is_finished(tmp_path: Path) -> None:
+    async def work(unit: int) -> Result:
+        await asyncio.sleep(0)  # until all have begun
+        if unit == 1:
+            raise ServiceError("402: no credits")
+        await asyncio.sleep(0.05)
+        return Result(status="accepted", sample={})
+
+    progress = Progress(total=9, done=0, spent=Spent())
+    with Ledger(tmp_path, fingerprint="f", writer=0) as ledger:
+        with pytest.raises(ServiceError, match="no credits"):
+            asyncio.run(run(range(9), work, ledger, concurrency=3, progress=progress))
+        assert [unit for unit, _ in ledger.results()] == [0, 2]
 
 
 def test_one_process_at_a_time_writes_a_rank(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class Endpoint:
         usd = 0.0
         for made in range(self.settings.max_attempts):
             if made:
-                await asyncio.sleep(service.backoff_s(made))
+                await service.rest(service.backoff_s(made))
             async with service.limiter.slot(0):
                 got = await service.post("images/generations", body, retry=made)
             usd += self._usd(got)

@@ -167,7 +167,7 @@ class LmmClient:
                     raise asyncio.CancelledError
                 # After an invalid answer, or without a field, there is nothing to wait for.
                 if made and made[-1].outcome not in ("invalid_output", "unsupported"):
-                    await asyncio.sleep(self._service.backoff_s(len(_counted(made))))
+                    await self._service.rest(self._service.backoff_s(len(_counted(made))))
                 made.append(await self._attempt(key, request, made))
                 if made[-1].outcome in UNANSWERED and self._is_final(made):
                     self._service.gave_up(made[-1].text)

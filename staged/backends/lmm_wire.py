@@ -161,6 +161,8 @@ def _text(content: Any) -> str:
 def _candidates(text: str) -> Iterator[str]:
     """Yield what may be the answer: the text, what follows the thought, the last fence in that."""
     yield text
+    if text.startswith("<think>") and "</think>" not in text:
+        return  # a draft
     spoken = text.rpartition("</think>")[2].strip()
     if spoken != text:
         yield spoken

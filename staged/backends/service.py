@@ -12,6 +12,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ import httpx
 from staged.backends.api_key import read_api_key, without_key
 from staged.backends.limiter import Limiter
 from staged.backends.replies import MAX_DETAIL_CHARS, Received, Refused, clean, understand
+from staged.jobs.runner import JobStopError
 
 MAX_REFUSED = 8
 """So many requests of a kind refused, and not one answered: then it is not the requests."""
@@ -30,7 +32,7 @@ MAX_GIVEN_UP = 3
 """So many requests given up after all their attempts, and none answered meanwhile: it is down."""
 
 
-class ServiceError(ValueError):
+class ServiceError(JobStopError, ValueError):
     """The endpoint refuses whatever we ask."""
 
 
@@ -79,6 +81,7 @@ class Service:
             trust_env=not _is_this_machine(base_url),
         )
         self._stopped: ServiceError | None = None
+        self._stop_event = asyncio.Event()
         self._answered: set[str] = set()
         self._refusals: dict[str, Counter[str]] = {}
         self._given_up = 0
@@ -165,8 +168,19 @@ class Service:
         longest = self._backoff_s * 2.0 ** min(attempts_made - 1, 32)
         return min(longest, self._max_backoff_s) * random.uniform(0.5, 1.0)
 
+    async def rest(self, seconds: float) -> None:
+        """Wait, but for no longer than there is something to wait for.
+
+        Raises:
+            ServiceError: the job was stopped.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop_event.wait(), seconds)
+        self.check()
+
     def _stop(self, message: str) -> None:
         self._stopped = ServiceError(message)
+        self._stop_event.set()
         raise self._stopped
 
     async def _exchange(self, path: str, content: bytes, retry: int) -> Received | Refused:

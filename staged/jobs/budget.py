@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from staged.jobs.runner import JobStopError
+
 Meter = Literal["requests", "images"]
 """What is counted."""
 
@@ -10,7 +12,7 @@ _ROUNDING: Final = 1e-9
 """Sums of prices are not exact; three calls of 0.1 fit into 0.3."""
 
 
-class BudgetError(RuntimeError):
+class BudgetError(JobStopError, RuntimeError):
     """The job's budget does not allow the next call; what is done stays done."""
 
 

@@ -1,18 +1,20 @@
-"""Many things to do, several at a time, until the budget is spent."""
+"""Many things to do, several at a time, until something stops the job."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from staged.jobs.budget import BudgetError
-
 T = TypeVar("T")
+
+
+class JobStopError(Exception):
+    """Nothing further is to be begun; what is in flight may finish, for it is paid for."""
 
 
 async def in_turn(
     items: Iterable[T], work: Callable[[T], Awaitable[None]], *, workers: int
 ) -> None:
-    """Work on items, several at a time, until the budget is spent.
+    """Work on items, several at a time, until something stops the job.
 
     Args:
         items: Taken when their turn comes: what they carry is not all in memory at once.
@@ -20,12 +22,12 @@ async def in_turn(
         workers: Most items at a time.
 
     Raises:
-        BudgetError: `work` raised it. No further item is begun; those in flight finish, for they
-            are paid for.
+        JobStopError: `work` raised it: a budget that is spent, a service that refuses us. No
+            further item is begun; those in flight finish, or are stopped as well.
         Exception: whatever else `work` raises; the others are cancelled.
     """
     waiting = iter(items)
-    stopped: BudgetError | None = None
+    stopped: JobStopError | None = None
 
     async def worker() -> None:
         nonlocal stopped
@@ -34,8 +36,8 @@ async def in_turn(
                 return
             try:
                 await work(item)
-            except BudgetError as stop:
-                stopped = stop
+            except JobStopError as stop:
+                stopped = stopped or stop
                 return
 
     try:
