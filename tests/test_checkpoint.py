@@ -171,6 +171,38 @@ def test_all_tensors_that_do_not_fit_are_listed_at_once(folder: Path) -> None:
     assert "1 of another shape: llm2vae.bias [3], expected [16]" in message
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(folder: Path, bad: float) -> None:
+    """They drew black pictures."""
+    edit_weights(folder, **{"llm2vae.bias": torch.full((16,), bad)})
+    with pytest.raises(ValueError, match=r"1 not finite .*: llm2vae\.bias"):
+        load(folder)
+
+
+def test_an_autoencoder_that_is_not_finite_is_refused(folder: Path) -> None:
+    tensors = load_file(folder / "ae.safetensors")
+    tensors["decoder.conv_out.bias"][1] = torch.nan
+    save_file(tensors, folder / "ae.safetensors")
+    with pytest.raises(ValueError, match=r"1 not finite .*: decoder\.conv_out\.bias"):
+        load(folder)
+
+
+def test_numbers_that_a_narrow_type_makes_infinite_are_refused(folder: Path) -> None:
+    edit_weights(folder, **{"llm2vae.bias": torch.full((16,), 1e6)})
+    load(folder)
+    with pytest.raises(ValueError, match=r"1 not finite .*: llm2vae\.bias"):
+        load(folder, dtype=torch.float16)
+
+
+def test_a_checkpoint_that_is_not_finite_is_not_saved(folder: Path) -> None:
+    model, autoencoder = build(seed=1)
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"not finite .*lm_head"):
+        save(folder, model=model, autoencoder=autoencoder)
+    assert_same_tensors(load(folder).model, build()[0])
+
+
 def test_a_second_autoencoder_width_is_refused(folder: Path) -> None:
     tensors = load_file(folder / "ae.safetensors")
     tensors["decoder.conv_in.weight"] = torch.zeros(32, 8, 3, 3)

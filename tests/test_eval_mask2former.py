@@ -180,8 +180,11 @@ def test_foreign_missing_and_misshapen_weights_are_refused(model):
         convert(state | {"roi_head.x": torch.zeros(1)})
     without = dict(state)
     del without["panoptic_head.mask_embed.2.bias"]
-    with pytest.raises(ValueError, match=r"1 weights do not fit; .*embedder\.1\.0\.bias"):
+    with pytest.raises(ValueError, match=r"1 missing: .*embedder\.1\.0\.bias"):
         convert_model(without)
+    spoilt = state | {"panoptic_head.cls_embed.bias": torch.full((81,), torch.inf)}
+    with pytest.raises(ValueError, match=r"1 not finite .*: class_predictor\.bias"):
+        convert_model(spoilt)
     with pytest.raises(ValueError, match="Swin backbone"):
         convert_model({"backbone.conv1.weight": torch.zeros(1)})
 
@@ -197,7 +200,7 @@ def test_a_converted_file_is_loaded_and_says_where_it_is_from(model, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     assert [d.box for d in plain.detect(image)] == [d.box for d in converted.detect(image)]
     (tmp_path / "m.pth").write_bytes(b"broken")
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="not a checkpoint of plain tensors"):
         convert_file(tmp_path / "m.pth", tmp_path / "x")
 
 

@@ -132,9 +132,13 @@ def test_open_clips_weights_give_open_clips_embeddings():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"visual.ln_post.bias": None}, "such as that for vision_model.post_layernorm.bias"),
+        ({"visual.ln_post.bias": None}, "1 missing: vision_model.post_layernorm.bias"),
         ({"visual.extra": torch.zeros(1)}, "visual.extra: no weight of open_clip"),
-        ({"ln_final.weight": torch.zeros(3)}, "no CLIP model"),
+        (
+            {"ln_final.weight": torch.zeros(3)},
+            "1 of another shape: text_model.final_layer",
+        ),
+        ({"logit_scale": torch.tensor(torch.nan)}, r"1 not finite .*: logit_scale"),
         ({"token_embedding.weight": None}, "not in open_clip's layout"),
         ({"visual.positional_embedding": torch.zeros(16, 160)}, "not 1 \\+ n \\* n"),
     ],

@@ -15,10 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from staged.model.weights import check_weights
 from train.ema import WeightAverage
 
 _FILE = "state.safetensors"
 _KEEP = 2
+_MOMENTS = ("optimizer.exp_avg", "optimizer.exp_avg_sq")
 
 
 class RunState:
@@ -88,6 +90,7 @@ class RunState:
         path = self.folder / f"{steps[-1]:08d}" / _FILE
         try:
             stored = load_file(path)
+            check_weights(str(path), stored, _expected(parameters, average))
             with torch.no_grad():
                 for name, parameter in parameters.items():
                     parameter.copy_(stored[f"weights.{name}"])
@@ -98,7 +101,7 @@ class RunState:
                     }
                     if average is not None:
                         average.tensors[name].copy_(stored[f"average.{name}"])
-        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             raise ValueError(
                 f"{path} is damaged or of another model ({error}); remove its folder to continue "
                 "from an older state or from the start, or choose another `out`"
@@ -110,6 +113,20 @@ class RunState:
         if not self.folder.is_dir():
             return []
         return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
+
+
+def _expected(
+    parameters: Mapping[str, Tensor], average: WeightAverage | None
+) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a state."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, parameter in parameters.items():
+        shape = tuple(parameter.shape)
+        expected |= {f"{kind}.{name}": shape for kind in ("weights", *_MOMENTS)}
+        expected[f"optimizer.step.{name}"] = ()
+        if average is not None:
+            expected[f"average.{name}"] = shape
+    return expected
 
 
 def _flush(path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import PipelineSettings
-from staged.backends.diffusers import load_pipeline
+from staged.backends.diffusers_loading import load_pipeline
 from staged.backends.finite_pictures import FinitePictures
 from staged.jobs.rank import local_device
 from staged.model.finite import NotFiniteError

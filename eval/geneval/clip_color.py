@@ -22,6 +22,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from eval.geneval.mask2former import fingerprint
 from eval.geneval.names import COLORS
 from staged.model.finite import require_finite
+from staged.model.weights import load_pretrained
 from staged.roles import Detection, Pixels
 
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}",
@@ -57,13 +58,13 @@ class ClipColors:
         """Load a folder or a Hub id.
 
         Raises:
-            ValueError: no such model.
+            ValueError: no such model, or its weights are not whole.
         """
+        model = load_pretrained(CLIPModel, source, what="CLIP model", dtype=torch.float32)
         try:
-            model = CLIPModel.from_pretrained(str(source), dtype=torch.float32)
             tokenizer = CLIPTokenizer.from_pretrained(str(source))
         except OSError as error:
-            raise ValueError(f"{source}: no CLIP model there: {error}") from None
+            raise ValueError(f"{source}: no tokenizer of CLIP there: {error}") from None
         return cls(model, tokenizer, device=device)
 
     @torch.inference_mode()

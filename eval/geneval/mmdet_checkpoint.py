@@ -8,26 +8,25 @@ model be found, or nothing is converted.
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
 from eval.downloads import sha256_of
-from eval.geneval.mask2former import SOURCE_FILE
+from eval.geneval.mask2former import COMPUTED, SOURCE_FILE
 from eval.geneval.names import CLASSES
+from eval.pickled import read_checkpoint
+from staged.model.weights import check_weights
 
 _SWIN = "model.pixel_level_module.encoder.swin"
 _PIXELS = "model.pixel_level_module.decoder"
 _QUERIES = "model.transformer_module"
 
-# What transformers computes itself, and its final norm that no output passes through.
-_COMPUTED = re.compile(r"relative_position_index$|^criterion\.empty_weight$|swin\.layernorm\.")
+_COMPUTED = re.compile(COMPUTED)
 
 _RENAMED: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     (
@@ -192,7 +191,7 @@ def convert_model(state: Mapping[str, Tensor]) -> Mask2FormerForUniversalSegment
     """Build transformers' model from mmdet's weights.
 
     Raises:
-        ValueError: a key is unknown or missing, or a shape does not fit.
+        ValueError: a key is unknown or missing, a shape does not fit, or weights are not finite.
     """
     model: Any = Mask2FormerForUniversalSegmentation(config_of(state))
     converted = convert(state)
@@ -201,14 +200,7 @@ def convert_model(state: Mapping[str, Tensor]) -> Mask2FormerForUniversalSegment
         for key, value in model.state_dict().items()
         if not _COMPUTED.search(key)
     }
-    found = {key: tuple(value.shape) for key, value in converted.items()}
-    if expected != found:
-        wrong = sorted(key for key in expected | found if expected.get(key) != found.get(key))
-        key = wrong[0]
-        raise ValueError(
-            f"{len(wrong)} weights do not fit; {key} is {found.get(key, 'missing')}, "
-            f"expected {expected.get(key, 'absent')}"
-        )
+    check_weights("the checkpoint", converted, expected)
     model.load_state_dict(converted, strict=False)
     return cast(Mask2FormerForUniversalSegmentation, model.eval())
 
@@ -220,11 +212,8 @@ def convert_file(checkpoint: Path, folder: Path) -> None:
         ValueError: not such a checkpoint.
         OSError: a file cannot be read or written.
     """
-    try:
-        data = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{checkpoint}: no checkpoint of weights alone: {error}") from None
-    state = data.get("state_dict", data) if isinstance(data, dict) else None
+    data = read_checkpoint(checkpoint)
+    state = data.get("state_dict", data)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{checkpoint}: holds no state_dict")
     model = convert_model(state)

@@ -12,11 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eval.geneval.mask2former import fingerprint
-from eval.rewards.checkpoint import read_checkpoint
+from eval.pickled import read_checkpoint
+from staged.model.weights import check_weights
 
 WEIGHTS_FILE = "model.safetensors"
 WIDTHS = (768, 1024, 128, 64, 16, 1)
@@ -66,7 +68,11 @@ def load_head(folder: Path) -> AestheticHead:
             f"{path} is missing; make it of the published .pth with "
             "`staged eval convert-reward aesthetic`"
         )
-    return head_of(load_file(path), str(path))
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no readable safetensors file: {error}") from None
+    return head_of(state, str(path))
 
 
 def convert_head(checkpoint: Path, folder: Path) -> None:
@@ -85,16 +91,17 @@ def head_of(state: Mapping[str, Tensor], place: str) -> AestheticHead:
     """Build the head whose weights these are.
 
     Raises:
-        ValueError: they are not those of linear layers one after the other.
+        ValueError: they are not those of linear layers one after the other, or not finite.
     """
     rows = [state[key] for key in (f"layers.{i}.weight" for i in range(len(state))) if key in state]
     if not rows or any(row.dim() != 2 for row in rows):
         raise ValueError(f"{place}: {sorted(state)[:4]}; expected weights of linear layers")
     head = AestheticHead((rows[0].shape[1], *(row.shape[0] for row in rows)))
-    try:
-        head.load_state_dict({key: value.float() for key, value in state.items()})
-    except RuntimeError as error:
-        raise ValueError(f"{place}: no aesthetic head: {error}") from None
+    weights = {key: value.float() for key, value in state.items()}
+    check_weights(
+        place, weights, {key: tuple(value.shape) for key, value in head.state_dict().items()}
+    )
+    head.load_state_dict(weights)
     return head.eval()
 
 

@@ -16,6 +16,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from eval.geneval.clip_color import to_pixels
 from eval.geneval.mask2former import fingerprint
 from staged.model.finite import NotFiniteError
+from staged.model.weights import load_pretrained
 from staged.roles import Pixels
 
 
@@ -48,15 +49,13 @@ class ClipEmbedder:
         """Load folders or Hub ids; weights are read from safetensors only.
 
         Raises:
-            ValueError: no such model or tokenizer.
+            ValueError: no such model or tokenizer, or its weights are not whole.
         """
+        model = load_pretrained(CLIPModel, weights, what="CLIP model", dtype=torch.float32)
         try:
-            model = CLIPModel.from_pretrained(
-                str(weights), dtype=torch.float32, use_safetensors=True
-            )
             tokens = CLIPTokenizer.from_pretrained(str(tokenizer))
         except OSError as error:
-            raise ValueError(f"{weights}: no CLIP model there: {error}") from None
+            raise ValueError(f"{tokenizer}: no tokenizer of CLIP there: {error}") from None
         return cls(model, tokens, device=device)
 
     @property

@@ -16,7 +16,8 @@ from typing import Any
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from eval.rewards.checkpoint import read_checkpoint
+from eval.pickled import read_checkpoint
+from staged.model.weights import check_weights
 
 TEXT_HEAD_DIM, VISION_HEAD_DIM = 64, 80
 """Widths of a head of attention in ViT-H/14; the weights do not tell."""
@@ -91,7 +92,8 @@ def convert_model(state: Mapping[str, Any]) -> CLIPModel:
         state: In open_clip's layout, of a ViT with the exact GELU and the heads of ViT-H/14.
 
     Raises:
-        ValueError: a key that is unknown or missing, or shapes that do not fit.
+        ValueError: a key that is unknown or missing, shapes that do not fit, or weights that are
+            not finite.
     """
     model = CLIPModel(_config(state))
     converted: dict[str, Tensor] = {}
@@ -100,13 +102,13 @@ def convert_model(state: Mapping[str, Any]) -> CLIPModel:
         if key != "attn_mask":
             converted |= {name: part.float() for name, part in _converted(key, value).items()}
     # Positions by number: a buffer here, computed there.
-    expected = {name for name in model.state_dict() if not name.endswith("position_ids")}
-    if missing := sorted(expected - converted.keys()):
-        raise ValueError(f"{len(missing)} weights are missing, such as that for {missing[0]}")
-    try:
-        model.load_state_dict(converted, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"no CLIP model: {error}") from None
+    expected = {
+        name: tuple(value.shape)
+        for name, value in model.state_dict().items()
+        if not name.endswith("position_ids")
+    }
+    check_weights("the checkpoint", converted, expected)
+    model.load_state_dict(converted, strict=False)
     return model.eval()
 
 

@@ -16,6 +16,7 @@ from eval.geneval.mask2former import fingerprint
 from eval.vqa.question import Answer, Question
 from staged import images
 from staged.model.finite import NotFiniteError, require_finite
+from staged.model.weights import load_pretrained
 
 
 def processor_class(config: PreTrainedConfig) -> Any:
@@ -58,11 +59,12 @@ class LocalAnswerer:
         """Load a folder or a Hub id, in the type that its weights are kept in.
 
         Raises:
-            ValueError: no such model, or a package that its processor needs is missing.
+            ValueError: no such model, its weights are not whole, or a package that its processor
+                needs is missing.
         """
         try:
-            model = AutoModelForImageTextToText.from_pretrained(
-                str(source), dtype="auto", use_safetensors=True
+            model = load_pretrained(
+                AutoModelForImageTextToText, source, what="image-text-to-text model", dtype="auto"
             )
             processor = processor_class(model.config).from_pretrained(str(source))
         except ImportError as error:
@@ -71,7 +73,7 @@ class LocalAnswerer:
                 f"{str(error).strip()[:300]}"
             ) from None
         except OSError as error:
-            raise ValueError(f"{source}: no image-text-to-text model there: {error}") from None
+            raise ValueError(f"{source}: no processor there: {error}") from None
         return cls(model, processor, device=device)
 
     def answer(self, questions: Sequence[Question], keep: Callable[[int, Answer], None]) -> None:

@@ -9,18 +9,16 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
 from PIL import Image
 
+from staged.backends.diffusers_loading import load_pipeline
 from staged.backends.diffusers_settings import LICENCES, DiffusersSettings
 from staged.backends.finite_pictures import FinitePictures
 from staged.backends.turns import Turns
-from staged.devices import choose_device
 from staged.model.finite import NotFiniteError
 from staged.roles import Pixels, RoleError
 
@@ -179,35 +177,3 @@ class DiffusersEditor:
                 f"{width} x {height} pixels: use sides that are multiples of 16"
             )
         return pixels
-
-
-def load_pipeline(
-    model: str, pipeline: str, *, revision: str | None, dtype: str, device: str, offload: bool
-) -> Any:
-    """Load any pipeline of diffusers.
-
-    Args:
-        model: Folder, or repository on the Hub.
-        pipeline: Class in diffusers; `DiffusionPipeline` takes the class that the model names.
-        revision: Commit on the Hub; a folder has none.
-        dtype: Of the weights: `bfloat16`, `float16` or `float32`.
-        device: Torch device.
-        offload: Keep on the device only the part that runs.
-
-    Raises:
-        ValueError: diffusers has no such pipeline, or there is no such device.
-        OSError: the model cannot be had.
-    """
-    where_to = choose_device(device)  # before gigabytes are read
-    cls = getattr(diffusers, pipeline, None)
-    if cls is None or not hasattr(cls, "from_pretrained"):
-        raise ValueError(
-            f"diffusers {diffusers.__version__} has no pipeline {pipeline!r}; "
-            "check its name, or install a newer diffusers"
-        )
-    where: dict[str, Any] = {} if Path(model).is_dir() else {"revision": revision}
-    loaded = cls.from_pretrained(model, torch_dtype=getattr(torch, dtype), **where)
-    if offload:
-        loaded.enable_model_cpu_offload(device=where_to)
-        return loaded
-    return loaded.to(where_to)

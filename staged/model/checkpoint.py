@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from staged.model.keys import autoencoder_keys, from_upstream_key, to_upstream_k
 from staged.model.positions import sincos_table
 from staged.model.safetensors_writer import write_safetensors
 from staged.model.tokenizer import BagelTokenizer
+from staged.model.weights import check_finite_weights, check_names, check_weights, listed
 
 __all__ = [
     "LoadedBagel",
@@ -50,7 +51,6 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _UNSAFE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _MAX_INDEX_BYTES = 1 << 24
-_MAX_LISTED = 12  # names of each kind that an error message spells out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +111,11 @@ def load(
         model = Bagel(config)
     expected = upstream_shapes(model)
     optional = {to_upstream_key(table) for table in FROZEN_TABLES}
-    _check_keys(weights.shapes, expected, optional, str(folder))
+    check_names(str(folder), weights.shapes, expected, optional=optional)
     _materialise(model, device, dtype)
     targets = _tensors(model)
-    _copy(weights, {upstream: targets[from_upstream_key(upstream)] for upstream in weights.shapes})
+    named = {upstream: targets[from_upstream_key(upstream)] for upstream in weights.shapes}
+    _copy(weights, named, str(folder))
     for table, side in _table_sides(config).items():
         if to_upstream_key(table) not in weights.shapes:
             targets[table].copy_(sincos_table(config.transformer.hidden_size, side))
@@ -154,11 +155,12 @@ def load_autoencoder(
     with torch.device("meta"):
         autoencoder = Autoencoder(config)
     expected = upstream_shapes(autoencoder)
-    _check_keys(weights.shapes, expected, set(), str(path))
+    check_names(str(path), weights.shapes, expected)
     _materialise(autoencoder, device, dtype)
     targets = _tensors(autoencoder)
     ours = {upstream: name for name, upstream in _upstream_names(autoencoder).items()}
-    _copy(weights, {upstream: targets[ours[upstream]] for upstream in weights.shapes})
+    named = {upstream: targets[ours[upstream]] for upstream in weights.shapes}
+    _copy(weights, named, str(path))
     return autoencoder.eval()
 
 
@@ -188,17 +190,15 @@ def save(
         ``folder`` as a path.
 
     Raises:
-        ValueError: ``weights`` lacks a tensor, has one too many, or one of another shape.
+        ValueError: ``weights`` lacks a tensor, has one too many, or one of another shape or that
+            is not finite.
     """
     folder = Path(folder)
     source = _tensors(model) | dict(weights or {})
     named = {name: to_upstream_key(name) for name in source}
     expected = upstream_shapes(model)
-    _check_keys(
-        {named[name]: tuple(tensor.shape) for name, tensor in source.items()},
-        expected,
-        set(),
-        "the weights to save",
+    check_weights(
+        "the checkpoint to save", {named[name]: source[name] for name in source}, expected
     )
     config = dataclasses.replace(model.config, autoencoder=autoencoder.config)
     with _replacing(folder) as fresh:
@@ -224,6 +224,7 @@ def save_autoencoder(
     """
     expected = upstream_shapes(autoencoder)
     tensors = _tensors(autoencoder)
+    check_finite_weights("the autoencoder to save", tensors)
     write_safetensors(
         Path(folder) / AUTOENCODER,
         {
@@ -312,7 +313,7 @@ class _Weights:
             shapes.update(_header(shard))
         if files.keys() != shapes.keys():
             stray = sorted(files.keys() ^ shapes.keys())
-            raise ValueError(f"{path} and its shards disagree on {_listed(stray)}")
+            raise ValueError(f"{path} and its shards disagree on {listed(stray)}")
         return cls(files=files, shapes=shapes)
 
 
@@ -345,7 +346,7 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
         raise ValueError(f"{path} is no readable safetensors file: {error}") from error
 
 
-def _copy(weights: _Weights, targets: Mapping[str, Tensor]) -> None:
+def _copy(weights: _Weights, targets: Mapping[str, Tensor], place: str) -> None:
     """Fill every target from the file, one tensor in memory at a time."""
     by_file: dict[Path, list[str]] = {}
     for key, path in weights.files.items():
@@ -355,6 +356,8 @@ def _copy(weights: _Weights, targets: Mapping[str, Tensor]) -> None:
             for key in keys:
                 target = targets[key]
                 target.copy_(file.get_tensor(key).reshape(target.shape))
+    # In the type that they have now: a narrower one may have made infinities of numbers.
+    check_finite_weights(place, targets)
 
 
 def _fit_to_weights(
@@ -415,38 +418,6 @@ def _autoencoder_structure(
         )
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise ValueError(f"{path} is no FLUX autoencoder: {error!r} is missing or empty") from error
-
-
-def _check_keys(
-    found: Mapping[str, tuple[int, ...]],
-    expected: Mapping[str, tuple[int, ...]],
-    optional: set[str],
-    place: str,
-) -> None:
-    missing = sorted(expected.keys() - found.keys() - optional)
-    unexpected = sorted(found.keys() - expected.keys())
-    reshaped = [
-        f"{key} {list(found[key])}, expected {list(expected[key])}"
-        for key in sorted(expected.keys() & found.keys())
-        if found[key] != expected[key]
-    ]
-    problems = [
-        f"{len(names)} {kind}: {_listed(names)}"
-        for kind, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", reshaped),
-        )
-        if names
-    ]
-    if problems:
-        raise ValueError(f"{place} does not fit the configuration; tensors " + "; ".join(problems))
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
 
 
 def _resolve(source: str | Path, revision: str | None) -> Path:

@@ -1,4 +1,8 @@
-"""Published checkpoints in PyTorch's own format, read without running what they may carry."""
+"""Published checkpoints that exist in PyTorch's own format alone, for the converters.
+
+Everything else reads safetensors. PyTorch's format is a pickle, which can run code; here nothing
+but tensors and plain values is unpickled, once, and what comes of it is written as safetensors.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
         raise ValueError(f"{path}: not a checkpoint of plain tensors: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a state dictionary, got {type(content).__name__}")

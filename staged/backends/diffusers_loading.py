@@ -1,0 +1,88 @@
+"""Loading a diffusers pipeline part by part, so that every weight of every part is accounted for.
+
+Diffusers itself draws at random what a part's file lacks, and says so in its log.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from torch import nn
+
+from staged.devices import choose_device
+from staged.model.weights import load_pretrained
+
+
+def load_pipeline(
+    model: str, pipeline: str, *, revision: str | None, dtype: str, device: str, offload: bool
+) -> Any:
+    """Load any pipeline of diffusers, from safetensors.
+
+    Args:
+        model: Folder, or repository on the Hub.
+        pipeline: Class in diffusers; `DiffusionPipeline` takes the class that the model names.
+        revision: Commit on the Hub; a folder has none.
+        dtype: Of the weights: `bfloat16`, `float16` or `float32`.
+        device: Torch device.
+        offload: Keep on the device only the part that runs.
+
+    Raises:
+        ValueError: diffusers has no such pipeline, there is no such device, or a part's weights
+            are not in safetensors, missing, unexpected, of another shape or not finite.
+        OSError: the model cannot be had.
+    """
+    where = choose_device(device)  # before gigabytes are read
+    cls = getattr(diffusers, pipeline, None)
+    if cls is None or not hasattr(cls, "from_pretrained"):
+        raise ValueError(
+            f"diffusers {diffusers.__version__} has no pipeline {pipeline!r}; "
+            "check its name, or install a newer diffusers"
+        )
+    folder = model
+    if not Path(model).is_dir():
+        folder = cls.download(model, revision=revision, use_safetensors=True)
+    kept = getattr(torch, dtype)
+    parts = {
+        name: load_pretrained(kind, folder, what=name, subfolder=name, **_typed(kind, kept))
+        for name, kind in _networks(cls, folder).items()
+    }
+    loaded = cls.from_pretrained(folder, torch_dtype=kept, **parts)
+    if offload:
+        loaded.enable_model_cpu_offload(device=where)
+        return loaded
+    return loaded.to(where)
+
+
+def _networks(cls: Any, folder: str) -> dict[str, Any]:
+    """Name the parts of a pipeline that have weights, and their classes.
+
+    Raises:
+        ValueError: a part is of a library whose loading is not checked here.
+    """
+    networks = {}
+    for name, entry in cls.load_config(folder).items():
+        # What begins with _ is about the file; a plain value is an argument, not a part.
+        if name.startswith("_") or not isinstance(entry, list | tuple) or len(entry) != 2:
+            continue
+        library, kind_name = entry
+        if library is None or kind_name is None:
+            continue  # a part that this pipeline goes without
+        home = {"diffusers": diffusers, "transformers": transformers}.get(library)
+        home = home or getattr(diffusers.pipelines, str(library), None)
+        if home is None:
+            raise ValueError(
+                f"{folder}: its part {name} is a {kind_name} of {library}, whose weights cannot be "
+                "checked; only parts of diffusers and transformers are loaded"
+            )
+        kind = getattr(home, str(kind_name), None)
+        if isinstance(kind, type) and issubclass(kind, nn.Module):
+            networks[name] = kind
+    return networks
+
+
+def _typed(kind: Any, dtype: torch.dtype) -> dict[str, Any]:
+    """The two libraries' names of one argument."""
+    is_theirs = issubclass(kind, transformers.PreTrainedModel)
+    return {"dtype": dtype} if is_theirs else {"torch_dtype": dtype}
