@@ -437,7 +437,7 @@ def test_a_run_without_a_state_has_nothing_to_export(
         (lambda: Optimizer(eps=0), "eps is 0"),
         (lambda: Optimizer(warmup_steps=-1), "warmup_steps is -1"),
         (lambda: Optimizer(min_lr_ratio=2), "min_lr_ratio is 2"),
-        (lambda: Optimizer(betas=(0.9, 1.0)), r"betas are \(0.9, 1.0\)"),
+        (lambda: Optimizer(betas=(0.9, 1.0)), r"betas is \(0.9, 1.0\)"),
         (lambda: Optimizer(weight_decay=-1), "weight_decay is -1"),
         (lambda: Optimizer(max_grad_norm=0), "max_grad_norm is 0"),
         (lambda: Optimizer(ema_decay=1), "ema_decay is 1; give 0 or more, below 1"),
