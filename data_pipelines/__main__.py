@@ -18,7 +18,7 @@ from staged.command_line.applications import run_as_module
 from staged.jobs.rank import add_options as add_rank_options
 from staged.jobs.rank import rank_of
 from staged.settings import describe, load
-from staged.shards import read_manifest, validate
+from staged.shards import damage, read_manifest, validate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,7 +148,10 @@ def _plan_sketch(arguments: argparse.Namespace) -> int:
     if report.unfinished:
         print(f"{report.unfinished} prompts are left to other ranks, and the shards with them")
         return exit_codes.OK
-    print(f"wrote {arguments.out}")
+    if report.new:
+        print(f"wrote {arguments.out}")
+    else:
+        print(f"nothing was left to do: {arguments.out} is finished")
     if not report.accepted:
         print("no sample was accepted; the reasons are above", file=sys.stderr)
         return exit_codes.FAILED
@@ -192,7 +195,18 @@ def _stats(arguments: argparse.Namespace) -> int:
     _print_reasons(manifest.acceptance)
     for unit, amount in manifest.cost.items():
         print(f"cost of everything, {unit}: {amount:g}")
-    return exit_codes.OK
+    problems = damage(arguments.folder)
+    console().figures(
+        {
+            "stats": manifest.stats,
+            "acceptance": manifest.acceptance,
+            "cost": manifest.cost,
+            "problems": problems,
+        }
+    )
+    for problem in problems:
+        print(f"damaged: {problem}", file=sys.stderr)
+    return exit_codes.FAILED if problems else exit_codes.OK
 
 
 def _preview(arguments: argparse.Namespace) -> int:

@@ -191,7 +191,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
     out = tmp_path / "data"
     run_job(job(4), out)
     before = files(out)
-    with pytest.raises(ValueError, match=r"other settings .*another folder"):
+    with pytest.raises(ValueError, match=r"other settings: .*Write to another folder"):
         run_job(job(4, steps=Steps(varied=0.9)), out)
     assert files(out) == before
 

@@ -40,12 +40,7 @@ def claim(settings: TrainSettings, *, resuming: bool) -> None:
     if path.is_file():
         before = _binding(job_settings.load(TrainSettings, path))
         now = _binding(settings)
-        changed = [
-            f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
-        if changed:
+        if changed := job_settings.changes(before, now):
             raise ValueError(
                 f"{out} holds a run with other settings: {'; '.join(changed)}. Continue it with "
                 f"its own settings, choose another `out`, or remove {out / 'state'} to start over"
@@ -104,18 +99,10 @@ def cut_log(path: Path, step: int) -> None:
 
 
 def _binding(settings: TrainSettings) -> dict[str, Any]:
-    """Dotted names and values of all that a resumed run must share."""
+    """What a resumed run must share, as plain data."""
     chosen = job_settings.to_dict(settings)
     for key in _FREE:
         del chosen[key]
     for subset in chosen["data"]:
         del subset["path"]  # a moved data set is the same one; `claim_data` looks inside
-    return dict(_flat("", chosen))
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else key, item)
-    else:
-        yield prefix, value
+    return chosen

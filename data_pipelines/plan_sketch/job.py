@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_pipelines.plan_sketch.build import Builder
+from data_pipelines.plan_sketch.claim import record_settings, refuse_other_settings
 from data_pipelines.plan_sketch.services import Services
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.plan_sketch.shards import acceptance, examples, write_shards
@@ -22,12 +23,10 @@ from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
 from staged.jobs.records import Result
 from staged.roles import ImageEditor
-from staged.settings import save_resolved
 from staged.shapes import editor as shapes_editor
 from staged.shapes import lmm as shapes_lmm
 
 LEDGER = "ledger"
-SETTINGS = "settings.yaml"
 _ALONE = Rank()
 
 
@@ -42,6 +41,7 @@ class Report:
         reasons: Stage -> reason -> number, of those two.
         examples: (stage, reason) -> what a service said of one of them.
         unfinished: Units that are still to be done.
+        new: Units that this process ended now.
         stopped: The limit that stopped the job, if one did.
     """
 
@@ -52,6 +52,7 @@ class Report:
     examples: Mapping[tuple[str, str], str] = field(default_factory=dict)
     unfinished: int = 0
     stopped: str = ""
+    new: int = field(default=0, compare=False)
 
 
 def run_job(
@@ -72,6 +73,7 @@ def run_job(
     Raises:
         ValueError: the folder holds other settings, or the prompts of finished units changed.
     """
+    refuse_other_settings(settings, folder)
     prompt_of = _prompts(settings)
     units = rank.share(range(settings.prompts.count))
     (folder / LEDGER).mkdir(parents=True, exist_ok=True)
@@ -83,15 +85,16 @@ def run_job(
         writer=rank.number,
         budget=settings.budget,
     ) as ledger:
-        save_resolved(settings, folder / SETTINGS)
+        record_settings(settings, folder, ledger)
         if retry_failed:
             ledger.retry_failed(units)
-        stopped = None
+        stopped, new = None, 0
         # Another process may begin a round for what fails meanwhile; then this one joins it.
         while stopped is None and (left := ledger.left(units)):
             progress = Progress(total=len(units), done=len(units) - len(left), spent=ledger.spent)
             stopped = asyncio.run(_work(settings, ledger, prompt_of, units, progress))
-        report = _report(ledger, settings, stopped)
+            new += len(left - ledger.left(left))
+        report = replace(_report(ledger, settings, stopped), new=new)
         if not report.unfinished:
             write_shards(settings, ledger, folder, prompt_of)
     return report

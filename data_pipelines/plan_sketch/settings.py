@@ -273,12 +273,17 @@ class PlanSketchSettings:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what decides the samples: how many, how fast and for how much do not."""
+        return hashlib.sha256(strict_json.dumps(self.deciding).encode()).hexdigest()
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What decides the samples, as plain data."""
         data = settings.to_dict(replace(self, budget=Budget(), concurrency=1))
         del data["prompts"]["count"]
         for service in (data["lmm"], data["drawing"]["editor"]):
             for name in NOT_DECIDING & set(service or {}):
                 del service[name]
-        return hashlib.sha256(strict_json.dumps(data).encode()).hexdigest()
+        return data
 
 
 NOT_DECIDING = frozenset(

@@ -24,11 +24,12 @@ from staged import strict_json, strict_yaml
 from staged.jobs.files import write_whole
 from staged.settings.build import Builder, SettingsError
 from staged.settings.kinds import nearest
-from staged.settings.plain import to_dict
+from staged.settings.plain import changes, to_dict
 from staged.settings.table import describe
 
 __all__ = [
     "SettingsError",
+    "changes",
     "describe",
     "find_config",
     "fingerprint",

@@ -10,7 +10,7 @@
 The same samples in the same order give the same bytes. Nothing read from a folder is trusted.
 """
 
-from staged.shards.checks import Validation, merge, stats, validate
+from staged.shards.checks import Validation, damage, merge, stats, validate
 from staged.shards.counts import Stats
 from staged.shards.folder import Manifest, ShardEntry, read_index, read_manifest
 from staged.shards.index import ShardIndex
@@ -29,6 +29,7 @@ __all__ = [
     "Skipped",
     "Stats",
     "Validation",
+    "damage",
     "merge",
     "read_index",
     "read_manifest",

@@ -50,7 +50,7 @@ def validate(folder: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> Validati
     """
     folder = Path(folder)
     entries = read_index(folder)
-    problems = [problem for entry in entries for problem in _check_file(folder, entry)]
+    problems = damage(folder)
     found, counts = Stats(), Counter[str]()
     skipped = Skipped(max_examples=_MAX_PROBLEMS)
     for sample in read_shards(folder, on_error="skip", skipped=skipped, decode=True, limits=limits):
@@ -79,6 +79,17 @@ def validate(folder: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> Validati
         problems=tuple(problems[:_MAX_PROBLEMS]),
         stats=found,
     )
+
+
+def damage(folder: Path | str) -> list[str]:
+    """Compare the files with the index: what is missing, or has other bytes. Reads no sample.
+
+    Raises:
+        FileNotFoundError: the folder has no index: no data set, or an unfinished one.
+        ValueError: the index is malformed.
+    """
+    folder = Path(folder)
+    return [problem for entry in read_index(folder) for problem in _check_file(folder, entry)]
 
 
 def stats(
