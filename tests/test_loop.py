@@ -528,6 +528,15 @@ def test_scripted_players_find_and_correct_what_a_careless_editor_draws() -> Non
     assert done[0].provenance["models"]["inspector"] == "scripted"
 
 
+def test_scripted_players_beside_a_model_of_larger_pictures_are_refused() -> None:
+    player = BagelPlayer(tiny.engine(), SETTINGS)
+    player.engine.sizes = replace(player.engine.sizes, latent_max=1024)
+    for role in ("planner", "inspector", "sketcher"):
+        with pytest.raises(ValueError, match=f"{role} scripted: .* BAGEL draws 1024 x 1024"):
+            Casting(**{role: "scripted"}).cast(player, "BAGEL")
+    assert Casting(sketcher="editing").cast(player, "BAGEL").names["sketcher"] == "BAGEL (editing)"
+
+
 def test_a_prompt_that_a_scripted_planner_cannot_read_fails_by_name() -> None:
     planner = ScriptedPlanner()
     playing = OneByOne(director=planner, planner=planner)

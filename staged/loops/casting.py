@@ -64,7 +64,18 @@ class Casting:
         Args:
             player: The model.
             name: Its name, for provenance.
+
+        Raises:
+            ValueError: scripted players beside a model of another world.
         """
+        scripted = [role for role, who in vars(self).items() if who == "scripted"]
+        side = player.engine.sizes.latent_max
+        if scripted and side > CANVAS_PX:
+            raise ValueError(
+                f"{', '.join(scripted)} scripted: these players know the miniature world's shapes "
+                f"at {CANVAS_PX} x {CANVAS_PX} pixels, and {name} draws {side} x {side}; let the "
+                "model play"
+            )
         cast = Cast.of(player, name)
         names = dict(cast.names)
         if self.sketcher != "model":
