@@ -87,10 +87,7 @@ class Endpoint:
             finally:
                 runner.run(service.close())
         if stopped is not None:
-            raise ServiceError(
-                f"{stopped}. Fields that it does not take: size, response_format and seed_field "
-                "are left out by null, others stand in extra_body"
-            )
+            raise stopped
 
     def _open(self) -> Service:
         settings = self.settings
@@ -100,6 +97,7 @@ class Endpoint:
             api_key_env=settings.api_key_env,
             timeout_s=settings.timeout_s,
             max_reply_bytes=MAX_REPLY_BYTES,
+            fields="size, response_format, seed_field (null leaves a field out), extra_body",
             limiter=Limiter(concurrency=settings.concurrency),
         )
 

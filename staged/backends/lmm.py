@@ -65,6 +65,7 @@ class LmmClient:
             api_key_env=settings.api_key_env,
             timeout_s=settings.timeout_s,
             max_reply_bytes=MAX_REPLY_BYTES,
+            fields="temperature and structured_output (auto finds out), extra_body",
             limiter=Limiter(
                 concurrency=settings.concurrency,
                 requests_per_minute=settings.requests_per_minute,

@@ -45,6 +45,7 @@ class Service:
         api_key_env: Environment variable that holds the key; None for none.
         timeout_s: Longest wait for one reply, to its last byte.
         max_reply_bytes: Longest reply that is read.
+        fields: Settings that decide what is sent; for messages.
         limiter: Passed before each call by the caller; paused here when the endpoint says so.
         backoff_s: Wait before a second attempt; doubled for each further one, with jitter.
         max_backoff_s: Longest wait, also where the endpoint asks for more.
@@ -62,6 +63,7 @@ class Service:
         api_key_env: str | None,
         timeout_s: float,
         max_reply_bytes: int,
+        fields: str,
         limiter: Limiter,
         backoff_s: float = 0.5,
         max_backoff_s: float = 60.0,
@@ -72,6 +74,7 @@ class Service:
         self._base_url, self._model, self._api_key_env = base_url.rstrip("/"), model, api_key_env
         self._timeout_s, self._max_reply_bytes = timeout_s, max_reply_bytes
         self._backoff_s, self._max_backoff_s = backoff_s, max_backoff_s
+        self._fields = fields
         self.limiter = limiter
         self._http = http_client or httpx.AsyncClient(
             timeout=timeout_s,
@@ -142,7 +145,7 @@ class Service:
         if refused.total() >= MAX_REFUSED or refused[refusal] >= MAX_REFUSED_ALIKE:
             self._stop(
                 f"{self._base_url} refused {refused.total()} requests ({purpose}) and answered "
-                f"none: {refusal}; check the settings that are sent to {self._model!r}"
+                f"none: {refusal}; check what is sent to {self._model!r}: {self._fields}"
             )
 
     def gave_up(self, failure: str) -> None:
