@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from staged.progress import Progress
+from staged.jobs.progress import Progress
 from staged.settings import fingerprint, to_dict
 from staged.shapes.instructions import Add, Change, Edit, Ref, Remove, Replace, write_edits
 from staged.shapes.prompts import describe

@@ -11,7 +11,7 @@ import jinja2
 
 from data_pipelines.plan_sketch.job import LEDGER
 from data_pipelines.plan_sketch.shards import trajectories, with_images
-from staged.jobs.records import Records
+from staged.jobs.records import Records, is_older
 from staged.shards import read_manifest, read_shards
 from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Trajectory
 
@@ -91,8 +91,8 @@ def write_preview(folder: Path, path: Path, *, number: int) -> int:
 
 
 def _others(folder: Path, fingerprints: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """What the job ended without a sample; nothing where the ledger is not beside the shards."""
-    if not (folder / LEDGER).is_dir():
+    """What the job ended without a sample; nothing where no ledger that we read is there."""
+    if not (folder / LEDGER).is_dir() or is_older(folder / LEDGER):
         return
     records = Records(folder / LEDGER)
     if records.fingerprints != set(fingerprints):

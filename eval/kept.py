@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from staged import strict_json
 from staged.jobs.files import write_whole
+from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
-from staged.progress import Progress
 
 Key = tuple[str, ...]
 Keep = Callable[[int, Mapping[str, Any]], None]

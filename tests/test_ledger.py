@@ -250,6 +250,17 @@ def test_a_full_disk_leaves_the_records_as_they_were(
     assert list(Records(tmp_path).results()) == [(0, ACCEPTED)]
 
 
+def test_a_record_that_could_not_be_read_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("staged.jobs.journal.MAX_LINE_BYTES", 60)
+    with Journal(tmp_path / "j") as ours:
+        ours.append({"text": "x" * 30})
+        with pytest.raises(ValueError, match="too long to be read"):
+            ours.append({"text": "x" * 32})
+    assert [record["text"] for _, record in Reader(tmp_path / "j").new()] == ["x" * 30]
+
+
 def test_one_process_at_a_time_has_a_number(tmp_path: Path) -> None:
     with Journal(tmp_path / "j"), pytest.raises(ValueError, match="its own rank"):
         Journal(tmp_path / "j")

@@ -16,11 +16,10 @@ from data_pipelines.base import BaseSettings
 from data_pipelines.base import build as build_base
 from data_pipelines.plan_sketch.job import LEDGER, Report, run_job
 from data_pipelines.plan_sketch.settings import Critiques, PlanSketchSettings, Prompts, Steps
-from data_pipelines.progress import Progress
 from data_pipelines.runner import run
 from staged import settings as settings_of
 from staged.backends.service import ServiceError
-from staged.jobs.budget import Budget, Spent
+from staged.jobs.budget import Budget
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
 from staged.jobs.records import Records, Result
@@ -204,10 +203,9 @@ def test_what_is_in_the_making_when_a_service_stops_the_job_is_finished(tmp_path
         await asyncio.sleep(0.05)
         return Result(status="accepted", sample={})
 
-    progress = Progress(total=9, done=0, spent=Spent())
     with Ledger(tmp_path, fingerprint="f", writer=0) as ledger:
         with pytest.raises(ServiceError, match="no credits"):
-            asyncio.run(run(range(9), work, ledger, concurrency=3, progress=progress))
+            asyncio.run(run(range(9), work, ledger, concurrency=3, label="units"))
         assert [unit for unit, _ in ledger.results()] == [0, 2]
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from staged import images, strict_json
 from staged.engine.engine import Engine
+from staged.jobs.progress import Progress
 from staged.model.finite import require_finite
-from staged.progress import Progress
 from staged.sequence import Grids, interleave
 from staged.shards import ShardIndex
 from staged.shards.folder import INDEX, read_index

@@ -19,11 +19,11 @@ from torch.utils.tensorboard import SummaryWriter
 from staged.allocator import keep_freed_memory
 from staged.devices import choose_device
 from staged.engine.engine import Engine
+from staged.jobs.progress import Progress
 from staged.model import checkpoint
 from staged.model.bagel import Inputs
 from staged.model.finite import NotFiniteError
 from staged.model.loss import TokenLosses
-from staged.progress import Progress
 from staged.shapes.miniature import open_checkpoint
 from train.ema import WeightAverage, averaged
 from train.examples import Examples

@@ -11,7 +11,6 @@ from data_pipelines.plan_sketch.claim import record_settings, refuse_other_setti
 from data_pipelines.plan_sketch.services import Services
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.plan_sketch.shards import acceptance, examples, write_shards
-from data_pipelines.progress import Progress
 from data_pipelines.prompts import Allowed, PromptOf, from_file, sampled, shown_in
 from data_pipelines.runner import run
 from staged.backends.lmm import LmmClient
@@ -91,8 +90,7 @@ def run_job(
         stopped, new = None, 0
         # Another process may begin a round for what fails meanwhile; then this one joins it.
         while stopped is None and (left := ledger.left(units)):
-            progress = Progress(total=len(units), done=len(units) - len(left), spent=ledger.spent)
-            stopped = asyncio.run(_work(settings, ledger, prompt_of, units, progress))
+            stopped = asyncio.run(_work(settings, ledger, prompt_of, units, rank.label("prompts")))
             new += len(left - ledger.left(left))
         report = replace(_report(ledger, settings, stopped), new=new)
         if not report.unfinished:
@@ -105,7 +103,7 @@ async def _work(
     ledger: Ledger,
     prompt_of: PromptOf,
     units: Sequence[int],
-    progress: Progress,
+    label: str,
 ) -> BudgetError | None:
     allowed = _allowed(settings)
     # Edits wait for their turn in threads; asyncio's own has hardly more of them than cores.
@@ -130,7 +128,7 @@ async def _work(
             builder = Builder(settings, services, prompt_of(unit), provenance, allowed)
             return await builder.build()
 
-        return await run(units, work, ledger, concurrency=settings.concurrency, progress=progress)
+        return await run(units, work, ledger, concurrency=settings.concurrency, label=label)
 
 
 def _report(ledger: Ledger, settings: PlanSketchSettings, stopped: BudgetError | None) -> Report:

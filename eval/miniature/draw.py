@@ -10,9 +10,9 @@ from eval.generation.model import Model
 from eval.miniature.settings import MiniatureSettings, Sample
 from eval.miniature.store import Record, Store
 from eval.results import versions
+from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
 from staged.loops.events import Event, Failed, Stopped
-from staged.progress import Progress
 from staged.settings import to_dict
 
 _ALL = Rank()

@@ -20,8 +20,8 @@ from eval.wise.versions import Version
 from staged import images, strict_json
 from staged.backends.lmm import LmmClient
 from staged.backends.lmm_types import AttemptLog, Failure, LmmRequest, LmmSettings
+from staged.jobs.progress import Progress
 from staged.jobs.runner import in_turn
-from staged.progress import Progress
 
 PROMPT_VERSION = "1"
 """Raised with every change of the words below."""

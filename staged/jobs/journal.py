@@ -124,9 +124,12 @@ class Journal:
         """Add a record; it outlives this process when this returns, and the machine after `flush`.
 
         Raises:
+            ValueError: the record is too long.
             OSError: the disk is full; the file is as it was before.
         """
         text = strict_json.dumps(record).encode()
+        if len(text) > MAX_LINE_BYTES - _HASH_CHARS - 2:
+            raise ValueError(f"{self.path}: a record of {len(text)} bytes is too long to be read")
         return append(self._file, _hash(text) + b" " + text + b"\n")
 
     def flush(self) -> None:

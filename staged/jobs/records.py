@@ -84,6 +84,11 @@ class Result:
     sample: dict[str, Any] | None = None
 
 
+def is_older(folder: Path) -> bool:
+    """Say whether an older version of staged, which kept its records in SQLite, wrote a folder."""
+    return any(folder.glob("*.sqlite"))
+
+
 class _Place(NamedTuple):
     writer: str
     span: Span
@@ -118,7 +123,7 @@ class Records:
 
     def __init__(self, folder: Path) -> None:
         """Read everything that is there."""
-        if any(folder.glob("*.sqlite")):
+        if is_older(folder):
             raise ValueError(
                 f"{folder}: an older version of staged began this job (its ledger is SQLite), and "
                 "this one cannot go on with it; finish it with that version, or write to another "

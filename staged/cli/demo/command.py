@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from staged.command_line import Parser, exit_codes, outputs
-from staged.progress import duration
+from staged.jobs.progress import duration
 
 _DESCRIPTION = """Run the whole method in miniature, on any machine, with no network: build a data
 set, fine-tune a model on it, draw in stages, score the pictures, write a report. The miniature

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from staged.cli.demo.stages import Score
-from staged.progress import duration
+from staged.jobs.progress import duration
 from staged.report import (
     Cell,
     Curve,

@@ -15,6 +15,7 @@ class Progress:
         self._first, self._began = done, time.monotonic()
         self._every_s = 0.2 if sys.stderr.isatty() else every_s
         self._shown: float | None = None
+        self._open = False
 
     def advance(self, units: int = 1, note: str = "") -> None:
         """Count units and show the line when it is due."""
@@ -25,6 +26,12 @@ class Progress:
             self._shown = now
             self._show(note)
 
+    def close(self) -> None:
+        """End the line where it stands, for what is printed next."""
+        if self._open:
+            self._open = False
+            print(file=sys.stderr, flush=True)
+
     def rate(self) -> float:
         """Units a second since the start."""
         return (self.done - self._first) / max(time.monotonic() - self._began, 1e-9)
@@ -34,7 +41,8 @@ class Progress:
         line = f"{self.label} {self.done}/{self.total}  {note}  ETA {duration(left)}"
         terminal = sys.stderr.isatty()
         # The rest of a longer line before this one is wiped (ANSI: erase to the end).
-        end = "\x1b[K\r" if terminal and self.done < self.total else "\n"
+        self._open = terminal and self.done < self.total
+        end = "\x1b[K\r" if self._open else "\n"
         print(line, end=end, file=sys.stderr, flush=True)
 
 
