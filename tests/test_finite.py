@@ -23,7 +23,7 @@ from staged.loops.staged import StagedLoop
 from staged.model.finite import NotFiniteError, all_finite, require_finite
 from staged.model.flow import Guidance, guide
 from staged.model.images import to_pixels
-from staged.settings.ranges import check_finite, check_range
+from staged.ranges import check_finite, check_range
 from staged.trajectory import Trajectory
 
 POISON, SOUND = "a star", "a red circle"
@@ -194,6 +194,15 @@ def test_settings_take_finite_numbers_only(bad: float) -> None:
             check_finite(broken)
     with pytest.raises(ValueError, match="weights"):
         check_finite(Some(weights={"a": bad}))
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -1.0])
+def test_a_budget_of_nan_is_refused(bad: float) -> None:
+    """Whatever is spent is not more than NaN: `--budget-usd nan` spent without an end."""
+    from staged.jobs.budget import Budget
+
+    with pytest.raises(ValueError, match=r"usd is .*; give 0 or more"):
+        Budget(usd=bad)
 
 
 def test_scores_of_nan_are_no_scores(tmp_path: Path) -> None:

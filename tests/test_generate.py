@@ -182,3 +182,32 @@ def test_what_cannot_be_done_is_one_line_with_a_way_out(
     captured = capsys.readouterr()
     assert message in captured.err and len(captured.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_finite_weights_that_overflow_end_in_a_failure_and_no_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was a black final.png of a trajectory that was complete, and the command ended with 0."""
+    import torch
+
+    from staged.model import checkpoint
+    from staged.shapes.miniature import open_checkpoint
+
+    loaded = open_checkpoint("miniature:base")
+    with torch.no_grad():
+        loaded.model.latent_out.weight.mul_(1e37)
+        loaded.model.latent_out.bias.mul_(1e37)
+    folder = checkpoint.save(
+        tmp_path / "model",
+        model=loaded.model,
+        autoencoder=loaded.autoencoder,
+        tokenizer=loaded.tokenizer,
+    )
+    argv = ["a star", "--mode", "one-shot", "--checkpoint", str(folder), "--num-images", "2"]
+    out = tmp_path / "out"
+    assert staged(["generate", *argv, "--flow-steps", "2", "--out", str(out)]) == 1
+    assert "failed   not_finite: latents are not finite" in capsys.readouterr().out
+    assert not list(out.rglob("*.png"))
+    for number in range(2):
+        made = load_trajectory(out / f"{number:05d}")
+        assert not made.complete and made.provenance["failure"] == "not_finite"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from staged.settings.ranges import check_range
+from staged.ranges import check_range
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from staged import settings, strict_json
 from staged.backends.diffusers_settings import DiffusersSettings
 from staged.backends.lmm_types import LmmSettings
 from staged.jobs.budget import Budget
+from staged.ranges import check_range
 from staged.scene_graph import VARIATIONS, Variation, Vocabulary
-from staged.settings.ranges import check_range
 from staged.shapes.editor import EditorMistakes
 from staged.shapes.misbehaviour import SHAPES_LMM, Misbehaviour
 from staged.shapes.scene import CANVAS_PX, COLORS, KINDS

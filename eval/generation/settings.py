@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from staged.loops.policy import Inspect, Policy
-from staged.settings.ranges import check_finite, check_range
+from staged.ranges import check_finite, check_range
 
 Player = Literal["model", "scripted"]
 Sketcher = Literal["model", "editing", "scripted"]

@@ -21,9 +21,9 @@ from staged.backends.reading import Reader, Reading
 from staged.engine.engine import Engine
 from staged.engine.sampling import MAX_TEMPERATURE, FlowSettings, TextBlock, TextSampling
 from staged.model.finite import NotFiniteError
+from staged.ranges import check_range
 from staged.roles import Ask, Pixels, Preview, RoleError
 from staged.sequence import step_text
-from staged.settings.ranges import check_range
 from staged.trajectory import (
     ImageRef,
     Inspection,

@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from staged.settings.ranges import check_range
+from staged.ranges import check_range
 
 FailureKind = Literal[
     "refusal",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from staged.model.finite import NotFiniteError
 from staged.model.flow import Guidance, check_shift
-from staged.settings.ranges import check_range
+from staged.ranges import check_range
 
 MAX_TEMPERATURE = 100.0
 """Beyond it every token is as likely as any other."""

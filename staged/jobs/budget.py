@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from staged.jobs.runner import JobStopError
+from staged.ranges import check_range
 
 Meter = Literal["requests", "images"]
 """What is counted."""
@@ -31,6 +32,14 @@ class Budget:
     """Calls of language models, retries included."""
     images: int | None = None
     """Images drawn."""
+
+    def __post_init__(self) -> None:
+        """Check the limits: NaN would be reached by nothing.
+
+        Raises:
+            ValueError: One is negative or no number.
+        """
+        check_range(self, "usd", "requests", "images", minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from staged.settings.ranges import check_finite, check_range
+from staged.ranges import check_finite, check_range
 
 MAX_SHIFT = 1e4
 """Beyond it float32 has no numbers left between the first times."""

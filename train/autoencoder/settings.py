@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from staged.model.config import AutoencoderConfig
-from staged.settings.ranges import check_range
+from staged.ranges import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
