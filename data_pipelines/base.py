@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from staged.jobs.progress import Progress
+from staged.jobs.progress import Progress, rate
 from staged.settings import fingerprint, to_dict
 from staged.shapes.instructions import Add, Change, Edit, Ref, Remove, Replace, write_edits
 from staged.shapes.prompts import describe
@@ -96,7 +96,7 @@ def build(settings: BaseSettings) -> Counter[str]:
             for key, trajectory in chunk:
                 writer.write(key, trajectory)
                 counts[str(trajectory.task)] += 1
-                progress.advance(note=f"{progress.rate():.0f} samples/s")
+                progress.advance(note=rate(progress.rate(), "samples/s"))
     return counts
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from staged.cli.demo.command import Clock
 from staged.command_line import (
     MAX_SEED,
     Parser,
@@ -26,6 +27,7 @@ from staged.command_line import (
     outputs,
     run,
 )
+from staged.jobs.progress import Progress, rate
 
 
 def parser() -> Parser:
@@ -283,3 +285,36 @@ def test_torch_that_loads_slowly_is_announced_on_a_terminal(tmp_path: Path) -> N
         assert process.wait(timeout=30) == 0
     os.close(ours)
     assert shown.startswith(b"loading torch ...") and shown.endswith(b"\r\x1b[K")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0, "0.0 x/s"), (0.034, "0.034 x/s"), (0.96, "1.0 x/s"), (3.24, "3.2 x/s"),
+     (9.96, "10 x/s"), (812.4, "812 x/s")],
+)  # fmt: skip
+def test_a_rate_below_ten_has_a_decimal(value: float, words: str) -> None:
+    assert rate(value, "x/s") == words
+
+
+def test_quiet_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        Parser(prog="p").parse_args(["-q"])
+        Progress("images", 1).advance()
+        return 0
+
+    assert run("staged", command) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_demo_that_goes_on_adds_up_its_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second run used to claim that everything was done in a second."""
+    (tmp_path / "seconds.json").write_text('{"Draw": 600.0, "Score": 60.0}\n')
+    clock = Clock(tmp_path / "seconds.json")
+    with clock.part("Draw", "why"):
+        pass
+    assert clock.seconds["Draw"] >= 600
+    assert "(0:00, 10:00 with earlier runs)" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "seconds.json").read_text())
+    assert kept["Draw"] >= 600 and kept["Score"] == 60

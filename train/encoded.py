@@ -18,7 +18,7 @@ from torch import Tensor
 
 from staged import images, strict_json
 from staged.engine.engine import Engine
-from staged.jobs.progress import Progress
+from staged.jobs.progress import Progress, rate
 from staged.model.finite import require_finite
 from staged.sequence import Grids, interleave
 from staged.shards import ShardIndex
@@ -120,7 +120,7 @@ class EncodedFolder:
                         require_finite(latents, f"latents of an image of {self.name(sample)} are")
                         file.write(latents.float().cpu().numpy().tobytes())
                     pending = []
-                progress.advance(note=f"{progress.rate():.0f} samples/s")
+                progress.advance(note=rate(progress.rate(), "samples/s"))
             file.flush()
             os.replace(file.name, table.with_suffix(".latents"))
             lengths_file = table.with_suffix(".lengths.partial")

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from staged.allocator import keep_freed_memory
 from staged.devices import choose_device
 from staged.engine.engine import Engine
-from staged.jobs.progress import Progress
+from staged.jobs.progress import Progress, rate
 from staged.model import checkpoint
 from staged.model.bagel import Inputs
 from staged.model.finite import NotFiniteError
@@ -134,7 +134,7 @@ class Trainer:
                         board.add_scalar(name, value, self.step)
                 progress.advance(
                     note=f"mse {record['mse']:.4f}  ce {record['ce']:.4f}  "
-                    f"{throughput.tokens_per_s:.0f} tokens/s"
+                    f"{rate(throughput.tokens_per_s, 'tokens/s')}"
                 )
                 if log.sample_prompts and _due(self.step, log.sample_every_steps):
                     self.sample(board)

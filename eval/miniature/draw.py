@@ -10,7 +10,7 @@ from eval.generation.model import Model
 from eval.miniature.settings import MiniatureSettings, Sample
 from eval.miniature.store import Record, Store
 from eval.results import versions
-from staged.jobs.progress import Progress
+from staged.jobs.progress import Progress, rate
 from staged.jobs.rank import Rank
 from staged.loops.events import Event, Failed, Stopped
 from staged.settings import to_dict
@@ -62,7 +62,7 @@ def draw(
 
     def tell(event: Event) -> None:
         if isinstance(event, Stopped | Failed):
-            progress.advance(note=f"{progress.rate():.1f} images/s")
+            progress.advance(note=rate(progress.rate(), "images/s"))
 
     for batch in filter(None, missing):
         began = time.monotonic()

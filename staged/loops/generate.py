@@ -115,7 +115,12 @@ def main(argv: list[str]) -> int:
         goes_on = ", and the same command goes on from there" if len(starts) > 1 else ""
         print(f"\ninterrupted; {kept}{goes_on}", file=sys.stderr)
         return exit_codes.INTERRUPTED
-    return _report(options, keeper.in_order(), flow, engine, time.monotonic() - started)
+    took = (
+        f"{len(left)} drawn now, in {time.monotonic() - started:.1f} seconds"
+        if left
+        else "all were drawn before"
+    )
+    return _report(options, keeper.in_order(), flow, engine, took)
 
 
 def describe(event: Event) -> str | None:
@@ -145,7 +150,7 @@ def _report(
     saved: Sequence[Trajectory],
     flow: FlowSettings,
     engine: Engine,
-    seconds: float,
+    took: str,
 ) -> int:
     out: Path = options.out
     complete = sum(trajectory.complete for trajectory in saved)
@@ -155,7 +160,7 @@ def _report(
         f"inspector {options.inspector}, sketcher {options.sketcher}.",
         f"{flow.num_flow_steps} flow steps a sketch, text guidance {guidance.text_scale:g}, image "
         f"guidance {guidance.image_scale:g}; {engine.device.type}, {options.dtype}.",
-        f"{complete} of {len(saved)} trajectories came to their end, in {seconds:.1f} seconds.",
+        f"{complete} of {len(saved)} trajectories came to their end; {took}.",
     )
     shown = saved[:MAX_SHOWN]
     more = f"The first {MAX_SHOWN} of {len(saved)}." if len(saved) > MAX_SHOWN else ""
@@ -168,12 +173,10 @@ def _report(
         ),
     )
     report.write(out / "report.html")
-    print(f"saved    {out / 'report.html'}, {complete} of {len(saved)} complete, {seconds:.1f} s")
+    print(f"saved    {out / 'report.html'}, {complete} of {len(saved)} complete; {took}")
     if len(saved) == 1 and saved[0].last_sketch is not None:
         print(f"         {out / FINAL}")
-    console().figures(
-        {"complete": complete, "trajectories": len(saved), "out": str(out), "seconds": seconds}
-    )
+    console().figures({"complete": complete, "trajectories": len(saved), "out": str(out)})
     return exit_codes.OK if complete == len(saved) else exit_codes.FAILED
 
 

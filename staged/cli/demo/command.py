@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from staged.command_line import Parser, exit_codes, outputs
+from staged.jobs.files import read_json, write_json
 from staged.jobs.progress import duration
 
 _DESCRIPTION = """Run the whole method in miniature, on any machine, with no network: build a data
@@ -27,7 +28,7 @@ def main(argv: list[str]) -> int:
     sizes = QUICK if options.quick else FULL
     for checkpoint in (options.base, options.staged):
         open_engine(checkpoint)  # a missing one is told now, not after minutes
-    clock = Clock()
+    clock = Clock(out / "seconds.json")
     print(_DESCRIPTION)
 
     with clock.part("Build a data set", _WHY["data"]):
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> int:
         quick=options.quick,
     ).write(out / "report.html")
     total = duration(sum(clock.seconds.values()))
-    print(f"\nDone in {total}. Open {report} in a browser.\n\nTo go on:")
+    print(f"\nDone; it took {total}. Open {report} in a browser.\n\nTo go on:")
     print(_NEXT.format(out=out, staged=options.staged))
     return exit_codes.OK
 
@@ -71,12 +72,20 @@ class Clock:
     """Announces parts and takes their time.
 
     Attributes:
-        seconds: Part to its time.
+        seconds: Part to its time, earlier runs in the same folder included.
     """
 
-    def __init__(self) -> None:
-        """Begin with no part."""
+    def __init__(self, path: Path) -> None:
+        """Begin with no part.
+
+        Args:
+            path: File that keeps the times of all runs.
+        """
         self.seconds: dict[str, float] = {}
+        self._path = path
+        kept = read_json(path) if path.is_file() else {}
+        times = kept.items() if isinstance(kept, dict) else ()
+        self._before = {part: float(s) for part, s in times if isinstance(s, int | float)}
 
     @contextmanager
     def part(self, title: str, why: str) -> Iterator[None]:
@@ -84,8 +93,13 @@ class Clock:
         print(f"\n{len(self.seconds) + 1}. {title}\n   {why}", flush=True)
         began = time.monotonic()
         yield
-        self.seconds[title] = time.monotonic() - began
-        print(f"   ({duration(self.seconds[title])})", flush=True)
+        now = time.monotonic() - began
+        before = self._before.get(title, 0.0)
+        self.seconds[title] = before + now
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self._path, self._before | self.seconds)
+        in_all = f", {duration(before + now)} with earlier runs" if before else ""
+        print(f"   ({duration(now)}{in_all})", flush=True)
 
 
 _WHY = {
