@@ -466,15 +466,24 @@ def test_a_request_that_is_always_refused_stops_the_job_with_the_servers_sentenc
     refusal = JSONResponse({"error": {"message": "Unknown parameter: 'chat'"}}, 400)
     requests = tuple(replace(REQUEST, seed=seed) for seed in range(20))
     with pytest.raises(
-        ValueError, match=r"\(colour\) and answered none: 400: Unknown parameter: 'ch"
+        ValueError, match=r"\(colour\) and gave no answer: 400: Unknown parameter: 'ch"
     ):
         ask(lambda *_: refusal, requests=requests, concurrency=1)
 
     def other(n: int, *_: Any) -> Any:
         return Response(f"you said {n} words", status_code=422)
 
-    with pytest.raises(ValueError, match="refused 8 requests"):
+    with pytest.raises(ValueError, match="was asked 8 times"):
         ask(other, requests=requests, concurrency=1)
+
+    with pytest.raises(ValueError, match="cut off at max_output_tokens 2048; raise it"):
+        cut = JSONResponse(completion("", finish="length"))
+        ask(lambda *_: cut, requests=requests, concurrency=1)
+
+    with pytest.raises(ValueError, match=r"was asked 8 times \(colour\) .*'no schema for me"):
+        ask(
+            lambda n, *_: f"no schema for me, {n}", requests=requests, concurrency=1, max_attempts=2
+        )
 
     def mostly(n: int, body: Any, _: Request) -> Any:
         return refusal if body["seed"] else GOOD

@@ -170,9 +170,26 @@ class LmmClient:
                 if made and made[-1].outcome not in ("invalid_output", "unsupported"):
                     await self._service.rest(self._service.backoff_s(len(_counted(made))))
                 made.append(await self._attempt(key, request, made))
-                if made[-1].outcome in UNANSWERED and self._is_final(made):
-                    self._service.gave_up(made[-1].text)
+            self._take_note(request.purpose, made[-1])
         return made[-1]
+
+    def _take_note(self, purpose: str, ended: Attempt) -> None:
+        """Tell a request that failed from an endpoint with which every request would.
+
+        Raises:
+            ServiceError: it is the endpoint, or how it is asked.
+        """
+        if ended.outcome in UNANSWERED:
+            self._service.gave_up(ended.text)
+        elif ended.outcome == "truncated":
+            tokens = self.settings.max_output_tokens
+            self._service.heard(
+                purpose, f"answers were cut off at max_output_tokens {tokens}; raise it"
+            )
+        elif ended.outcome in ("bad_request", "invalid_output"):
+            self._service.heard(purpose, ended.text)
+        else:
+            self._service.heard(purpose)
 
     def _is_final(self, made: Sequence[Attempt]) -> bool:
         if not made:
@@ -217,10 +234,6 @@ class LmmClient:
             await self.log.record(key, request.purpose, attempt)
         if isinstance(got, Received):
             self._dialect.answered(valid=attempt.outcome == "ok", again=again)
-        if attempt.outcome == "bad_request":
-            self._service.heard(request.purpose, attempt.text)
-        elif isinstance(got, Received):
-            self._service.heard(request.purpose)
         return attempt
 
     def _priced(self, got: Received | Refused) -> Attempt:

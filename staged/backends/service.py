@@ -25,7 +25,7 @@ from staged.backends.replies import MAX_DETAIL_CHARS, Received, Refused, clean, 
 from staged.jobs.runner import JobStopError
 
 MAX_REFUSED = 8
-"""So many requests of a kind refused, and not one answered: then it is not the requests."""
+"""So many requests of a kind in vain, and not one answered: then it is not the requests."""
 MAX_REFUSED_ALIKE = 3
 """The same with the same sentence each time."""
 MAX_GIVEN_UP = 3
@@ -131,10 +131,10 @@ class Service:
 
         Args:
             purpose: Kind of the request.
-            refusal: The sentence of a refusal that no repetition cures; None for an answer.
+            refusal: What is known of one that no repetition cures; None for an answer.
 
         Raises:
-            ServiceError: every request of the kind was refused, often enough.
+            ServiceError: every request of the kind ended so, often enough.
         """
         if refusal is None:
             self._answered.add(purpose)
@@ -144,8 +144,8 @@ class Service:
         refused[refusal] += 1
         if refused.total() >= MAX_REFUSED or refused[refusal] >= MAX_REFUSED_ALIKE:
             self._stop(
-                f"{self._base_url} refused {refused.total()} requests ({purpose}) and answered "
-                f"none: {refusal}; check what is sent to {self._model!r}: {self._fields}"
+                f"{self._base_url} was asked {refused.total()} times ({purpose}) and gave no "
+                f"answer: {refusal}; check what is sent to {self._model!r}: {self._fields}"
             )
 
     def gave_up(self, failure: str) -> None:
