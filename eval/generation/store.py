@@ -13,7 +13,6 @@ without an image is an attempt that failed, or was killed.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from eval.generation.claim import refuse_others
 from eval.generation.generator import Drawn, Outcome
 from eval.generation.samples import Sample
 from staged import images, strict_json
+from staged.jobs import locks
 from staged.jobs.files import halves, read_json, write_json, write_whole
 from staged.jobs.rank import Rank
 from staged.trajectory_folder import save_trajectory
@@ -66,21 +66,21 @@ class Store:
         """Open the log, and take half a line off its end, of a run that was killed.
 
         Raises:
-            ValueError: the same process of the same run is at work already.
+            ValueError: the same process of the same run is at work already, or the file system has no
+                locks.
         """
         self._ours.mkdir(parents=True, exist_ok=True)
         self._log = self._log_path.open("ab")
         try:
-            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if not locks.try_whole(self._log.fileno(), self._log_path):
+                raise ValueError(
+                    f"{self._log_path} is in use: another process is generating there as rank "
+                    f"{self._rank.number} of {self._rank.world_size}; wait for it, or give it "
+                    "another rank"
+                )
+        except ValueError:
             self._log.close()
-            raise ValueError(
-                f"{self._log_path} is in use: another process is generating there as rank "
-                f"{self._rank.number} of {self._rank.world_size}; wait for it, or give it another "
-                "rank"
-            ) from None
-        except OSError:
-            pass  # a file system without locks: then nobody watches
+            raise
         content = self._log_path.read_bytes()
         self._log.truncate(content.rfind(b"\n") + 1)
         return self
