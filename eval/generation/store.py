@@ -66,8 +66,8 @@ class Store:
         """Open the log, and take half a line off its end, of a run that was killed.
 
         Raises:
-            ValueError: the same process of the same run is at work already, or the file system has no
-                locks.
+            ValueError: the same process of the same run is at work already, or there are no locks
+                on the file system.
         """
         self._ours.mkdir(parents=True, exist_ok=True)
         self._log = self._log_path.open("ab")
