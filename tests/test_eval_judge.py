@@ -132,6 +132,25 @@ def test_a_budget_stops_and_more_of_it_goes_on(tmp_path, images, capsys):
     assert len(judge.bodies) == 8
 
 
+def test_an_account_that_is_used_up_stops_judging_and_keeps_what_was_answered(tmp_path, images):
+    judge = Judge({"score": 1})
+    complete = judge.complete
+
+    async def ending(request):
+        answer = await complete(request)
+        if len(judge.bodies) > 3:
+            return JSONResponse({"error": {"message": "pay first", "code": 402}})
+        return answer
+
+    judge.app = Starlette(routes=[Route("/v1/chat/completions", ending, methods=["POST"])])
+    with pytest.raises(ValueError, match="402: pay first"):
+        judged(tmp_path, images, "verified", judge)
+    assert 4 <= len(judge.bodies) < 8  # those in flight
+    better = Judge({"score": 1})
+    code, _ = judged(tmp_path, images, "verified", better)
+    assert code == 0 and len(better.bodies) == 8 - 3
+
+
 def test_a_broken_image_is_unscored(tmp_path, images):
     (images / "1.png").write_bytes(b"no image")
     _, out = judged(tmp_path, images, "verified", Judge({"score": 1}))

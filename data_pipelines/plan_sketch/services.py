@@ -137,5 +137,10 @@ class Services:
             return await asyncio.to_thread(draw) if self._in_thread else draw()
         except RoleError as error:
             raise UnitEndError(
-                Result(status="failed", stage="draw", reason=error.reason, detail=str(error)[:500])
+                Result(
+                    status="failed",
+                    stage="draw",
+                    reason=error.reason,
+                    detail=str(error).removeprefix(f"{error.reason}: ")[:500],
+                )
             ) from None

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
@@ -181,8 +181,8 @@ class Service:
             await asyncio.wait_for(self._stop_event.wait(), seconds)
         self.check()
 
-    def _stop(self, message: str) -> None:
-        self._stopped = ServiceError(message)
+    def _stop(self, message: str) -> NoReturn:
+        self._stopped = self._stopped or ServiceError(message)  # the first one is the cause
         self._stop_event.set()
         raise self._stopped
 
