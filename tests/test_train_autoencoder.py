@@ -11,6 +11,7 @@ import staged.shapes
 from staged import settings
 from staged.model.checkpoint import load_autoencoder
 from staged.model.config import AutoencoderConfig
+from staged.model.finite import NotFiniteError
 from train.autoencoder.__main__ import main
 from train.autoencoder.job import train
 from train.autoencoder.measure import measure_latents, measure_reconstructions
@@ -63,10 +64,11 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
     assert Training(tiny(tmp_path / "killed")).step == 2
     train(tiny(tmp_path / "killed"))
 
-    states = [torch.load(tmp_path / run / "state.pt") for run in ("whole", "killed")]
-    for part in ("model", "average"):
-        for name, whole in states[0][part].items():
-            assert torch.equal(whole, states[1][part][name]), (part, name)
+    runs = [Training(tiny(tmp_path / run)) for run in ("whole", "killed")]
+    for name, tensor in runs[0].average.tensors.items():
+        assert torch.equal(tensor, runs[1].average.tensors[name]), name
+    for one, other in zip(*(run.autoencoder.parameters() for run in runs), strict=True):
+        assert torch.equal(one, other)
     files = [(tmp_path / run / "ae.safetensors").read_bytes() for run in ("whole", "killed")]
     assert files[0] == files[1]
 
@@ -170,3 +172,22 @@ def test_the_shipped_autoencoder_keeps_what_the_detector_sees():
     assert deviation * config.scaling_factor == pytest.approx(1, abs=0.1)
     assert measure_reconstructions(autoencoder, scenes, 0.0, 0)["scenes_kept"] >= 0.95
     assert measure_reconstructions(autoencoder, scenes, 0.2, 0)["scenes_kept"] >= 0.9
+
+
+def test_a_step_of_nan_ends_the_run_and_changes_nothing(tmp_path):
+    """It went on, and wrote an autoencoder of NaN."""
+    training = Training(tiny(tmp_path))
+    scenes = render_scenes(sample_scenes(6, (0, 0)))
+    training.take_step(scenes)
+    training.save()
+    bias = training.autoencoder.decoder.conv_out.bias
+    with torch.no_grad():
+        bias[0] = torch.nan
+    before = [p.clone() for p in training.autoencoder.parameters()]
+    with pytest.raises(NotFiniteError, match=r"of step 1 are, with lr .*not finite"):
+        training.take_step(scenes)
+    for parameter, kept in zip(training.autoencoder.parameters(), before, strict=True):
+        assert torch.equal(parameter, kept) or parameter is bias
+    assert training.step == 1 and Training(tiny(tmp_path)).step == 1
+    with pytest.raises(NotFiniteError, match="decoded pictures"):
+        measure_reconstructions(training.autoencoder, sample_scenes(1, (0, 1)), 0.0, 0)

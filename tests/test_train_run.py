@@ -34,6 +34,7 @@ from training import (
 from staged.cli import main as cli
 from staged.devices import choose_device
 from staged.model import checkpoint
+from staged.model.autoencoder import Autoencoder
 from staged.settings import load, save_resolved
 from staged.trajectory import Answer, Stop, Trajectory
 from train.job import Trainer
@@ -247,7 +248,23 @@ def have_another_shape(path: Path) -> None:
     save_file(tensors, path)
 
 
-@pytest.mark.parametrize("damage", [cut_short, lack_a_tensor, have_another_shape, Path.unlink])
+def hold_nan(path: Path) -> None:
+    tensors = {name: t.clone() for name, t in load_file(path).items()}
+    tensors["optimizer.exp_avg.lm_head.weight"][0, 0] = torch.nan
+    save_file(tensors, path)
+
+
+def have_one_number(path: Path) -> None:
+    """A copy would spread it over the whole matrix."""
+    tensors = {name: t.clone() for name, t in load_file(path).items()}
+    tensors["weights.lm_head.weight"] = torch.ones(1, 1)
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [cut_short, lack_a_tensor, have_another_shape, Path.unlink, hold_nan, have_one_number],
+)
 def test_a_damaged_state_is_named_and_the_older_one_serves_once_it_is_removed(
     stopped: TrainSettings, undisturbed: dict[str, Any], damage: Any
 ) -> None:
@@ -265,6 +282,18 @@ def test_a_damaged_cache_is_named(stopped: TrainSettings, suffix: str) -> None:
     os.truncate(path, path.stat().st_size // 2 + 1)
     with pytest.raises(ValueError, match=r"\.npz is damaged .*; remove it"):
         Trainer(stopped)
+
+
+def test_latents_of_nan_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of them would spoil every run that shares it."""
+    encode = Autoencoder.encode
+    monkeypatch.setattr(
+        Autoencoder, "encode", lambda self, images: encode(self, images) * torch.nan
+    )
+    settings = build(tmp_path / "world").settings(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"latents of an image of .* are not finite"):
+        Trainer(settings)
+    assert not list((tmp_path / "run" / "cache").glob("*.npz"))
 
 
 def test_a_log_cut_off_in_a_line_keeps_what_is_whole(tmp_path: Path) -> None:

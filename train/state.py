@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -36,8 +36,16 @@ class RunState:
         parameters: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
         average: WeightAverage | None,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
         """Write the state after `step` optimizer steps and drop older ones but one.
+
+        Args:
+            step: Of the run.
+            parameters: By name.
+            optimizer: AdamW over them.
+            average: Of them.
+            facts: What else is to be known of the run; see `facts`.
 
         Raises:
             OSError: It cannot be written; the earlier states are as they were.
@@ -54,7 +62,7 @@ class RunState:
             shutil.rmtree(leftover)
         partial.mkdir(parents=True)
         try:
-            save_file(tensors, partial / _FILE, metadata={"step": str(step)})
+            save_file(tensors, partial / _FILE, metadata={"step": str(step), **(facts or {})})
             _flush(partial / _FILE)
         except (SafetensorError, OSError) as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -107,6 +115,22 @@ class RunState:
                 "from an older state or from the start, or choose another `out`"
             ) from error
         return steps[-1]
+
+    def facts(self) -> dict[str, str]:
+        """What was said of the run with its newest state; nothing when there is no state.
+
+        Raises:
+            ValueError: The state is damaged.
+        """
+        steps = self.steps()
+        if not steps:
+            return {}
+        path = self.folder / f"{steps[-1]:08d}" / _FILE
+        try:
+            with safe_open(path, framework="pt") as file:
+                return dict(file.metadata() or {})
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is damaged ({error}); remove its folder") from error
 
     def steps(self) -> list[int]:
         """Steps whose states are kept, in order."""

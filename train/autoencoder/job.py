@@ -35,7 +35,8 @@ def export(training: Training, scenes: Tensor) -> dict[str, Any]:
         What `ae.json` holds.
     """
     job = training.job
-    save_autoencoder(job.out, training.average, dtype=torch.bfloat16)
+    with training.averaged() as average:
+        save_autoencoder(job.out, average, dtype=torch.bfloat16)
     raw = load_autoencoder(job.out, job.model)
     mean, deviation, posterior = measure_latents(raw, scenes[:2_000])
     config = dataclasses.replace(job.model, shift_factor=mean, scaling_factor=1 / deviation)

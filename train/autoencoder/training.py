@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,8 @@ from train.autoencoder.loss import Losses, autoencoder_loss
 from train.autoencoder.norms import speed_up_norms
 from train.autoencoder.scenes import to_unit
 from train.autoencoder.settings import AutoencoderJob
+from train.ema import WeightAverage, averaged
+from train.state import RunState
 
 
 class Training:
@@ -41,13 +42,21 @@ class Training:
         torch.manual_seed(job.seed)
         self.autoencoder = Autoencoder(job.model)
         speed_up_norms(self.autoencoder)
-        self.average = copy.deepcopy(self.autoencoder).requires_grad_(False)
+        self._parameters = dict(self.autoencoder.named_parameters())
+        self.average = WeightAverage(self._parameters, job.ema_decay)
         self.optimizer = torch.optim.AdamW(
-            self.autoencoder.parameters(), lr=job.lr, betas=(0.9, 0.99), weight_decay=0.0
+            self._parameters.values(), lr=job.lr, betas=(0.9, 0.99), weight_decay=0.0
         )
         self.step, self.seconds = 0, 0.0
-        if self._file.is_file():
+        self._state = RunState(job.out)
+        if self._state.steps():
             self._restore()
+
+    @contextmanager
+    def averaged(self) -> Iterator[Autoencoder]:
+        """The autoencoder with its averaged weights, for a while."""
+        with averaged(self._parameters, self.average):
+            yield self.autoencoder
 
     def take_step(self, scenes: Tensor) -> Losses:
         """One optimiser step on images drawn from `scenes`, (n, 3, 48, 48) uint8.
@@ -71,48 +80,28 @@ class Training:
             f"are, with lr {job.lr:g},",
         )
         self.optimizer.step()
-        # The average of the first steps is short, or it would remember the random weights.
-        decay = min(job.ema_decay, (1 + self.step) / (10 + self.step))
-        for average, weight in zip(
-            self.average.parameters(), self.autoencoder.parameters(), strict=True
-        ):
-            average.lerp_(weight.detach(), 1 - decay)
+        self.average.update(self._parameters.values(), self.step)
         self.step += 1
         return losses
 
     def save(self) -> None:
-        """Save the state; it replaces the earlier one only when it is whole and on the disk."""
-        state = {
-            "job": _comparable(self.job),
-            "step": self.step,
-            "seconds": self.seconds,
-            "model": self.autoencoder.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        self.job.out.mkdir(parents=True, exist_ok=True)
-        temporary = self._file.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._file)
+        """Save the state; the earlier one stays until it is whole and on the disk.
 
-    @property
-    def _file(self) -> Path:
-        return self.job.out / "state.pt"
+        Raises:
+            OSError: It cannot be written.
+        """
+        facts = {"job": _comparable(self.job), "seconds": repr(self.seconds)}
+        self._state.save(self.step, self._parameters, self.optimizer, self.average, facts)
 
     def _restore(self) -> None:
-        state: dict[str, Any] = torch.load(self._file, weights_only=True)
-        if state["job"] != _comparable(self.job):
+        facts = self._state.facts()
+        if facts.get("job") != _comparable(self.job):
             raise ValueError(
-                f"{self._file} is of a run with other settings; give another folder as out, or "
-                "remove the file"
+                f"{self._state.folder} is of a run with other settings; give another folder as "
+                "out, or remove it"
             )
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.autoencoder.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = self._state.load(self._parameters, self.optimizer, self.average)
+        self.seconds = float(facts["seconds"])
 
 
 def _comparable(job: AutoencoderJob) -> str:
