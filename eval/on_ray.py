@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from staged.command_line import Parser
+from staged.command_line.applications import prefer_ours
 
 SHARED = ("generate", "miniature", "detect", "answer-geneval2", "rewards")
 """Commands that take `--rank` and `--world-size`."""
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(folder: str, command: Sequence[str], rank: int, world_size: int) -> int:
     """Run one share where the others' paths mean the same."""
     os.chdir(folder)
+    prefer_ours()
     from eval.__main__ import main as staged_eval
 
     return staged_eval([*command, "--rank", str(rank), "--world-size", str(world_size)])

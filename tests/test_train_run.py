@@ -568,3 +568,21 @@ def run_until_terminated(settings: TrainSettings) -> None:
 
     Trainer.train_step = train_step  # type: ignore[method-assign]
     run_quietly(settings)
+
+
+def test_a_disk_without_room_for_the_states_is_told_before_training(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to be found out at the first state, after hundreds of steps."""
+    settings = world.settings(tmp_path / "out", num_steps=4, checkpoint_every_steps=1)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=70 * 2**20))
+    roomy = Trainer(settings)
+    needed = roomy._bytes_to_write()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
+    with pytest.raises(OSError, match="MB are needed"):
+        Trainer(settings)
+    roomy.run()
+    written = sum(p.stat().st_size for p in (tmp_path / "out").rglob("*.safetensors"))
+    assert needed / 2 < written <= needed + 2**20  # one more state stands there for a moment
+    Trainer(settings)  # what is there is replaced, so it needs no more

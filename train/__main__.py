@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from train.job import Trainer
 
     trainer = Trainer(settings)
+    if trainer.step >= settings.num_steps and not arguments.export:
+        print(f"all {settings.num_steps} steps were taken before; writing the checkpoint again")
     folder = trainer.export() if arguments.export else trainer.run()
     print(f"checkpoint: {folder}")
     console().figures({"checkpoint": str(folder), "step": trainer.step})

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.utils.tensorboard import SummaryWriter
 
 from staged.allocator import keep_freed_memory
+from staged.command_line import outputs
 from staged.devices import choose_device
 from staged.engine.engine import Engine
 from staged.jobs.progress import Progress, rate
@@ -35,7 +36,7 @@ from train.plan import PackPlan
 from train.run_folder import alone_in, claim, claim_data, cut_log
 from train.samples import draw_sheet
 from train.settings import TrainSettings
-from train.state import RunState
+from train.state import NUM_KEPT, RunState
 from train.stream import StepPacks, explaining_dead_workers
 from train.throughput import Throughput
 
@@ -75,6 +76,8 @@ class Trainer:
         eyes = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
         self.engine = Engine(self.model, eyes, self.loaded.tokenizer)
         self.parameters = dict(self.model.named_parameters())
+        if not resuming:  # afterwards they take the place of what is there
+            outputs.folder(settings.out, need_bytes=self._bytes_to_write())
         self.examples = Examples(
             settings.data, self.engine, settings.cache or settings.out / "cache"
         )
@@ -212,6 +215,13 @@ class Trainer:
             tokenizer=self.loaded.tokenizer,
             weights=self.average.tensors if self.average is not None else None,
         )
+
+    def _bytes_to_write(self) -> int:
+        """Of the states that are kept, the one that is being written, and the checkpoint."""
+        copies = 3 + (1 if self.settings.optimizer.ema_decay else 0)  # weights, moments, average
+        numbers = sum(parameter.numel() for parameter in self.parameters.values())
+        due = math.ceil(self.settings.num_steps / self.settings.checkpoint_every_steps)
+        return 4 * numbers * (min(NUM_KEPT + 1, due) * copies + 1)
 
     def _forward(self, pack: Pack) -> TokenLosses:
         """Forward in the working dtype; gradients flow back to the float32 parameters."""

@@ -19,7 +19,7 @@ from staged.model.weights import check_weights
 from train.ema import WeightAverage
 
 _FILE = "state.safetensors"
-_KEEP = 2
+NUM_KEPT = 2
 _MOMENTS = ("optimizer.exp_avg", "optimizer.exp_avg_sq")
 
 
@@ -75,7 +75,7 @@ class RunState:
             shutil.rmtree(target)
         partial.rename(target)
         _flush(self.folder)
-        for old in self.steps()[:-_KEEP]:
+        for old in self.steps()[:-NUM_KEPT]:
             shutil.rmtree(self.folder / f"{old:08d}")
 
     def load(

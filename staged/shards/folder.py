@@ -74,7 +74,7 @@ def read_index(folder: Path) -> tuple[ShardEntry, ...]:
         ValueError: it is malformed.
     """
     path = Path(folder) / INDEX
-    data = read_json(path)
+    data = _read(path)
     fields = {"version": int, "samples": int, "bytes": int, "shards": list}
     strict_json.record(data, str(path), fields)
     check_version(data, path)
@@ -92,7 +92,7 @@ def read_index(folder: Path) -> tuple[ShardEntry, ...]:
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest; FileNotFoundError if there is none, ValueError if it is malformed."""
     path = Path(folder) / MANIFEST
-    data = strict_json.checked(read_json(path), str(path))
+    data = strict_json.checked(_read(path), str(path))
     strict_json.record(
         data,
         str(path),
@@ -116,6 +116,14 @@ def read_manifest(folder: Path) -> Manifest:
         raise ValueError(f"{path}: fingerprints: expected texts")
     del data["version"]
     return Manifest(**{**data, "fingerprints": tuple(data["fingerprints"])})
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path.parent} has no {path.name}: it is no data set, or one that is not finished"
+        )
+    return read_json(path)
 
 
 def shard_paths(source: Path | str | Sequence[Path | str]) -> tuple[Path, ...]:
