@@ -200,8 +200,9 @@ def test_a_finished_job_may_be_started_again_on_all_ranks(
     written = (out / "index.json").stat().st_mtime_ns
     assert codes(start(out, 4, url, prompts, count=8)) == [0] * 4
     assert (out / "index.json").stat().st_mtime_ns == written, "nothing was to be done"
-    # Where a shard is gone, one of them writes, and the others wait for it.
-    (out / "shard-000000.tar").unlink()
+    # Where a shard is gone, one of them writes, and the others wait for it; what a killed one on
+    # another machine left of a shard goes.
+    (out / "shard-000000.tar").rename(out / ".shard-000000.tar.0123abcd-17-0.tmp")
     assert codes(start(out, 4, url, prompts, count=8)) == [0] * 4
     assert content(out) == before
     assert not [path for path in out.rglob("*") if path.suffix == ".tmp"]

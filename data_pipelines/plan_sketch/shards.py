@@ -36,6 +36,9 @@ def write_shards(
         if _stand(folder, written, digest):
             return
         written.unlink(missing_ok=True)
+        for half, name in list(files.halves(folder, everyones=True)):
+            if name.endswith(".tar"):  # others may be writing their settings
+                half.unlink(missing_ok=True)
         _write(settings, ledger, folder)
         files.write_json(written, {"sha256": digest})
 

@@ -18,6 +18,7 @@ from staged import strict_json
 
 _MAX_JSON_BYTES: Final = 2**30
 _TEMPORARY: Final = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-\d+\.tmp")
+_PROCESS_TABLE: Final = Path("/proc/self/ns/pid")
 _count = itertools.count()
 
 
@@ -55,15 +56,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def halves(folder: Path) -> Iterator[tuple[Path, str]]:
+def halves(folder: Path, *, everyones: bool = False) -> Iterator[tuple[Path, str]]:
     """Yield temporaries of `folder` that nobody will finish, and the names they were to get.
 
-    Their process is dead. Whether one on another machine is cannot be seen from here; its
-    temporaries are left alone.
+    Args:
+        folder: An existing one.
+        everyones: All there are, for who holds the lock of those that write them. Otherwise those
+            whose process is dead; whether one on another machine is cannot be seen from here, and
+            its temporaries are left alone.
     """
     for path in folder.iterdir():
         match = _TEMPORARY.fullmatch(path.name)
-        if match and match["host"] == _host() and not _alive(int(match["pid"])):
+        if match and (everyones or (match["host"] == _host() and not _alive(int(match["pid"])))):
             yield path, match["name"]
 
 
@@ -82,7 +86,9 @@ def read_json(path: Path) -> Any:
 
 @functools.cache
 def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """Name where a process number means something: containers of one machine have their own."""
+    table = _PROCESS_TABLE.readlink() if _PROCESS_TABLE.is_symlink() else ""
+    return hashlib.sha256(f"{socket.gethostname()} {table}".encode()).hexdigest()[:8]
 
 
 def _alive(pid: int) -> bool:
