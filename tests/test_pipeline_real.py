@@ -104,12 +104,18 @@ def settings(kontext: Path, folder: Path, url: str, **changes: Any) -> PlanSketc
     )
 
 
-def test_a_real_editor_draws_for_sixteen_units_at_a_time(kontext: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_real_editor_draws_for_sixteen_units_at_a_time(
+    kontext: Path, tmp_path: Path, batch_size: int
+) -> None:
     made = []
     for concurrency in (1, 16):
         reader, out = Reader(), tmp_path / str(concurrency)
         with serve(reader.app) as url:
             job = settings(kontext, tmp_path, url, concurrency=concurrency)
+            assert job.drawing.editor is not None
+            editor = replace(job.drawing.editor, batch_size=batch_size)
+            job = replace(job, drawing=replace(job.drawing, editor=editor))
             report = run_job(job, out)
         assert report.accepted == 6 and not report.reasons
         made.append([sample.trajectory for sample in read_shards(out)])
