@@ -7,6 +7,7 @@ from pathlib import Path
 
 from staged.command_line import (
     Parser,
+    UsageError,
     add_out_file,
     add_out_folder,
     console,
@@ -119,7 +120,7 @@ def _plan_sketch(arguments: argparse.Namespace) -> int:
     if config is not None and "=" in str(config):
         config, overrides = None, [str(config), *overrides]
     if arguments.out is None:
-        raise ValueError("--out is missing: name the folder of the data set")
+        raise UsageError("--out is missing: name the folder of the data set")
     settings = load(PlanSketchSettings, config, overrides)
     report = run_job(
         settings,

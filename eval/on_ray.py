@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from staged.command_line import Parser
+from staged.command_line import Parser, UsageError
 from staged.command_line.applications import prefer_ours
 
 SHARED = ("generate", "miniature", "detect", "answer-geneval2", "rewards")
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     if options.processes < 1:
-        raise ValueError(f"{options.processes} processes; give at least 1")
+        raise UsageError(f"{options.processes} processes; give at least 1")
     import ray
 
     if not ray.is_initialized():

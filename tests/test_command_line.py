@@ -19,6 +19,7 @@ from staged.cli.demo.command import Clock
 from staged.command_line import (
     MAX_SEED,
     Parser,
+    UsageError,
     add_out_file,
     add_out_folder,
     add_seed,
@@ -145,6 +146,7 @@ class OutOfMemoryError(RuntimeError):
         (OutOfMemoryError("tried 2 GiB"), "out of memory on the device: tried 2 GiB"),
         (MemoryError(), "out of memory"),
         (ValueError("x is 3; give 4"), "x is 3; give 4"),
+        (UsageError("give one of both"), "give one of both"),
     ],
 )
 def test_what_a_user_or_a_machine_can_cause_is_one_line(
@@ -153,7 +155,8 @@ def test_what_a_user_or_a_machine_can_cause_is_one_line(
     def command() -> int:
         raise error
 
-    assert run("staged", command) == exit_codes.FAILED
+    usage = isinstance(error, UsageError)
+    assert run("staged", command) == (exit_codes.USAGE if usage else exit_codes.FAILED)
     shown = capsys.readouterr().err
     assert shown.startswith("staged: error: ") and said in shown and shown.count("\n") == 1
     assert "Errno" not in shown

@@ -224,16 +224,15 @@ def test_modules_fail_like_the_command(module: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        (["sta"], None),
         (["staged", "tr"], ["train"]),
         (["staged", "data", "st"], ["stats"]),
         (["staged", "eval", "miniature", "--num-per"], ["--num-per-task"]),
         (["staged", "verify", "bagel", "--tol"], ["--tolerance"]),
     ],
 )
-def test_bash_completes(line: list[str], found: list[str] | None) -> None:
-    if found is None or shutil.which("bash") is None:
-        pytest.skip("nothing of ours to complete, or no bash")
+def test_bash_completes(line: list[str], found: list[str]) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("needs bash")
     quoted = " ".join(f"'{word}'" for word in line)
     script = (
         f"{SHELLS['bash'](tree())}\nCOMP_WORDS=({quoted})\nCOMP_CWORD={len(line) - 1}\n"
@@ -265,3 +264,28 @@ def test_shipped_settings_are_listed_and_copied(
     assert (tmp_path / "mine/own.yaml").read_text() == shown
     assert main(["configs", name, "--out", "mine/own.yaml"]) == 1
     assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "generate",
+        "generate a --prompts b",
+        "data plan-sketch",
+        "eval miniature --out out",
+        "eval miniature --out out --score-only --seed 1",
+        "eval detect nowhere --detector mask2former --out out",
+        "eval report a --out out --per-kind 0",
+        "verify bagel",
+        "configs --out out",
+    ],
+)
+def test_options_that_do_not_go_together_are_a_wrong_command_line(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(line.split())
+    except SystemExit as left:
+        code = left.code
+    assert code == exit_codes.USAGE
+    assert capsys.readouterr().err.count("\n") == 1

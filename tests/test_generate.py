@@ -158,8 +158,6 @@ def test_an_image_is_edited(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "give one prompt, or --prompts FILE"),
-        (["a star", "--prompts", "x"], "give one prompt, or --prompts FILE"),
         (["--prompts", "/nonexistent/prompts.txt"], "prompts.txt"),
         (["a star", "--checkpoint", "miniature:huge"], "no miniature 'huge'"),
         (["a star", "--checkpoint", "/nonexistent/folder"], "neither a checkpoint folder nor"),

@@ -19,6 +19,7 @@ from eval.geneval2 import prompts as geneval2
 from eval.wise import prompts as wise_prompts
 from eval.wise.versions import VERSIONS
 from staged import strict_json
+from staged.command_line import UsageError
 from staged.jobs.files import write_whole
 
 
@@ -107,7 +108,7 @@ def _geneval(prompts: str | None, *, variant: str) -> Benchmark:
 def _wise(prompts: str | None, *, version: str) -> Benchmark:
     """`{prompt_id}.png`, all in one folder."""
     if prompts is None:
-        raise ValueError(f"--prompts is missing: name the folder of WISE's {version} JSON files")
+        raise UsageError(f"--prompts is missing: name the folder of WISE's {version} JSON files")
     loaded = wise_prompts.load_prompts(Path(prompts), VERSIONS[version])
     return Benchmark(
         name=f"wise-{version}",
@@ -125,7 +126,7 @@ def _wise(prompts: str | None, *, version: str) -> Benchmark:
 def _geneval2(prompts: str | None) -> Benchmark:
     """The folders of GenEval; a record there is the prompt alone."""
     if prompts is None:
-        raise ValueError(f"--prompts is missing: name geneval2_data.jsonl of {geneval2.SOURCE}")
+        raise UsageError(f"--prompts is missing: name geneval2_data.jsonl of {geneval2.SOURCE}")
     file = geneval2.load_prompts(Path(prompts))
     texts = {str(prompt.prompt_id): prompt.text for prompt in file.prompts}
 

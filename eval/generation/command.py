@@ -20,7 +20,7 @@ from eval.generation.store import Store
 from eval.results import versions
 from eval.score_options import EXIT_OK, EXIT_UNSCORED
 from staged import settings as job_settings
-from staged.command_line import Parser, add_out_folder, add_seed, console, count
+from staged.command_line import Parser, UsageError, add_out_folder, add_seed, console, count
 from staged.jobs.rank import Rank, add_options, rank_of
 
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind = KINDS[options.generator]
     rank = rank_of(options.rank, options.world_size)
     if kind.batch is None and options.batch_size is not None:
-        raise ValueError(f"--batch-size: --generator {options.generator} draws each image alone")
+        raise UsageError(f"--batch-size: --generator {options.generator} draws each image alone")
     settings = job_settings.load(kind.settings, None, options.overrides)
     benchmark = BENCHMARKS[options.benchmark](options.prompts)
     samples = benchmark.samples(images_per_prompt=options.images_per_prompt, seed=options.seed)

@@ -9,7 +9,7 @@ from pathlib import Path
 from eval.geneval.eyes import CLIP, KINDS, MASK2FORMER, open_eyes
 from eval.geneval.looking import look_at_folder
 from eval.geneval.selftest import GOLDEN_FILE, check, miniature_golden, read_golden
-from staged.command_line import Parser, add_out_file, add_out_folder
+from staged.command_line import Parser, UsageError, add_out_file, add_out_folder
 from staged.jobs.rank import add_options as add_rank_options
 from staged.jobs.rank import local_device, rank_of
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rank = rank_of(arguments.rank, arguments.world_size)
     miniature = arguments.detector == "miniature"
     if arguments.golden is None and not (miniature or arguments.no_self_test):
-        raise ValueError(
+        raise UsageError(
             f"--golden is missing: name a folder with {GOLDEN_FILE}, images whose verdicts are "
             "known, so that a broken detector is noticed; --no-self-test goes without, and the "
             "results say so"

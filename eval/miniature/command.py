@@ -12,7 +12,7 @@ from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSettings, samples, short_tasks
 from eval.miniature.store import Store
 from eval.results import unscored_message
-from staged.command_line import Parser, add_out_folder, console, count, natural, seed
+from staged.command_line import Parser, UsageError, add_out_folder, console, count, natural, seed
 from staged.jobs.files import write_whole
 from staged.jobs.rank import add_options, rank_of
 from staged.shapes.tasks import TASKS
@@ -43,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     store = Store(options.out)
     given = _given(options)
     if options.score_only and given:
-        raise ValueError(
+        raise UsageError(
             f"--score-only scores what was drawn, so it takes no {', '.join(given)}; leave one out"
         )
     if not options.score_only and "checkpoint" not in given:
-        raise ValueError("--checkpoint is missing: name a checkpoint, or give --score-only")
+        raise UsageError("--checkpoint is missing: name a checkpoint, or give --score-only")
     rank = rank_of(options.rank, options.world_size)
     settings = store.record().settings if options.score_only else MiniatureSettings(**given)
     wanted = samples(settings)

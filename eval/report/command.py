@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eval.report.page import build
 from eval.report.runs import open_runs
-from staged.command_line import Parser, add_out_file
+from staged.command_line import Parser, UsageError, add_out_file
 
 EXIT_OK = 0
 _EXAMPLE = """examples:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     if arguments.per_kind < 1 or arguments.trajectories < 0:
-        raise ValueError(
+        raise UsageError(
             f"--per-kind {arguments.per_kind}, --trajectories {arguments.trajectories}; give at "
             "least 1 and 0"
         )

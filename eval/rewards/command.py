@@ -18,7 +18,7 @@ from eval.tables import COUNTED, counted_row, plain
 from eval.vqa.options import add_options, open_answerer, server_help
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
-from staged.command_line import Parser, add_out_folder, console, exit_codes
+from staged.command_line import Parser, UsageError, add_out_folder, console, exit_codes
 from staged.jobs.budget import BudgetError
 from staged.jobs.rank import Rank, local_device, rank_of
 from staged.jobs.rank import add_options as add_rank_options
@@ -207,14 +207,14 @@ def _weights(pairs: Sequence[str]) -> dict[str, str | None]:
     for pair in pairs:
         name, equals, source = pair.partition("=")
         if name not in weights or not (equals and source):
-            raise ValueError(f"--weights {pair}: give NAME=WHERE; names are {', '.join(weights)}")
+            raise UsageError(f"--weights {pair}: give NAME=WHERE; names are {', '.join(weights)}")
         weights[name] = source
     return weights
 
 
 def _pictures(arguments: argparse.Namespace) -> list[Picture]:
     if (arguments.wise is None) != (arguments.prompts is None):
-        raise ValueError("--wise VERSION and --prompts FOLDER belong together: give both or none")
+        raise UsageError("--wise VERSION and --prompts FOLDER belong together: give both or none")
     if arguments.wise is None:
         return read_pictures(arguments.images)
     prompts = load_prompts(arguments.prompts, VERSIONS[arguments.wise])

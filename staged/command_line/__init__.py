@@ -16,13 +16,14 @@ from staged.command_line.options import (
     natural,
     seed,
 )
-from staged.command_line.parser import Parser
+from staged.command_line.parser import Parser, UsageError
 from staged.command_line.running import run
 
 __all__ = [
     "MAX_SEED",
     "Command",
     "Parser",
+    "UsageError",
     "add_out_file",
     "add_out_folder",
     "add_seed",

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from staged.command_line.dispatch import Command
 
 
+class UsageError(ValueError):
+    """Options that do not go together, or one that is missing: a wrong command line."""
+
+
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keeps texts as they are written, and states the default of every option that has one."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from staged.command_line import exit_codes
 from staged.command_line.console import session
+from staged.command_line.parser import UsageError
 from staged.command_line.torch_import import tell_slow_import
 
 _FOREIGN = {
@@ -44,9 +45,7 @@ def run(name: str, command: Callable[[], int]) -> int:
             finally:
                 sys.stdout.flush()
         except KeyboardInterrupt:
-            _say(
-                name, "interrupted; what is saved is kept, and the same command goes on from there"
-            )
+            _say(name, "interrupted; the same command goes on from what is saved")
             return exit_codes.INTERRUPTED
         except BrokenPipeError:
             _close_output()
@@ -58,7 +57,7 @@ def run(name: str, command: Callable[[], int]) -> int:
             if console.debug:
                 traceback.print_exc()
             _say(name, f"error: {described}")
-            return exit_codes.FAILED
+            return exit_codes.USAGE if isinstance(error, UsageError) else exit_codes.FAILED
 
 
 def describe(error: Exception) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from staged import images
 from staged.command_line import (
     Parser,
+    UsageError,
     add_out_folder,
     add_seed,
     console,
@@ -194,7 +195,7 @@ def _deciding(options: argparse.Namespace, flow: FlowSettings, engine: Engine) -
 def _starts(options: argparse.Namespace) -> tuple[list[Trajectory], list[int]]:
     """Prompts times images, and the seed of each."""
     if (options.prompt is None) == (options.prompts is None):
-        raise ValueError("give one prompt, or --prompts FILE with one prompt a line")
+        raise UsageError("give one prompt, or --prompts FILE with one prompt a line")
     prompts = [options.prompt] if options.prompts is None else _read_prompts(options.prompts)
     inputs = tuple(_read_image(path) for path in options.image)
     starts = [
