@@ -11,6 +11,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from staged.jobs.files import write_whole
+
 MAX_BYTES = 64 * 1024 * 1024
 TIMEOUT_S = 60
 
@@ -84,7 +86,5 @@ def fetch(pinned: PinnedFile) -> bytes:
             "changed on its way, so give the path of one that you trust"
         )
     cached.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = cached.with_name(f"{cached.name}.{os.getpid()}")
-    unfinished.write_bytes(content)
-    unfinished.replace(cached)
+    write_whole(cached, content)
     return content

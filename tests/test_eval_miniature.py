@@ -1,6 +1,7 @@
 """The miniature suite: scripted players, a fresh model, and trajectories made by hand."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +17,7 @@ from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSettings, Sample, samples, short_tasks
 from eval.miniature.store import Store
 from eval.results import Result
+from staged.images import encode_png
 from staged.shapes.prompts import read_prompt
 from staged.shapes.render import render
 from staged.shapes.scene import Scene, Shape
@@ -107,6 +109,26 @@ def test_pictures_do_not_depend_on_batches_nor_on_interruptions(tmp_path: Path) 
     for key in ours:
         a, b = (t[key].images[0].array().astype(int) for t in (ours, theirs))
         assert np.abs(a - b).max() <= 1
+
+
+def _add(folder: Path, number: int) -> None:
+    store, png = Store(folder), encode_png(np.zeros((8, 8, 3), np.uint8))
+    for batch in range(20):
+        drawn = Trajectory(prompt="p", steps=(Sketch(image=ImageRef(png=png)),))
+        store.add([(f"{batch:06d}", drawn)], name=f"{batch:06d}", seconds=float(number))
+
+
+def test_processes_that_draw_the_same_batch_leave_it_once(tmp_path: Path) -> None:
+    (tmp_path / "drawn").mkdir()
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_add, args=(tmp_path, number)) for number in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert len(Store(tmp_path).trajectories()) == 20
+    assert len(list((tmp_path / "drawn").iterdir())) == 20
 
 
 def test_asking_for_more_keeps_the_samples_that_were_there() -> None:

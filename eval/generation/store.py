@@ -102,14 +102,15 @@ class Store:
             ValueError: the folder's images were decided otherwise, or the record is damaged.
         """
         path, record = self._ours / SETTINGS, {"format": FORMAT, "decides": decides, "also": also}
-        if path.is_file():
-            there = strict_json.record(
-                read_json(path), str(path), {"format": str, "decides": dict, "also": dict}
-            )
-            refuse_others(self.folder, there["decides"], decides)
-            if there == record:
-                return
-        write_json(path, record)
+        with locks.held(self._ours / "lock"):  # of two that begin at once, one is first
+            if path.is_file():
+                there = strict_json.record(
+                    read_json(path), str(path), {"format": str, "decides": dict, "also": dict}
+                )
+                refuse_others(self.folder, there["decides"], decides)
+                if there == record:
+                    return
+            write_json(path, record)
 
     def settled(self, samples: Sequence[Sample]) -> dict[str, Line]:
         """Say what needs no further attempt, by path: what is drawn, and what failed for good.

@@ -2,6 +2,7 @@
 
 drawn.json      what decides every picture: settings, flow and weights; and the versions
 drawn/KEY/      one finished batch of trajectories each, as shards, named for its first sample
+drawn.lock      empty; held while it is decided whose batch or record stands
 samples.jsonl   a line for each sample: score and reasons
 result.json     the numbers
 """
@@ -16,13 +17,14 @@ from typing import Any
 
 from eval.generation.claim import refuse_others
 from eval.miniature.settings import MiniatureSettings
-from staged.jobs.files import read_json, write_json
+from staged.jobs import locks
+from staged.jobs.files import halves, read_json, temporary, write_json
 from staged.settings import from_dict, to_dict
 from staged.shards import ShardWriter, read_manifest, read_shards
 from staged.shards.folder import INDEX
 from staged.trajectory import Trajectory
 
-_RECORD, _BATCHES = "drawn.json", "drawn"
+_RECORD, _BATCHES, _LOCK = "drawn.json", "drawn", "drawn.lock"
 _FREE = ("checkpoint", "device", "tasks", "num_per_task", "images_per_prompt", "num_flow_steps",
          "guidance_scale", "image_guidance_scale", "timestep_shift")  # fmt: skip
 """Settings that say how much is drawn, or that weights and flow say better."""
@@ -63,11 +65,12 @@ class Store:
         Raises:
             ValueError: The folder's pictures were drawn otherwise; the message says what differs.
         """
-        if (self.folder / _RECORD).exists():
-            refuse_others(self.folder, self.record().decisive(), record.decisive())
         self.folder.mkdir(parents=True, exist_ok=True)
-        data = {**vars(record), "settings": to_dict(record.settings)}
-        write_json(self.folder / _RECORD, data)
+        with locks.held(self.folder / _LOCK):  # of two that begin at once, one is first
+            if (self.folder / _RECORD).exists():
+                refuse_others(self.folder, self.record().decisive(), record.decisive())
+            data = {**vars(record), "settings": to_dict(record.settings)}
+            write_json(self.folder / _RECORD, data)
 
     def record(self) -> Record:
         """Read what was drawn.
@@ -91,19 +94,27 @@ class Store:
             raise ValueError(f"{path} is damaged ({error!r}); remove the folder") from None
 
     def add(self, drawn: Iterable[tuple[str, Trajectory]], *, name: str, seconds: float) -> None:
-        """Keep a batch; it is there whole or not at all.
+        """Keep a batch; it is there whole or not at all, whoever else is drawing it.
 
         Args:
             drawn: Key and trajectory of each sample.
-            name: Of the batch; a batch that has it already and is not whole is replaced.
+            name: Of the batch; one that has it already stands, unless it is not whole.
             seconds: Time that drawing took.
         """
-        folder = self.folder / _BATCHES / name
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-        with ShardWriter(folder, title="drawn by staged eval miniature") as writer:
+        batches = self.folder / _BATCHES
+        batches.mkdir(parents=True, exist_ok=True)
+        for dead, _ in list(halves(batches)):
+            shutil.rmtree(dead, ignore_errors=True)
+        half = temporary(batches / name)
+        with ShardWriter(half, title="drawn by staged eval miniature") as writer:
             for key, trajectory in drawn:
                 writer.write(key, trajectory)
             writer.finish(cost=writer.stats.cost | {"seconds": seconds})
+        with locks.held(self.folder / _LOCK):
+            if not (batches / name / INDEX).is_file():
+                shutil.rmtree(batches / name, ignore_errors=True)  # of a run that was killed
+                half.rename(batches / name)
+        shutil.rmtree(half, ignore_errors=True)  # where another was quicker
 
     def trajectories(self) -> dict[str, Trajectory]:
         """Everything drawn, by sample key."""
@@ -118,5 +129,5 @@ class Store:
         return sum(read_manifest(folder).cost["seconds"] for folder in self._batches())
 
     def _batches(self) -> list[Path]:
-        finished = (self.folder / _BATCHES).glob(f"*/{INDEX}")
-        return sorted(path.parent for path in finished)
+        finished = (path.parent for path in (self.folder / _BATCHES).glob(f"*/{INDEX}"))
+        return sorted(folder for folder in finished if not folder.name.startswith("."))
