@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -24,6 +25,7 @@ from eval.geneval.mask2former import (
 )
 from eval.geneval.mmdet_checkpoint import convert, convert_file, convert_model
 from eval.geneval.names import CLASSES, COLORS
+from staged.model.finite import NotFiniteError
 from staged.roles import Detection
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -341,3 +343,16 @@ def test_crops_are_scaled_by_their_shorter_side_and_centred():
     assert pixels.shape == (1, 3, 32, 32)
     # The white third in the middle fills the square.
     assert float(pixels[0, 0, 16, 4:28].min()) > 1.5
+
+
+def test_a_colour_of_nan_is_none(clip):
+    """The largest of NaN was the first colour of the list."""
+    model, tokenizer = clip
+    found = Detection(class_name="cat", box=(1.0, 1.0, 9.0, 9.0), score=0.9)
+    image = np.full((12, 12, 3), 90, np.uint8)
+    colors = ClipColors(copy.deepcopy(model), tokenizer)
+    assert len(colors.classify(image, [found])) == 1
+    with torch.no_grad():
+        colors.model.visual_projection.weight[0, 0] = torch.inf
+    with pytest.raises(NotFiniteError, match="colour scores of a cat"):
+        colors.classify(image, [found])

@@ -10,6 +10,7 @@ import clips
 import numpy as np
 import pytest
 import torch
+import vlm
 from tiny import SIDE, engine
 
 from staged.backends.bagel import BagelPlayer, BagelSettings
@@ -234,3 +235,22 @@ def test_a_detector_of_nan_has_not_found_nothing() -> None:
     for broken in ((classes * NAN, masks), (classes, masks + INF)):
         with pytest.raises(NotFiniteError, match="logits of the detector"):
             postprocess(*broken, **sizes)
+
+
+def test_an_answer_of_nan_has_no_probability(tmp_path: Path) -> None:
+    """`min(nan, 1.0)` went into the mean of an evaluation."""
+    from eval.vqa.local import LocalAnswerer
+    from eval.vqa.question import Answer, Question
+    from staged.images import encode_png
+
+    path = tmp_path / "image.png"
+    path.write_bytes(encode_png(np.full((16, 16, 3), 90, np.uint8)))
+    answerer = LocalAnswerer.load(vlm.save_tiny(tmp_path / "model"))
+    words = answerer.model.get_input_embeddings().weight
+    with torch.no_grad():
+        words[vlm.WORDS.index("four")] = NAN
+    questions = [Question(image=path, text=text, accepted=("yes",)) for text in ("four", "no")]
+    answers: dict[int, Answer] = {}
+    answerer.answer(questions, answers.__setitem__)
+    assert answers[0].probability is None and answers[0].reason == "not_finite"
+    assert answers[1].probability is not None

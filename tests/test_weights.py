@@ -200,6 +200,6 @@ def test_everything_wrong_is_said_at_once() -> None:
         "here does not hold the weights of this model; tensors 1 missing: c; "
         "1 of another shape: b [3], expected [4]"
     )
-    found = {"a": torch.zeros(2), "d": torch.tensor(torch.nan), "e": torch.empty(2, device="meta")}
-    with pytest.raises(ValueError, match=r"1 missing: e; 1 not finite \(NaN or infinite\): d$"):
+    found = {"a": torch.zeros(2), "d": torch.tensor(torch.nan)}
+    with pytest.raises(ValueError, match=r"1 not finite \(NaN or infinite\): d$"):
         check_finite_weights("here", found)

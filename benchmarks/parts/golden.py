@@ -16,7 +16,7 @@ import torch
 from benchmarks.parts.harness import Recorder, Setup
 from benchmarks.parts.models import LinearCodec
 from staged.model import checkpoint
-from staged.verify.command import GROUPS
+from staged.verify.groups import GROUPS
 from staged.verify.comparison import Comparison, Comparisons
 from staged.verify.golden import Golden
 
