@@ -211,6 +211,38 @@ def test_a_call_that_a_kill_took_stays_counted(tmp_path: Path) -> None:
             ours.admit("requests")
 
 
+def test_a_claim_ends_with_its_process_and_what_it_recorded_is_seen(tmp_path: Path) -> None:
+    async def other(recorded: int) -> None:
+        with ledger(tmp_path, 1) as theirs:
+            await call(theirs, "a", "one")
+            async with theirs.claim("b"):
+                os.write(recorded, b"!")
+                await asyncio.sleep(60)
+
+    async def work(child: int, recorded: int) -> None:
+        with ledger(tmp_path, 0) as ours:
+            os.write(ready_write, b"!")
+            os.read(recorded, 1)  # the other has begun after us, and holds "b"
+            async with ours.claim("a"):
+                assert texts(ours, "a") == ["one"]
+            waiting = asyncio.ensure_future(call(ours, "b", "two"))
+            done, _ = await asyncio.wait([waiting], timeout=0.3)
+            assert not done and texts(ours, "b") == []
+            os.kill(child, 9)
+            await waiting
+            assert texts(ours, "b") == ["two"]
+
+    read, write = os.pipe()
+    ready_read, ready_write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.read(ready_read, 1)
+        asyncio.run(other(write))
+        os._exit(0)
+    asyncio.run(work(child, read))
+    os.waitpid(child, 0)
+
+
 def test_an_image_that_could_not_be_drawn_costs_nothing(tmp_path: Path) -> None:
     with ledger(tmp_path, 0, Budget(images=1, usd=0.1)) as ours:
         ours.admit("images", usd=0.1)
