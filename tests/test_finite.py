@@ -14,6 +14,7 @@ import vlm
 from tiny import SIDE, engine
 
 from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.diffusers_settings import DiffusersSettings
 from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.engine.sampling import Drawing, FlowSettings, TextBlock, TextSampling, sample
@@ -25,6 +26,7 @@ from staged.model.finite import NotFiniteError, all_finite, require_finite
 from staged.model.flow import Guidance, guide
 from staged.model.images import to_pixels
 from staged.ranges import check_finite, check_range
+from staged.settings import load
 from staged.trajectory import Trajectory
 
 POISON, SOUND = "a star", "a red circle"
@@ -204,6 +206,17 @@ def test_a_budget_of_nan_is_refused(bad: float) -> None:
 
     with pytest.raises(ValueError, match=r"usd is .*; give 0 or more"):
         Budget(usd=bad)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["arguments.true_cfg_scale=.nan", "arguments={a: [1, .inf]}", "arguments.a.b=-.inf"],
+)
+def test_free_values_of_settings_are_finite_too(override: str) -> None:
+    """They reached the pipeline."""
+    assert load(DiffusersSettings, None, ["arguments={a: [1, {b: 0.5}]}"]).arguments
+    with pytest.raises(ValueError, match=r"arguments\.\w.*it must be finite"):
+        load(DiffusersSettings, None, [override])
 
 
 def test_scores_of_nan_are_no_scores(tmp_path: Path) -> None:

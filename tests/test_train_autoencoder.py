@@ -191,3 +191,9 @@ def test_a_step_of_nan_ends_the_run_and_changes_nothing(tmp_path):
     assert training.step == 1 and Training(tiny(tmp_path)).step == 1
     with pytest.raises(NotFiniteError, match="decoded pictures"):
         measure_reconstructions(training.autoencoder, sample_scenes(1, (0, 1)), 0.0, 0)
+
+
+def test_a_state_of_an_older_version_is_neither_read_nor_begun_over(tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"a pickle")
+    with pytest.raises(ValueError, match="state of an older version"):
+        Training(tiny(tmp_path))

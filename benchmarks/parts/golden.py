@@ -16,9 +16,9 @@ import torch
 from benchmarks.parts.harness import Recorder, Setup
 from benchmarks.parts.models import LinearCodec
 from staged.model import checkpoint
-from staged.verify.groups import GROUPS
 from staged.verify.comparison import Comparison, Comparisons
 from staged.verify.golden import Golden
+from staged.verify.groups import GROUPS
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests/golden/bagel_tiny"
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1}

@@ -131,7 +131,7 @@ class Builder:
         try:
             parsed = strict_yaml.loads(raw)
             if not isinstance(parsed, str):
-                readings = [parsed, raw]
+                readings = [parsed] if kind is Any else [parsed, raw]
             elif raw[:1] in ("'", '"'):
                 readings = [parsed]
         except ValueError:

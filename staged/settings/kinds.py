@@ -34,7 +34,7 @@ def scalar(kind: Any, value: Any) -> Any:
         TypeError: settings cannot have a field of this type.
     """
     if kind is Any:
-        return value
+        return value if _holds_numbers(value) else MISSING
     if get_origin(kind) is Literal:
         # `in` alone would let True pass for 1.
         fits = any(type(value) is type(choice) and value == choice for choice in get_args(kind))
@@ -89,7 +89,7 @@ def way_out(kind: Any, value: Any) -> str:
         return "; quote it if it is text"
     if kind is int and isinstance(value, float) and value.is_integer():
         return f"; write {int(value)}"
-    if kind is float and isinstance(value, float):
+    if (kind is float and isinstance(value, float)) or (kind is Any and not _holds_numbers(value)):
         return "; it must be finite"
     return ""
 
@@ -109,6 +109,15 @@ def nearest(given: str, known: Sequence[str]) -> str:
     if close := difflib.get_close_matches(given, known, n=1):
         return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def _holds_numbers(value: Any) -> bool:
+    """Whether every float of a free value, in lists too, is finite; mappings come by themselves."""
+    if isinstance(value, list | tuple):
+        return all(map(_holds_numbers, value))
+    if isinstance(value, Mapping):
+        return all(map(_holds_numbers, value.values()))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _finite(value: Any) -> Any:

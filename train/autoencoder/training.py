@@ -49,6 +49,11 @@ class Training:
         )
         self.step, self.seconds = 0, 0.0
         self._state = RunState(job.out)
+        if (old := job.out / "state.pt").exists():
+            raise ValueError(
+                f"{old} is the state of an older version, which is not read; give another folder "
+                "as out, or remove the file to begin anew"
+            )
         if self._state.steps():
             self._restore()
 
