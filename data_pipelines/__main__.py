@@ -213,7 +213,7 @@ def _stats(arguments: argparse.Namespace) -> int:
 def _preview(arguments: argparse.Namespace) -> int:
     from data_pipelines.preview import write_preview
 
-    path = arguments.out or arguments.folder / "preview.html"
+    path = arguments.out or outputs.file(arguments.folder / "preview.html")
     number = write_preview(arguments.folder, path, number=arguments.limit)
     print(f"wrote {path} with {number} trajectories")
     return exit_codes.OK

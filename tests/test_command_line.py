@@ -36,6 +36,7 @@ def parser() -> Parser:
     made.add_argument("config", help="a file")
     made.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
     made.add_argument("--batch-size", type=int, default=4, help="images side by side")
+    add_seed(made, "of the noise")
     made.add_argument("--export", action="store_true", help="write it")
     return made
 
@@ -84,7 +85,9 @@ def test_help_states_defaults_and_hides_empty_ones(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         parser().parse_args(["--help"])
     shown = capsys.readouterr().out
+    assert shown.startswith("usage: staged count [OPTIONS] config [key=value ...]\n")
     assert "images side by side (default: 4)" in shown
+    assert "of the noise (default: 0)" in shown
     assert "write it\n" in shown
 
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -289,3 +290,20 @@ def test_options_that_do_not_go_together_are_a_wrong_command_line(
         code = left.code
     assert code == exit_codes.USAGE
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_real_job_stops_quietly_and_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "staged", "data", "plan-sketch", "--out", "out"]
+    with subprocess.Popen(
+        [*command, "prompts.count=2000"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # of progress: it is at work
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == exit_codes.INTERRUPTED
+    assert "Traceback" not in said
+    assert said.endswith("staged: interrupted; the same command goes on from what is saved\n")
+    done = subprocess.run([*command, "prompts.count=300"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "prompts 1/300" not in done.stderr, "it began anew"

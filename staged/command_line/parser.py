@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,12 +21,31 @@ class UsageError(ValueError):
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps texts as they are written, and states the default of every option that has one."""
+    """Keeps texts as they are written, and states the default of every option that has one.
+
+    The usage line names what must be given; the rest is `[OPTIONS]`, explained below it.
+    """
+
+    def add_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[Any],
+        prefix: str | None = None,
+    ) -> None:
+        """Add the usage line."""
+        given = list(actions)
+        if usage is None and prefix is None:  # with one, it is the start of a part's own line
+            others = argparse.Action([], dest="", metavar="[OPTIONS]")
+            given = [others, *(a for a in given if a.required or not a.option_strings)]
+        super().add_usage(usage, given, groups if usage else (), prefix)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        silent = action.default in (None, False, "", argparse.SUPPRESS) or action.default == []
-        if silent or not action.option_strings or "default" in text:
+        silent = (None, False, argparse.SUPPRESS)
+        if any(action.default is value for value in silent) or action.default in ("", [], ()):
+            return text
+        if not action.option_strings or "default" in text:
             return text
         return f"{text} (default: %(default)s)".strip()
 
@@ -39,6 +58,15 @@ class _Described(Exception):
 
     def __init__(self, parser: Parser) -> None:
         self.parser = parser
+
+
+class _Parts(argparse._SubParsersAction):  # type: ignore[type-arg]
+    """Parts of a command: what the list says of one is the description of its own help."""
+
+    def add_parser(self, name: str, **arguments: Any) -> Any:
+        words = arguments.get("help", "")
+        arguments.setdefault("description", f"{words[:1].upper()}{words[1:]}.")
+        return super().add_parser(name, **arguments)
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,6 +94,7 @@ class Parser(argparse.ArgumentParser):
         arguments.setdefault("formatter_class", HelpFormatter)
         arguments["allow_abbrev"] = False
         super().__init__(**arguments)
+        self.register("action", "parsers", _Parts)
         if general:
             self._add_general(figures)
 
