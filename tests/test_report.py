@@ -10,11 +10,15 @@ from tiny import picture, staged_trajectory
 
 from staged.report import (
     Cell,
+    Claim,
+    Claims,
     Curve,
     Dots,
     Galleries,
     Gallery,
     Notes,
+    Opinion,
+    Outcome,
     Picture,
     Report,
     Row,
@@ -22,13 +26,19 @@ from staged.report import (
     Stacks,
     Table,
     Trajectories,
+    drawn_report,
     main,
 )
 from staged.report.chart import chart, lanes, numbers, parts
+from staged.report.page import STEP_PX
+from staged.report.rounds import ending, rounds
+from staged.report.shrunk import shrunk
+from staged.report.tables import number
 from staged.shards import ShardWriter
-from staged.trajectory import ImageRef, Plan, Trajectory
+from staged.trajectory import ImageRef, Inspection, Plan, Refinement, Sketch, Stop, Trajectory
 from staged.trajectory_folder import load_trajectory, save_trajectory
 
+PNG = ImageRef.from_array(picture(0))
 VOID = {"meta", "link", "img", "line", "polyline"}
 ATTACK = '<script>alert(1)</script>" onload="x'
 
@@ -73,16 +83,27 @@ def everything(text: str = "plain") -> Report:
         steps=(Plan(instruction=text, description=text),),
         provenance={"failure": text, "failure_detail": text},
     )
+    opinion = Opinion(who=text, mark=text, good=False, words=text)
     return Report(
         title=text,
         lead=text,
+        kind=text,
+        opening=Claims(claims=[Claim(text=text, tone="bad", detail=text)]),
         sections=(
             Notes(title=text, paragraphs=[text]),
-            Trajectories(title=text, trajectories=[trajectory, failed], captions=[text, text]),
+            Trajectories(
+                title=text,
+                trajectories=[trajectory, failed],
+                outcomes=[
+                    Outcome.of(one, facts=[(text, text)], opinions=[opinion])
+                    for one in (trajectory, failed)
+                ],
+            ),
             Trajectories(title=text, trajectories=[trajectory], folded=True, intro=text),
             Gallery(
                 title=text,
-                pictures=[Picture.from_array(picture(0), text, note=text, good=True)],
+                pictures=[Picture.from_array(picture(0), text, note=text, good=True)] * 2,
+                together=2,
             ),
             Curve(
                 title=text,
@@ -134,8 +155,10 @@ def test_a_page_holds_every_step_of_a_trajectory() -> None:
             assert value is None or value in page.text
     assert page.text.count("revise") == 4  # two refusals, in both sections
     images = page.all("img")
-    assert len(images) == 3 + 3 + 1 + 2  # sketches twice, a thumbnail, the galleries'
-    assert all((image["alt"] and image["width"] == "16") or image["width"] for image in images)
+    # A sheet's picture and a large one, sketches twice, a thumbnail, the galleries'.
+    assert len(images) == 2 + 3 + 3 + 1 + 3
+    assert all(image["width"] and image["height"] for image in images)
+    assert sum(image["alt"] == "" for image in images) == 1  # of the sheet: the prompt is beside
 
 
 def test_a_page_loads_nothing_and_runs_nothing() -> None:
@@ -173,8 +196,158 @@ def test_a_page_can_be_used_with_a_keyboard_and_a_screen_reader() -> None:
     assert len(ids) == len(set(ids))
     assert all(section["aria-labelledby"] in ids for section in page.all("section"))
     assert page.all("svg")[0]["aria-label"] == "plain: plain from 2 to 1"
-    assert page.all("div")[0]["tabindex"] == "0"  # a table that scrolls can be scrolled by keys
     assert {cell.get("scope") for cell in page.all("th")} == {"col", "row"}
+
+
+def in_order(text: str, *parts: str) -> None:
+    """Check that a page says these things one after another."""
+    at = 0
+    for part in parts:
+        found = text.find(part, at)
+        assert found >= 0, (
+            f"{part!r} is not on the page, or not behind {text[max(0, at - 60) : at]!r}"
+        )
+        at = found + len(part)
+
+
+def drawn(**provenance: object) -> Trajectory:
+    """Two rounds; the plan of the first and the sketch of the second are mended."""
+    steps = (
+        Plan(instruction="draw a ring", description="a ring"),
+        Inspection(target="plan", verdict="revise", critique="not a ring"),
+        Refinement(instruction="a circle then"),
+        Plan(instruction="draw a circle", description="a circle"),
+        Sketch(image=PNG, num_flow_steps=20),
+        Plan(instruction="add a star", description="both"),
+        Sketch(image=PNG, num_flow_steps=20),
+        Inspection(target="sketch", verdict="revise", critique="no star"),
+        Refinement(instruction="put it there"),
+        Sketch(image=PNG, num_flow_steps=20),
+        Inspection(target="sketch", verdict="accept", critique="the image fits"),
+        Stop(),
+    )
+    made = {"ended_by": "model", "seeds": {"rollout": 7}, **provenance}
+    return Trajectory(prompt="a circle and a star", steps=steps, provenance=made)
+
+
+def test_steps_are_grouped_by_round() -> None:
+    first, second = rounds(drawn(deltas=["add o1", "add o2"]))
+    assert [attempt.kind for attempt in first.attempts] == ["plan", "plan", "sketch"]
+    assert [attempt.kind for attempt in second.attempts] == ["plan", "sketch", "sketch"]
+    assert (first.title, second.title, second.note) == ("Round 1", "Round 2", "add o2")
+    refused, mended, _ = first.attempts
+    assert refused.inspection is not None and refused.inspection.critique == "not a ring"
+    assert mended.refinement is not None and mended.refinement.instruction == "a circle then"
+    assert mended.inspection is None
+    assert second.attempts[0].refinement is None
+    [at_once] = rounds(Trajectory(prompt="p", steps=(Sketch(image=PNG), Stop())))
+    assert at_once.title == "Drawn at once"
+    assert rounds(Trajectory(prompt="p")) == []
+
+
+def test_every_step_of_every_prefix_is_shown() -> None:
+    whole = drawn()
+    for length in range(len(whole.steps) + 1):
+        cut = Trajectory(prompt="p", steps=whole.steps[:length])
+        attempts = [attempt for one in rounds(cut) for attempt in one.attempts]
+        for name, kind in (
+            ("plan", Plan),
+            ("sketch", Sketch),
+            ("refinement", Refinement),
+            ("inspection", Inspection),
+        ):
+            found = [getattr(attempt, name) for attempt in attempts]
+            assert [step for step in found if step is not None] == [
+                step for step in cut.steps if isinstance(step, kind)
+            ]
+        Page(drawn_report([cut]).html())
+
+
+def test_a_page_of_one_trajectory_opens_with_its_picture_and_verdicts() -> None:
+    verdict = {"correct": False, "reasons": ["the star is missing"]}
+    html = drawn_report([drawn(detector=verdict)], notes=["with great care"]).html()
+    page = Page(html)
+    in_order(
+        page.text,
+        "a circle and a star seed 7 rounds 2 sketches 3 flow steps 60",
+        "The model ✓ accepts it the image fits",
+        "The detector ✗ wrong the star is missing",
+        "How it came about Round 1",
+        "draw a circle",
+        "Round 2",
+        "add a star",
+        "Stopped by the model",
+        "with great care",
+    )
+    assert len(page.all("h1")) == 1
+    first = page.all("img")[0]
+    assert first["alt"] == "Final picture: a circle and a star"
+    assert html.index("<img") < html.index("<h1") < html.index("<main")
+
+
+def test_provenance_may_be_anything() -> None:
+    for odd in ("x", 3, [1], {"correct": "yes"}, {"correct": True, "reasons": "none"}, None):
+        page = Page(drawn_report([drawn(detector=odd, seeds=odd, models=odd, deltas=odd)]).html())
+        assert "The model ✓ accepts it" in page.text
+    right = {"correct": True, "reasons": []}
+    said = Outcome.of(drawn(detector=right)).opinions[-1]
+    assert (said.who, said.mark, said.good) == ("The detector", "right", True)
+
+
+def test_who_inspected_is_named_where_it_was_not_the_model() -> None:
+    models = {"inspector": "scripted", "sketcher": "miniature:staged"}
+    assert Outcome.of(drawn(models=models)).opinions[0].who == "The inspector (scripted)"
+    never = Trajectory(prompt="p", steps=(Sketch(image=PNG), Stop()))
+    assert Outcome.of(never).opinions == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("protocol", "the model wrote a text that is none of the steps"),
+        ("limit", "no flow steps were left"),
+        ("something new", "something new"),
+    ],
+)
+def test_a_run_that_ended_early_says_why_and_what_its_picture_is(reason: str, words: str) -> None:
+    provenance = {"failure": reason, "failure_detail": "character 0", "ended_by": "failure"}
+    steps = (Plan(instruction="i", description="d"), Sketch(image=PNG))
+    early = Trajectory(prompt="p", steps=steps, provenance=provenance)
+    text = Page(drawn_report([early]).html()).text
+    assert f"The run ended early {words}" in text
+    assert "(character 0). The picture is the last one before that" in text
+    assert "FAILED" not in text.upper() and ending(early) == ""
+    nothing = Trajectory(prompt="p", provenance=provenance)
+    text = Page(drawn_report([nothing]).html()).text
+    assert "No picture" in text and "Nothing was drawn before that" in text
+
+
+def test_large_pictures_are_shrunk_except_the_one_that_a_page_opens_with() -> None:
+    wide = picture(0, 2 * STEP_PX, STEP_PX)
+    steps = (Sketch(image=ImageRef.from_array(wide)), Stop())
+    sides = [
+        (image["width"], image["height"])
+        for image in Page(drawn_report([Trajectory(prompt="p", steps=steps)]).html()).all("img")
+    ]
+    assert sorted(sides, key=str) == sorted(
+        [(str(wide.shape[1]), str(wide.shape[0])), *[_fitted(wide.shape)]], key=str
+    )
+    data = PNG.png or b""
+    assert shrunk(data, 100) is data
+    with pytest.raises(ValueError, match="x: not a PNG"):
+        shrunk(b"no image", 100, "x")
+
+
+def _fitted(shape: tuple[int, ...]) -> tuple[str, str]:
+    scale = STEP_PX / max(shape)
+    return str(round(shape[1] * scale)), str(round(shape[0] * scale))
+
+
+def test_numbers_are_written_as_papers_do() -> None:
+    said = [number(x, 2) for x in (0.469, -0.05, 1.0, 46.32, 0.0, -0.001, 0.0049)]
+    assert said == [".47", "−.05", "1.00", "46.32", "0", "0", "0"]
+    assert [number(x, 2, signed=True) for x in (0.469, -0.05, 0.0)] == ["+.47", "−.05", "0"]
+    assert number(0.25, 1) == "0.2"
 
 
 def test_an_image_that_is_not_loaded_is_an_error() -> None:
@@ -191,7 +364,7 @@ def test_a_table_shows_intervals_counts_and_what_was_not_measured() -> None:
         title="s", columns=["a", "b", "c"], rows=[Row(label="r", cells=cells)], corner="x"
     )
     text = Page(Report(title="t", sections=[table]).html()).text
-    for part in ("0.50", "0.25 to 0.76", "n = 8", "–", "n/a"):
+    for part in (".50 [.25, .76] n = 8", "–", "n/a"):
         assert part in text
     with pytest.raises(ValueError, match="row 'r' has 1 cells for 2 columns"):
         Table(title="s", columns=["a", "b"], rows=[Row(label="r", cells=[Cell()])])
@@ -256,10 +429,13 @@ def test_dots_lie_on_their_scale_and_stay_on_it() -> None:
     row = Row(label="r", cells=[Cell(value=0.25, low=-0.5, high=2.0), Cell()])
     dots = Dots(title="d", columns=["a", "b"], rows=[row], x_label="x", span=(-1, 1))
     first, missing = lanes(dots, row)
-    assert (first.at, first.low, first.width, first.said) == (62.5, 25, 75, "0.25")
+    assert (first.at, first.low, first.width, first.zero) == (62.5, 25, 75, 50)
+    assert (first.said, first.beside) == (".25", "[−.50, 2.00]")
     assert (missing.at, missing.said) == (None, "–")
     page = Page(Report(title="t", sections=[dots]).html())
-    assert any(a.get("aria-label") == "d: r: a 0.25, b not measured" for a in page.all("div"))
+    assert any(
+        a.get("aria-label") == "d: r: a .25 [−.50, 2.00], b not measured" for a in page.all("div")
+    )
     with pytest.raises(ValueError, match="smaller and a greater"):
         Dots(title="d", columns=["a", "b"], rows=[row], x_label="x", span=(1, 1))
 
@@ -281,7 +457,7 @@ def test_a_signed_table_shows_signs() -> None:
     row = Row(label="r", cells=[Cell(value=0.1, low=-0.05, high=0.25, note="not sure")])
     table = Table(title="s", columns=["a"], rows=[row], signed=True)
     text = Page(Report(title="t", sections=[table]).html()).text
-    assert "+0.10 -0.05 to +0.25 not sure" in text
+    assert "+.10 [−.05, +.25] not sure" in text
 
 
 def test_a_trajectory_folder_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -331,5 +507,7 @@ def test_the_command_shows_folders_and_shards(
     page = Page(out.read_text())
     assert len(page.all("article")) == 4
     assert "2 shown, 2 of them complete" in page.text
+    links = [a["href"] for a in page.all("a") if (a["href"] or "").startswith("#shown-")]
+    assert links == [f"#{article['id']}" for article in page.all("article")]
     with pytest.raises(ValueError, match=r"holds neither trajectory\.json nor"):
         main([str(tmp_path)])

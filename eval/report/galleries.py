@@ -9,7 +9,16 @@ from typing import TypeVar
 
 from eval.report.runs import Run
 from eval.report.samples import Sample
-from staged.report import Galleries, Gallery, Picture, Section, Trajectories
+from staged.report import (
+    Galleries,
+    Gallery,
+    Outcome,
+    Picture,
+    Section,
+    Trajectories,
+    detector,
+)
+from staged.trajectory import Trajectory
 
 MAX_KINDS = 12
 _MAX_REASONS = 3
@@ -123,7 +132,7 @@ def _parting(
             pictures += [_picture(a, pngs[0], first.name), _picture(b, pngs[1], second.name)]
             shown += 1
     intro = f"{shown} of {len(pairs)} pairs shown."
-    return Gallery(title=title, pictures=pictures, intro=intro, paired=True)
+    return Gallery(title=title, pictures=pictures, intro=intro, together=2)
 
 
 def trajectory_sections(runs: Sequence[Run], *, most: int) -> list[Section]:
@@ -141,7 +150,7 @@ def trajectory_sections(runs: Sequence[Run], *, most: int) -> list[Section]:
                 Trajectories(
                     title=f"Step by step: {run.name}",
                     trajectories=[run.trajectory(sample) for sample in shown],
-                    captions=[_caption(sample) for sample in shown],
+                    outcomes=[_outcome(run.trajectory(sample), sample) for sample in shown],
                     intro=f"{len(shown)} of {len(staged)} shown, spread evenly over the run.",
                 )
             )
@@ -170,9 +179,11 @@ def _picture(sample: Sample, png: bytes, run: str = "") -> Picture:
     )
 
 
-def _caption(sample: Sample) -> str:
-    verdict = {True: "right", False: "wrong", None: "unscored"}[sample.right]
-    return ": ".join(filter(None, (verdict, "; ".join((*_some(sample.reasons), _seed(sample))))))
+def _outcome(trajectory: Trajectory, sample: Sample) -> Outcome:
+    facts = [] if sample.seed is None else [("seed", str(sample.seed))]
+    return Outcome.of(
+        trajectory, facts=facts, opinions=[detector(sample.right, [*_some(sample.reasons)])]
+    )
 
 
 def _seed(sample: Sample) -> str:

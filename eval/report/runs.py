@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-
-from PIL import Image
 
 from eval.miniature.store import Store
 from eval.report.samples import MAX_LINE_BYTES, Sample, read_samples
 from eval.results import Result
 from staged import images, strict_json
+from staged.report.shrunk import shrunk
 from staged.trajectory import ImageRef, Trajectory
 from staged.trajectory_folder import load_trajectory
 
@@ -23,7 +21,6 @@ STEPS = "generation/steps"
 """… and a folder for each image that was drawn in stages."""
 MAX_SIDE_PX = 320
 """Larger images are shown at this size."""
-_QUALITY = 82
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +66,10 @@ class Run:
             raise ValueError(f"{sample.name}: no steps were kept; see is_staged")
         trajectory = load_trajectory(steps)
         return trajectory.with_images(
-            [ImageRef(png=small(image.png or b"", str(steps))) for image in trajectory.images]
+            [
+                ImageRef(png=shrunk(image.png or b"", MAX_SIDE_PX, str(steps)))
+                for image in trajectory.images
+            ]
         )
 
     def _steps(self, sample: Sample) -> Path | None:
@@ -90,7 +90,7 @@ class Run:
         if self.folder is None or not sample.image:
             return None
         path = self.folder / _below(sample.image)
-        return small(images.read_file(path), str(path)) if path.is_file() else None
+        return shrunk(images.read_file(path), MAX_SIDE_PX, str(path)) if path.is_file() else None
 
 
 def open_run(
@@ -165,25 +165,6 @@ def open_runs(
         else replace(run, result=replace(run.result, run=f"{run.name} ({path})"))
         for run, path in zip(runs, paths, strict=True)
     ]
-
-
-def small(data: bytes, place: str) -> bytes:
-    """Shrink an encoded image to `MAX_SIDE_PX`, as WebP; smaller ones stay as they are.
-
-    Raises:
-        ValueError: it is no image.
-    """
-    try:
-        _, width, height = images.probe(data)
-        if max(width, height) <= MAX_SIDE_PX:
-            return data
-        shrunk = Image.fromarray(images.decode(data))
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
-    shrunk.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-    buffer = io.BytesIO()
-    shrunk.save(buffer, format="WEBP", quality=_QUALITY)
-    return buffer.getvalue()
 
 
 def _below(image: str) -> PurePosixPath:

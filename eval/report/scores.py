@@ -36,7 +36,6 @@ def score_sections(runs: Sequence[Run]) -> list[Section]:
         x_label="score",
         corner="part",
         digits=3,
-        unfolded=True,
         intro="Means with 95% intervals; n counts scored images. An image without a score counts "
         "as unscored, never as wrong.",
     )

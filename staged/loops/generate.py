@@ -33,7 +33,7 @@ from staged.loops.events import (
     Stopped,
 )
 from staged.loops.keeping import Keeper
-from staged.report import Notes, Report, Trajectories
+from staged.report import drawn_report
 from staged.settings import to_dict
 from staged.trajectory import ImageRef, Trajectory
 from staged.trajectory_folder import FINAL
@@ -165,14 +165,7 @@ def _report(
     )
     shown = saved[:MAX_SHOWN]
     more = f"The first {MAX_SHOWN} of {len(saved)}." if len(saved) > MAX_SHOWN else ""
-    title = saved[0].prompt if len(saved) == 1 else f"{len(saved)} trajectories"
-    report = Report(
-        title=title,
-        sections=(
-            Trajectories(title="Trajectories", trajectories=shown, intro=more),
-            Notes(title="How it was made", paragraphs=facts),
-        ),
-    )
+    report = drawn_report(shown, intro=more, notes=facts)
     report.write(out / "report.html")
     print(f"saved    {out / 'report.html'}, {complete} of {len(saved)} complete; {took}")
     if len(saved) == 1 and saved[0].last_sketch is not None:

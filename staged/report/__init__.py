@@ -1,18 +1,33 @@
 """One self-contained web page: trajectories, figures, scores, notes. Needs no network to open."""
 
 from staged.report.command import main
+from staged.report.drawn import drawn_report
 from staged.report.figures import Curve, Dots, Series, Stacks
+from staged.report.outcome import Opinion, Outcome, detector
 from staged.report.page import Report
-from staged.report.sections import Galleries, Gallery, Notes, Picture, Section, Trajectories
+from staged.report.sections import (
+    Claim,
+    Claims,
+    Galleries,
+    Gallery,
+    Notes,
+    Picture,
+    Section,
+    Trajectories,
+)
 from staged.report.tables import Cell, Row, Table
 
 __all__ = [
     "Cell",
+    "Claim",
+    "Claims",
     "Curve",
     "Dots",
     "Galleries",
     "Gallery",
     "Notes",
+    "Opinion",
+    "Outcome",
     "Picture",
     "Report",
     "Row",
@@ -21,5 +36,7 @@ __all__ = [
     "Stacks",
     "Table",
     "Trajectories",
+    "detector",
+    "drawn_report",
     "main",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from staged.report.figures import Curve, Dots, Series, Stacks
-from staged.report.tables import Cell, Row, Table
+from staged.report.tables import Cell, Row, Table, interval, number
 
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 28, 16, 48
@@ -112,13 +112,14 @@ def chart(curve: Curve) -> Chart:
 
 @dataclass(frozen=True)
 class Lane:
-    """A dot in per cent of the scale; None for what was not measured."""
+    """A dot in per cent of the scale, and what stands beside it; None for what was not measured."""
 
     at: float | None
     low: float
     width: float
     said: str
-    count: int | None
+    beside: str = ""
+    zero: float | None = None
 
 
 def lanes(dots: Dots, row: Row) -> list[Lane]:
@@ -133,14 +134,16 @@ def dot_ticks(dots: Dots) -> list[Tick]:
 
 def in_words(figure: Dots | Stacks) -> str:
     """Say what a figure of rows shows."""
-    digits = figure.digits if isinstance(figure, Dots) else 0
+    digits, signed = (figure.digits, figure.signed) if isinstance(figure, Dots) else (0, False)
+
+    def said(column: str, cell: Cell) -> str:
+        if cell.value is None:
+            return f"{column} not measured"
+        value = number(cell.value, digits, signed=signed)
+        return f"{column} {value} {interval(cell, digits, signed=signed)}".rstrip()
+
     return "; ".join(
-        f"{row.label}: "
-        + ", ".join(
-            f"{column} {'not measured' if cell.value is None else f'{cell.value:.{digits}f}'}"
-            for column, cell in zip(figure.columns, row.cells, strict=True)
-        )
-        for row in figure.rows
+        f"{row.label}: " + ", ".join(map(said, figure.columns, row.cells)) for row in figure.rows
     )
 
 
@@ -170,7 +173,7 @@ def numbers(figure: Curve | Dots | Stacks) -> Table:
     if isinstance(figure, Dots):
         return Table(
             title=figure.title, columns=figure.columns, rows=figure.rows, corner=figure.corner,
-            digits=figure.digits,
+            digits=figure.digits, signed=figure.signed,
         )  # fmt: skip
     if isinstance(figure, Stacks):
         return Table(
@@ -228,12 +231,24 @@ def _mean_cell(values: Iterable[float]) -> Cell:
 
 
 def _lane(cell: Cell, dots: Dots) -> Lane:
+    zero = _percent(0.0, dots.span) if dots.span[0] < 0 < dots.span[1] else None
     if cell.value is None:
-        return Lane(None, 0.0, 0.0, "–", None)
+        return Lane(None, 0.0, 0.0, "–", cell.note, zero)
     low = _percent(cell.value if cell.low is None else cell.low, dots.span)
     high = _percent(cell.value if cell.high is None else cell.high, dots.span)
-    said = f"{cell.value:.{dots.digits}f}"
-    return Lane(_percent(cell.value, dots.span), low, high - low, said, cell.count)
+    beside = [
+        interval(cell, dots.digits, signed=dots.signed),
+        "" if cell.count is None else f"n {cell.count}",
+        cell.note,
+    ]
+    return Lane(
+        at=_percent(cell.value, dots.span),
+        low=low,
+        width=high - low,
+        said=number(cell.value, dots.digits, signed=dots.signed),
+        beside=" · ".join(filter(None, beside)),
+        zero=zero,
+    )
 
 
 def _percent(value: float, span: tuple[float, float]) -> float:

@@ -1,12 +1,15 @@
 """`staged report`: show saved trajectories as one web page."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from staged.command_line import Parser, add_out_file, count, exit_codes
+from staged.report.drawn import drawn_report
 from staged.report.figures import Curve
 from staged.report.page import Report
-from staged.report.sections import Notes, Section, Trajectories
+from staged.report.sections import Notes, Trajectories
 from staged.shards import read_shards
 from staged.shards.folder import INDEX
 from staged.trajectory import Trajectory
@@ -32,21 +35,32 @@ def main(argv: list[str]) -> int:
     add("--fold", action="store_true", help="show prompts and last images, open the rest on click")
     add("--log", type=Path, metavar="FILE", help="a training run's log.jsonl, shown as a curve")
     options = parser.parse_args(argv)
-    sections: list[Section] = []
-    if options.log is not None:
-        sections.append(Curve.from_log(options.log, {"mse": "image loss", "ce": "text loss"}))
-    for path in options.paths:
-        trajectories = load_all(path, options.limit)
-        complete = sum(trajectory.complete for trajectory in trajectories)
-        intro = f"{len(trajectories)} shown, {complete} of them complete."
-        sections.append(
-            Trajectories(
-                title=path.name, trajectories=trajectories, intro=intro, folded=options.fold
-            )
-        )
-    sections.append(Notes(title="Sources", paragraphs=[str(path) for path in options.paths]))
-    print(Report(title=options.title, sections=sections).write(options.out))
+    found = {path: load_all(path, options.limit) for path in options.paths}
+    sources = Notes(title="Sources", paragraphs=[str(path) for path in options.paths])
+    curves = [
+        Curve.from_log(log, {"mse": "image loss", "ce": "text loss"})
+        for log in (options.log,)
+        if log is not None
+    ]
+    trajectories = [one for several in found.values() for one in several]
+    if len(trajectories) == 1 and not options.fold:
+        report = drawn_report(trajectories, title=options.title)
+        report = replace(report, sections=[*report.sections, *curves, sources])
+    else:
+        several = [_shown(path, shown, folded=options.fold) for path, shown in found.items()]
+        report = Report(title=options.title, sections=[*curves, *several, sources])
+    print(report.write(options.out))
     return exit_codes.OK
+
+
+def _shown(path: Path, trajectories: Sequence[Trajectory], *, folded: bool) -> Trajectories:
+    complete = sum(trajectory.complete for trajectory in trajectories)
+    return Trajectories(
+        title=path.name,
+        trajectories=trajectories,
+        intro=f"{len(trajectories)} shown, {complete} of them complete.",
+        folded=folded,
+    )
 
 
 def load_all(path: Path, limit: int) -> list[Trajectory]:

@@ -119,7 +119,7 @@ class Dots:
         corner: Heading of the row labels.
         span: Least and greatest number to be shown.
         digits: Decimals.
-        unfolded: Whether the table of its numbers is open from the start.
+        signed: Whether numbers carry their sign, as differences do.
     """
 
     title: str
@@ -130,7 +130,7 @@ class Dots:
     corner: str = ""
     span: tuple[float, float] = (0.0, 1.0)
     digits: int = 2
-    unfolded: bool = False
+    signed: bool = False
 
     def __post_init__(self) -> None:
         """Check what a chart can show."""

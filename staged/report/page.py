@@ -11,14 +11,18 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
 
-from staged import images
+from staged import __version__, images
 from staged.report import chart as charts
-from staged.report.sections import Section
-from staged.report.tables import Cell
+from staged.report.rounds import ending, rounds
+from staged.report.sections import Opening, Section
+from staged.report.shrunk import shrunk
+from staged.report.tables import interval, number
 from staged.trajectory import ImageRef
 
 PIXEL_ART_PX = 128
 """Images up to this side are enlarged without smoothing."""
+STEP_PX = 640
+"""Longest side of a picture among others; the picture that a page opens with stays as it is."""
 
 _MIME = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
 
@@ -31,11 +35,15 @@ class Report:
         title: Its heading.
         sections: In order.
         lead: Plain text under the heading.
+        opening: What the page was opened for, above everything else; None for none.
+        kind: What the page is, in a word or two, beside the project's name.
     """
 
     title: str
     sections: Sequence[Section]
     lead: str = ""
+    opening: Opening | None = None
+    kind: str = ""
 
     def html(self) -> str:
         """Render the page.
@@ -65,7 +73,6 @@ def _environment() -> Environment:
     environment.filters |= {
         "kind": lambda value: type(value).__name__,
         "image": _image,
-        "interval": _interval,
     }
     environment.globals |= {
         "chart": charts.chart,
@@ -75,16 +82,22 @@ def _environment() -> Environment:
         "parts": charts.parts,
         "color_of": charts.color_of,
         "in_words": charts.in_words,
+        "rounds": rounds,
+        "number": number,
+        "interval": interval,
+        "version": __version__,
+        "ending": ending,
         "numbers": charts.numbers,
     }
     return environment
 
 
-def _image(source: ImageRef | bytes) -> dict[str, Any]:
+def _image(source: ImageRef | bytes, whole: bool = False) -> dict[str, Any]:
     """What an `img` element needs: a data URI, the size, and whether it is pixel art."""
     data = source.png if isinstance(source, ImageRef) else source
     if data is None:
         raise ValueError(f"image {source!r} is not loaded; read it from its sample first")
+    data = data if whole else shrunk(data, STEP_PX)
     extension, width, height = images.probe(data)
     return {
         "uri": f"data:{_MIME[extension]};base64,{base64.b64encode(data).decode('ascii')}",
@@ -92,11 +105,3 @@ def _image(source: ImageRef | bytes) -> dict[str, Any]:
         "height": height,
         "pixel_art": max(width, height) <= PIXEL_ART_PX,
     }
-
-
-def _interval(cell: Cell, digits: int, signed: bool) -> str:
-    """Return the interval of a cell in words, empty where it has none."""
-    if cell.low is None or cell.high is None:
-        return ""
-    sign = "+" if signed else ""
-    return f"{cell.low:{sign}.{digits}f} to {cell.high:{sign}.{digits}f}"

@@ -7,10 +7,40 @@ from dataclasses import dataclass
 from typing import Self
 
 from staged import images
-from staged.report.figures import Figure
+from staged.report.figures import Figure, Tone
+from staged.report.outcome import Outcome
 from staged.report.tables import Table
 from staged.roles import Pixels
 from staged.trajectory import ImageRef, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A sentence that answers what a page was opened for.
+
+    Attributes:
+        text: The sentence.
+        tone: What it means, in its colour.
+        detail: What it rests on, smaller.
+    """
+
+    text: str
+    tone: Tone = "quiet"
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """Sentences at the top of a page.
+
+    Attributes:
+        claims: In order.
+    """
+
+    claims: Sequence[Claim]
+
+
+Opening = Claims | Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +64,28 @@ class Trajectories:
         title: Heading.
         trajectories: Their images must be loaded.
         intro: Plain text above.
-        captions: One line under each prompt, such as what a detector said; empty for none.
+        outcomes: What came of each; empty reads it from the trajectories.
         folded: Show only prompts and last images until one is opened.
+        bare: Show the steps alone: the outcome stands elsewhere.
+        training: Mark the steps that training is not supervised on.
     """
 
     title: str
     trajectories: Sequence[Trajectory]
     intro: str = ""
-    captions: Sequence[str] = ()
+    outcomes: Sequence[Outcome] = ()
     folded: bool = False
+    bare: bool = False
+    training: bool = False
 
     def __post_init__(self) -> None:
-        """Check the captions."""
-        if self.captions and len(self.captions) != len(self.trajectories):
+        """Check the outcomes."""
+        if not self.outcomes:
+            found = [Outcome.of(trajectory) for trajectory in self.trajectories]
+            object.__setattr__(self, "outcomes", found)
+        if len(self.outcomes) != len(self.trajectories):
             raise ValueError(
-                f"{len(self.captions)} captions for {len(self.trajectories)} trajectories; "
+                f"{len(self.outcomes)} outcomes for {len(self.trajectories)} trajectories; "
                 "give one for each, or none"
             )
 
@@ -62,12 +99,14 @@ class Picture:
         caption: Plain text below; it also describes the picture to those who do not see it.
         note: Smaller plain text below that; its line breaks are kept.
         good: Whether it is marked as right or wrong; None for neither.
+        label: What tells it from those that it stands together with, such as who drew it.
     """
 
     png: bytes
     caption: str
     note: str = ""
     good: bool | None = None
+    label: str = ""
 
     @classmethod
     def from_array(
@@ -92,13 +131,20 @@ class Gallery:
         title: Heading.
         pictures: In order.
         intro: Plain text above.
-        paired: Whether each two belong together and stay side by side.
+        together: So many at a time belong together, stay side by side, and share a caption.
     """
 
     title: str
     pictures: Sequence[Picture]
     intro: str = ""
-    paired: bool = False
+    together: int = 1
+
+    def __post_init__(self) -> None:
+        """Check that no group is left incomplete."""
+        if self.together < 1 or len(self.pictures) % self.together:
+            raise ValueError(
+                f"{len(self.pictures)} pictures, {self.together} together; give whole groups"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

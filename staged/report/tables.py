@@ -69,6 +69,30 @@ class Table:
         check_rows(self.rows, self.columns)
 
 
+def number(value: float, digits: int, *, signed: bool = False) -> str:
+    """Write a number as tables do: `.47`, `-.05` with a true minus, `46.3`, and `0` for zero.
+
+    Args:
+        value: Finite.
+        digits: Decimals.
+        signed: Whether one above zero carries its sign.
+    """
+    text = f"{abs(value):.{digits}f}"
+    if not float(text):
+        return "0"
+    if digits > 1 and text.startswith("0."):
+        text = text[1:]
+    return f"{'−' if value < 0 else '+' if signed else ''}{text}"
+
+
+def interval(cell: Cell, digits: int, *, signed: bool = False) -> str:
+    """Write the interval of a cell, `[.32, .64]`; empty where it has none."""
+    if cell.low is None or cell.high is None:
+        return ""
+    ends = (number(end, digits, signed=signed) for end in (cell.low, cell.high))
+    return f"[{', '.join(ends)}]"
+
+
 def check_rows(rows: Sequence[Row], columns: Sequence[str]) -> None:
     """Check that each row has a cell for every column.
 

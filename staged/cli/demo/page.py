@@ -13,12 +13,14 @@ from staged.report import (
     Curve,
     Gallery,
     Notes,
+    Outcome,
     Picture,
     Report,
     Row,
     Section,
     Table,
     Trajectories,
+    detector,
 )
 from staged.shards import Manifest
 from staged.trajectory import Trajectory
@@ -196,7 +198,13 @@ def _own(scores: Sequence[Score]) -> Trajectories:
     return Trajectories(
         title="After the demo's fine-tune",
         trajectories=[own.trajectories[item.sample.key] for item in own.scored[:4]],
-        captions=["; ".join(item.reasons) or "right" for item in own.scored[:4]],
+        outcomes=[
+            Outcome.of(
+                own.trajectories[item.sample.key],
+                opinions=[detector(item.correct, item.reasons)],
+            )
+            for item in own.scored[:4]
+        ],
         intro="The same prompts that are scored below, by the model that was just trained. Such a "
         "short fine-tune teaches the form: which step follows which, and how each is written. What "
         "to say in it, and to draw what was said, takes longer.",

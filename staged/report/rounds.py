@@ -1,0 +1,103 @@
+"""The steps of a trajectory by round: a plan, its sketch, and how each was inspected and mended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from staged.trajectory import Answer, Inspection, Plan, Refinement, Sketch, Stop, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A plan, a sketch or an answer, with what led to it and what was said about it.
+
+    Attributes:
+        kind: Which of them.
+        plan: Where it is a plan.
+        sketch: Where it is a sketch.
+        answer: Where it is an answer.
+        refinement: The correction that it follows.
+        inspection: Of it.
+    """
+
+    kind: Literal["plan", "sketch", "answer", "correction"]
+    plan: Plan | None = None
+    sketch: Sketch | None = None
+    answer: Answer | None = None
+    refinement: Refinement | None = None
+    inspection: Inspection | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """Attempts that belong together.
+
+    Attributes:
+        title: Such as "Round 1"; "Drawn at once" for a sketch without a plan.
+        attempts: In order.
+        note: What the round was to change, where the data set tells.
+    """
+
+    title: str
+    attempts: Sequence[Attempt]
+    note: str = ""
+
+
+def rounds(trajectory: Trajectory) -> list[Round]:
+    """Group the steps of a trajectory, finished or not; `Stop` is no part of a round."""
+    groups: list[list[Attempt]] = []
+    refinement: Refinement | None = None
+    seen: Inspection | None
+    steps = trajectory.steps
+    for number, step in enumerate(steps):
+        follower = steps[number + 1] if number + 1 < len(steps) else None
+        seen = follower if isinstance(follower, Inspection) else None
+        match step:
+            case Plan():
+                attempt = Attempt(kind="plan", plan=step, refinement=refinement, inspection=seen)
+            case Sketch():
+                attempt = Attempt(
+                    kind="sketch", sketch=step, refinement=refinement, inspection=seen
+                )
+            case Answer():
+                attempt = Attempt(kind="answer", answer=step)
+            case Refinement():
+                refinement = step
+                continue
+            case Inspection() | Stop():
+                continue
+        if not groups or (isinstance(step, Plan) and refinement is None):
+            groups.append([])
+        groups[-1].append(attempt)
+        refinement = None
+    if refinement is not None and groups:
+        groups[-1].append(Attempt(kind="correction", refinement=refinement))
+    deltas = trajectory.provenance.get("deltas")
+    notes = [note for note in deltas if isinstance(note, str)] if isinstance(deltas, list) else []
+    return [
+        Round(
+            title=_title(number, group),
+            attempts=tuple(group),
+            note=notes[number - 1] if number <= len(notes) else "",
+        )
+        for number, group in enumerate(groups, 1)
+    ]
+
+
+def ending(trajectory: Trajectory) -> str:
+    """Say how it ended, in a few words; empty where its outcome says that it ended early."""
+    ended_by = trajectory.provenance.get("ended_by")
+    if trajectory.provenance.get("failure"):
+        return ""
+    if not trajectory.complete:
+        return "Not finished"
+    if ended_by == "policy":
+        return "Stopped by the limits of the loop"
+    return "Stopped by the model" if ended_by == "model" else "Stop"
+
+
+def _title(number: int, group: Sequence[Attempt]) -> str:
+    first = group[0].kind
+    return {"sketch": "Drawn at once", "answer": "Answered"}.get(first, f"Round {number}")
