@@ -112,7 +112,7 @@ def coverage(case: Case, *, runs: int, seed: int) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Simulate all cases; returns the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--runs", type=int, default=1000, help="a case (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=20, help="(default: %(default)s)")
     arguments = parser.parse_args(argv)

@@ -113,7 +113,9 @@ def _write(document: dict[str, Any], out: Path | None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmarks/gpu.py", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/gpu.py", description=__doc__.split("\n")[0], allow_abbrev=False
+    )
     parser.add_argument("--out", type=Path, help="JSON file, rewritten after every section")
     parser.add_argument(
         "--only", action="append", choices=list(SECTIONS), help="this section; may be repeated"

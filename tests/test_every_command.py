@@ -200,6 +200,24 @@ def test_a_job_runs_beside_a_users_files(users_folder: Path) -> None:
     assert not (users_folder / "stolen").exists()
 
 
+def test_processes_started_afresh_find_ours_too(users_folder: Path) -> None:
+    """As on macOS, and from Python 3.14 on everywhere; they inherit no finder."""
+    (users_folder / "random.py").unlink()
+    (users_folder / "base.yaml").write_text("out: shards\nnum_samples: 4\nnum_workers: 2\n")
+    (users_folder / "start.py").write_text(
+        "import multiprocessing, sys\n"
+        "from staged.cli import main\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.set_start_method('spawn')\n"
+        "    sys.exit(main(['data', 'base', 'base.yaml']))\n"
+    )
+    done = subprocess.run(  # a script's own folder comes first on the search path
+        [sys.executable, "start.py"], cwd=users_folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (users_folder / "stolen").exists()
+
+
 def test_what_shadows_an_application_is_named(tmp_path: Path) -> None:
     """`python -m train` takes what it finds first; ours notices if it is not all ours."""
     shutil.copytree(Path(__file__).parents[1] / "train", tmp_path / "train")

@@ -42,6 +42,18 @@ def prefer_ours() -> None:
             require_ours(origin, name)
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+    # Processes that are started afresh inherit the search path, but no finder.
+    at = next((i for i, entry in enumerate(sys.path) if _has_one(entry)), len(sys.path))
+    if at < len(sys.path) and Path(sys.path[at]).resolve() != HOME:
+        sys.path.insert(at, str(HOME))
+
+
+def _has_one(entry: str) -> bool:
+    """Whether an entry of the search path has a module of one of the names."""
+    return any(
+        (Path(entry) / name / "__init__.py").is_file() or (Path(entry) / f"{name}.py").is_file()
+        for name in APPLICATIONS
+    )
 
 
 def require_ours(file: str, name: str) -> None:

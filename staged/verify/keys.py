@@ -74,5 +74,7 @@ def _read(path: Path) -> dict[str, dict[str, tuple[int, ...]]]:
             part: {key: tuple(shape) for key, shape in document[part].items()}
             for part in ("model", "ae")
         }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} does not list names and shapes: {error!r}") from error
+    except KeyError as error:
+        raise ValueError(f"{path} lacks {error}; expected `model` and `ae`") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} does not list names and shapes: {error}") from error
