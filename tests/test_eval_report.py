@@ -14,7 +14,9 @@ from eval.__main__ import main as staged_eval
 from eval.miniature.settings import MiniatureSettings, Sample, samples
 from eval.miniature.store import Record, Store
 from eval.report import main
+from eval.report.answer import answer
 from eval.report.galleries import stretches
+from eval.report.page import build
 from eval.report.process import process_sections
 from eval.report.runs import Run, open_run
 from eval.report.scores import difference_sections, score_sections
@@ -22,6 +24,7 @@ from eval.results import Result
 from eval.wise.versions import VERSIONS
 from staged import images
 from staged.report import Dots, Stacks, Table
+from staged.report.chart import lanes
 from staged.shapes.render import render
 from staged.shapes.scene import Scene, Shape
 from staged.trajectory import (
@@ -162,9 +165,71 @@ def test_a_difference_is_named_only_where_its_interval_leaves_out_zero() -> None
 
     none, all_, most = run("none", *[0] * 9), run("all", *[1] * 9), run("most", *[0] * 8, 1)
     [table] = difference_sections([none, all_, most], across_variants=False)
-    assert isinstance(table, Table)
+    assert isinstance(table, Dots)
     assert [cell.note for cell in table.rows[0].cells] == ["higher", ""]
     assert isinstance(score_sections([none])[0], Dots)
+
+
+def scored(name: str, *scores: float | None) -> Run:
+    prompts = {str(i): (score,) for i, score in enumerate(scores)}
+    result = Result(benchmark="x", variant={}, samples={"p": prompts}, weights={"p": 1}, run=name)
+    return Run(result=result)
+
+
+@pytest.mark.parametrize(
+    ("scores", "sentence", "tone"),
+    [
+        ([1.0] * 9, "new is better than old by 1.00 [", "good"),
+        ([0.0] * 9, "new scores the same as old [", "quiet"),
+        ([0.0] * 8 + [1.0], "new is better than old by .11 [", "quiet"),
+    ],
+)
+def test_a_page_opens_with_the_answer(scores: list[float], sentence: str, tone: str) -> None:
+    old, new = scored("old", *[0.0] * 9), scored("new", *scores)
+    [claim] = answer([old, new]).claims
+    assert claim.text.startswith(sentence) and claim.tone == tone
+    assert claim.text.endswith("], not clearly." if tone == "quiet" else "], clearly.")
+    html = build([old, new]).html()
+    assert html.index(claim.text) < html.index("<main")
+
+
+def test_a_clear_loss_and_an_answer_that_is_not_there_are_said() -> None:
+    old = scored("old", *[1.0] * 9)
+    [claim] = answer([old, scored("new", *[0.0] * 9)]).claims
+    assert claim.text.startswith("new is worse than old by 1.00 [−") and claim.tone == "bad"
+    assert claim.text.endswith("], clearly.")
+    [claim] = answer([old, scored("new", *[None] * 9)]).claims
+    assert claim.text.startswith("new and old cannot be compared")
+    [claim] = answer([old]).claims
+    assert claim.text.startswith("old scores 1.00 [")
+
+
+def test_few_prompts_get_no_interval_and_no_bar() -> None:
+    few, many = scored("few", 1.0, 0.0), scored("many", *[1.0, 0.0] * 3)
+    assert few.result.overall.low is not None  # there is one, and it says nothing
+    [figure] = score_sections([few])
+    assert isinstance(figure, Dots)
+    assert [(lane.width, lane.beside) for row in figure.rows for lane in lanes(figure, row)] == [
+        (0, "n 2")
+    ] * len(figure.rows)
+    [wide] = score_sections([many])
+    assert isinstance(wide, Dots) and lanes(wide, wide.rows[0])[0].width > 0
+    [claim] = answer([few, scored("new", 1.0, 1.0)]).claims
+    assert claim.text.endswith("too few prompts (2) to say how sure that is.")
+
+
+def test_pictures_stand_before_scores_and_scores_before_failures(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    page = page_of(tmp_path, *folders, "--names", "once", "in stages")
+    text = page.text[page.text.index("Skip to content") :]
+    body = text[text.index("What this rests on") + 1 :]  # behind the list of sections
+    order = ("Where they part", "Scores", "Differences", "Failures: once", "Step by step")
+    places = [body.index(part) for part in order]
+    assert places == sorted(places)
+    alone = page_of(tmp_path, folders[0], "--names", "once")
+    body = alone.text[alone.text.index("What this rests on") + 1 :]
+    assert body.index("Pictures: once") < body.index("Scores")
 
 
 def geneval(tmp_path: Path) -> list[object]:
@@ -204,7 +269,8 @@ def test_geneval_is_shown_with_images_reasons_and_seeds(tmp_path: Path) -> None:
     ):
         assert part in page.text, part
     shown = page.all("img")
-    assert [(image["width"], image["height"]) for image in shown] == [("240", "320")] * 4
+    assert len(shown) == 5  # of the part, wrong, right, and step by step twice
+    assert [(image["width"], image["height"]) for image in shown] == [("240", "320")] * len(shown)
     assert all((image["src"] or "").startswith("data:image/webp") for image in shown)
 
 

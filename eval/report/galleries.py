@@ -84,6 +84,18 @@ def _pictures(run: Run, samples: Sequence[Sample], most: int) -> list[Picture]:
     return chosen
 
 
+def sample_sections(runs: Sequence[Run]) -> list[Section]:
+    """Show one picture of each part of each run, right or wrong: the first."""
+    sections: list[Section] = []
+    for run in runs:
+        firsts = {sample.part: sample for sample in reversed(run.samples)}
+        pictures = _pictures(run, [*reversed(firsts.values())], len(firsts))
+        if pictures:
+            intro = "The first image of each part, whatever came of it."
+            sections.append(Gallery(title=f"Pictures: {run.name}", pictures=pictures, intro=intro))
+    return sections
+
+
 def parting_sections(runs: Sequence[Run], *, per_kind: int) -> list[Section]:
     """Show where the first run and another disagree, side by side.
 
@@ -170,12 +182,13 @@ def cut(text: str) -> str:
 
 
 def _picture(sample: Sample, png: bytes, run: str = "") -> Picture:
-    notes = [run, "; ".join(_some(sample.reasons)), _seed(sample)]
+    notes = ["; ".join(_some(sample.reasons)), _seed(sample)]
     return Picture(
         png=png,
         caption=cut(sample.prompt) or f"{sample.part} {sample.name}",
         note="\n".join(filter(None, notes)),
         good=sample.right,
+        label=run,
     )
 
 

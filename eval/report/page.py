@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.report.galleries import failure_sections, parting_sections, trajectory_sections
+from eval.report.answer import answer
+from eval.report.galleries import (
+    failure_sections,
+    parting_sections,
+    sample_sections,
+    trajectory_sections,
+)
 from eval.report.process import process_sections
 from eval.report.runs import Run
 from eval.report.scores import difference_sections, score_sections
@@ -55,11 +61,14 @@ def build(
         title=title or f"{name}: {' and '.join(run.name for run in runs)}",
         lead=f"{name}: {variant}."
         + (f" Unscored: {unscored} of {total}; the scores are of the others." if unscored else ""),
+        kind="evaluation",
+        opening=answer(runs, across_variants=across_variants),
         sections=[
+            *parting_sections(runs, per_kind=per_kind),
+            *(sample_sections(runs) if len(runs) == 1 else ()),
             *score_sections(runs),
             *difference_sections(runs, across_variants=across_variants),
             *process_sections(runs),
-            *parting_sections(runs, per_kind=per_kind),
             *failure_sections(runs, per_kind=per_kind),
             *trajectory_sections(runs, most=num_trajectories),
             _notes(runs),

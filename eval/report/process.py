@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from eval.miniature.kinds import KINDS
 from eval.report.runs import Run
-from eval.report.scores import cell
+from eval.report.scores import cell, ends
 from eval.statistics import Estimate
 from staged.report import Cell, Curve, Dots, Row, Section, Series, Stacks, Table
 
@@ -101,8 +101,8 @@ def _series(name: str, also: Also, pattern: re.Pattern[str]) -> Series:
         name=name,
         points=[(x, e.value if e.value is not None else nothing) for x, e in found],
         intervals=[
-            (nothing, nothing) if e.low is None or e.high is None else (e.low, e.high)
-            for _, e in found
+            (nothing if low is None else low, nothing if high is None else high)
+            for low, high in (ends(e) for _, e in found)
         ],
     )
 

@@ -13,6 +13,8 @@ from eval.results import OVERALL, Result
 from eval.statistics import Estimate
 from staged.report import Cell, Dots, Row, Section, Table
 
+MIN_CLUSTERS = 5
+"""Fewer prompts give an interval so wide that to draw it says nothing: of two, [0, 1]."""
 _COSTS = {
     "num_flow_steps": "flow steps",
     "num_sketches": "sketches",
@@ -52,21 +54,23 @@ def difference_sections(runs: Sequence[Run], *, across_variants: bool) -> list[S
         return []
     first = runs[0].result
     found = [compare(run.result, first, across_variants=across_variants) for run in runs[1:]]
-    table = Table(
+    figure = Dots(
         title="Differences",
         columns=_columns(found),
         rows=[
             Row(label=words(part), cells=[sure_cell(d.estimates.get(part)) for d in found])
             for part in first.estimates
         ],
+        x_label="difference of scores",
         corner="part",
         digits=3,
         signed=True,
+        span=(-1, 1),
         intro=f"How much higher each run scores than {first.run}, prompt by prompt: what makes a "
         "prompt hard for both does not blur it. Where the 95% interval leaves out zero, the "
         "difference is named. " + _noted(found),
     )
-    return [table, *_at_equal_cost(runs, across_variants=across_variants)]
+    return [figure, *_at_equal_cost(runs, across_variants=across_variants)]
 
 
 def _at_equal_cost(runs: Sequence[Run], *, across_variants: bool) -> list[Section]:
@@ -144,29 +148,38 @@ def _costs(runs: Sequence[Run]) -> list[Section]:
 
 
 def cell(estimate: Estimate | None) -> Cell:
-    """Show an estimate; what was not measured stays empty."""
+    """Show an estimate; what was not measured stays empty, and few prompts get no interval."""
     if estimate is None:
         return Cell()
+    low, high = ends(estimate)
     return Cell(
         value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
+        low=low,
+        high=high,
         count=estimate.n,
         note=f"{estimate.unscored} unscored" if estimate.unscored else "",
     )
+
+
+def ends(estimate: Estimate) -> tuple[float | None, float | None]:
+    """Return an interval's ends, or none where it rests on fewer prompts than `MIN_CLUSTERS`."""
+    if estimate.num_clusters < MIN_CLUSTERS:
+        return None, None
+    return estimate.low, estimate.high
 
 
 def sure_cell(estimate: Estimate | None) -> Cell:
     """Show a difference, and say so where it is one."""
     if estimate is None:
         return Cell()
+    low, high = ends(estimate)
     verdict = ""
-    if estimate.low is not None and estimate.high is not None:
-        verdict = "higher" if estimate.low > 0 else "lower" if estimate.high < 0 else ""
+    if low is not None and high is not None:
+        verdict = "higher" if low > 0 else "lower" if high < 0 else ""
     return Cell(
         value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
+        low=low,
+        high=high,
         note=verdict,
         best=bool(verdict),
     )
