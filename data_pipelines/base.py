@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from staged.jobs.progress import Progress, rate
+from staged.command_line import MAX_SEED
+from staged.jobs.progress import Progress
+from staged.ranges import check_range
 from staged.settings import fingerprint, to_dict
 from staged.shapes.instructions import Add, Change, Edit, Ref, Remove, Replace, write_edits
 from staged.shapes.prompts import describe
@@ -69,6 +71,7 @@ class BaseSettings:
             raise ValueError(
                 f"num_samples {self.num_samples}, num_workers {self.num_workers}; give at least 1"
             )
+        check_range(self, "seed", minimum=0, maximum=MAX_SEED)
         _check_weights("kinds", self.kinds, tuple(_MAKERS))
         _check_weights("tasks", self.tasks, TASKS)
 
@@ -84,7 +87,7 @@ def build(settings: BaseSettings) -> Counter[str]:
     """
     counts: Counter[str] = Counter()
     starts = range(0, settings.num_samples, _CHUNK)
-    progress = Progress("samples", settings.num_samples)
+    progress = Progress("samples", settings.num_samples, unit="samples/s")
     writer = ShardWriter(
         settings.out,
         title="base diet of the miniature world",
@@ -96,7 +99,7 @@ def build(settings: BaseSettings) -> Counter[str]:
             for key, trajectory in chunk:
                 writer.write(key, trajectory)
                 counts[str(trajectory.task)] += 1
-                progress.advance(note=rate(progress.rate(), "samples/s"))
+                progress.advance()
     return counts
 
 

@@ -17,7 +17,7 @@ from eval.published import PARTS, Published, fitting
 from eval.results import OVERALL, Result
 from eval.statistics import METHOD, Estimate, minus_constant, paired_difference, weighted_mean
 from eval.tables import FORMATS, show, show_interval
-from staged.command_line import Parser, outputs
+from staged.command_line import Parser, UsageError, console, outputs
 
 EXIT_OK = 0
 _DIGITS = 3
@@ -131,10 +131,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = results[0]
     published = _chosen(first, arguments.published)
     if len(results) < 2 and not published:
-        raise ValueError("one result alone; give another, or --published NAME (or all)")
+        raise UsageError("one result alone; give another, or --published NAME (or all)")
     differences = [
         compare(run, first, across_variants=arguments.across_variants) for run in results[1:]
     ] + [against(run, row) for row in published for run in results]
+    console().figures(
+        {
+            "results": [result.figures() for result in results],
+            "differences": [
+                {
+                    "run": difference.run,
+                    "reference": difference.reference,
+                    **{name: e.as_dict() for name, e in difference.estimates.items()},
+                }
+                for difference in differences
+            ],
+        }
+    )
     text = render(results, published, differences, arguments.format)
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -280,6 +293,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="staged eval compare",
         description="Compare results of one benchmark: each with the first, paired by prompt.",
+        figures=True,
         epilog="example: staged eval compare base.json staged.json --published BAGEL-7B\n"
         "         staged eval compare base.json staged.json --format latex --out table.tex",
     )

@@ -89,3 +89,15 @@ def test_a_damaged_data_set_is_no_success(
     shown = capsys.readouterr()
     assert ("index.json" if damage == "unfinished" else shard.name) in shown.out + shown.err
     assert "Errno" not in shown.err
+
+
+@pytest.mark.parametrize("command", ["base", "plan-sketch"])
+@pytest.mark.parametrize("seed", ["-1", str(2**63)])
+def test_seeds_of_settings_have_the_range_of_the_option(
+    command: str, seed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """numpy used to say "expected non-negative integer", of whatever."""
+    (tmp_path / "job.yaml").write_text("out: o\n" if command == "base" else "title: t\n")
+    out = ["--out", str(tmp_path / "o")] if command == "plan-sketch" else []
+    assert main(["data", command, str(tmp_path / "job.yaml"), f"seed={seed}", *out]) == 1
+    assert f"override 'seed={seed}': seed is {seed}; give 0 or more" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from staged import images, strict_json
 from staged.engine.engine import Engine
-from staged.jobs.progress import Progress, rate
+from staged.jobs.progress import Progress
 from staged.model.finite import require_finite
 from staged.sequence import Grids, interleave
 from staged.shards import ShardIndex
@@ -103,7 +103,7 @@ class EncodedFolder:
                 return  # another run was faster
             file.truncate(0)
             lengths, first_token, tokens = [], [], 0
-            progress = Progress(f"reading {self.folder}", len(self))
+            progress = Progress(f"reading {self.folder}", len(self), unit="samples/s")
             pending: list[NDArray[np.uint8]] = []
             for sample in range(len(self)):
                 trajectory = self.trajectory(sample)
@@ -120,7 +120,7 @@ class EncodedFolder:
                         require_finite(latents, f"latents of an image of {self.name(sample)} are")
                         file.write(latents.float().cpu().numpy().tobytes())
                     pending = []
-                progress.advance(note=rate(progress.rate(), "samples/s"))
+                progress.advance()
             file.flush()
             os.replace(file.name, table.with_suffix(".latents"))
             lengths_file = table.with_suffix(".lengths.partial")

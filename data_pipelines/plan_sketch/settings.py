@@ -10,6 +10,7 @@ from data_pipelines.plan_sketch.mistakes import IN_PLANS, MISTAKES, MistakeKind
 from staged import settings, strict_json
 from staged.backends.diffusers_settings import DiffusersSettings
 from staged.backends.lmm_types import LmmSettings
+from staged.command_line import MAX_SEED
 from staged.jobs.budget import Budget
 from staged.ranges import check_range
 from staged.scene_graph import VARIATIONS, Variation, Vocabulary
@@ -221,6 +222,7 @@ class PlanSketchSettings:
 
         What is null is filled in, so that the saved settings say what was used.
         """
+        check_range(self, "seed", minimum=0, maximum=MAX_SEED)
         if self.concurrency < 1 or self.samples_per_shard < 1:
             raise ValueError("concurrency and samples_per_shard must be at least 1")
         self._check_worlds()

@@ -9,7 +9,7 @@ from pathlib import Path
 from eval.geneval.eyes import CLIP, KINDS, MASK2FORMER, open_eyes
 from eval.geneval.looking import look_at_folder
 from eval.geneval.selftest import GOLDEN_FILE, check, miniature_golden, read_golden
-from staged.command_line import Parser, UsageError, add_out_file, add_out_folder
+from staged.command_line import Parser, UsageError, add_out_file, add_out_folder, console
 from staged.jobs.rank import add_options as add_rank_options
 from staged.jobs.rank import local_device, rank_of
 
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     looked = look_at_folder(arguments.images, arguments.out, eyes, rank=rank)
     words = f"looked at {looked.new} images, {looked.kept} were there, {looked.failed} failed"
     print(rank.label(words))
+    console().figures({"new": looked.new, "kept": looked.kept, "failed": looked.failed})
     if not looked.complete:
         print("detections of other processes are still missing")
         return EXIT_OK
@@ -87,6 +88,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="staged eval detect",
         description="Detect objects and colours in a folder of images, for GenEval.",
+        figures=True,
         epilog="example: staged eval detect images --detector mask2former --weights "
         "detectors/mmdet --golden golden --out found.jsonl\n\n"
         "FOLDER is as the reference writes it: NNNNN/metadata.jsonl and NNNNN/samples/*.png.\n"

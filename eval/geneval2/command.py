@@ -93,6 +93,7 @@ def answer(argv: Sequence[str] | None = None) -> int:
         print(f"stopped: {stop}; raise --budget-usd, and the same command goes on")
         return exit_codes.STOPPED
     print(rank.label(f"{answerer.name}: {asked.new} images now, {asked.kept} were there"))
+    console().figures({"new": asked.new, "kept": asked.kept})
     if asked.lines is None:
         print("answers of other processes are still missing")
         return EXIT_OK
@@ -146,6 +147,7 @@ def _answer_parser() -> Parser:
     parser = Parser(
         prog="staged eval answer-geneval2",
         description="Answer GenEval 2's questions about images with a vision-language model.",
+        figures=True,
         epilog="example: staged eval answer-geneval2 images.jsonl --prompts geneval2_data.jsonl "
         "--out answers.jsonl --device cuda\n"
         "         staged eval answer-geneval2 images --prompts geneval2_data.jsonl --out "

@@ -10,7 +10,7 @@ from eval.generation.model import Model
 from eval.miniature.settings import MiniatureSettings, Sample
 from eval.miniature.store import Record, Store
 from eval.results import versions
-from staged.jobs.progress import Progress, rate
+from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
 from staged.loops.events import Event, Failed, Stopped
 from staged.settings import to_dict
@@ -58,11 +58,11 @@ def draw(
     ours = sum(map(len, batches))
     missing = [[sample for sample in batch if sample.key not in there] for batch in batches]
     drawn = sum(map(len, missing))
-    progress = Progress(rank.label("images"), ours, done=ours - drawn)
+    progress = Progress(rank.label("images"), ours, unit="images/s", done=ours - drawn)
 
     def tell(event: Event) -> None:
         if isinstance(event, Stopped | Failed):
-            progress.advance(note=rate(progress.rate(), "images/s"))
+            progress.advance()
 
     for batch in filter(None, missing):
         began = time.monotonic()

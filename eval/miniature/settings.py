@@ -10,6 +10,8 @@ import numpy as np
 
 from eval.generation.samples import sample_seed
 from eval.generation.settings import ModelSettings
+from staged.command_line import MAX_SEED
+from staged.ranges import check_range
 from staged.shapes.tasks import TASKS, Prompt, Split, Task, sample_prompts
 
 GENEVAL_TASKS: tuple[Task, ...] = TASKS[:6]
@@ -48,8 +50,7 @@ class MiniatureSettings(ModelSettings):
         for name in ("num_per_task", "images_per_prompt"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; give 0 or more")
+        check_range(self, "seed", minimum=0, maximum=MAX_SEED)
         if self.split not in get_args(Split):
             raise ValueError(f"split is {self.split!r}; give {' or '.join(get_args(Split))}")
         ModelSettings.__post_init__(self)

@@ -13,7 +13,7 @@ from eval.wise.versions import VERSIONS
 from staged import settings as job_settings
 from staged import strict_json
 from staged.backends.lmm_types import LmmSettings
-from staged.command_line import Parser, add_out_file, exit_codes
+from staged.command_line import Parser, add_out_file, console, exit_codes
 from staged.jobs.budget import BudgetError
 from staged.jobs.files import write_whole
 
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for reason, number in reasons.most_common():
         print(f"unscored: {number}, {reason}")
     print(f"{judge_name(settings)} judged {len(lines) - reasons.total()} of {len(lines)} images")
+    console().figures({"images": len(lines), "unscored": dict(reasons)})
     print(f"wrote {arguments.out}; aggregate it with `staged eval wise --judgements`")
     return exit_codes.OK
 
@@ -55,6 +56,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="staged eval judge-wise",
         description="Judge a folder of images, {prompt_id}.png, for WISE.",
+        figures=True,
         epilog="example: staged eval judge-wise images --version verified --prompts data "
         "--out judged.jsonl base_url=http://gpu7:8000/v1\n\n"
         "The same command goes on where it was interrupted; no answer is paid for twice.\n\n"

@@ -11,9 +11,19 @@ from staged.command_line import console
 class Progress:
     """Counts work of a known size and shows rate and time left."""
 
-    def __init__(self, label: str, total: int, *, done: int = 0, every_s: float = 10.0) -> None:
-        """Start the clock; `done` units were there before."""
-        self.label, self.total, self.done = label, total, done
+    def __init__(
+        self, label: str, total: int, *, unit: str = "", done: int = 0, every_s: float = 10.0
+    ) -> None:
+        """Start the clock.
+
+        Args:
+            label: Of the line.
+            total: Units in all.
+            unit: What the rate is called, such as `images/s`; none is shown without it.
+            done: Units that were there before.
+            every_s: Seconds from one line to the next where lines are not rewritten.
+        """
+        self.label, self.total, self.done, self.unit = label, total, done, unit
         self._first, self._began = done, time.monotonic()
         self._every_s = 0.2 if sys.stderr.isatty() else every_s
         self._shown: float | None = None
@@ -40,7 +50,8 @@ class Progress:
 
     def _show(self, note: str) -> None:
         left = (self.total - self.done) / max(self.rate(), 1e-9)
-        line = f"{self.label} {self.done}/{self.total}  {note}  ETA {duration(left)}"
+        pace = rate(self.rate(), self.unit) if self.unit else ""
+        line = f"{self.label} {self.done}/{self.total}  {pace}{note}  ETA {duration(left)}"
         terminal = sys.stderr.isatty()
         # The rest of a longer line before this one is wiped (ANSI: erase to the end).
         self._open = terminal and self.done < self.total

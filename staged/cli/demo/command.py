@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from staged.command_line import Parser, exit_codes, outputs
+from staged.command_line import Parser, console, exit_codes, outputs
 from staged.jobs.files import read_json, write_json
 from staged.jobs.progress import duration
 
@@ -62,6 +62,13 @@ def main(argv: list[str]) -> int:
         seconds=clock.seconds,
         quick=options.quick,
     ).write(out / "report.html")
+    console().figures(
+        {
+            "report": str(report),
+            "scores": {score.label: score.result.figures() for score in scores},
+            "seconds": clock.seconds,
+        }
+    )
     total = duration(sum(clock.seconds.values()))
     print(f"\nDone; it took {total}. Open {report} in a browser.\n\nTo go on:")
     print(_NEXT.format(out=out, staged=options.staged))
@@ -122,6 +129,7 @@ _NEXT = """  staged generate "a photo of a blue ring above a red heart" --checkp
 def _parser() -> Parser:
     parser = Parser(
         prog="staged demo",
+        figures=True,
         description=_DESCRIPTION,
         epilog="example: staged demo --out out/demo\n\n"
         "The same command goes on where it was interrupted.",
