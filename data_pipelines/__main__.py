@@ -60,7 +60,9 @@ def _parser() -> Parser:
         "The same command goes on where a job was interrupted.",
     )
     make.add_argument("config", nargs="?", type=Path, help="YAML file; defaults without one")
-    make.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top")
+    make.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings on top"
+    )
     add_out_folder(make, required=False, words="folder of the data set; must be given")
     add_rank_options(make)
     make.add_argument(
@@ -76,7 +78,9 @@ def _parser() -> Parser:
         epilog="example: staged data base configs/shapes/base_data.yaml num_samples=20000",
     )
     diet.add_argument("config", type=Path, help="YAML file")
-    diet.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top")
+    diet.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings on top"
+    )
     diet.set_defaults(run=_base)
 
     check = commands.add_parser(

@@ -34,7 +34,7 @@ from staged.jobs.progress import Progress, rate
 def parser() -> Parser:
     made = Parser(prog="staged count", description="Count.", figures=True)
     made.add_argument("config", help="a file")
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
+    made.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings")
     made.add_argument("--batch-size", type=int, default=4, help="images side by side")
     add_seed(made, "of the noise")
     made.add_argument("--export", action="store_true", help="write it")
@@ -63,7 +63,7 @@ def test_settings_may_stand_anywhere() -> None:
         (["a.yaml", "--exp"], "unrecognized arguments: --exp; did you mean --export?"),
         (["a.yaml", "--batch-size", "x"], "argument --batch-size: invalid int value: 'x'"),
         (["a.yaml", "x=1", "--export", "stray"], "unrecognized arguments: stray"),
-        ([], "the following arguments are required: config"),
+        ([], "the following arguments are required: config (see"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(
@@ -75,7 +75,7 @@ def test_a_wrong_command_line_is_one_line(
 def test_parts_of_a_command_keep_the_conventions(capsys: pytest.CaptureFixture[str]) -> None:
     made = Parser(prog="staged data")
     part = made.add_subparsers(metavar="COMMAND", required=True).add_parser("base")
-    part.add_argument("overrides", nargs="*", help="settings")
+    part.add_argument("overrides", nargs="*", default=[], help="settings")
     part.add_argument("--number", type=int, default=0, help="of them")
     assert made.parse_args(["-q", "base", "a=1", "--number", "2", "b=2"]).quiet
     assert "did you mean --number" in refused(made, ["base", "--numbr", "2"], capsys)

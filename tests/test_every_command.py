@@ -325,3 +325,10 @@ def test_a_real_job_stops_quietly_and_goes_on(tmp_path: Path) -> None:
     done = subprocess.run([*command, "prompts.count=300"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "prompts 1/300" not in done.stderr, "it began anew"
+
+
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_settings_on_top_are_never_required(words: tuple[str, ...]) -> None:
+    """argparse would list `key=value` among what is missing."""
+    for action in TREE[words]._actions:
+        assert action.dest != "overrides" or not action.required

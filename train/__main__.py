@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=_EPILOG + job_settings.describe(TrainSettings),
     )
     parser.add_argument("config", help="YAML file; see configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to settings")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="changes to settings"
+    )
     parser.add_argument(
         "--export",
         action="store_true",

@@ -198,5 +198,5 @@ def _parser() -> Parser:
     )
     add_options(parser)
     add("--allow-unscored", action="store_true", help="exit 0 even if samples have no image")
-    add("overrides", nargs="*", metavar="key=value", help="settings of the generator")
+    add("overrides", nargs="*", default=[], metavar="key=value", help="settings of the generator")
     return parser

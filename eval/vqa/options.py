@@ -39,7 +39,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="server: stop when so much is spent, over all runs and processes",
     )
-    group.add_argument("overrides", nargs="*", metavar="key=value", help="server: its settings")
+    group.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="server: its settings"
+    )
 
 
 def server_help() -> str:

@@ -72,5 +72,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--budget-usd", type=float, help="stop when so much is spent, earlier runs included"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the judge")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings of the judge"
+    )
     return parser

@@ -27,7 +27,9 @@ def main(argv: list[str] | None = None) -> int:
         epilog=_EPILOG + job_settings.describe(AutoencoderJob),
     )
     parser.add_argument("config", help="YAML file, such as configs/shapes/autoencoder.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to settings")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="changes to settings"
+    )
     arguments = parser.parse_args(argv)
     job = job_settings.load(AutoencoderJob, arguments.config, arguments.overrides)
     outputs.folder(job.out)
