@@ -1,56 +1,39 @@
 """Trajectories on one web page that needs nothing beside it: a look at a data set."""
 
-import base64
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
-
-import jinja2
 
 from data_pipelines.plan_sketch.job import LEDGER
 from data_pipelines.plan_sketch.shards import trajectories, with_images
+from data_pipelines.reasons import mistake_in_words, reason_in_words
 from staged.jobs.records import Records, is_older
-from staged.shards import read_manifest, read_shards
-from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Trajectory
+from staged.report import (
+    Cell,
+    Claim,
+    Claims,
+    Notes,
+    Opinion,
+    Outcome,
+    Report,
+    Row,
+    Section,
+    Table,
+    Trajectories,
+)
+from staged.shards import Manifest, read_manifest, read_shards
+from staged.trajectory import Trajectory
 
-_PAGE: Final = """<!doctype html>
-<html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem;
-       padding: 0 1rem; color: #1c1c1c; background: #fafafa }
-article { background: #fff; border: 1px solid #ddd; border-radius: 8px; padding: 1rem;
-          margin: 0 0 1rem }
-h1 { font-size: 1.4rem } h2 { font-size: 1rem; margin: 0 0 .6rem }
-ol { display: flex; flex-wrap: wrap; gap: .6rem; list-style: none; margin: 0; padding: 0 }
-li { flex: 0 1 11rem; border-left: 3px solid #bbb; padding-left: .5rem }
-li.plan { border-color: #4a7fc9 } li.sketch { border-color: #3f9d62 }
-li.inspection { border-color: #b98900 } li.refinement { border-color: #b5542d }
-li.unsupervised { opacity: .6 }
-img { width: 144px; image-rendering: pixelated; border-radius: 4px; display: block }
-small { color: #555 } .revise, .rejected, .failed { color: #a8320a } .accept { color: #2a6a3c }
-table { border-collapse: collapse } td { padding: .1rem .8rem .1rem 0 }
-</style>
-<h1>{{ title }}</h1>
-<table>{% for name, number in counts %}<tr><td>{{ name }}<td>{{ number }}{% endfor %}</table>
-{% for heading, items in groups if items %}
-<h1>{{ heading }}</h1>
-{% for item in items %}
-<article><h2>{{ item.prompt }}</h2>
-<p><small>{{ item.note }}</small></p>
-<ol>{% for step in item.steps %}
-<li class="{{ step.kind }}{{ '' if step.loss else ' unsupervised' }}">
-<small>{{ step.title }}{{ '' if step.loss else ', not supervised' }}</small>
-{% if step.delta %}<div><small>{{ step.delta }}</small></div>{% endif %}
-{% if step.image %}<img alt="sketch" src="{{ step.image }}">{% endif %}
-{% for line in step.lines %}<div class="{{ step.verdict }}">{{ line }}</div>{% endfor %}
-</li>{% endfor %}</ol></article>
-{% endfor %}{% endfor %}
-</html>
-"""
+_OPEN = 3
+"""Samples that are shown step by step from the start."""
+_PLURALS = {
+    "plan": "plans",
+    "sketch": "sketches",
+    "inspection": "inspections",
+    "refinement": "refinements",
+    "answer": "answers",
+}
 
 
 def write_preview(folder: Path, path: Path, *, number: int) -> int:
@@ -70,27 +53,110 @@ def write_preview(folder: Path, path: Path, *, number: int) -> int:
     if number < 1:
         raise ValueError(f"number is {number}; expected at least 1")
     manifest = read_manifest(folder)
-    samples = [
-        _item(sample.trajectory, f"{sample.key} · {sample.trajectory.task or 'no task'}")
+    kept = [
+        (sample.trajectory, _outcome(sample.trajectory, [("sample", sample.key)]))
         for sample in islice(read_shards(folder), number)
     ]
     others = list(islice(_others(folder, manifest.fingerprints), number))
+    sections: list[Section] = [
+        _shown("Samples", "The first of the data set.", kept[:_OPEN]),
+        *_reasons(manifest),
+    ]
+    if others:
+        said = "As far as each of them came; open one to see its steps."
+        sections.append(_shown("Left out", said, others, folded=True))
+    if kept[_OPEN:]:
+        said = "Open one to see its steps."
+        sections.append(_shown("More samples", said, kept[_OPEN:], folded=True))
+    notes = [
+        "A step that is not trained on is there to be read: a deliberate mistake, which the "
+        "inspection behind it finds and the refinement corrects.",
+        f"Folder: {folder}.",
+    ]
+    report = Report(
+        title=manifest.title,
+        kind="data set",
+        opening=_opening(manifest),
+        sections=[*sections, Notes(title="How to read this", paragraphs=notes)],
+    )
+    report.write(path)
+    return len(kept) + len(others)
+
+
+def _opening(manifest: Manifest) -> Claims:
+    ends = manifest.acceptance.get("samples", {})
+    total = sum(ends.values())
+    if not total:
+        said = f"{manifest.stats.get('trajectories', 0)} trajectories."
+    else:
+        said = f"{ends.get('accepted', 0)} of {total} prompts became trajectories."
+    steps = manifest.stats.get("steps", {})
+    made = ", ".join(
+        f"{steps[kind]} {plural}" for kind, plural in _PLURALS.items() if steps.get(kind)
+    )
+    left = total - ends.get("accepted", 0)
+    detail = f"In them: {made}." if made else ""
+    if left:
+        detail += f" {left} were left out; the reasons stand below."
+    return Claims(claims=[Claim(text=said, tone="accent", detail=detail.strip())])
+
+
+def _reasons(manifest: Manifest) -> list[Section]:
+    """Say what was left out and why, most frequent first."""
     counts: Counter[str] = Counter()
     for stage, rows in manifest.acceptance.items():
-        for reason, amount in rows.items():
-            counts[f"{stage}: {reason}"] += amount
-    page = jinja2.Environment(autoescape=True).from_string(_PAGE)
-    html = page.render(
-        title=manifest.title,
-        counts=sorted(counts.items()),
-        groups=[("Samples", samples), ("Rejected and failed", others)],
+        if stage != "samples":
+            for reason, amount in rows.items():
+                if reason == "accepted":
+                    continue
+                counts[reason_in_words(stage, reason)] += amount
+    if not counts:
+        return []
+    table = Table(
+        title="What was left out, and why",
+        columns=["prompts"],
+        rows=[
+            Row(label=_capital(words), cells=[Cell(value=amount)])
+            for words, amount in counts.most_common()
+        ],
+        corner="while",
+        digits=0,
+        intro="A trajectory ends at the first step that the filter refuses or a service fails.",
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html, encoding="utf-8")
-    return len(samples) + len(others)
+    return [table]
 
 
-def _others(folder: Path, fingerprints: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _shown(
+    title: str, intro: str, shown: Sequence[tuple[Trajectory, Outcome]], *, folded: bool = False
+) -> Trajectories:
+    return Trajectories(
+        title=title,
+        folded=folded,
+        trajectories=[trajectory for trajectory, _ in shown],
+        outcomes=[outcome for _, outcome in shown],
+        intro=intro,
+        training=True,
+    )
+
+
+def _outcome(
+    trajectory: Trajectory, facts: Sequence[tuple[str, str]], *opinions: Opinion
+) -> Outcome:
+    more = [*facts]
+    if trajectory.task:
+        more.append(("task", trajectory.task.replace("_", " ")))
+    noted = trajectory.provenance.get("mistakes")
+    if isinstance(noted, list) and noted:
+        said = ", ".join(mistake_in_words(str(note)) for note in noted)
+        more.append(("deliberate mistakes", said))
+    return Outcome.of(trajectory, facts=more, opinions=opinions)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _others(folder: Path, fingerprints: tuple[str, ...]) -> Iterator[tuple[Trajectory, Outcome]]:
     """What the job ended without a sample; nothing where no ledger that we read is there."""
     if not (folder / LEDGER).is_dir() or is_older(folder / LEDGER):
         return
@@ -99,34 +165,11 @@ def _others(folder: Path, fingerprints: tuple[str, ...]) -> Iterator[dict[str, A
         return
     for unit, result, trajectory in trajectories(records):
         if result.status != "accepted":
-            note = f"{unit:08d} · {result.status} at {result.stage}: {result.reason}"
-            yield _item(with_images(trajectory, records), note)
-
-
-def _item(trajectory: Trajectory, note: str) -> dict[str, Any]:
-    deltas = iter(trajectory.provenance.get("deltas", []))
-    mistakes = trajectory.provenance.get("mistakes")
-    if mistakes:
-        note += f" · deliberate mistakes: {', '.join(mistakes)}"
-    steps: list[dict[str, Any]] = []
-    for step in trajectory.steps:
-        kind = type(step).__name__.lower()
-        shown: dict[str, Any] = {"kind": kind, "title": kind, "loss": step.loss, "lines": []}
-        match step:
-            case Plan():
-                shown["lines"] = [step.instruction, f"→ {step.description}"]
-                if step.loss:
-                    shown["delta"] = next(deltas, "")
-            case Sketch():
-                png = step.image.png or b""
-                data = base64.b64encode(png).decode("ascii")
-                shown["image"] = f"data:image/png;base64,{data}"
-            case Inspection():
-                shown["title"] = f"{step.target} inspected: {step.verdict}"
-                shown["lines"], shown["verdict"] = [step.critique], step.verdict
-            case Refinement():
-                shown["lines"] = [step.instruction]
-            case Stop():
-                shown["title"] = "stop"
-        steps.append(shown)
-    return {"prompt": trajectory.prompt, "note": note, "steps": steps}
+            opinion = Opinion(
+                who="The filter" if result.status == "rejected" else "A service",
+                mark="refused it" if result.status == "rejected" else "failed",
+                good=False,
+                words=reason_in_words(result.stage, result.reason),
+            )
+            there = with_images(trajectory, records)
+            yield there, _outcome(there, [("prompt", str(unit))], opinion)

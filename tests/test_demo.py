@@ -20,6 +20,12 @@ def test_the_demo_runs_every_part_and_goes_on_from_what_is_there(
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for heading in ("data set", "fine-tune: loss", "Drawn in stages", "Scores", "small about"):
         assert heading in page
+    body = page[page.index("<main") :]
+    order = ("Drawn in stages", "The same prompts", ">Scores", "data set: samples", "loss<")
+    places = [body.index(part) for part in order]
+    assert places == sorted(places), "the drawing and the scores come first"
+    assert page.index("the base in one shot") < page.index("<main"), "the answer is on top"
+    assert "Failed" not in page and "The detector" in page
     assert not re.search(r"(?:src|href)=\"(?!#|data:)", page), "the page loads something"
     made = [*tmp_path.glob("data/*.tar"), *tmp_path.glob("training/checkpoint/*"),
             *tmp_path.glob("scores/*/drawn/*/*.tar")]  # fmt: skip

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from data_pipelines.reasons import reason_in_words
+from eval.report.answer import in_words
+from eval.report.scores import cell
 from staged.cli.demo.stages import Score
 from staged.jobs.progress import duration
 from staged.report import (
     Cell,
+    Claim,
+    Claims,
     Curve,
     Gallery,
     Notes,
@@ -22,11 +28,19 @@ from staged.report import (
     Trajectories,
     detector,
 )
+from staged.shapes.detect import detect
+from staged.shapes.prompts import read_prompt
+from staged.shapes.verdict import satisfied
 from staged.shards import Manifest
 from staged.trajectory import Trajectory
 
 BASE, OWN, SHIPPED = "Base, one shot", "Demo, staged", "Shipped, staged"
 """What the three ways of drawing are called."""
+_NAMED = {
+    BASE: "the base in one shot",
+    OWN: "The demo's own model in stages",
+    SHIPPED: "The shipped model in stages",
+}
 
 _LEAD = """A model that draws step by step: it plans the next change, sketches it, inspects plan
 and sketch, refines what is wrong, and stops when it is done. Everything on this page was made on
@@ -66,24 +80,75 @@ def build(
         lead += " This was a quick check with very little of everything: its numbers mean nothing."
     sections: list[Section] = [
         Trajectories(
+            title="Drawn in stages",
+            trajectories=drawn[:1],
+            outcomes=_outcomes(drawn[:1]),
+            intro="By the shipped model, each with seed 0; not chosen for how they came out.",
+        ),
+        *_others(drawn[1:]),
+        _pictures(scores),
+        _table(scores),
+        Trajectories(
             title="The data set: samples",
             trajectories=examples,
             intro=_data_words(manifest),
             folded=True,
         ),
         curve,
-        Trajectories(
-            title="Drawn in stages",
-            trajectories=drawn,
-            intro="By the shipped model, each with seed 0; not chosen for how they came out.",
-        ),
         _own(scores),
-        _table(scores),
-        *map(_pictures, scores),
         Notes(title="What is small about this", paragraphs=_SMALL),
         _times(seconds),
     ]
-    return Report(title="The method in miniature", lead=lead, sections=sections)
+    return Report(
+        title="The method in miniature",
+        kind="demo",
+        lead=lead,
+        opening=_opening(scores),
+        sections=sections,
+    )
+
+
+def _opening(scores: Sequence[Score]) -> Claims:
+    """Say how each way of drawing compares with the first."""
+    first, *others = scores
+    claims = []
+    for score in others:
+        if score.difference is not None:
+            text, tone = in_words(_NAMED[score.label], _NAMED[first.label], score.difference)
+            shares = [
+                f"{one.label.lower()} {_share(one.result.overall.value)} right, "
+                f"{_cost(one):.0f} flow steps a picture"
+                for one in (first, score)
+            ]
+            count = f"{score.result.overall.n} scored pictures"
+            claims.append(Claim(text=text, tone=tone, detail=f"{'; '.join(shares)}; {count}."))
+    return Claims(claims=[*reversed(claims)])
+
+
+def _outcomes(drawn: Sequence[Trajectory]) -> list[Outcome]:
+    """What came of each, with what the exact detector says of its last picture."""
+    outcomes = []
+    for trajectory in drawn:
+        opinions = []
+        if trajectory.last_sketch is not None:
+            spec = read_prompt(trajectory.prompt).spec
+            verdict = satisfied(spec, detect(trajectory.last_sketch.image.array()))
+            opinions = [detector(verdict.correct, verdict.reasons)]
+        outcomes.append(Outcome.of(trajectory, opinions=opinions))
+    return outcomes
+
+
+def _others(drawn: Sequence[Trajectory]) -> list[Section]:
+    if not drawn:
+        return []
+    section = Trajectories(
+        title="Drawn in stages: the other prompts",
+        trajectories=drawn,
+        outcomes=_outcomes(drawn),
+        folded=True,
+        intro="Open one to see its steps.",
+    )
+    return [section]
 
 
 def training_curve(log: Path) -> Curve:
@@ -134,7 +199,9 @@ def _data_words(manifest: Manifest) -> str:
     reasons: Counter[str] = Counter()
     for stage, rows in manifest.acceptance.items():
         if stage != "samples":
-            reasons.update(rows)
+            reasons.update(
+                {reason_in_words(stage, reason): count for reason, count in rows.items()}
+            )
     said = (
         f"{samples.get('accepted', 0)} trajectories were kept, with {counts.get('plan', 0)} plans, "
         f"{counts.get('sketch', 0)} sketches, {counts.get('inspection', 0)} inspections and "
@@ -156,13 +223,7 @@ def _table(scores: Sequence[Score]) -> Table:
         estimates = [score.result.estimates[name] for score in scores]
         best = max(estimate.value or 0 for estimate in estimates)
         cells = [
-            Cell(
-                value=estimate.value,
-                low=estimate.low,
-                high=estimate.high,
-                count=estimate.n,
-                best=best > 0 and estimate.value == best,
-            )
+            replace(cell(estimate), best=best > 0 and estimate.value == best)
             for estimate in estimates
         ]
         rows.append(Row(label=name.replace("_", " "), cells=cells))
@@ -173,13 +234,6 @@ def _table(scores: Sequence[Score]) -> Table:
     }
     for label, texts in facts.items():
         rows.append(Row(label=label, cells=[Cell(text=text) for text in texts]))
-    last = scores[-1].difference
-    words = ""
-    if last is not None:
-        words = (
-            f" {scores[-1].label} minus {scores[0].label.lower()}, on the same prompts: "
-            f"{_signed(last.value)} (95% interval {_signed(last.low)} to {_signed(last.high)})."
-        )
     return Table(
         title="Scores",
         columns=[score.label for score in scores],
@@ -188,7 +242,7 @@ def _table(scores: Sequence[Score]) -> Table:
         intro="Share of pictures that show what was asked for, with 95% intervals, on prompts "
         "with combinations that training never showed. Unfinished: the model broke the protocol "
         "before it stopped; its last picture is scored all the same, and without one it is "
-        "unscored." + words,
+        "unscored.",
     )
 
 
@@ -205,35 +259,41 @@ def _own(scores: Sequence[Score]) -> Trajectories:
             )
             for item in own.scored[:4]
         ],
-        intro="The same prompts that are scored below, by the model that was just trained. Such a "
-        "short fine-tune teaches the form: which step follows which, and how each is written. What "
-        "to say in it, and to draw what was said, takes longer.",
+        intro="Some of the prompts that are scored above, by the model that was just trained. So "
+        "short a fine-tune teaches the form: which step follows which, and how each is written. "
+        "What to say in it, and to draw what was said, takes longer.",
     )
 
 
-def _pictures(score: Score) -> Gallery:
-    """One picture of each task; those of all ways have the same prompts and noise."""
-    firsts = {item.sample.prompt.task: item for item in reversed(score.scored)}
-    pictures = []
-    for item in score.scored:
-        trajectory = score.trajectories.get(item.sample.key)
-        if item is not firsts[item.sample.prompt.task] or trajectory is None:
-            continue
-        if trajectory.last_sketch is not None:
-            png = trajectory.last_sketch.image.png
-            assert png is not None  # shards load what they name
-            pictures.append(
-                Picture(
-                    png=png,
-                    caption=item.sample.prompt.text,
-                    note=_some(item.reasons),
-                    good=item.correct,
-                )
-            )
+def _pictures(scores: Sequence[Score]) -> Gallery:
+    """The first prompt of each task, drawn in every way, with the same noise."""
+    firsts = {item.sample.prompt.task: item.sample.key for item in reversed(scores[0].scored)}
+    pictures: list[Picture] = []
+    for key in reversed(firsts.values()):
+        drawn = [_picture(score, key) for score in scores]
+        if all(drawn):
+            pictures += filter(None, drawn)
     return Gallery(
-        title=f"Pictures: {score.label.lower()}",
+        title="The same prompts, drawn in each way",
         pictures=pictures,
+        together=len(scores),
         intro="The first of each task, with what the detector says.",
+    )
+
+
+def _picture(score: Score, key: str) -> Picture | None:
+    [item] = (item for item in score.scored if item.sample.key == key)
+    trajectory = score.trajectories.get(key)
+    if trajectory is None or trajectory.last_sketch is None:
+        return None
+    png = trajectory.last_sketch.image.png
+    assert png is not None  # shards load what they name
+    return Picture(
+        png=png,
+        caption=item.sample.prompt.text,
+        note=_some(item.reasons),
+        good=item.correct,
+        label=score.label,
     )
 
 

@@ -1,0 +1,62 @@
+"""The page of a data set: what is in it, what was left out and why, in words."""
+
+import pytest
+from test_report import Page
+
+from data_pipelines.__main__ import main
+from data_pipelines.plan_sketch.mistakes import MISTAKES
+from data_pipelines.reasons import mistake_in_words, reason_in_words
+from staged.backends.lmm_types import FailureKind
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    folder = tmp_path_factory.mktemp("data")
+    made = ["prompts.count=24", "drawing.mistakes={wrong_color: 0.3, lost_object: 0.2}"]
+    assert main(["plan-sketch", *made, "--out", str(folder)]) == 0
+    out = folder / "page.html"
+    assert main(["preview", str(folder), "--out", str(out), "--limit", "5"]) == 0
+    return Page(out.read_text(encoding="utf-8"))
+
+
+def test_the_page_says_first_what_became_of_the_prompts(page: Page) -> None:
+    assert "of 24 prompts became trajectories." in page.text
+    body = page.text[page.text.index("How to read this") + 1 :]  # behind the list of sections
+    order = ("Samples", "What was left out, and why", "Left out", "More samples")
+    places = [body.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_reasons_are_said_in_words(page: Page) -> None:
+    assert "Drawing a plan: an object does not look as planned" in page.text
+    assert "The filter ✗ refused it drawing a plan:" in page.text
+    assert "not as planned:" not in page.text and "inspect_plan" not in page.text
+    assert "not trained on" in page.text
+    assert not page.all("script")
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason", "words"),
+    [
+        ("refine", "something else changed", "correcting a sketch: something changed that was"),
+        (
+            "inspect_sketch",
+            "wrong lost not seen",
+            "inspecting a sketch: the inspector did not see the deliberate mistake (a lost object)",
+        ),
+        ("scene_graph", "more than 5 objects", "reading the prompt: the scene has more than 5"),
+        ("judge_step", "timeout", "checking a sketch against its plan: the service did not"),
+        ("new stage", "new reason", "new stage: new reason"),
+    ],
+)
+def test_a_reason_in_words(stage: str, reason: str, words: str) -> None:
+    assert reason_in_words(stage, reason).startswith(words)
+
+
+def test_every_failure_and_every_mistake_has_words() -> None:
+    for kind in FailureKind.__args__:  # type: ignore[attr-defined]
+        assert "_" not in reason_in_words("draw", kind), kind
+        assert reason_in_words("draw", kind) != f"drawing a plan: {kind}"
+    for mistake in MISTAKES:
+        assert mistake_in_words(f"plan: {mistake}") != f"{mistake} in a plan"
+    assert mistake_in_words("anything") == "anything"
