@@ -7,7 +7,7 @@ it to plan; this is the same diet in the miniature world. Sample i is a function
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import repeat
@@ -19,12 +19,11 @@ from staged.command_line import MAX_SEED
 from staged.jobs.progress import Progress
 from staged.ranges import check_range
 from staged.settings import fingerprint, to_dict
-from staged.shapes.instructions import Add, Change, Edit, Ref, Remove, Replace, write_edits
+from staged.shapes.drills import VERBS, draw_drill
 from staged.shapes.prompts import describe
 from staged.shapes.render import render
-from staged.shapes.scene import COLORS, KINDS, RELATIONS, Scene, Shape, holds
-from staged.shapes.spec import Spec, Thing
-from staged.shapes.splits import held_out_pair, is_held_out
+from staged.shapes.scene import Scene
+from staged.shapes.spec import Spec
 from staged.shapes.tasks import TASKS, Task, sample_prompt, sample_scene
 from staged.shards import ShardWriter
 from staged.trajectory import Answer, ImageRef, Sketch, Stop, Trajectory
@@ -60,6 +59,29 @@ class BaseSettings:
         }
     )
     """Weights of the prompts' tasks."""
+    edited: dict[str, float] = field(
+        default_factory=lambda: {
+            "colors": 0.1,
+            "two_object": 0.15,
+            "counting": 0.15,
+            "position": 0.1,
+            "color_attr": 0.2,
+            "composition": 0.3,
+        }
+    )
+    """Weights of the tasks whose scenes are edited: keeping several things is what takes long."""
+    verbs: dict[str, float] = field(
+        default_factory=lambda: {
+            "add": 0.45,
+            "recolour": 0.12,
+            "replace": 0.12,
+            "remove": 0.11,
+            "move": 0.08,
+            "swap": 0.06,
+            "keep": 0.06,
+        }
+    )
+    """Weights of what an edit does; most steps of a plan add something."""
     seed: int = 0
     """Of everything."""
     num_workers: int = 2
@@ -74,6 +96,8 @@ class BaseSettings:
         check_range(self, "seed", minimum=0, maximum=MAX_SEED)
         _check_weights("kinds", self.kinds, tuple(_MAKERS))
         _check_weights("tasks", self.tasks, TASKS)
+        _check_weights("edited", self.edited, TASKS)
+        _check_weights("verbs", self.verbs, VERBS)
 
 
 def build(settings: BaseSettings) -> Counter[str]:
@@ -107,19 +131,24 @@ def sample(settings: BaseSettings, index: int) -> Trajectory:
     """Sample number `index`."""
     rng = np.random.default_rng((settings.seed, index))
     kind = _choose(settings.kinds, rng)
-    prompt = sample_prompt(_task(settings.tasks, rng), rng, "train")
+    tasks = settings.edited if kind == "edit" else settings.tasks
+    prompt = sample_prompt(_task(tasks, rng), rng, "train")
     scene = sample_scene(prompt.spec, rng, "train")
-    return _MAKERS[kind](prompt.text, scene, rng)
+    return _MAKERS[kind](settings, prompt.text, scene, rng)
 
 
-def _one_shot(prompt: str, scene: Scene, rng: np.random.Generator) -> Trajectory:
+def _one_shot(
+    settings: BaseSettings, prompt: str, scene: Scene, rng: np.random.Generator
+) -> Trajectory:
     # The stop after the image is not supervised, so the image is a target and no context: half
     # the tokens.
     steps = (Sketch(image=_picture(scene)), Stop(loss=False))
     return Trajectory(prompt=prompt, task="one_shot", steps=steps)
 
 
-def _understanding(prompt: str, scene: Scene, rng: np.random.Generator) -> Trajectory:
+def _understanding(
+    settings: BaseSettings, prompt: str, scene: Scene, rng: np.random.Generator
+) -> Trajectory:
     return Trajectory(
         prompt=QUESTION,
         inputs=(_picture(scene),),
@@ -128,68 +157,22 @@ def _understanding(prompt: str, scene: Scene, rng: np.random.Generator) -> Traje
     )
 
 
-def _edit(prompt: str, scene: Scene, rng: np.random.Generator) -> Trajectory:
-    edits = [edit for _ in range(8) for edit in _draw_edit(scene, rng)]
-    if not edits:
-        return _one_shot(prompt, scene, rng)
-    edit, before, after = edits[0]
+def _edit(
+    settings: BaseSettings, prompt: str, scene: Scene, rng: np.random.Generator
+) -> Trajectory:
+    drill = draw_drill(scene, rng, settings.verbs)
+    if drill is None:
+        return _one_shot(settings, prompt, scene, rng)
+    # Onto nothing is drawn without a picture: that is how a first sketch begins.
     return Trajectory(
-        prompt=write_edits([edit]),
-        inputs=(_picture(before),),
-        task="edit",
-        steps=(Sketch(image=_picture(after)), Stop(loss=False)),
+        prompt=drill.instruction,
+        inputs=(_picture(drill.before),) if drill.before.shapes else (),
+        task=drill.verb,
+        steps=(Sketch(image=_picture(drill.after)), Stop(loss=False)),
     )
 
 
 _MAKERS = {"one_shot": _one_shot, "edit": _edit, "understanding": _understanding}
-
-
-def _draw_edit(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[Edit, Scene, Scene]]:
-    """One edit that a sentence can name, if the dice find one: edit, scene before, scene after."""
-    shapes = scene.shapes
-    index = int(rng.integers(len(shapes)))
-    shape, rest = shapes[index], shapes[:index] + shapes[index + 1 :]
-    named = _names_one(shape, shapes)
-    verb = ("add", "remove", "recolour", "replace")[int(rng.integers(4))]
-    without = replace(scene, shapes=rest)
-    if verb == "add" and rest:
-        other = rest[int(rng.integers(len(rest)))]
-        thing = Thing(kind=shape.kind, color=shape.color)
-        for relation in RELATIONS:
-            pair = (thing, Thing(kind=other.kind, color=other.color))
-            if (
-                holds(relation, shape, other, margin=0.15)
-                and _names_one(other, rest)
-                and not is_held_out(Spec(things=pair, relations=((0, relation, 1),)))
-            ):
-                yield Add(thing=thing, relations=((relation, Ref(thing=pair[1])),)), without, scene
-    if verb == "remove" and named and rest:
-        yield Remove(target=_ref(shape)), scene, without
-    if verb == "recolour" and named:
-        color = COLORS[int(rng.integers(len(COLORS)))]
-        changed = replace(shape, color=color)
-        if color != shape.color and not held_out_pair(color, shape.kind):
-            yield Change(target=_ref(shape), value=color), scene, _with(scene, index, changed)
-    if verb == "replace" and named:
-        kind = KINDS[int(rng.integers(len(KINDS)))]
-        changed = replace(shape, kind=kind)
-        if kind != shape.kind and not held_out_pair(shape.color, kind):
-            thing = Thing(kind=kind, color=shape.color)
-            yield Replace(target=_ref(shape), thing=thing), scene, _with(scene, index, changed)
-
-
-def _names_one(shape: Shape, shapes: tuple[Shape, ...]) -> bool:
-    return sum((s.kind, s.color) == (shape.kind, shape.color) for s in shapes) == 1
-
-
-def _ref(shape: Shape) -> Ref:
-    return Ref(thing=Thing(kind=shape.kind, color=shape.color))
-
-
-def _with(scene: Scene, index: int, shape: Shape) -> Scene:
-    shapes = list(scene.shapes)
-    shapes[index] = shape
-    return replace(scene, shapes=tuple(shapes))
 
 
 def _picture(scene: Scene) -> ImageRef:

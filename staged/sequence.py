@@ -92,6 +92,8 @@ def interleave(
     special: SpecialTokens,
     grids_of: Callable[[ImageRef], Grids],
     dropout: Dropout | None = None,
+    *,
+    noised_copies: int = 1,
 ) -> Interleaved:
     """Turn a trajectory into the segments of one training sample.
 
@@ -101,6 +103,8 @@ def interleave(
         special: Ids of the framing tokens.
         grids_of: Token grids of an image.
         dropout: What to leave out.
+        noised_copies: Noised copies of each supervised sketch. A noised copy is invisible to
+            everything else, so several share one context and each learns from its own noise.
 
     Raises:
         ValueError: A dropped step has no text, or a dropped image is inspected under supervision.
@@ -136,7 +140,7 @@ def interleave(
             continue
         grids, later = grids_of(step.image), trajectory.steps[index + 1 :]
         if step.loss:
-            add(noised_copy(grids, supervised=True), image=image)
+            add(*[noised_copy(grids, supervised=True)] * noised_copies, image=image)
         if any(after.loss for after in later):
             if image in drop.images and _is_judged(later):
                 raise ValueError(f"image {image} is inspected under supervision: never drop it")

@@ -17,10 +17,11 @@ from benchmarks.parts import models, packs
 from benchmarks.parts.harness import Recorder, Setup
 from staged.engine.context import Context
 from staged.engine.engine import Engine
-from staged.engine.sampling import Drawing, FlowSettings, TextBlock, TextSampling
+from staged.engine.sampling import Drawing, TextBlock, TextSampling
 from staged.model.attention import attend_rows
 from staged.model.bagel import Bagel
 from staged.model.config import BagelConfig
+from staged.model.flows import FlowSettings
 from train.ema import WeightAverage
 from train.objective import Objective, losses_by_task, mean_losses
 from train.packing import Pack

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from staged.engine.context import Context
 from staged.engine.engine import Engine
-from staged.engine.sampling import FlowSettings
 from staged.model.attention import PackedAttention
 from staged.model.bagel import Inputs
 from staged.model.flow import Guidance
+from staged.model.flows import FlowSettings
 from staged.model.layout import Layout, Segment, SegmentKind, lay_out
 from staged.sequence import Dropout, Grids, Interleaved, interleave, opener
 from staged.trajectory import ImageRef, Trajectory

@@ -10,7 +10,7 @@ import torch
 
 from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
 from staged.backends.reading import Reader
-from staged.engine.sampling import FlowSettings, TextBlock
+from staged.engine.sampling import TextBlock
 from staged.loops.casting import Casting
 from staged.loops.events import (
     Event,
@@ -29,6 +29,7 @@ from staged.loops.staged import Cast, StagedLoop
 from staged.model.attention import PackedAttention
 from staged.model.bagel import Inputs
 from staged.model.flow import Guidance
+from staged.model.flows import Flows, FlowSettings
 from staged.model.layout import lay_out
 from staged.model.loss import token_losses
 from staged.roles import Ask, RoleError
@@ -52,7 +53,7 @@ from staged.trajectory import (
 FLOW = FlowSettings(
     num_flow_steps=2, timestep_shift=1.0, guidance=Guidance(text_scale=2.0, image_scale=1.5)
 )
-SETTINGS = BagelSettings(flow=FLOW, max_text_tokens=60)
+SETTINGS = BagelSettings(flows=Flows().each(lambda _: FLOW), max_text_tokens=60)
 PROMPT = "a red circle above a star"
 
 
@@ -190,7 +191,10 @@ def test_forgetting_changes_nothing_but_the_work(learned: BagelPlayer) -> None:
 
 
 def test_each_step_is_read_once(learned: BagelPlayer, monkeypatch: pytest.MonkeyPatch) -> None:
-    player = fresh(learned, flow=replace(FLOW, guidance=Guidance(image_scale=1.0)))
+    player = fresh(
+        learned,
+        flows=Flows().each(lambda _: replace(FLOW, guidance=Guidance(image_scale=1.0))),
+    )
     read: list[str] = []
     append_text = player.engine.append_text
 

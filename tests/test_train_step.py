@@ -15,7 +15,7 @@ from staged.model.layout import SegmentKind
 from train.ema import WeightAverage, averaged
 from train.job import Trainer
 from train.objective import losses_by_task, mean_losses
-from train.optimizer import learning_rate, make_optimizer
+from train.optimizer import learning_rate, make_optimizers, orthogonalise
 from train.packing import Pack, build_pack
 from train.settings import ConditionDropout, Optimizer, Subset
 
@@ -156,7 +156,7 @@ def test_every_parameter_is_trained_whatever_a_pack_lacks(trainer: Trainer) -> N
         ce, mse = losses.ce.sum(), losses.mse.sum()
         (ce + mse).backward()
         assert [n for n, p in trainer.parameters.items() if p.grad is None] == []
-        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.optimizer.zero_grad()
 
 
 def test_a_few_samples_are_learned_by_heart(world: World, tmp_path: Path) -> None:
@@ -247,12 +247,50 @@ def test_averaged_weights_stand_in_for_a_while_also_through_an_error() -> None:
 
 def test_weight_decay_is_for_matrices_only() -> None:
     parameters = {"matrix": nn.Parameter(torch.ones(2, 2)), "bias": nn.Parameter(torch.ones(2))}
-    optimizer = make_optimizer(parameters, Optimizer(lr=0.1, weight_decay=0.5))
+    settings = Optimizer(lr=0.1, weight_decay=0.5)
+    optimizer = make_optimizers(parameters, settings, torch.float32)
     for parameter in parameters.values():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    optimizer.step(lr=0.1)
     torch.testing.assert_close(parameters["matrix"].detach(), torch.full((2, 2), 0.95))
     torch.testing.assert_close(parameters["bias"].detach(), torch.ones(2))
+
+
+def test_muon_takes_the_matrices_of_the_decoder_and_turns_every_direction_alike() -> None:
+    parameters = {
+        "layers.0.und.q_proj.weight": nn.Parameter(torch.zeros(4, 8)),
+        "layers.0.und.q_proj.bias": nn.Parameter(torch.zeros(4)),
+        "embed_tokens.weight": nn.Parameter(torch.zeros(4, 8)),
+    }
+    optimizer = make_optimizers(parameters, Optimizer(kind="muon", weight_decay=0.0), torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in parameters.values():
+        parameter.grad = torch.randn(parameter.shape, generator=generator) * 1e-3
+    optimizer.step(lr=0.1)
+    kept = {name: sorted(optimizer.state_of(p)) for name, p in parameters.items()}
+    assert kept == {
+        "layers.0.und.q_proj.weight": ["momentum"],
+        "layers.0.und.q_proj.bias": ["exp_avg", "exp_avg_sq", "step"],
+        "embed_tokens.weight": ["exp_avg", "exp_avg_sq", "step"],
+    }
+    moved = torch.linalg.svdvals(parameters["layers.0.und.q_proj.weight"].detach())
+    per_direction = moved / (0.1 * 0.2 * 8**0.5)
+    assert float(per_direction.min()) > 0.6 and float(per_direction.max()) < 1.3
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 9), (2, 9, 4)])
+def test_stacked_matrices_are_made_orthogonal_one_by_one(shape: tuple[int, ...]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    together = orthogonalise(matrices)
+    for matrix, alone in zip(matrices, together, strict=True):
+        torch.testing.assert_close(orthogonalise(matrix[None])[0], alone, rtol=1e-4, atol=1e-5)
+        values = torch.linalg.svdvals(alone)
+        assert float(values.min()) > 0.6 and float(values.max()) < 1.3
+        # The directions stay: U and V of the matrix are those of the result.
+        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+        off = u.mT @ alone @ v.mT
+        off = off - off.diagonal().diag()
+        assert float(off.abs().max()) < 1e-2
 
 
 def test_gradients_are_scaled_down_to_the_norm_that_is_allowed(
@@ -262,8 +300,8 @@ def test_gradients_are_scaled_down_to_the_norm_that_is_allowed(
         optimizer = Optimizer(max_grad_norm=max_grad_norm)
         trainer = Trainer(world.settings(tmp_path / f"{max_grad_norm}", optimizer=optimizer))
         record = trainer.train_step(pack_of(trainer, [0, 1]))
-        state = trainer.optimizer.state
-        squares = sum(state[p]["exp_avg"].square().sum() for p in trainer.parameters.values())
+        state = trainer.optimizer.state_of
+        squares = sum(state(p)["exp_avg"].square().sum() for p in trainer.parameters.values())
         return record, float(squares) ** 0.5 / (1 - optimizer.betas[0])
 
     record, used = moments(1e9)

@@ -20,12 +20,14 @@ from staged import images, strict_json
 from staged.engine.engine import Engine
 from staged.jobs.progress import Progress
 from staged.model.finite import require_finite
+from staged.model.layout import SegmentKind
 from staged.sequence import Grids, interleave
 from staged.shards import ShardIndex
 from staged.shards.folder import INDEX, read_index
 from staged.trajectory import ImageRef, Trajectory
 
 _ENCODE_BATCH = 64
+_FORMAT = b"lengths, noised, first_token"  # what a table holds; another one is another cache
 
 Encode = Callable[[str], tuple[int, ...]]
 
@@ -59,6 +61,7 @@ class EncodedFolder:
         try:
             with np.load(table) as stored:
                 self.lengths: NDArray[np.int64] = stored["lengths"]
+                self.noised: NDArray[np.int64] = stored["noised"]
                 self._first_token: NDArray[np.int64] = stored["first_token"]
             columns = engine.model.config.latent_token_dim
             self._latents = _map(table.with_suffix(".latents"), columns)
@@ -102,7 +105,7 @@ class EncodedFolder:
                 os.unlink(file.name)
                 return  # another run was faster
             file.truncate(0)
-            lengths, first_token, tokens = [], [], 0
+            lengths, noised, first_token, tokens = [], [], [], 0
             progress = Progress(f"reading {self.folder}", len(self), unit="samples/s")
             pending: list[NDArray[np.uint8]] = []
             for sample in range(len(self)):
@@ -111,6 +114,7 @@ class EncodedFolder:
                     trajectory, self.encode, self.engine.special, self.grids_of
                 ).segments
                 lengths.append(sum(segment.num_tokens for segment in segments))
+                noised.append(sum(s.num_tokens for s in segments if s.kind is SegmentKind.NOISED))
                 first_token.append(tokens)
                 for ref in trajectory.images:
                     tokens += _num_latents(self.grids_of(ref))
@@ -128,6 +132,7 @@ class EncodedFolder:
                 np.savez(
                     rows,
                     lengths=np.array(lengths, dtype=np.int64),
+                    noised=np.array(noised, dtype=np.int64),
                     first_token=np.array(first_token, dtype=np.int64),
                 )
             os.replace(lengths_file, table)
@@ -176,7 +181,7 @@ def _num_latents(grids: Grids) -> int:
 
 def _fingerprint(folder: Path, engine: Engine) -> str:
     """Of everything that lengths and latents depend on."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_FORMAT)
     shards = [[entry.sha256 for entry in read_index(folder)]]
     digest.update(strict_json.dumps(shards).encode())
     digest.update(repr((engine.sizes, engine.model.config)).encode())

@@ -23,13 +23,16 @@ class Examples:
     will see.
     """
 
-    def __init__(self, subsets: Sequence[Subset], engine: Engine, cache: Path) -> None:
+    def __init__(
+        self, subsets: Sequence[Subset], engine: Engine, cache: Path, *, noised_copies: int = 1
+    ) -> None:
         """Open the subsets; see `EncodedFolder`.
 
         Args:
             subsets: The mixture.
             engine: Encodes text and images.
             cache: Folder for lengths and latents.
+            noised_copies: Of each supervised sketch; lengths count them.
 
         Raises:
             ValueError: As `EncodedFolder`.
@@ -40,7 +43,9 @@ class Examples:
         self.encode = lru_cache(maxsize=1 << 18)(engine.tokenizer.encode)
         self._parts = [EncodedFolder(s.path, engine, self.encode, cache) for s in subsets]
         self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
-        self.lengths = np.concatenate([part.lengths for part in self._parts])
+        self.lengths = np.concatenate(
+            [part.lengths + (noised_copies - 1) * part.noised for part in self._parts]
+        )
         self.repeats = np.concatenate(
             [np.full(len(part), s.repeats) for part, s in zip(self._parts, subsets, strict=True)]
         )

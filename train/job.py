@@ -30,7 +30,7 @@ from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.interrupts import Interrupts
 from train.objective import Objective, losses_by_task, mean_losses
-from train.optimizer import learning_rate, make_optimizer
+from train.optimizer import learning_rate, make_optimizers
 from train.packing import Pack
 from train.plan import PackPlan
 from train.run_folder import alone_in, claim, claim_data, cut_log
@@ -74,12 +74,15 @@ class Trainer:
         self.objective = Objective(self.model)
         # The autoencoder is frozen: its working copy may be narrow, what is exported is not.
         eyes = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
-        self.engine = Engine(self.model, eyes, self.loaded.tokenizer)
+        self.engine = Engine(self.model, eyes, self.loaded.tokenizer, flows=self.loaded.flows)
         self.parameters = dict(self.model.named_parameters())
         if not resuming:  # afterwards they take the place of what is there
             outputs.folder(settings.out, need_bytes=self._bytes_to_write())
         self.examples = Examples(
-            settings.data, self.engine, settings.cache or settings.out / "cache"
+            settings.data,
+            self.engine,
+            settings.cache or settings.out / "cache",
+            noised_copies=settings.noised_copies,
         )
         claim_data(settings.out, self.examples.fingerprint, resuming=resuming)
         self.plan = PackPlan(
@@ -90,7 +93,7 @@ class Trainer:
             name=self.examples.name,
         )
         self.packs = StepPacks(self.examples, self.plan, self.engine.special, settings)
-        self.optimizer = make_optimizer(self.parameters, settings.optimizer)
+        self.optimizer = make_optimizers(self.parameters, settings.optimizer, self.dtype)
         decay = settings.optimizer.ema_decay
         self.average = WeightAverage(self.parameters, decay) if decay else None
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
@@ -175,10 +178,8 @@ class Trainer:
         ).item()
         self._require_finite("gradient norm", norm)
         lr = learning_rate(self.step, settings.num_steps, settings.optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(lr)
+        self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self.parameters.values(), self.step)
         return record | {"grad_norm": norm, "lr": lr} | losses_by_task(losses, pack)
@@ -213,6 +214,7 @@ class Trainer:
             model=self.model,
             autoencoder=self.loaded.autoencoder,
             tokenizer=self.loaded.tokenizer,
+            flows=self.loaded.flows,
             weights=self.average.tensors if self.average is not None else None,
         )
 
@@ -238,7 +240,7 @@ class Trainer:
 
     def _require_finite(self, what: str, value: float, detail: str = "") -> None:
         if not math.isfinite(value):
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             samples = [self.examples.name(sample) for sample, _ in self.plan.pack(self.step)]
             more = f" and {len(samples) - 4} more" if len(samples) > 4 else ""
             raise ValueError(

@@ -50,6 +50,7 @@ def build_pack(
     special: SpecialTokens,
     dropout: ConditionDropout,
     timestep_shift: float,
+    noised_copies: int = 1,
     seed: int,
     step: int,
 ) -> Pack:
@@ -66,9 +67,11 @@ def build_pack(
             special,
             examples.grids_of,
             draw_dropout(trajectory, dropout, random),
+            noised_copies=noised_copies,
         )
         segments.append(interleaved.segments)
         tasks.append(trajectory.task or "none")
+        logits: list[float] = []
         for segment, image in zip(interleaved.segments, interleaved.images, strict=True):
             if image is None or segment.dropped:
                 continue
@@ -79,7 +82,8 @@ def build_pack(
             latents.append(clean)
             if segment.kind is SegmentKind.NOISED:
                 noises.append(random.noise(*clean.shape))
-                t = shift_time(torch.tensor(random.timestep_logit()).sigmoid(), timestep_shift)
+                logits = logits or random.timestep_logits(noised_copies).tolist()
+                t = shift_time(torch.tensor(logits.pop()).sigmoid(), timestep_shift)
             else:
                 noises.append(torch.zeros_like(clean))
                 t = torch.tensor(0.0)

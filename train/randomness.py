@@ -18,9 +18,14 @@ class SampleRandom:
         """True with the given probability; always takes one number from the stream."""
         return bool(self._rng.random() < probability)
 
-    def timestep_logit(self) -> float:
-        """A standard normal, to be squashed by a sigmoid (logit-normal times)."""
-        return float(self._rng.standard_normal())
+    def timestep_logits(self, count: int) -> Tensor:
+        """(count,) float32 standard normals, to be squashed by a sigmoid (logit-normal times).
+
+        One falls into each of `count` slices of equal probability, in random order: copies of one
+        picture then cover the range of times instead of crowding.
+        """
+        slices = self._rng.permutation(count) + self._rng.random(count)
+        return torch.special.ndtri(torch.from_numpy(slices / count).clamp(1e-6, 1 - 1e-6)).float()
 
     def noise(self, rows: int, columns: int) -> Tensor:
         """(rows, columns) float32 standard normal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from staged.engine.context import Context
 from staged.engine.engine import Engine
-from staged.engine.sampling import FlowSettings
 from staged.images import encode_png
 from staged.jobs.files import write_whole
 from train.settings import Log
@@ -30,7 +30,7 @@ def draw_sheet(engine: Engine, log: Log, path: Path) -> NDArray[np.uint8]:
         contexts,
         sizes=[(side, side)] * len(contexts),
         seeds=list(range(len(contexts))),
-        settings=FlowSettings(num_flow_steps=log.sample_flow_steps),
+        settings=replace(engine.flows.first, num_flow_steps=log.sample_flow_steps),
     )
     sheet = np.concatenate([drawing.pixels for drawing in drawings], axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -39,8 +39,10 @@ class ConditionDropout:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW, warm-up, decay, clipping, averaging."""
+    """AdamW or Muon, warm-up, decay, clipping, averaging."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
+    """`muon` takes the decoder's matrices and leaves the rest to AdamW."""
     lr: float = 2e-5
     """Peak learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -51,6 +53,8 @@ class Optimizer:
     """Where the cosine ends, over the peak."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates."""
+    momentum: float = 0.95
+    """Muon's."""
     eps: float = 1e-8
     """AdamW's epsilon."""
     weight_decay: float = 0.0
@@ -65,7 +69,7 @@ class Optimizer:
         check_range(self, "lr", "eps", "max_grad_norm", minimum=0, above=True)
         check_range(self, "warmup_steps", "weight_decay", minimum=0)
         check_range(self, "min_lr_ratio", minimum=0, maximum=1)
-        check_range(self, "ema_decay", minimum=0, maximum=1, below=True)
+        check_range(self, "ema_decay", "momentum", minimum=0, maximum=1, below=True)
         check_range(self, "betas", minimum=0, maximum=1, below=True)
 
 
@@ -106,6 +110,9 @@ class TrainSettings:
     """Weight of the text loss beside the image loss (method: lambda_CE)."""
     timestep_shift: float = 1.0
     """Bias of training times toward noise."""
+    noised_copies: int = 1
+    """Noised copies of each supervised sketch, with noise and time of their own, over one context:
+    more pictures to learn from for each token of context."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Arithmetic of forward and backward; weights, gradients and moments stay float32."""
     device: str = "auto"
@@ -135,7 +142,11 @@ class TrainSettings:
         """Check ranges."""
         if not self.data:
             raise ValueError("data is empty; name at least one folder of shards")
-        check_range(self, "num_steps", "pack_tokens", "checkpoint_every_steps", minimum=1)
+        check_range(
+            self,
+            *("num_steps", "pack_tokens", "checkpoint_every_steps", "noised_copies"),
+            minimum=1,
+        )
         check_range(self, "ce_weight", "num_threads", "num_workers", minimum=0)
         check_range(self, "timestep_shift", minimum=0, above=True)
         check_range(self, "seed", minimum=0, maximum=1 << 63, below=True)

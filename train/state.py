@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import nn
 
 from staged.model.weights import check_weights
 from train.ema import WeightAverage
+from train.optimizer import Optimizers
 
 _FILE = "state.safetensors"
 NUM_KEPT = 2
-_MOMENTS = ("optimizer.exp_avg", "optimizer.exp_avg_sq")
 
 
 class RunState:
@@ -33,8 +33,8 @@ class RunState:
     def save(
         self,
         step: int,
-        parameters: Mapping[str, Tensor],
-        optimizer: torch.optim.Optimizer,
+        parameters: Mapping[str, nn.Parameter],
+        optimizer: Optimizers,
         average: WeightAverage | None,
         facts: Mapping[str, str] | None = None,
     ) -> None:
@@ -52,7 +52,7 @@ class RunState:
         """
         tensors = {f"weights.{name}": p.detach().cpu() for name, p in parameters.items()}
         for name, parameter in parameters.items():
-            for key, value in optimizer.state[parameter].items():
+            for key, value in optimizer.state_of(parameter).items():
                 tensors[f"optimizer.{key}.{name}"] = value.detach().cpu()
         if average is not None:
             tensors |= {f"average.{name}": t.cpu() for name, t in average.tensors.items()}
@@ -80,8 +80,8 @@ class RunState:
 
     def load(
         self,
-        parameters: Mapping[str, Tensor],
-        optimizer: torch.optim.Optimizer,
+        parameters: Mapping[str, nn.Parameter],
+        optimizer: Optimizers,
         average: WeightAverage | None,
     ) -> int:
         """Take up the newest state.
@@ -98,15 +98,18 @@ class RunState:
         path = self.folder / f"{steps[-1]:08d}" / _FILE
         try:
             stored = load_file(path)
-            check_weights(str(path), stored, _expected(parameters, average))
+            check_weights(str(path), stored, _expected(parameters, optimizer, average))
             with torch.no_grad():
                 for name, parameter in parameters.items():
                     parameter.copy_(stored[f"weights.{name}"])
                     # Copies: what was loaded is a view of the file, which will be removed.
-                    optimizer.state[parameter] = {
-                        key: stored[f"optimizer.{key}.{name}"].to(parameter.device, copy=True)
-                        for key in ("step", "exp_avg", "exp_avg_sq")
-                    }
+                    optimizer.set_state(
+                        parameter,
+                        {
+                            key: stored[f"optimizer.{key}.{name}"].to(parameter.device, copy=True)
+                            for key in optimizer.shapes_of(parameter)
+                        },
+                    )
                     if average is not None:
                         average.tensors[name].copy_(stored[f"average.{name}"])
         except (SafetensorError, OSError, ValueError) as error:
@@ -140,14 +143,15 @@ class RunState:
 
 
 def _expected(
-    parameters: Mapping[str, Tensor], average: WeightAverage | None
+    parameters: Mapping[str, nn.Parameter], optimizer: Optimizers, average: WeightAverage | None
 ) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a state."""
     expected: dict[str, tuple[int, ...]] = {}
     for name, parameter in parameters.items():
         shape = tuple(parameter.shape)
-        expected |= {f"{kind}.{name}": shape for kind in ("weights", *_MOMENTS)}
-        expected[f"optimizer.step.{name}"] = ()
+        expected[f"weights.{name}"] = shape
+        for key, kept in optimizer.shapes_of(parameter).items():
+            expected[f"optimizer.{key}.{name}"] = kept
         if average is not None:
             expected[f"average.{name}"] = shape
     return expected

@@ -55,6 +55,7 @@ class StepPacks(Dataset[Pack | Failure]):
             special=self.special,
             dropout=settings.dropout,
             timestep_shift=settings.timestep_shift,
+            noised_copies=settings.noised_copies,
             seed=settings.seed,
             step=step,
         )

@@ -28,9 +28,10 @@ from benchmarks.parts.harness import (
 )
 from staged.engine.context import Context
 from staged.engine.engine import Engine
-from staged.engine.sampling import FlowSettings, TextSampling
+from staged.engine.sampling import TextSampling
 from staged.model.bagel import Inputs
 from staged.model.flow import Guidance
+from staged.model.flows import FlowSettings
 
 _UNGUIDED = Guidance(text_scale=1.0, image_scale=1.0)
 _ALWAYS = Guidance(interval=(0.0, 1.0))

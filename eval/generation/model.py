@@ -11,13 +11,12 @@ from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import ModelSettings
 from staged.backends.bagel import BagelPlayer, BagelSettings
-from staged.engine.engine import Engine
-from staged.engine.sampling import FlowSettings
 from staged.jobs.rank import local_device
-from staged.loops.casting import Casting, default_flow, open_engine
+from staged.loops.casting import Casting, open_engine
 from staged.loops.events import Event
 from staged.loops.staged import StagedLoop
 from staged.model.finite import NotFiniteError
+from staged.model.flows import FlowSettings
 from staged.model.weights_hash import weights_hash
 from staged.sequence import step_text
 from staged.settings import to_dict
@@ -47,7 +46,7 @@ class Model:
         self.settings = settings
         device = local_device(settings.device)
         self._engine = open_engine(settings.checkpoint, device=device, dtype=settings.dtype)
-        self.flow = _flow(self._engine, settings)
+        self.flows = self._engine.flows.each(lambda flow: _flow(flow, settings))
         self._casting = Casting(
             planner=settings.planner, inspector=settings.inspector, sketcher=settings.sketcher
         )
@@ -67,7 +66,7 @@ class Model:
         """Settings and flow, resolved, and weights."""
         names = ModelSettings.__dataclass_fields__.keys() - _SAID_BETTER
         settings = {k: v for k, v in to_dict(self.settings).items() if k in names}
-        return {**settings, **to_dict(self.flow), "weights": self.weights}
+        return {**settings, **to_dict(self.flows), "weights": self.weights}
 
     def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
         """Draw a batch; a trajectory's last picture is its image, as a user would get it."""
@@ -95,7 +94,7 @@ class Model:
         # would differ in the last digits from what another process reads for itself.
         settings = self.settings
         writing = BagelSettings(
-            flow=self.flow,
+            flows=self.flows,
             temperature=settings.temperature,
             max_text_tokens=settings.max_text_tokens,
         )
@@ -128,9 +127,8 @@ def _outcome(trajectory: Trajectory) -> Outcome:
     return Drawn(pixels=pixels, cost=cost, note=reason, trajectory=steps)
 
 
-def _flow(engine: Engine, settings: ModelSettings) -> FlowSettings:
+def _flow(flow: FlowSettings, settings: ModelSettings) -> FlowSettings:
     """The checkpoint's defaults with what the settings change."""
-    flow = default_flow(engine)
     guidance = replace(
         flow.guidance,
         **_given(text_scale=settings.guidance_scale, image_scale=settings.image_guidance_scale),

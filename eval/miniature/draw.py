@@ -49,7 +49,7 @@ def draw(
     store.claim(
         Record(
             settings=settings,
-            flow=to_dict(model.flow),
+            flow=to_dict(model.flows),
             weights=model.weights,
             versions=versions(),
         )

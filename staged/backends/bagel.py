@@ -19,8 +19,9 @@ import torch
 from staged import protocol
 from staged.backends.reading import Reader, Reading
 from staged.engine.engine import Engine
-from staged.engine.sampling import MAX_TEMPERATURE, FlowSettings, TextBlock, TextSampling
+from staged.engine.sampling import MAX_TEMPERATURE, Drawing, TextBlock, TextSampling
 from staged.model.finite import NotFiniteError
+from staged.model.flows import Drawn, Flows, FlowSettings
 from staged.ranges import check_range
 from staged.roles import Ask, Pixels, Preview, RoleError
 from staged.sequence import step_text
@@ -47,7 +48,7 @@ class BagelSettings:
     """How BAGEL writes and draws.
 
     Attributes:
-        flow: Steps, grid and guidance of a sketch.
+        flows: Steps, grid and guidance of first sketches, edits and refinements.
         size: Height and width of a sketch in pixels; None takes those of the input image or, with
             none, the largest square.
         max_text_tokens: Tokens of a text block at most.
@@ -58,7 +59,7 @@ class BagelSettings:
         max_cached_tokens: Bound on what has been read and is kept, over all trajectories.
     """
 
-    flow: FlowSettings = field(default_factory=FlowSettings)
+    flows: Flows = field(default_factory=Flows)
     size: tuple[int, int] | None = None
     max_text_tokens: int = 512
     temperature: float = 0.0
@@ -92,10 +93,9 @@ class BagelPlayer:
         """Wrap an engine."""
         self.engine = engine
         self.settings = settings or BagelSettings()
-        guidance = self.settings.flow.guidance
         self._reader = Reader(
             engine,
-            texts_only=guidance.text_scale > 1 and guidance.image_scale > 1,
+            texts_only=self.settings.flows.guides_by_images,
             max_tokens=self.settings.max_cached_tokens,
         )
 
@@ -103,8 +103,8 @@ class BagelPlayer:
 
     @property
     def num_flow_steps(self) -> int:
-        """Network evaluations a sketch."""
-        return self.settings.flow.num_flow_steps
+        """Network evaluations a sketch, at most."""
+        return self.settings.flows.num_flow_steps
 
     def choose(self, asks: Sequence[Ask]) -> list[tuple[Move, ...] | RoleError]:
         """Choose the likeliest opener of each ask; see `staged.roles.Chooser`."""
@@ -142,33 +142,54 @@ class BagelPlayer:
     ) -> list[Sketch | RoleError]:
         """Draw one image for each ask; see `staged.roles.Illustrator`."""
         readings = self._read(asks)
+        sketches: dict[int, Sketch | RoleError] = {}
+        # Each kind of drawing has guidance of its own, and a batch has one.
+        rows_of: dict[Drawn, list[int]] = {}
+        for row, ask in enumerate(asks):
+            rows_of.setdefault(_drawn(ask.trajectory), []).append(row)
+        for drawn, rows in rows_of.items():
+            flow = self.settings.flows.of(drawn)
+            drawings = self._draw(
+                [asks[row] for row in rows], [readings[row] for row in rows], flow, rows, on_preview
+            )
+            for row, drawing in zip(rows, drawings, strict=True):
+                sketches[row] = (
+                    _not_finite(drawing.decoded)
+                    if isinstance(drawing.decoded, NotFiniteError)
+                    else Sketch(
+                        image=ImageRef.from_array(drawing.decoded),
+                        seed=asks[row].seed,
+                        num_flow_steps=flow.num_flow_steps,
+                    )
+                )
+        return [sketches[row] for row in range(len(asks))]
+
+    def _draw(
+        self,
+        asks: Sequence[Ask],
+        readings: Sequence[Reading],
+        flow: FlowSettings,
+        rows: Sequence[int],
+        on_preview: Preview | None,
+    ) -> list[Drawing]:
+        """Draw asks of one kind; `rows` are their numbers for whoever watches."""
         sizes = [self._size(ask.trajectory) for ask in asks]
 
         def preview(step: int, estimate: torch.Tensor) -> None:
             if on_preview is None or step % self.settings.preview_every:
                 return
-            for row, pixels in self._pictures(estimate, sizes):
-                on_preview(row, step, pixels)
+            for place, pixels in self._pictures(estimate, sizes):
+                on_preview(rows[place], step, pixels)
 
-        drawings = self.engine.draw(
+        return self.engine.draw(
             [reading.context for reading in readings],
             [reading.without_text for reading in readings],
             [reading.texts_only or reading.context for reading in readings],
             sizes=sizes,
             seeds=[ask.seed for ask in asks],
-            settings=self.settings.flow,
+            settings=flow,
             on_step=preview if on_preview and self.settings.preview_every else None,
         )
-        return [
-            _not_finite(drawing.decoded)
-            if isinstance(drawing.decoded, NotFiniteError)
-            else Sketch(
-                image=ImageRef.from_array(drawing.decoded),
-                seed=ask.seed,
-                num_flow_steps=self.num_flow_steps,
-            )
-            for ask, drawing in zip(asks, drawings, strict=True)
-        ]
 
     # --- one at a time -----------------------------------------------------------------------
 
@@ -305,6 +326,14 @@ def _opener(move: Move) -> str:
 
 def _not_finite(error: NotFiniteError) -> RoleError:
     return RoleError(error.reason, str(error))
+
+
+def _drawn(trajectory: Trajectory) -> Drawn:
+    """What the next picture is drawn onto, and why."""
+    if trajectory.last_sketch is None and not trajectory.inputs:
+        return "first"
+    last = trajectory.steps[-1] if trajectory.steps else None
+    return "refinement" if isinstance(last, Refinement) else "edit"
 
 
 class EditingSketcher:

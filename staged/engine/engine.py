@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from staged.engine.context import CacheBatch, ChunkAttention, Context
-from staged.engine.sampling import Drawing, FlowSettings, TextBlock, TextSampling, sample
+from staged.engine.sampling import Drawing, TextBlock, TextSampling, sample
 from staged.model import images
 from staged.model.autoencoder import Autoencoder, latents_from_tokens, tokens_from_latents
 from staged.model.bagel import Bagel, Hidden, Inputs
 from staged.model.config import BagelConfig
 from staged.model.finite import NotFiniteError, all_finite
 from staged.model.flow import guide, integrate, time_grid
+from staged.model.flows import Flows, FlowSettings
 from staged.model.layout import Layout, Segment, SegmentKind, lay_out
 from staged.model.patches import patchify
 from staged.model.tokenizer import BagelTokenizer
@@ -66,6 +67,7 @@ class Engine:
         tokenizer: BagelTokenizer,
         *,
         sizes: ImageSizes | None = None,
+        flows: Flows | None = None,
     ) -> None:
         """Wrap a loaded model; it stays on its device, in its dtype.
 
@@ -74,10 +76,13 @@ class Engine:
             autoencoder: On the same device.
             tokenizer: Of the same checkpoint.
             sizes: Bounds on image copies; `ImageSizes.of` the model by default.
+            flows: How the checkpoint's pictures are drawn, for whoever asks; by default as the
+                published model draws.
         """
         self.model, self.autoencoder, self.tokenizer = model, autoencoder, tokenizer
         self.special = tokenizer.special
         self.sizes = sizes or ImageSizes.of(model.config)
+        self.flows = flows or Flows()
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self._config = model.config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from staged.model.finite import NotFiniteError
-from staged.model.flow import Guidance, check_shift
 from staged.ranges import check_range
 
 MAX_TEMPERATURE = 100.0
 """Beyond it every token is as likely as any other."""
-MAX_FLOW_STEPS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,30 +59,6 @@ class TextBlock:
     text: str
     finished: bool
     finite: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowSettings:
-    """How images are drawn.
-
-    Attributes:
-        num_flow_steps: Network evaluations of the full branch.
-        timestep_shift: Bias of the time grid toward noise.
-        guidance: Scales, interval and renormalisation.
-    """
-
-    num_flow_steps: int = 49
-    timestep_shift: float = 3.0
-    guidance: Guidance = field(default_factory=Guidance)
-
-    def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
-        check_range(self, "num_flow_steps", minimum=1, maximum=MAX_FLOW_STEPS)
-        check_shift(self.timestep_shift)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,9 @@ import torch
 from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
 from staged.devices import choose_device
 from staged.engine.engine import Engine
-from staged.engine.sampling import FlowSettings
 from staged.loops.policy import Policy
 from staged.loops.singly import OneByOne
 from staged.loops.staged import Cast
-from staged.model.flow import Guidance
 from staged.roles import Illustrator
 from staged.shapes.miniature import open_checkpoint
 from staged.shapes.players import ScriptedInspector, ScriptedPlanner, ScriptedSketcher
@@ -23,16 +21,6 @@ from staged.shapes.scene import CANVAS_PX
 Player = Literal["model", "scripted"]
 Sketcher = Literal["model", "editing", "scripted"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-MINIATURE_FLOW = FlowSettings(
-    num_flow_steps=20,
-    timestep_shift=1.0,
-    guidance=Guidance(text_scale=4.0, image_scale=1.0, interval=(0.0, 1.0), renorm_min=1.0),
-)
-"""A canvas of 36 latent tokens needs neither the many steps nor the shift of a large one.
-
-Renormalisation is off: on the half-trained base it cost a quarter of the right single objects.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,14 +118,11 @@ def open_engine(
     loaded = open_checkpoint(checkpoint, seed=seed, device=choose_device(device))
     if loaded.tokenizer is None:
         raise ValueError(f"{checkpoint} has no tokenizer files; nothing can be read or written")
-    return Engine(loaded.model.to(DTYPES[dtype]), loaded.autoencoder, loaded.tokenizer)
-
-
-def default_flow(engine: Engine) -> FlowSettings:
-    """Flow settings that suit the size of a model's images."""
-    return MINIATURE_FLOW if engine.sizes.latent_max <= CANVAS_PX else FlowSettings()
+    return Engine(
+        loaded.model.to(DTYPES[dtype]), loaded.autoencoder, loaded.tokenizer, flows=loaded.flows
+    )
 
 
 def bagel_player(engine: Engine, settings: BagelSettings | None = None) -> BagelPlayer:
-    """A player of all roles, by default with the flow settings that suit its images."""
-    return BagelPlayer(engine, settings or BagelSettings(flow=default_flow(engine)))
+    """A player of all roles, by default drawing as its checkpoint says."""
+    return BagelPlayer(engine, settings or BagelSettings(flows=engine.flows))

@@ -40,7 +40,7 @@ from staged.trajectory_folder import FINAL
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
     from staged.engine.engine import Engine
-    from staged.engine.sampling import FlowSettings
+    from staged.model.flows import Flows, FlowSettings
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     starts, seeds = _starts(options)
     # After the cheap checks: a wrong option is told at once, not after torch is loaded.
-    from staged.loops.casting import Casting, bagel_player, default_flow, open_engine
+    from staged.loops.casting import Casting, bagel_player, open_engine
     from staged.loops.policy import Policy
     from staged.loops.staged import StagedLoop
 
@@ -88,17 +88,17 @@ def main(argv: list[str]) -> int:
     engine = open_engine(
         options.checkpoint, device=options.device, dtype=options.dtype, seed=options.seed
     )
-    flow = _flow(default_flow(engine), options)
+    flows = engine.flows.each(lambda flow: _flow(flow, options))
     player = bagel_player(engine)
     player = type(player)(
-        engine, replace(player.settings, flow=flow, temperature=options.temperature)
+        engine, replace(player.settings, flows=flows, temperature=options.temperature)
     )
     loop = StagedLoop(
         casting.cast(player, options.checkpoint), policy, batch_size=options.batch_size
     )
     started = time.monotonic()
     keeper = Keeper(options.out, len(starts))
-    left = keeper.go_on(starts, seeds, _deciding(options, flow, engine) if starts[1:] else {})
+    left = keeper.go_on(starts, seeds, _deciding(options, flows, engine) if starts[1:] else {})
     if keeper.saved:
         print(f"{len(keeper.saved)} of {len(starts)} trajectories are there", flush=True)
 
@@ -121,7 +121,7 @@ def main(argv: list[str]) -> int:
         if left
         else "all were drawn before"
     )
-    return _report(options, keeper.in_order(), flow, engine, took)
+    return _report(options, keeper.in_order(), flows, engine, took)
 
 
 def describe(event: Event) -> str | None:
@@ -149,18 +149,21 @@ def describe(event: Event) -> str | None:
 def _report(
     options: argparse.Namespace,
     saved: Sequence[Trajectory],
-    flow: FlowSettings,
+    flows: Flows,
     engine: Engine,
     took: str,
 ) -> int:
     out: Path = options.out
     complete = sum(trajectory.complete for trajectory in saved)
-    guidance = flow.guidance
+    guidances = ", ".join(
+        f"{name} {flow.guidance.text_scale:g} and {flow.guidance.image_scale:g}"
+        for name, flow in vars(flows).items()
+    )
     facts = (
         f"Checkpoint {options.checkpoint}, mode {options.mode}; planner {options.planner}, "
         f"inspector {options.inspector}, sketcher {options.sketcher}.",
-        f"{flow.num_flow_steps} flow steps a sketch, text guidance {guidance.text_scale:g}, image "
-        f"guidance {guidance.image_scale:g}; {engine.device.type}, {options.dtype}.",
+        f"{flows.num_flow_steps} flow steps a sketch; guidance by text and by images: {guidances}; "
+        f"{engine.device.type}, {options.dtype}.",
         f"{complete} of {len(saved)} trajectories came to their end; {took}.",
     )
     shown = saved[:MAX_SHOWN]
@@ -174,7 +177,7 @@ def _report(
     return exit_codes.OK if complete == len(saved) else exit_codes.FAILED
 
 
-def _deciding(options: argparse.Namespace, flow: FlowSettings, engine: Engine) -> dict[str, Any]:
+def _deciding(options: argparse.Namespace, flows: Flows, engine: Engine) -> dict[str, Any]:
     """What decides a trajectory beside its prompt, input images and seed."""
     from staged.model.weights_hash import weights_hash
 
@@ -182,7 +185,7 @@ def _deciding(options: argparse.Namespace, flow: FlowSettings, engine: Engine) -
     resolved = ("flow_steps", "guidance_scale", "image_guidance_scale", "timestep_shift")
     given = {k: v for k, v in vars(options).items() if k not in (*free, *resolved)}
     weights = weights_hash((engine.model, engine.autoencoder))
-    return {**given, "flow": to_dict(flow), "weights": weights}
+    return {**given, "flow": to_dict(flows), "weights": weights}
 
 
 def _starts(options: argparse.Namespace) -> tuple[list[Trajectory], list[int]]:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
 from staged.model.config import AutoencoderConfig, BagelConfig
+from staged.model.flows import Flows, read_flows, write_flows
 from staged.model.keys import autoencoder_keys, from_upstream_key, to_upstream_key
 from staged.model.positions import sincos_table
 from staged.model.safetensors_writer import write_safetensors
@@ -63,6 +64,7 @@ class LoadedBagel:
         tokenizer: The folder's tokenizer, or None where it has none.
         config: Dimensions, corrected by what the weights show.
         folder: Where it was read from.
+        flows: How its pictures are drawn.
     """
 
     model: Bagel
@@ -70,6 +72,7 @@ class LoadedBagel:
     tokenizer: BagelTokenizer | None
     config: BagelConfig
     folder: Path
+    flows: Flows
 
 
 def load(
@@ -125,6 +128,7 @@ def load(
         tokenizer=_load_tokenizer(folder, config.transformer.vocab_size),
         config=config,
         folder=folder,
+        flows=read_flows(folder),
     )
 
 
@@ -170,6 +174,7 @@ def save(
     model: Bagel,
     autoencoder: Autoencoder,
     tokenizer: BagelTokenizer | None = None,
+    flows: Flows | None = None,
     weights: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
@@ -183,6 +188,7 @@ def save(
         model: Source of the configuration and, without ``weights``, of the weights.
         autoencoder: Written whole.
         tokenizer: Its files are written when given.
+        flows: How its pictures are drawn; written when given.
         weights: Other values for the model's tensors under our names (an average, say).
         dtype: Stored type of real tensors; None keeps each tensor's own.
 
@@ -209,6 +215,8 @@ def save(
         save_autoencoder(fresh, autoencoder, dtype)
         if tokenizer is not None:
             tokenizer.save_pretrained(fresh)
+        if flows is not None:
+            write_flows(flows, fresh)
     return folder
 
 

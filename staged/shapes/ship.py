@@ -66,6 +66,7 @@ def ship(
         model=loaded.model,
         autoencoder=loaded.autoencoder,
         tokenizer=loaded.tokenizer,
+        flows=loaded.flows,
         dtype=torch.bfloat16,
     )
     (folder / AUTOENCODER).unlink()

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from staged.engine.context import CacheBatch, ChunkAttention, Context
 from staged.engine.engine import Engine, ImageSizes
-from staged.engine.sampling import FlowSettings, TextSampling
+from staged.engine.sampling import TextSampling
 from staged.model.autoencoder import latents_from_tokens
 from staged.model.flow import Guidance
+from staged.model.flows import FlowSettings
 from staged.model.images import to_levels
 from staged.model.layout import lay_out
 from staged.model.tokenizer import SPECIAL, BagelTokenizer

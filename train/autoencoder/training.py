@@ -19,6 +19,7 @@ from train.autoencoder.norms import speed_up_norms
 from train.autoencoder.scenes import to_unit
 from train.autoencoder.settings import AutoencoderJob
 from train.ema import WeightAverage, averaged
+from train.optimizer import Optimizers
 from train.state import RunState
 
 
@@ -44,8 +45,10 @@ class Training:
         speed_up_norms(self.autoencoder)
         self._parameters = dict(self.autoencoder.named_parameters())
         self.average = WeightAverage(self._parameters, job.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            self._parameters.values(), lr=job.lr, betas=(0.9, 0.99), weight_decay=0.0
+        self.optimizer = Optimizers(
+            torch.optim.AdamW(
+                self._parameters.values(), lr=job.lr, betas=(0.9, 0.99), weight_decay=0.0
+            )
         )
         self.step, self.seconds = 0, 0.0
         self._state = RunState(job.out)
@@ -72,8 +75,6 @@ class Training:
         job = self.job
         generator = torch.Generator().manual_seed(job.seed << 32 | self.step)
         chosen = torch.randint(len(scenes), (job.batch_size,), generator=generator)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, job)
         losses = autoencoder_loss(self.autoencoder, to_unit(scenes[chosen]), job, generator)
         self.optimizer.zero_grad()
         losses.total.backward()
@@ -84,7 +85,7 @@ class Training:
             f"loss {losses.total.item():g} and gradient norm {norm.item():g} of step {self.step} "
             f"are, with lr {job.lr:g},",
         )
-        self.optimizer.step()
+        self.optimizer.step(learning_rate(self.step, job))
         self.average.update(self._parameters.values(), self.step)
         self.step += 1
         return losses

@@ -80,14 +80,15 @@ def fine_tune(base: str, data: Path, folder: Path, sizes: Sizes) -> Path:
 def draw(checkpoint: str, folder: Path, sizes: Sizes) -> list[Trajectory]:
     """`staged generate`, one prompt after another, each step printed as it comes."""
     from staged.backends.bagel import BagelSettings
-    from staged.loops.casting import Casting, bagel_player, default_flow, open_engine
+    from staged.loops.casting import Casting, bagel_player, open_engine
     from staged.loops.generate import describe
     from staged.loops.staged import StagedLoop
 
     engine = open_engine(checkpoint)
-    flow = default_flow(engine)
-    flow = replace(flow, num_flow_steps=sizes.num_flow_steps or flow.num_flow_steps)
-    player = bagel_player(engine, BagelSettings(flow=flow, max_text_tokens=128))
+    flows = engine.flows.each(
+        lambda flow: replace(flow, num_flow_steps=sizes.num_flow_steps or flow.num_flow_steps)
+    )
+    player = bagel_player(engine, BagelSettings(flows=flows, max_text_tokens=128))
     loop = StagedLoop(Casting().cast(player, checkpoint))
 
     def tell(event: Event) -> None:
