@@ -17,13 +17,14 @@ from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.backends.diffusers_settings import DiffusersSettings
 from staged.engine.context import Context
 from staged.engine.engine import Engine
-from staged.engine.sampling import Drawing, FlowSettings, TextBlock, TextSampling, sample
+from staged.engine.sampling import Drawing, TextBlock, TextSampling, sample
 from staged.loops.casting import Casting
 from staged.loops.events import Event, Failed, Previewed, Retried, Stopped
 from staged.loops.policy import Policy
 from staged.loops.staged import StagedLoop
 from staged.model.finite import NotFiniteError, all_finite, require_finite
 from staged.model.flow import Guidance, guide
+from staged.model.flows import Flows, FlowSettings
 from staged.model.images import to_pixels
 from staged.ranges import check_finite, check_range
 from staged.settings import load
@@ -119,7 +120,7 @@ class Told:
 
 def run(made: Engine, mode: str, previews: int = 0) -> Told:
     flow = FlowSettings(num_flow_steps=2)
-    player = BagelPlayer(made, BagelSettings(flow=flow, preview_every=previews))
+    player = BagelPlayer(made, BagelSettings(flows=Flows().each(lambda _: flow), preview_every=previews))
     policy = Policy(mode=mode)  # type: ignore[arg-type]
     loop = StagedLoop(Casting().cast(player, "tiny"), policy)
     events: list[Event] = []
