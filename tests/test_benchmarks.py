@@ -129,7 +129,7 @@ def test_what_is_off_fails_the_golden_section(monkeypatch: pytest.MonkeyPatch) -
     from benchmarks.parts import golden
 
     monkeypatch.setitem(golden._TOLERANCES, torch.float32, 1e-9)
-    with pytest.raises(ArithmeticError, match="off by more than allowed: torch.float32"):
+    with pytest.raises(ArithmeticError, match=r"off by more than allowed: torch\.float32"):
         golden.run(TINY, Recorder("golden"))
 
 

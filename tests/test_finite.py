@@ -120,7 +120,9 @@ class Told:
 
 def run(made: Engine, mode: str, previews: int = 0) -> Told:
     flow = FlowSettings(num_flow_steps=2)
-    player = BagelPlayer(made, BagelSettings(flows=Flows().each(lambda _: flow), preview_every=previews))
+    player = BagelPlayer(
+        made, BagelSettings(flows=Flows().each(lambda _: flow), preview_every=previews)
+    )
     policy = Policy(mode=mode)  # type: ignore[arg-type]
     loop = StagedLoop(Casting().cast(player, "tiny"), policy)
     events: list[Event] = []

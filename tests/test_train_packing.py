@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,13 @@ def trainer_of(world: World, **changes: Any) -> Trainer:
 
 
 def pack_of(
-    examples: Examples, samples: list[int], *, step: int = 0, shift: float = 1.0, seed: int = 0
+    examples: Examples,
+    samples: list[int],
+    *,
+    step: int = 0,
+    shift: float = 1.0,
+    seed: int = 0,
+    copies: int = 1,
 ) -> Pack:
     return build_pack(
         examples,
@@ -205,6 +212,7 @@ def pack_of(
         special=examples.engine.special,
         dropout=ConditionDropout(text=0, image=0),
         timestep_shift=shift,
+        noised_copies=copies,
         seed=seed,
         step=step,
     )
@@ -339,3 +347,38 @@ def test_subsets_follow_one_another_and_repeat_as_they_say(world: World, tmp_pat
     assert examples.name(11) == f"{other}: s001"
     assert examples.name(9) == f"{world.data}: s009"
     assert examples.trajectory(0).prompt == one_shot(0).prompt
+
+
+# --- several noised copies -----------------------------------------------------------------------
+
+
+def test_copies_of_a_sketch_have_times_and_noise_of_their_own(world: World) -> None:
+    examples = Trainer(world.settings(world.folder / "copies")).examples
+    one, four = pack_of(examples, [0, 1]), pack_of(examples, [0, 1], copies=4)
+    assert len(four.layout.velocity_rows) == 4 * len(one.layout.velocity_rows)
+    assert len(four.layout.labels) == len(one.layout.labels)
+    rows = four.layout.velocity_rows
+    assert len(four.inputs.timesteps[rows].unique()) == 4 * len(
+        one.inputs.timesteps[one.layout.velocity_rows].unique()
+    )
+    assert len(four.target[rows].unique(dim=0)) == len(rows)
+
+
+def test_lengths_count_every_copy(world: World, tmp_path: Path) -> None:
+    lengths = {
+        copies: Trainer(world.settings(tmp_path / f"{copies}", noised_copies=copies)).examples
+        for copies in (1, 3)
+    }
+    for sample in range(len(lengths[1])):
+        trajectory = lengths[1].trajectory(sample)
+        drawn = [step for step in trajectory.steps if isinstance(step, Sketch) and step.loss]
+        noised = sum(2 + prod(lengths[1].grids_of(s.image).latent) for s in drawn)
+        assert lengths[3].lengths[sample] - lengths[1].lengths[sample] == 2 * noised
+
+
+def test_times_of_copies_are_spread_and_each_is_logit_normal() -> None:
+    draws = torch.stack([SampleRandom(0, step, 0).timestep_logits(4) for step in range(2000)])
+    quarters = (torch.special.ndtr(draws) * 4).long().sort(dim=1).values
+    assert torch.equal(quarters, torch.arange(4).expand(2000, 4))
+    for copy in range(4):  # whichever copy it is, over steps it is a standard normal
+        assert draws[:, copy].mean().abs() < 0.08 and (draws[:, copy].std() - 1).abs() < 0.06

@@ -106,6 +106,21 @@ def test_a_stopped_run_continues_bit_for_bit(
     assert_same(train(settings), undisturbed)
 
 
+def test_a_stopped_run_by_muon_with_several_copies_continues_bit_for_bit(
+    world: World, tmp_path: Path
+) -> None:
+    def settings(out: str) -> TrainSettings:
+        return world.settings(
+            tmp_path / out,
+            noised_copies=3,
+            pack_tokens=400,
+            optimizer=Optimizer(kind="muon", lr=3e-3),
+        )
+
+    stop_after(settings("stopped"), 5)
+    assert_same(train(settings("stopped")), train(settings("through")))
+
+
 def test_tensorboard_shows_each_step_of_a_killed_run_once(world: World, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -30,7 +30,7 @@ from staged.trajectory import ImageRef, Inspection, Plan, Sketch, Stop, Trajecto
 from train.ema import WeightAverage
 from train.job import Trainer
 from train.objective import Objective
-from train.optimizer import make_optimizer
+from train.optimizer import make_optimizers
 from train.packing import Pack, build_pack
 from train.settings import Optimizer, Subset, TrainSettings
 
@@ -123,7 +123,7 @@ class _InMemoryTrainer(Trainer):
         self.model = engine.model.train()
         self.objective = Objective(self.model)
         self.parameters = dict(self.model.named_parameters())
-        self.optimizer = make_optimizer(self.parameters, settings.optimizer)
+        self.optimizer = make_optimizers(self.parameters, settings.optimizer, torch.float32)
         self.average = WeightAverage(self.parameters, settings.optimizer.ema_decay)
         self.step = 0
 

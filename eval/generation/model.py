@@ -66,7 +66,7 @@ class Model:
         """Settings and flow, resolved, and weights."""
         names = ModelSettings.__dataclass_fields__.keys() - _SAID_BETTER
         settings = {k: v for k, v in to_dict(self.settings).items() if k in names}
-        return {**settings, **to_dict(self.flows), "weights": self.weights}
+        return {**settings, **self.flows.facts(), "weights": self.weights}
 
     def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
         """Draw a batch; a trajectory's last picture is its image, as a user would get it."""

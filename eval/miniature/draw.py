@@ -13,7 +13,6 @@ from eval.results import versions
 from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
 from staged.loops.events import Event, Failed, Stopped
-from staged.settings import to_dict
 
 _ALL = Rank()
 
@@ -49,7 +48,7 @@ def draw(
     store.claim(
         Record(
             settings=settings,
-            flow=to_dict(model.flows),
+            flow=model.flows.facts(),
             weights=model.weights,
             versions=versions(),
         )

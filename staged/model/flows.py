@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from staged import settings
 from staged.model.flow import Guidance, check_shift
@@ -68,6 +68,14 @@ class Flows:
         return Flows(
             first=change(self.first), edit=change(self.edit), refinement=change(self.refinement)
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values under `kind.setting`, such as `edit.num_flow_steps`: what to compare by."""
+        return {
+            f"{kind}.{name}": value
+            for kind, flow in settings.to_dict(self).items()
+            for name, value in flow.items()
+        }
 
     @property
     def num_flow_steps(self) -> int:
