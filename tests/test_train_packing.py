@@ -366,7 +366,9 @@ def test_copies_of_a_sketch_have_times_and_noise_of_their_own(world: World) -> N
 
 def test_lengths_count_every_copy(world: World, tmp_path: Path) -> None:
     lengths = {
-        copies: Trainer(world.settings(tmp_path / f"{copies}", noised_copies=copies)).examples
+        copies: Trainer(
+            world.settings(tmp_path / f"{copies}", noised_copies=copies, pack_tokens=999)
+        ).examples
         for copies in (1, 3)
     }
     for sample in range(len(lengths[1])):
@@ -382,3 +384,25 @@ def test_times_of_copies_are_spread_and_each_is_logit_normal() -> None:
     assert torch.equal(quarters, torch.arange(4).expand(2000, 4))
     for copy in range(4):  # whichever copy it is, over steps it is a standard normal
         assert draws[:, copy].mean().abs() < 0.08 and (draws[:, copy].std() - 1).abs() < 0.06
+
+
+# --- the length of a pack ------------------------------------------------------------------------
+
+
+def test_no_pack_is_longer_than_the_setting_says(world: World, tmp_path: Path) -> None:
+    """What fills a pack up went beyond the limit: 976 tokens where 892 were allowed."""
+    trainer = Trainer(world.settings(tmp_path, pack_tokens=300))
+    packs = [trainer.packs[step] for step in range(12)]
+    lengths = [pack.layout.num_tokens for pack in packs if isinstance(pack, Pack)]
+    assert len(lengths) == 12 and max(lengths) <= 300
+
+
+def test_a_sample_as_long_as_a_pack_stands_alone_without_filler(
+    world: World, tmp_path: Path
+) -> None:
+    longest = int(Trainer(world.settings(tmp_path / "any")).examples.lengths.max())
+    trainer = Trainer(world.settings(tmp_path / "tight", pack_tokens=longest))
+    packs = [trainer.packs[step] for step in range(12)]
+    made = [pack for pack in packs if isinstance(pack, Pack)]
+    assert max(pack.layout.num_tokens for pack in made) == longest
+    assert all(pack.tasks for pack in made), "a pack of nothing but filler"

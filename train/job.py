@@ -31,7 +31,7 @@ from train.examples import Examples
 from train.interrupts import Interrupts
 from train.objective import Objective, losses_by_task, mean_losses
 from train.optimizer import learning_rate, make_optimizers
-from train.packing import Pack
+from train.packing import MAX_FILLER, Pack
 from train.plan import PackPlan
 from train.run_folder import alone_in, claim, claim_data, cut_log
 from train.samples import draw_sheet
@@ -89,6 +89,7 @@ class Trainer:
             self.examples.lengths,
             self.examples.repeats,
             pack_tokens=settings.pack_tokens,
+            reserve=MAX_FILLER,
             seed=settings.seed,
             name=self.examples.name,
         )

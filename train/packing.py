@@ -18,6 +18,8 @@ from train.randomness import SampleRandom
 from train.settings import ConditionDropout
 
 _UND_MULTIPLE = 128
+MAX_FILLER = _UND_MULTIPLE + 1
+"""Tokens that the filler of a pack takes at most."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,14 @@ def build_pack(
     dropout: ConditionDropout,
     timestep_shift: float,
     noised_copies: int = 1,
+    pack_tokens: int | None = None,
     seed: int,
     step: int,
 ) -> Pack:
-    """Draw and assemble the pack of one step; the same arguments give the same pack."""
+    """Draw and assemble the pack of one step; the same arguments give the same pack.
+
+    With `pack_tokens` the pack is not filled up where it would become longer than that.
+    """
     segments: list[tuple[Segment, ...]] = []
     tasks: list[str] = []
     latents, noises, times, patches = [], [], [], []
@@ -90,7 +96,10 @@ def build_pack(
             times.append(t.expand(len(clean)))
     clean = _rows(latents, examples.latent_dim)
     noise, t = _rows(noises, examples.latent_dim), torch.cat([torch.empty(0), *times])
-    segments.append(_filler(segments))
+    filler = _filler(segments)
+    tokens = sum(segment.num_tokens for sample in (*segments, filler) for segment in sample)
+    if pack_tokens is None or tokens <= pack_tokens:
+        segments.append(filler)
     return Pack(
         layout=lay_out(segments, special),
         inputs=Inputs(interpolate(clean, noise, t), t, _rows(patches, examples.patch_dim)),

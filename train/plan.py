@@ -21,6 +21,7 @@ class PackPlan:
         repeats: NDArray[np.float64],
         *,
         pack_tokens: int,
+        reserve: int = 0,
         seed: int,
         name: Callable[[int], str] = str,
     ) -> None:
@@ -30,6 +31,7 @@ class PackPlan:
             lengths: Tokens of each sample with nothing dropped.
             repeats: Times each sample is seen an epoch.
             pack_tokens: Tokens of a pack at most.
+            reserve: Of those, left free where more than one sample is in a pack.
             seed: Of the order.
             name: Says which sample it is, for messages.
 
@@ -48,7 +50,7 @@ class PackPlan:
                 f"{shown}{more}; raise pack_tokens to {lengths.max()} or filter the data"
             )
         self._lengths, self._repeats = lengths, repeats
-        self._pack_tokens, self._seed = pack_tokens, seed
+        self._pack_tokens, self._seed = pack_tokens - reserve, seed
         self._epoch = -1
         self._packs: list[list[tuple[int, int]]] = []
         self._first_step = 0
@@ -68,7 +70,7 @@ class PackPlan:
         tokens = 0
         for sample in self._order(epoch):
             length = int(self._lengths[sample])
-            if tokens + length > self._pack_tokens:
+            if pack and tokens + length > self._pack_tokens:
                 yield pack
                 pack, tokens = [], 0
             pack.append((int(sample), epoch))

@@ -56,6 +56,7 @@ class StepPacks(Dataset[Pack | Failure]):
             dropout=settings.dropout,
             timestep_shift=settings.timestep_shift,
             noised_copies=settings.noised_copies,
+            pack_tokens=settings.pack_tokens,
             seed=settings.seed,
             step=step,
         )
