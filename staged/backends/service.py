@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import random
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from urllib.parse import urlsplit
 
 import httpx
+import openai
 
 from staged.backends.api_key import read_api_key, without_key
+from staged.backends.bounded import ReplyTooLongError, bound_replies
 from staged.backends.limiter import Limiter
 from staged.backends.replies import MAX_DETAIL_CHARS, Received, Refused, clean, understand
 from staged.jobs.runner import JobStopError
@@ -76,12 +77,21 @@ class Service:
         self._backoff_s, self._max_backoff_s = backoff_s, max_backoff_s
         self._fields = fields
         self.limiter = limiter
-        self._http = http_client or httpx.AsyncClient(
+        http = http_client or httpx.AsyncClient(
             timeout=timeout_s,
             follow_redirects=True,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             # A proxy is for the world outside; it does not know this machine's servers.
             trust_env=not _is_this_machine(base_url),
+        )
+        bound_replies(http, max_reply_bytes)
+        self._openai = openai.AsyncOpenAI(
+            base_url=self._base_url,
+            api_key=self._key or "none",  # it insists on one
+            max_retries=0,  # every attempt is to be admitted, priced and logged by the caller
+            timeout=timeout_s,
+            # Version 3 names httpx2 as its transport's type and takes httpx as well.
+            http_client=cast(Any, http),
         )
         self._stopped: ServiceError | None = None
         self._stop_event = asyncio.Event()
@@ -91,7 +101,7 @@ class Service:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._openai.close()
 
     async def post(self, path: str, body: Mapping[str, Any], *, retry: int) -> Received | Refused:
         """Send one request.
@@ -105,7 +115,7 @@ class Service:
             ServiceError: a wrong key, address or model, or an exhausted account.
         """
         self.check()
-        got = await self._exchange(path, json.dumps(body, allow_nan=False).encode(), retry)
+        got = await self._exchange(path, body, retry)
         if isinstance(got, Refused):
             if got.kind == "refused":
                 self._stop(
@@ -186,44 +196,33 @@ class Service:
         self._stop_event.set()
         raise self._stopped
 
-    async def _exchange(self, path: str, content: bytes, retry: int) -> Received | Refused:
-        headers = {
-            "content-type": "application/json",
+    async def _exchange(self, path: str, body: Mapping[str, Any], retry: int) -> Received | Refused:
+        headers: dict[str, Any] = {
             # Compressed, a body could grow a thousandfold between two looks at its length.
             "accept-encoding": "identity",
-            # Servers that log retries know this header from OpenAI's client.
             "x-stainless-retry-count": str(retry),
+            # Without a key of ours there is none to send, whatever the client made up.
+            **({} if self._key else {"authorization": openai.Omit()}),
         }
-        if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
         try:
             # httpx bounds the wait for each byte; a server may send one now and then for ever.
-            async with (
-                asyncio.timeout(self._timeout_s),
-                self._http.stream(
-                    "POST", f"{self._base_url}/{path}", content=content, headers=headers
-                ) as response,
-            ):
-                body = await self._bounded(response)
-        except (TimeoutError, httpx.TimeoutException):
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._openai.post(
+                    f"/{path}", cast_to=httpx.Response, body=body, options={"headers": headers}
+                )
+        except openai.APIStatusError as error:
+            response = cast(httpx.Response, error.response)
+        except (TimeoutError, openai.APITimeoutError):
             return Refused(kind="timeout", text=f"no whole reply within {self._timeout_s:g} s")
-        except httpx.HTTPError as error:
-            text = f"{type(error).__name__}: {error}"
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, ReplyTooLongError):
+                return Refused(kind="invalid_output", text=str(cause), status=cause.status)
+            text = f"{type(cause).__name__}: {cause}"
             return Refused(kind="connection", text=self._without_key(text))
-        if body is None:
-            text = f"a reply of more than {self._max_reply_bytes} bytes"
-            return Refused(kind="invalid_output", text=text, status=response.status_code)
-        got = understand(response.status_code, response.headers, body)
+        got = understand(response.status_code, response.headers, response.content)
         # Some servers repeat the key that they refuse.
         return replace(got, text=self._without_key(got.text)) if isinstance(got, Refused) else got
-
-    async def _bounded(self, response: httpx.Response) -> bytes | None:
-        content = bytearray()
-        async for chunk in response.aiter_bytes():
-            content += chunk
-            if len(content) > self._max_reply_bytes:
-                return None
-        return bytes(content)
 
     def _without_key(self, text: str) -> str:
         return clean(without_key(text, self._key))[:MAX_DETAIL_CHARS]
