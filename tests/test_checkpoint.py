@@ -16,6 +16,7 @@ from staged.model.bagel import Bagel
 from staged.model.checkpoint import from_upstream_key, load, save, to_upstream_key
 from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
 from staged.model.tokenizer import train_tokenizer
+from staged.shapes.miniature import open_checkpoint
 
 CONFIG = BagelConfig(
     transformer=TransformerConfig(
@@ -122,8 +123,18 @@ def test_weights_can_be_stored_and_held_in_bfloat16(tmp_path: Path) -> None:
     model, autoencoder = build()
     save(tmp_path / "half", model=model, autoencoder=autoencoder, dtype=torch.bfloat16)
     assert {t.dtype for t in load_file(tmp_path / "half" / MODEL_FILE).values()} == {torch.bfloat16}
-    held = load(tmp_path / "half", dtype=torch.bfloat16).model
-    assert_same_tensors(held, model.bfloat16())
+    held = load(tmp_path / "half", dtype=torch.bfloat16)
+    assert_same_tensors(held.model, model.bfloat16())
+    assert {t.dtype for t in held.autoencoder.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("source", ["miniature:base", "miniature:fresh", "folder"])
+def test_a_model_is_opened_in_the_type_that_it_runs_in(source: str, folder: Path) -> None:
+    """It was read in float32 and narrowed then: 54 GiB on the device, where 27 were asked for."""
+    source = str(folder) if source == "folder" else source
+    narrow = open_checkpoint(source, dtype=torch.bfloat16)
+    assert_same_tensors(narrow.model, open_checkpoint(source).model.bfloat16())
+    assert {t.dtype for t in narrow.autoencoder.parameters()} == {torch.float32}
 
 
 def test_other_weights_than_the_models_own_can_be_saved(tmp_path: Path) -> None:

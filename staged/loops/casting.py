@@ -115,12 +115,12 @@ def open_engine(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; give one of {', '.join(DTYPES)}")
-    loaded = open_checkpoint(checkpoint, seed=seed, device=choose_device(device))
+    loaded = open_checkpoint(
+        checkpoint, seed=seed, device=choose_device(device), dtype=DTYPES[dtype]
+    )
     if loaded.tokenizer is None:
         raise ValueError(f"{checkpoint} has no tokenizer files; nothing can be read or written")
-    return Engine(
-        loaded.model.to(DTYPES[dtype]), loaded.autoencoder, loaded.tokenizer, flows=loaded.flows
-    )
+    return Engine(loaded.model, loaded.autoencoder, loaded.tokenizer, flows=loaded.flows)
 
 
 def bagel_player(engine: Engine, settings: BagelSettings | None = None) -> BagelPlayer:

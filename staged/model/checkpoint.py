@@ -90,7 +90,8 @@ def load(
         source: A folder, or a Hub id such as ``ByteDance-Seed/BAGEL-7B-MoT``; ``HF_HUB_OFFLINE``
             is respected.
         device: Where the weights go.
-        dtype: Type of the weights in memory.
+        dtype: Type of the model's weights in memory, from the first tensor on; the autoencoder,
+            whose rounding would show in every picture, stays in float32.
         config: Dimensions; read from the folder when not given.
         autoencoder_folder: Where ``ae.safetensors`` lies, if not beside the weights: models that
             share one need not each carry it.
@@ -106,9 +107,7 @@ def load(
     folder = _resolve(source, revision)
     weights = _Weights.find(folder)
     config = config or BagelConfig.from_folder(folder)
-    autoencoder = load_autoencoder(
-        autoencoder_folder or folder, config.autoencoder, device=device, dtype=dtype
-    )
+    autoencoder = load_autoencoder(autoencoder_folder or folder, config.autoencoder, device=device)
     config = _fit_to_weights(config, autoencoder.config, weights.shapes)
     with torch.device("meta"):
         model = Bagel(config)

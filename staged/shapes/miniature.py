@@ -105,7 +105,11 @@ def fresh(seed: int, *, device: str | torch.device = "cpu") -> LoadedBagel:
 
 
 def open_checkpoint(
-    source: str, *, seed: int = 0, device: str | torch.device = "cpu"
+    source: str,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> LoadedBagel:
     """Load a checkpoint folder, a Hub id, or a miniature.
 
@@ -113,15 +117,19 @@ def open_checkpoint(
         source: `miniature:base`, `miniature:staged`, `miniature:fresh`, a folder, or a Hub id.
         seed: Of `miniature:fresh`.
         device: Where the weights go.
+        dtype: Of the model in memory; the autoencoder is in float32.
 
     Raises:
         ValueError: There is no such checkpoint.
     """
     if not source.startswith(_PREFIX):
-        return checkpoint.load(source, device=device)
+        return checkpoint.load(source, device=device, dtype=dtype)
     name = source.removeprefix(_PREFIX)
     if name == "fresh":
-        return fresh(seed, device=device)
+        loaded = fresh(seed, device=device)
+        return replace(loaded, model=loaded.model.to(dtype))
     if name not in ("base", "staged"):
         raise ValueError(f"no miniature {name!r}; there are base, staged and fresh")
-    return checkpoint.load(CHECKPOINTS / name, device=device, autoencoder_folder=CHECKPOINTS)
+    return checkpoint.load(
+        CHECKPOINTS / name, device=device, dtype=dtype, autoencoder_folder=CHECKPOINTS
+    )
