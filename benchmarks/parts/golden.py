@@ -53,7 +53,9 @@ def _read(setup: Setup, dtype: torch.dtype, complete: bool) -> Golden:
     if complete:
         return read()
 
-    def stand_in(_folder: Path, config: Any, *, device: Any, dtype: torch.dtype) -> LinearCodec:
+    def stand_in(
+        _folder: Path, config: Any, *, device: Any, dtype: torch.dtype = torch.float32
+    ) -> LinearCodec:
         return LinearCodec(config).to(device, dtype)
 
     with patch.object(checkpoint, "load_autoencoder", stand_in):
