@@ -7,10 +7,10 @@ import pytest
 from tiny import picture
 
 from staged.cli import main as staged
+from staged.generate.command import main
+from staged.generate.keeping import Keeper
 from staged.images import encode_png
 from staged.loops.events import Event
-from staged.loops.generate import main
-from staged.loops.keeping import Keeper
 from staged.report.command import load_all
 from staged.trajectory import moves
 from staged.trajectory_folder import load_trajectory

@@ -12,7 +12,7 @@ COMMANDS = {
     "demo": Command("run the whole method in miniature and write a report", "staged.cli.demo:main"),
     "data": Command("build a data set of trajectories", "data_pipelines.__main__:main"),
     "train": Command("fine-tune a model on data sets", "train.__main__:main"),
-    "generate": Command("draw a prompt in stages", "staged.loops.generate:main"),
+    "generate": Command("draw a prompt in stages", "staged.generate.command:main"),
     "eval": Command("score a model on a benchmark", "eval.__main__:main"),
     "report": Command("show trajectories as one web page", "staged.report:main"),
     "verify": Command("compare a model with recorded tensors", "staged.verify:main"),

@@ -21,6 +21,7 @@ from staged.command_line import (
     exit_codes,
     natural,
 )
+from staged.generate.keeping import Keeper
 from staged.loops.events import (
     Answered,
     Event,
@@ -32,7 +33,6 @@ from staged.loops.events import (
     SketchDrawn,
     Stopped,
 )
-from staged.loops.keeping import Keeper
 from staged.report import drawn_report
 from staged.settings import to_dict
 from staged.trajectory import ImageRef, Trajectory
