@@ -20,11 +20,11 @@ from staged.jobs.progress import Progress
 from staged.ranges import check_range
 from staged.settings import fingerprint, to_dict
 from staged.shapes.drills import VERBS, draw_drill
-from staged.shapes.prompts import describe
-from staged.shapes.render import render
-from staged.shapes.scene import Scene
-from staged.shapes.spec import Spec
+from staged.shapes.language.prompts import describe
 from staged.shapes.tasks import TASKS, Task, sample_prompt, sample_scene
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import Scene
+from staged.shapes.world.spec import Spec
 from staged.shards import ShardWriter
 from staged.trajectory import Answer, ImageRef, Sketch, Stop, Trajectory
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from staged import protocol
 from staged.scene_graph import SceneGraph
-from staged.shapes.spec import Spec
-from staged.shapes.splits import is_held_out
 from staged.shapes.tasks import TASKS, Split, Task, sample_prompt
+from staged.shapes.world.spec import Spec
+from staged.shapes.world.splits import is_held_out
 
 _MAX_FILE_BYTES = 2**30
 

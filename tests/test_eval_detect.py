@@ -14,8 +14,8 @@ from eval.geneval.prompt import parse_prompt
 from eval.geneval.selftest import check, miniature_golden, read_golden
 from eval.results import Result
 from staged.jobs.rank import Rank
-from staged.shapes.render import render
-from staged.shapes.scene import KINDS, Scene, Shape
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import KINDS, Scene, Shape
 
 GREY = (170, 170, 170)
 

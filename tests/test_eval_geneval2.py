@@ -22,8 +22,8 @@ from eval.results import Result
 from eval.vqa.question import Answer
 from staged import images
 from staged.jobs.rank import Rank
-from staged.shapes.render import render
-from staged.shapes.scene import Scene, Shape
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import Scene, Shape
 
 PROMPTS = [
     {"prompt": "two red stars", "atom_count": 3, "skills": ["count", "attribute", "object"],

@@ -18,10 +18,10 @@ from eval.miniature.settings import MiniatureSettings, Sample, samples, short_ta
 from eval.miniature.store import Store
 from eval.results import Result
 from staged.images import encode_png
-from staged.shapes.prompts import read_prompt
-from staged.shapes.render import render
-from staged.shapes.scene import Scene, Shape
+from staged.shapes.language.prompts import read_prompt
 from staged.shapes.tasks import TASKS, Prompt, Split, Task
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import Scene, Shape
 from staged.trajectory import (
     ImageRef,
     Sketch,

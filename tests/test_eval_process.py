@@ -8,10 +8,10 @@ from eval.miniature.course import MAX_BUDGETS, budgets
 from eval.miniature.process import process_estimates
 from eval.miniature.settings import Sample
 from eval.statistics import Estimate
-from staged.shapes.prompts import read_prompt
-from staged.shapes.render import render
-from staged.shapes.scene import Scene, Shape
+from staged.shapes.language.prompts import read_prompt
 from staged.shapes.tasks import Prompt, Task
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import Scene, Shape
 from staged.trajectory import (
     ImageRef,
     Inspection,

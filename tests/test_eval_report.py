@@ -25,8 +25,8 @@ from eval.wise.versions import VERSIONS
 from staged import images
 from staged.report import Dots, Stacks, Table
 from staged.report.chart import lanes
-from staged.shapes.render import render
-from staged.shapes.scene import Scene, Shape
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import Scene, Shape
 from staged.trajectory import (
     ImageRef,
     Inspection,

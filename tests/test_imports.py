@@ -19,10 +19,10 @@ PURE = [
     "staged.shards",
     "staged.roles",
     "staged.report",
-    "staged.shapes.scene",
-    "staged.shapes.render",
-    "staged.shapes.detect",
-    "staged.shapes.language",
+    "staged.shapes.tasks",
+    "staged.shapes.drills",
+    "staged.shapes.players.lmm",
+    "staged.shapes.players.scripted",
 ]
 
 

@@ -34,11 +34,11 @@ from staged.model.layout import lay_out
 from staged.model.loss import token_losses
 from staged.roles import Ask, RoleError
 from staged.sequence import interleave
-from staged.shapes.detect import detect
-from staged.shapes.editor import EditorMistakes, ShapesEditor
-from staged.shapes.players import ScriptedPlanner, ScriptedSketcher
-from staged.shapes.prompts import read_prompt
-from staged.shapes.verdict import satisfied
+from staged.shapes.language.prompts import read_prompt
+from staged.shapes.players.editor import EditorMistakes, ShapesEditor
+from staged.shapes.players.scripted import ScriptedPlanner, ScriptedSketcher
+from staged.shapes.sight.detect import detect
+from staged.shapes.sight.verdict import satisfied
 from staged.trajectory import (
     Inspection,
     Plan,

@@ -23,14 +23,14 @@ from staged.jobs.budget import Budget
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
 from staged.jobs.records import Records, Result
-from staged.shapes.detect import detect, scene_from
 from staged.shapes.drills import VERBS
-from staged.shapes.editor import EditorMistakes
-from staged.shapes.misbehaviour import Misbehaviour
-from staged.shapes.prompts import read_description, read_prompt
-from staged.shapes.spec import Spec
-from staged.shapes.splits import is_held_out
-from staged.shapes.verdict import satisfied
+from staged.shapes.language.prompts import read_description, read_prompt
+from staged.shapes.players.editor import EditorMistakes
+from staged.shapes.players.misbehaviour import Misbehaviour
+from staged.shapes.sight.detect import detect, scene_from
+from staged.shapes.sight.verdict import satisfied
+from staged.shapes.world.spec import Spec
+from staged.shapes.world.splits import is_held_out
 from staged.shards import Sample, read_manifest, read_shards, validate
 from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Trajectory
 

@@ -20,13 +20,13 @@ from staged.backends.lmm_requests import (
 from staged.backends.lmm_types import Failure, LmmRequest, MemoryLog, Reply
 from staged.roles import RoleError
 from staged.scene_graph import SceneGraph, delta, increments, questions, resolve
-from staged.shapes.detect import scene_from
-from staged.shapes.editor import FORESIGHT, EditorMistakes, ShapesEditor
-from staged.shapes.lmm import connect, create_app, local_settings
-from staged.shapes.misbehaviour import Misbehaviour
-from staged.shapes.prompts import read_description
-from staged.shapes.render import render
-from staged.shapes.scene import Scene, Shape, holds
+from staged.shapes.language.prompts import read_description
+from staged.shapes.players.editor import FORESIGHT, EditorMistakes, ShapesEditor
+from staged.shapes.players.lmm import connect, create_app, local_settings
+from staged.shapes.players.misbehaviour import Misbehaviour
+from staged.shapes.sight.detect import scene_from
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import Scene, Shape, holds
 from staged.trajectory import Plan
 
 STAR = Shape(kind="star", color="red", size="small", x=12, y=24)

@@ -31,9 +31,9 @@ from staged.backends.lmm import LmmClient
 from staged.backends.lmm_types import LmmSettings
 from staged.jobs.ledger import Ledger
 from staged.settings import from_dict, to_dict
-from staged.shapes.editor import EditorMistakes
-from staged.shapes.misbehaviour import Misbehaviour
-from staged.shapes.scene import COLORS, KINDS
+from staged.shapes.players.editor import EditorMistakes
+from staged.shapes.players.misbehaviour import Misbehaviour
+from staged.shapes.world.scene import COLORS, KINDS
 from staged.shards import read_shards
 
 PROMPT = "a beach in the style of Van Gogh with a red parasol"

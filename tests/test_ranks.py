@@ -15,8 +15,8 @@ from serving import serve
 
 from data_pipelines.plan_sketch.job import LEDGER
 from staged.jobs.records import Records
-from staged.shapes import lmm as shapes_lmm
-from staged.shapes.misbehaviour import SHAPES_LMM
+from staged.shapes.players import lmm as shapes_lmm
+from staged.shapes.players.misbehaviour import SHAPES_LMM
 from staged.shapes.tasks import sample_prompt
 from staged.shards import read_index, read_manifest, validate
 

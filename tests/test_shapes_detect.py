@@ -4,10 +4,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from staged.shapes.__main__ import main
-from staged.shapes.detect import detect, scene_from
-from staged.shapes.measure import CONDITIONS, measure, num_right, sample_apart, sample_overlapping
-from staged.shapes.render import render
-from staged.shapes.scene import CANVAS_PX, COLORS, KINDS, SIZES, Scene, Shape
+from staged.shapes.sight.detect import detect, scene_from
+from staged.shapes.sight.measure import (
+    CONDITIONS,
+    measure,
+    num_right,
+    sample_apart,
+    sample_overlapping,
+)
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import CANVAS_PX, COLORS, KINDS, SIZES, Scene, Shape
 
 GREY = (172, 170, 168)
 

@@ -5,13 +5,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from staged.shapes.arrange import Arranger
 from staged.shapes.drills import KEEP, VERBS, Drill, draw_drill
-from staged.shapes.instructions import Add, read_edits
-from staged.shapes.phrases import GrammarError
-from staged.shapes.scene import Scene
-from staged.shapes.splits import held_out_pair
+from staged.shapes.language.instructions import Add, read_edits
+from staged.shapes.language.phrases import GrammarError
+from staged.shapes.players.arrange import Arranger
 from staged.shapes.tasks import sample_prompt, sample_scene
+from staged.shapes.world.scene import Scene
+from staged.shapes.world.splits import held_out_pair
 
 ALL = dict.fromkeys(VERBS, 1.0)
 

@@ -7,23 +7,36 @@ from hypothesis import strategies as st
 
 from staged.scene_graph import Vocabulary, delta, varied_path
 from staged.scene_graph.graph import SceneGraph
-from staged.shapes import sentences
-from staged.shapes.critiques import (
+from staged.shapes.language import sentences
+from staged.shapes.language.corpus import corpus
+from staged.shapes.language.critiques import (
     PlanCritique,
     read_plan_critique,
     read_sketch_critique,
     write_plan_critique,
     write_sketch_critique,
 )
-from staged.shapes.facts import FACTS, ColorFact
-from staged.shapes.faults import Contradiction, Misplaced, Missing, WrongKind, correct, plan_faults
-from staged.shapes.instructions import Add, Change, Ref, read_edits, write_edits
-from staged.shapes.language import corpus
-from staged.shapes.phrases import GrammarError
-from staged.shapes.prompts import Request, describe, read_description, read_prompt, write_prompt
-from staged.shapes.scene import COLORS, KINDS
-from staged.shapes.spec import Spec, Thing
-from staged.shapes.steps import describe_graph, edits_of
+from staged.shapes.language.faults import (
+    Contradiction,
+    Misplaced,
+    Missing,
+    WrongKind,
+    correct,
+    plan_faults,
+)
+from staged.shapes.language.instructions import Add, Change, Ref, read_edits, write_edits
+from staged.shapes.language.phrases import GrammarError
+from staged.shapes.language.prompts import (
+    Request,
+    describe,
+    read_description,
+    read_prompt,
+    write_prompt,
+)
+from staged.shapes.language.steps import describe_graph, edits_of
+from staged.shapes.world.facts import FACTS, ColorFact
+from staged.shapes.world.scene import COLORS, KINDS
+from staged.shapes.world.spec import Spec, Thing
 
 seeds = st.integers(0, 2**32)
 

@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 
 from staged.shapes.__main__ import main
-from staged.shapes.detect import detect
-from staged.shapes.facts import FACTS, ColorFact
-from staged.shapes.faults import (
+from staged.shapes.language.faults import (
     Extra,
     Missing,
     WrongKind,
@@ -15,13 +13,15 @@ from staged.shapes.faults import (
     WrongNumber,
     WrongPlace,
 )
-from staged.shapes.prompts import read_prompt
-from staged.shapes.render import render
-from staged.shapes.scene import COLORS, KINDS, RELATIONS, Scene, Shape
-from staged.shapes.spec import Spec, Thing
-from staged.shapes.splits import held_out_fact, held_out_pair, held_out_relation, is_held_out
+from staged.shapes.language.prompts import read_prompt
+from staged.shapes.sight.detect import detect
+from staged.shapes.sight.verdict import relations_between, satisfied
 from staged.shapes.tasks import HELD_OUT_TASKS, TASKS, sample_prompt, sample_prompts, sample_scene
-from staged.shapes.verdict import relations_between, satisfied
+from staged.shapes.world.facts import FACTS, ColorFact
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, Scene, Shape
+from staged.shapes.world.spec import Spec, Thing
+from staged.shapes.world.splits import held_out_fact, held_out_pair, held_out_relation, is_held_out
 
 STAR = Shape(kind="star", color="red", size="small", x=10, y=24)
 RING = Shape(kind="ring", color="blue", size="small", x=38, y=24)

@@ -24,8 +24,8 @@ from staged.engine.engine import Engine
 from staged.model.config import AutoencoderConfig
 from staged.sequence import Grids
 from staged.shapes import miniature
-from staged.shapes.render import render
-from staged.shapes.scene import COLORS, KINDS, Item, Scene, place, sample_background
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import COLORS, KINDS, Item, Scene, place, sample_background
 from staged.trajectory import ImageRef, Inspection, Plan, Sketch, Stop, Trajectory
 from train.ema import WeightAverage
 from train.job import Trainer

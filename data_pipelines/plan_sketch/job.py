@@ -22,8 +22,8 @@ from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
 from staged.jobs.records import Result
 from staged.roles import ImageEditor
-from staged.shapes import editor as shapes_editor
-from staged.shapes import lmm as shapes_lmm
+from staged.shapes.players import editor as shapes_editor
+from staged.shapes.players import lmm as shapes_lmm
 
 LEDGER = "ledger"
 _ALONE = Rank()

@@ -14,10 +14,10 @@ from staged.command_line import MAX_SEED
 from staged.jobs.budget import Budget
 from staged.ranges import check_range
 from staged.scene_graph import VARIATIONS, Variation, Vocabulary
-from staged.shapes.editor import EditorMistakes
-from staged.shapes.misbehaviour import SHAPES_LMM, Misbehaviour
-from staged.shapes.scene import CANVAS_PX, COLORS, KINDS
+from staged.shapes.players.editor import EditorMistakes
+from staged.shapes.players.misbehaviour import SHAPES_LMM, Misbehaviour
 from staged.shapes.tasks import TASKS
+from staged.shapes.world.scene import CANVAS_PX, COLORS, KINDS
 
 Section = TypeVar("Section", "Drawing", "Steps")
 _SIDE_PX = 1024

@@ -10,7 +10,7 @@ from typing import Protocol
 from eval.geneval.prompt import Prompt
 from eval.geneval.scoring import to_color
 from staged.roles import Detection, Detector, Pixels
-from staged.shapes import detect as shapes
+from staged.shapes.sight import detect as shapes
 
 KINDS = ("mask2former", "miniature")
 MASK2FORMER = "facebook/mask2former-swin-small-coco-instance"

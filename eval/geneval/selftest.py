@@ -22,8 +22,8 @@ from eval.geneval.prompt import Prompt, parse_prompt
 from eval.geneval.scoring import judge
 from staged import images, strict_json
 from staged.roles import Pixels
-from staged.shapes.render import render
-from staged.shapes.scene import COLORS, KINDS, Color, Kind, Scene, Shape
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import COLORS, KINDS, Color, Kind, Scene, Shape
 
 GOLDEN_FILE = "golden.jsonl"
 _GREY = (172, 172, 172)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eval.miniature.pictures import seen
-from staged.shapes.detect import Detection
-from staged.shapes.instructions import Add, Edit, Ref, Swap, read_edits
-from staged.shapes.sight import MAX_DRIFT_PX
-from staged.shapes.verdict import MIN_SCORE, looks
+from staged.shapes.language.instructions import Add, Edit, Ref, Swap, read_edits
+from staged.shapes.sight.detect import Detection
+from staged.shapes.sight.recognition import MAX_DRIFT_PX
+from staged.shapes.sight.verdict import MIN_SCORE, looks
 from staged.trajectory import Plan, Refinement, Sketch, Trajectory
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import get_args
 
-from staged.shapes.faults import (
+from staged.shapes.language.faults import (
     Contradiction,
     Extra,
     Fault,
@@ -17,7 +17,7 @@ from staged.shapes.faults import (
     WrongNumber,
     WrongPlace,
 )
-from staged.shapes.scene import Size
+from staged.shapes.world.scene import Size
 
 KINDS = (
     "missing",

@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import Any
 
 from staged import images
-from staged.shapes.detect import Detection, detect
-from staged.shapes.prompts import read_description
-from staged.shapes.spec import Spec
-from staged.shapes.verdict import Verdict, satisfied
+from staged.shapes.language.prompts import read_description
+from staged.shapes.sight.detect import Detection, detect
+from staged.shapes.sight.verdict import Verdict, satisfied
+from staged.shapes.world.spec import Spec
 from staged.trajectory import ImageRef, Plan, Refinement, Sketch, Trajectory
 
 

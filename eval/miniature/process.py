@@ -15,9 +15,9 @@ from eval.miniature.kinds import kind_of, kinds_of
 from eval.miniature.pictures import Drawn, described, pictures_of
 from eval.miniature.settings import Sample
 from eval.statistics import UNIT, Estimate, Observation, mean
-from staged.shapes.critiques import read_plan_critique, read_sketch_critique
-from staged.shapes.faults import Fault, Missing, PlanFault, WrongNumber, plan_faults
-from staged.shapes.spec import Spec, Thing
+from staged.shapes.language.critiques import read_plan_critique, read_sketch_critique
+from staged.shapes.language.faults import Fault, Missing, PlanFault, WrongNumber, plan_faults
+from staged.shapes.world.spec import Spec, Thing
 from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Target, Trajectory
 
 SHIFT = "untouched/shift px"

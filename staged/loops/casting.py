@@ -15,8 +15,8 @@ from staged.loops.singly import OneByOne
 from staged.loops.staged import Cast
 from staged.roles import Illustrator
 from staged.shapes.miniature import open_checkpoint
-from staged.shapes.players import ScriptedInspector, ScriptedPlanner, ScriptedSketcher
-from staged.shapes.scene import CANVAS_PX
+from staged.shapes.players.scripted import ScriptedInspector, ScriptedPlanner, ScriptedSketcher
+from staged.shapes.world.scene import CANVAS_PX
 
 Player = Literal["model", "scripted"]
 Sketcher = Literal["model", "editing", "scripted"]

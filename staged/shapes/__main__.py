@@ -14,11 +14,11 @@ import numpy as np
 
 from staged.command_line import Parser, add_out_file, add_seed, console, count, outputs, run
 from staged.images import encode_png
-from staged.shapes.detect import detect
-from staged.shapes.measure import CONDITIONS, MAX_OFFSET_PX, MIN_VISIBLE, Measurement, measure
-from staged.shapes.render import render
+from staged.shapes.sight.detect import detect
+from staged.shapes.sight.measure import CONDITIONS, MAX_OFFSET_PX, MIN_VISIBLE, Measurement, measure
+from staged.shapes.sight.verdict import satisfied
 from staged.shapes.tasks import TASKS, Prompt, Split, sample_prompts, sample_scene
-from staged.shapes.verdict import satisfied
+from staged.shapes.world.render import render
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,7 +148,7 @@ def page(results: Sequence[Measurement], seed: int) -> str:
     num_scenes = results[0].num_scenes
     return f"""# The miniature world's detector
 
-Every score in the miniature world is read from pixels by `staged.shapes.detect`, so how often
+Every score in the miniature world is read from pixels by `staged.shapes.sight.detect`, so how often
 the detector itself errs bounds what any score can mean. It is measured where the truth is known:
 
     staged shapes measure-detector --num-scenes {num_scenes} --seed {seed}

@@ -13,8 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from staged.shapes.arrange import Arranger, NoWayError
-from staged.shapes.instructions import (
+from staged.shapes.language.instructions import (
     Add,
     Change,
     Edit,
@@ -26,9 +25,10 @@ from staged.shapes.instructions import (
     Voice,
     write_edits,
 )
-from staged.shapes.scene import COLORS, KINDS, RELATIONS, Relation, Scene, Shape, holds
-from staged.shapes.spec import Spec, Thing
-from staged.shapes.splits import held_out_number, held_out_pair, is_held_out
+from staged.shapes.players.arrange import Arranger, NoWayError
+from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, Relation, Scene, Shape, holds
+from staged.shapes.world.spec import Spec, Thing
+from staged.shapes.world.splits import held_out_number, held_out_pair, is_held_out
 
 Verb = Literal["add", "recolour", "replace", "remove", "move", "swap", "keep"]
 VERBS: tuple[Verb, ...] = get_args(Verb)

@@ -19,8 +19,8 @@ from staged.model.config import (
 from staged.model.flow import Guidance
 from staged.model.flows import Flows, FlowSettings
 from staged.model.tokenizer import BagelTokenizer, train_tokenizer
-from staged.shapes.scene import CANVAS_PX
-from staged.shapes.vocabulary import vocabulary
+from staged.shapes.language.vocabulary import vocabulary
+from staged.shapes.world.scene import CANVAS_PX
 from staged.strict_json import loads
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"

@@ -13,10 +13,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from staged.shapes.board import SIDE, Relations, center, feasible, seat, shuffled
-from staged.shapes.facts import FACTS, ColorFact, Fact
-from staged.shapes.prompts import Request, write_prompt
-from staged.shapes.scene import (
+from staged.shapes.language.prompts import Request, write_prompt
+from staged.shapes.world.board import SIDE, Relations, center, feasible, seat, shuffled
+from staged.shapes.world.facts import FACTS, ColorFact, Fact
+from staged.shapes.world.scene import (
     COLORS,
     KINDS,
     RELATIONS,
@@ -29,8 +29,8 @@ from staged.shapes.scene import (
     place,
     sample_background,
 )
-from staged.shapes.spec import Spec, Thing
-from staged.shapes.splits import held_out_pair, is_held_out
+from staged.shapes.world.spec import Spec, Thing
+from staged.shapes.world.splits import held_out_pair, is_held_out
 
 Task = Literal[
     "single_object", "two_object", "counting", "colors", "position", "color_attr",

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from staged.model.autoencoder import Autoencoder
 from staged.model.finite import require_finite
-from staged.shapes.detect import detect
-from staged.shapes.measure import num_right
-from staged.shapes.scene import Scene
+from staged.shapes.sight.detect import detect
+from staged.shapes.sight.measure import num_right
+from staged.shapes.world.scene import Scene
 from train.autoencoder.loss import normal_like
 from train.autoencoder.scenes import render_scenes, to_unit
 

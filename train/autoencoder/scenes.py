@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from staged.shapes.render import render
-from staged.shapes.scene import COLORS, KINDS, Item, Scene, place, sample_background
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import COLORS, KINDS, Item, Scene, place, sample_background
 
 _COUNTS = (0.02, 0.18, 0.20, 0.25, 0.35)
 """Shares of scenes with 0, 1, 2, 3 and 4 shapes: crowded ones are the harder pictures."""

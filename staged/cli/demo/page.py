@@ -28,9 +28,9 @@ from staged.report import (
     Trajectories,
     detector,
 )
-from staged.shapes.detect import detect
-from staged.shapes.prompts import read_prompt
-from staged.shapes.verdict import satisfied
+from staged.shapes.language.prompts import read_prompt
+from staged.shapes.sight.detect import detect
+from staged.shapes.sight.verdict import satisfied
 from staged.shards import Manifest
 from staged.trajectory import Trajectory
 

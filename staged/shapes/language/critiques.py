@@ -24,7 +24,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from staged.shapes.faults import (
+from staged.shapes.language.faults import (
     Contradiction,
     Extra,
     Fault,
@@ -36,7 +36,7 @@ from staged.shapes.faults import (
     WrongNumber,
     WrongPlace,
 )
-from staged.shapes.phrases import (
+from staged.shapes.language.phrases import (
     NOUN,
     NUMBERS,
     RELATION,
@@ -49,8 +49,8 @@ from staged.shapes.phrases import (
     some,
     the,
 )
-from staged.shapes.scene import COLORS, SIZES, Color, Size
-from staged.shapes.spec import Thing
+from staged.shapes.world.scene import COLORS, SIZES, Color, Size
+from staged.shapes.world.spec import Thing
 
 _LOOKS: dict[str, Color | Size] = {value: value for value in (*COLORS, *SIZES)}
 _LOOK = "|".join(_LOOKS)

@@ -12,9 +12,9 @@ from PIL import Image
 from scipy import ndimage
 
 from staged import images
-from staged.shapes.detect import Detection, detect
-from staged.shapes.render import render, silhouette
-from staged.shapes.scene import (
+from staged.shapes.sight.detect import Detection, detect
+from staged.shapes.world.render import render, silhouette
+from staged.shapes.world.scene import (
     CANVAS_PX,
     COLORS,
     DIAMETER_PX,

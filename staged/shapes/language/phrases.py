@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from staged.shapes.scene import COLORS, KINDS, RELATIONS, SIZES, Color, Kind, Relation, Size
-from staged.shapes.spec import Thing
+from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, SIZES, Color, Kind, Relation, Size
+from staged.shapes.world.spec import Thing
 
 T = TypeVar("T")
 

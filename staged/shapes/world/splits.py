@@ -5,9 +5,9 @@ The rules are Latin patterns, so that every kind, colour, relation and number oc
 
 from __future__ import annotations
 
-from staged.shapes.facts import FACTS, Fact
-from staged.shapes.scene import COLORS, KINDS, RELATIONS, Color, Kind, Relation
-from staged.shapes.spec import INVERSE, Spec
+from staged.shapes.world.facts import FACTS, Fact
+from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, Color, Kind, Relation
+from staged.shapes.world.spec import INVERSE, Spec
 
 
 def held_out_pair(color: Color, kind: Kind) -> bool:

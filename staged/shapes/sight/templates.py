@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from staged.shapes.render import coverage, silhouette
-from staged.shapes.scene import CANVAS_PX, DIAMETER_PX, KINDS, SIZES, Kind, Size
+from staged.shapes.world.render import coverage, silhouette
+from staged.shapes.world.scene import CANVAS_PX, DIAMETER_PX, KINDS, SIZES, Kind, Size
 
 Array = NDArray[np.float32]
 Spectra = NDArray[np.complex64]

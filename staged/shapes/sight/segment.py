@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from staged.shapes.scene import COLORS, PALETTE, Color
+from staged.shapes.world.scene import COLORS, PALETTE, Color
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from staged.shapes.scene import COLORS, KINDS
+from staged.shapes.world.scene import COLORS, KINDS
 
 _WORDS = """
 a an the and or of in on at to as is are be it its there than that this which one each both no not

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from staged.roles import Ask, ImageEditor, Preview, RoleError
 from staged.scene_graph import SceneGraph, increments
-from staged.shapes import answers
-from staged.shapes.editor import FORESIGHT, ShapesEditor
-from staged.shapes.prompts import describe, read_prompt
-from staged.shapes.scene import CANVAS_PX
+from staged.shapes.language.prompts import describe, read_prompt
+from staged.shapes.players import answers
+from staged.shapes.players.editor import FORESIGHT, ShapesEditor
+from staged.shapes.world.scene import CANVAS_PX
 from staged.trajectory import (
     ImageRef,
     Inspection,

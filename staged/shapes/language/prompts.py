@@ -19,8 +19,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from staged.shapes.facts import FACTS, ColorFact, Fact, NumberFact
-from staged.shapes.phrases import (
+from staged.shapes.language.phrases import (
     NOUN,
     RELATION,
     RELATION_OF,
@@ -33,8 +32,9 @@ from staged.shapes.phrases import (
     the,
     words_of,
 )
-from staged.shapes.scene import Relation
-from staged.shapes.spec import Spec, Thing
+from staged.shapes.world.facts import FACTS, ColorFact, Fact, NumberFact
+from staged.shapes.world.scene import Relation
+from staged.shapes.world.spec import Spec, Thing
 
 _PROMPT = "a photo of "
 _EMPTY = "an empty picture"

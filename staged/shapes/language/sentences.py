@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from staged.shapes.critiques import PlanCritique
-from staged.shapes.faults import (
+from staged.shapes.language.critiques import PlanCritique
+from staged.shapes.language.faults import (
     Contradiction,
     Extra,
     Fault,
@@ -21,9 +21,19 @@ from staged.shapes.faults import (
     WrongNumber,
     WrongPlace,
 )
-from staged.shapes.instructions import SPOTS, Add, Change, Edit, Move, Ref, Remove, Replace, Swap
-from staged.shapes.scene import COLORS, KINDS, RELATIONS, SIZES, Relation
-from staged.shapes.spec import MAX_NUMBER, Spec, Thing
+from staged.shapes.language.instructions import (
+    SPOTS,
+    Add,
+    Change,
+    Edit,
+    Move,
+    Ref,
+    Remove,
+    Replace,
+    Swap,
+)
+from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, SIZES, Relation
+from staged.shapes.world.spec import MAX_NUMBER, Spec, Thing
 
 T = TypeVar("T")
 

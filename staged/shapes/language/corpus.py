@@ -1,16 +1,4 @@
-"""The miniature world's language: everything that is said in it, in both directions.
-
-| text | write | read |
-|---|---|---|
-| prompt | `write_prompt(request)` | `read_prompt(text)` |
-| description of a scene | `describe(spec)` | `read_description(text)` |
-| instruction of a plan | `write_edits(edits)` | `read_edits(text)` |
-| instruction of a refinement | `write_edits(edits, "refinement")` | the same |
-| critique of a plan | `write_plan_critique(critique)` | `read_plan_critique(text)` |
-| critique of a sketch | `write_sketch_critique(faults)` | `read_sketch_critique(text)` |
-
-Reading is strict: a text that is not exactly what would be written is a `GrammarError`.
-"""
+"""Sentences that hold every word of the language in every position it can take."""
 
 from __future__ import annotations
 
@@ -19,94 +7,38 @@ from dataclasses import replace
 
 import numpy as np
 
-from staged.shapes.critiques import (
+from staged.shapes.language.critiques import (
     PlanCritique,
-    read_plan_critique,
-    read_sketch_critique,
     write_plan_critique,
     write_sketch_critique,
 )
-from staged.shapes.facts import FACTS, ColorFact
-from staged.shapes.faults import (
+from staged.shapes.language.faults import (
     Contradiction,
     Extra,
-    Fault,
-    Misplaced,
     Missing,
-    PlanFault,
-    WrongKind,
-    WrongLook,
-    WrongNumber,
-    WrongPlace,
-    correct,
-    plan_faults,
 )
-from staged.shapes.instructions import (
+from staged.shapes.language.instructions import (
     SPOTS,
     Add,
-    Change,
-    Edit,
     Move,
     Ref,
     Remove,
-    Replace,
-    Spot,
-    Swap,
-    Voice,
-    read_edits,
     write_edits,
 )
-from staged.shapes.phrases import GrammarError
-from staged.shapes.prompts import Request, describe, read_description, read_prompt, write_prompt
-from staged.shapes.scene import COLORS, KINDS, RELATIONS, SIZES
-from staged.shapes.sentences import (
+from staged.shapes.language.prompts import (
+    Request,
+    describe,
+    write_prompt,
+)
+from staged.shapes.language.sentences import (
     sample_any_spec,
     sample_edit,
     sample_fault,
     sample_plan_critique,
 )
-from staged.shapes.spec import MAX_NUMBER, Spec, Thing
-
-__all__ = [
-    "Add",
-    "Change",
-    "Contradiction",
-    "Edit",
-    "Extra",
-    "Fault",
-    "GrammarError",
-    "Misplaced",
-    "Missing",
-    "Move",
-    "PlanCritique",
-    "PlanFault",
-    "Ref",
-    "Remove",
-    "Replace",
-    "Request",
-    "Spec",
-    "Spot",
-    "Swap",
-    "Thing",
-    "Voice",
-    "WrongKind",
-    "WrongLook",
-    "WrongNumber",
-    "WrongPlace",
-    "corpus",
-    "correct",
-    "describe",
-    "plan_faults",
-    "read_description",
-    "read_edits",
-    "read_plan_critique",
-    "read_prompt",
-    "read_sketch_critique",
-    "write_edits",
-    "write_plan_critique",
-    "write_prompt",
-    "write_sketch_critique",
-]
+from staged.shapes.world.facts import FACTS, ColorFact
+from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, SIZES
+from staged.shapes.world.spec import MAX_NUMBER, Spec, Thing
 
 
 def corpus(seed: int = 0, num_random: int = 2000) -> Iterator[str]:

@@ -3,7 +3,7 @@
 It answers `POST /v1/chat/completions` with structured output, either inside this process, through
 `connect`, or over the network like any other server:
 
-    uvicorn --factory staged.shapes.lmm:create_app --port 8000
+    uvicorn --factory staged.shapes.players.lmm:create_app --port 8000
 
 What it says is exact (see `answers`) unless it is told to misbehave.
 """
@@ -22,8 +22,8 @@ from starlette.routing import Route
 
 from staged.backends.lmm import LmmClient
 from staged.backends.lmm_types import AttemptLog, LmmSettings
-from staged.shapes.answers import ANSWERS
-from staged.shapes.misbehaviour import SHAPES_LMM, Misbehaviour, Misdeed
+from staged.shapes.players.answers import ANSWERS
+from staged.shapes.players.misbehaviour import SHAPES_LMM, Misbehaviour, Misdeed
 
 _MAX_BODY_BYTES = 8 * 2**20
 _MAX_IMAGES = 8

@@ -14,10 +14,13 @@ from typing import Any
 from staged import images
 from staged.backends.lmm_requests import InspectionAnswer, SceneGraphAnswer
 from staged.scene_graph import SceneGraph, delta
-from staged.shapes import instructions as say
-from staged.shapes.critiques import PlanCritique, write_plan_critique, write_sketch_critique
-from staged.shapes.detect import Detection, detect
-from staged.shapes.faults import (
+from staged.shapes.language import instructions as say
+from staged.shapes.language.critiques import (
+    PlanCritique,
+    write_plan_critique,
+    write_sketch_critique,
+)
+from staged.shapes.language.faults import (
     Contradiction,
     Extra,
     Fault,
@@ -28,12 +31,13 @@ from staged.shapes.faults import (
     correct,
     plan_faults,
 )
-from staged.shapes.prompts import read_description, read_prompt
-from staged.shapes.scene import Scene
-from staged.shapes.sight import absent, answer, recognise, rest_unchanged, see
-from staged.shapes.spec import INVERSE, Spec, Thing
-from staged.shapes.steps import describe_graph, edits_of
-from staged.shapes.verdict import satisfied
+from staged.shapes.language.prompts import read_description, read_prompt
+from staged.shapes.language.steps import describe_graph, edits_of
+from staged.shapes.sight.detect import Detection, detect
+from staged.shapes.sight.recognition import absent, answer, recognise, rest_unchanged, see
+from staged.shapes.sight.verdict import satisfied
+from staged.shapes.world.scene import Scene
+from staged.shapes.world.spec import INVERSE, Spec, Thing
 
 Answer = Callable[[dict[str, Any], Sequence[bytes]], dict[str, Any]]
 

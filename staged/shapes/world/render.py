@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from staged.shapes.scene import CANVAS_PX, DIAMETER_PX, PALETTE, Kind, Scene, Size
+from staged.shapes.world.scene import CANVAS_PX, DIAMETER_PX, PALETTE, Kind, Scene, Size
 
 Plane = NDArray[np.float64]
 _SUPERSAMPLE = 8

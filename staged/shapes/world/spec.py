@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from staged.scene_graph import Attribute, SceneGraph, SceneObject
 from staged.scene_graph import Relation as GraphRelation
-from staged.shapes.scene import (
+from staged.shapes.world.scene import (
     COLORS,
     KINDS,
     RELATIONS,

@@ -9,9 +9,10 @@ from itertools import product
 import numpy as np
 
 from staged.scene_graph import SceneGraph
-from staged.shapes import instructions as say
-from staged.shapes.board import center, seat, shuffled
-from staged.shapes.scene import (
+from staged.shapes.language import instructions as say
+from staged.shapes.sight.recognition import recognise
+from staged.shapes.world.board import center, seat, shuffled
+from staged.shapes.world.scene import (
     CANVAS_PX,
     COLORS,
     RELATIONS,
@@ -27,9 +28,8 @@ from staged.shapes.scene import (
     place,
     seats,
 )
-from staged.shapes.sight import recognise
-from staged.shapes.spec import Thing, thing_in
-from staged.shapes.splits import held_out_pair
+from staged.shapes.world.spec import Thing, thing_in
+from staged.shapes.world.splits import held_out_pair
 
 _LARGE = (0.9, 0.7, 0.5, 0.2)
 """Share of large shapes among scenes of one, two, three and more."""

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from staged.shapes.scene import CANVAS_PX, Relation
+from staged.shapes.world.scene import CANVAS_PX, Relation
 
 SIDE = 3
 SQUARE_PX = CANVAS_PX // SIDE

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from staged.shapes.critiques import write_sketch_critique
-from staged.shapes.detect import Detection
-from staged.shapes.faults import (
+from staged.shapes.language.critiques import write_sketch_critique
+from staged.shapes.language.faults import (
     Extra,
     Fault,
     Missing,
@@ -18,8 +17,9 @@ from staged.shapes.faults import (
     WrongNumber,
     WrongPlace,
 )
-from staged.shapes.scene import RELATIONS, Relation
-from staged.shapes.spec import Spec, Thing
+from staged.shapes.sight.detect import Detection
+from staged.shapes.world.scene import RELATIONS, Relation
+from staged.shapes.world.spec import Spec, Thing
 
 MIN_SCORE = 0.6
 """A region that fits no silhouette better than this is a blob, not a shape that was asked for."""

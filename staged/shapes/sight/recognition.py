@@ -11,8 +11,8 @@ from scipy.optimize import linear_sum_assignment
 
 from staged import images
 from staged.scene_graph import Delta, Relation, SceneGraph
-from staged.shapes.detect import scene_from
-from staged.shapes.scene import RELATIONS, Scene, Shape, holds
+from staged.shapes.sight.detect import scene_from
+from staged.shapes.world.scene import RELATIONS, Scene, Shape, holds
 
 MAX_DRIFT_PX = 2
 """How far a shape may move between two pictures and still count as left where it was."""

@@ -8,15 +8,15 @@ import numpy as np
 
 from staged.roles import Pixels, RoleError
 from staged.scene_graph import SceneGraph
-from staged.shapes import instructions as say
-from staged.shapes.arrange import Arranger, NoWayError
-from staged.shapes.detect import scene_from
-from staged.shapes.phrases import GrammarError
-from staged.shapes.prompts import read_prompt
-from staged.shapes.render import render
-from staged.shapes.scene import CANVAS_PX, COLORS, KINDS, Color, Scene, sample_background
-from staged.shapes.spec import INVERSE, Thing
-from staged.shapes.splits import held_out_pair
+from staged.shapes.language import instructions as say
+from staged.shapes.language.phrases import GrammarError
+from staged.shapes.language.prompts import read_prompt
+from staged.shapes.players.arrange import Arranger, NoWayError
+from staged.shapes.sight.detect import scene_from
+from staged.shapes.world.render import render
+from staged.shapes.world.scene import CANVAS_PX, COLORS, KINDS, Color, Scene, sample_background
+from staged.shapes.world.spec import INVERSE, Thing
+from staged.shapes.world.splits import held_out_pair
 
 FORESIGHT = ". Leave room for the rest of: "
 """What stands between an instruction and the prompt that it is a step of."""

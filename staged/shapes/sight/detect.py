@@ -15,10 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from staged.shapes.render import silhouette
-from staged.shapes.scene import CANVAS_PX, DIAMETER_PX, Color, Kind, Scene, Shape, Size
-from staged.shapes.segment import MIN_AREA_PX, Array, Mask, Region, Surface, segment
-from staged.shapes.templates import PATCH_PX, SPECTRUM_PX, Bank, near_size, real_sizes, spectra
+from staged.shapes.sight.segment import MIN_AREA_PX, Array, Mask, Region, Surface, segment
+from staged.shapes.sight.templates import (
+    PATCH_PX,
+    SPECTRUM_PX,
+    Bank,
+    near_size,
+    real_sizes,
+    spectra,
+)
+from staged.shapes.world.render import silhouette
+from staged.shapes.world.scene import CANVAS_PX, DIAMETER_PX, Color, Kind, Scene, Shape, Size
 
 CONFIDENT = 0.96
 """A region that fits one class this well is looked at no further."""

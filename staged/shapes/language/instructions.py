@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
-from staged.shapes.phrases import (
+from staged.shapes.language.phrases import (
     NOUN,
     RELATION,
     RELATION_OF,
@@ -32,8 +32,8 @@ from staged.shapes.phrases import (
     some,
     the,
 )
-from staged.shapes.scene import COLORS, SIZES, Color, Relation, Size
-from staged.shapes.spec import Thing
+from staged.shapes.world.scene import COLORS, SIZES, Color, Relation, Size
+from staged.shapes.world.spec import Thing
 
 Spot = Literal[
     "top left", "top", "top right", "left", "center", "right",

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from staged import scene_graph as graphs
 from staged.scene_graph import Delta, SceneGraph
-from staged.shapes.instructions import Add, Change, Edit, Move, Ref, Remove, Replace, Swap
-from staged.shapes.phrases import RELATION_OF
-from staged.shapes.prompts import describe
-from staged.shapes.scene import COLORS, KINDS, SIZES, Color, Kind, Relation, Size
-from staged.shapes.spec import INVERSE, Spec, thing_in
+from staged.shapes.language.instructions import Add, Change, Edit, Move, Ref, Remove, Replace, Swap
+from staged.shapes.language.phrases import RELATION_OF
+from staged.shapes.language.prompts import describe
+from staged.shapes.world.scene import COLORS, KINDS, SIZES, Color, Kind, Relation, Size
+from staged.shapes.world.spec import INVERSE, Spec, thing_in
 
 _VALUES: dict[str, Color | Size] = {value: value for value in (*COLORS, *SIZES)}
 _KINDS: dict[str, Kind] = {kind: kind for kind in KINDS}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from staged.shapes.instructions import Add, Change, Edit, Move, Ref, Remove, Replace
-from staged.shapes.scene import Color, Relation, Size
-from staged.shapes.spec import INVERSE, Spec, Thing
+from staged.shapes.language.instructions import Add, Change, Edit, Move, Ref, Remove, Replace
+from staged.shapes.world.scene import Color, Relation, Size
+from staged.shapes.world.spec import INVERSE, Spec, Thing
 
 
 @dataclass(frozen=True, kw_only=True)

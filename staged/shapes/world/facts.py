@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from staged.shapes.scene import Color
+from staged.shapes.world.scene import Color
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Who plays roles in the miniature world: a language model, an editor, and scripted players."""

@@ -1,0 +1,1 @@
+"""What there is in the miniature world: scenes, how they are drawn, and what is kept unseen."""
