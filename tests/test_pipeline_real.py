@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from test_editor import tiny_kontext
 
+import staged
 from data_pipelines.__main__ import main
 from data_pipelines.plan_sketch import everyday
 from data_pipelines.plan_sketch.job import run_job
@@ -25,12 +26,13 @@ from data_pipelines.plan_sketch.settings import (
     Prompts,
     Steps,
 )
+from staged import strict_yaml
 from staged.backends.diffusers import DiffusersEditor
 from staged.backends.diffusers_settings import DiffusersSettings
 from staged.backends.lmm import LmmClient
 from staged.backends.lmm_types import LmmSettings
 from staged.jobs.ledger import Ledger
-from staged.settings import from_dict, to_dict
+from staged.settings import from_dict, load, to_dict
 from staged.shapes.players.editor import EditorMistakes
 from staged.shapes.players.misbehaviour import Misbehaviour
 from staged.shapes.world.scene import COLORS, KINDS
@@ -79,6 +81,11 @@ class Reader:
     def judge_step(self, content: dict[str, Any]) -> dict[str, Any]:
         answers = [{"id": question["id"], "yes": True} for question in content["questions"]]
         return {"answers": answers, "rest_unchanged": True, "reason": ""}
+
+    def inspect_plan(self, content: dict[str, Any]) -> dict[str, Any]:
+        return {"critique": "as it was asked for", "verdict": "accept", "correction": ""}
+
+    inspect_sketch = inspect_plan
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +136,45 @@ def test_a_real_editor_draws_for_sixteen_units_at_a_time(
     assert any(name in said for name in everyday.CLASSES)
     assert not [name for name in KINDS if f'"{name}"' in said or f" {name} " in said]
     assert "Leave room" not in said
+
+
+ROOT = Path(staged.__file__).parents[1]
+SHIPPED = [
+    path.relative_to(ROOT)
+    for path in sorted((ROOT / "configs").rglob("*.yaml"))
+    if "lmm" in strict_yaml.read(path)[0]
+]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=str)
+def test_every_shipped_job_of_real_pictures_runs_with_local_players(
+    kontext: Path, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is configured, but for where the players are and how large the pictures."""
+    monkeypatch.chdir(tmp_path)
+    shipped = load(PlanSketchSettings, ROOT / path)
+    assert shipped.prompts.file is not None and shipped.lmm is not None
+    (tmp_path / shipped.prompts.file).write_text(f"{PROMPT}\n" * 12)
+    editor = DiffusersSettings(
+        model=str(kontext), licence="none", device="cpu", dtype="float32", num_inference_steps=2
+    )
+    with serve(Reader().app) as url:
+        report = run_job(
+            replace(
+                shipped,
+                prompts=replace(shipped.prompts, count=12),
+                drawing=replace(shipped.drawing, editor=editor, width=32, height=16),
+                lmm=replace(shipped.lmm, base_url=url, api_key_env=None),
+            ),
+            tmp_path / "out",
+        )
+    # The reader accepts whatever it sees, so what was wrong on purpose is rejected.
+    assert report.accepted > 0 and report.failed == 0 and not report.unfinished, report
+    assert len(list(read_shards(tmp_path / "out"))) == report.accepted
+
+
+def test_there_is_one_of_real_pictures() -> None:
+    assert Path("configs/bagel_7b/plan_sketch_data.yaml") in SHIPPED
 
 
 EDITOR = DiffusersSettings()

@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     version = VERSIONS[arguments.version]
-    prompts = load_prompts(arguments.prompts, version)
     defaults = [f"{k}={strict_json.dumps(v)}" for k, v in default_settings(version).items()]
     settings = job_settings.load(LmmSettings, None, [*defaults, *arguments.overrides])
+    prompts = load_prompts(arguments.prompts, version)
     try:
         with kept_answers(arguments.out, usd=arguments.budget_usd) as log:
             lines = judge_folder(arguments.images, prompts, version, settings, log)
