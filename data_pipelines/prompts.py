@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 
 from staged import protocol
+from staged.lines import read_lines
 from staged.scene_graph import SceneGraph
 from staged.shapes.tasks import TASKS, Split, Task, sample_prompt
 from staged.shapes.world.spec import Spec
@@ -68,18 +69,13 @@ def from_file(path: Path, count: int) -> PromptOf:
     """
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise ValueError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text: {error}; convert it") from None
     texts: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if text:
+    for line in read_lines(path):
+        if text := line.text().strip():
             try:
                 protocol.check_text(text)
             except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
+                raise ValueError(f"{line.place}: {error}") from None
             texts.append(text)
     if len(texts) < count:
         raise ValueError(f"{path}: {len(texts)} prompts, but prompts.count is {count}")

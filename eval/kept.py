@@ -8,7 +8,7 @@ together, so equal work leaves equal files, however many did it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +17,12 @@ from staged import strict_json
 from staged.jobs.files import write_whole
 from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
+from staged.lines import read_lines
 
 Key = tuple[str, ...]
 Keep = Callable[[int, Mapping[str, Any]], None]
 """Takes the place of a line, from 0, and its record."""
+_MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 class Found(NamedTuple):
@@ -112,8 +114,9 @@ def _gather(
 ) -> dict[int, tuple[bytes, Found]]:
     """Find the line of each key, whoever wrote it; a failed one where there is no other."""
     by_key: dict[Key, tuple[bytes, Found]] = {}
-    for part in (path, *_parts(path)):
-        for line, place in _lines(part):
+    for part in filter(Path.is_file, (path, *_parts(path))):
+        # Whole ones: an interrupted write leaves half a line at the end.
+        for line, place in read_lines(part, max_bytes=_MAX_LINE_BYTES, whole=True):
             found = read(line, place)
             if found.key not in by_key or not found.failed:
                 by_key[found.key] = line, found
@@ -125,13 +128,6 @@ def _parts(path: Path) -> list[Path]:
     pattern = re.compile(re.escape(path.name) + r"\.\d+-of-\d+")
     there = path.parent.iterdir() if path.parent.is_dir() else ()
     return sorted(other for other in there if pattern.fullmatch(other.name))
-
-
-def _lines(path: Path) -> Iterator[tuple[bytes, str]]:
-    """Read whole lines: an interrupted write leaves half a line at the end."""
-    if path.is_file():
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-            yield line, f"{path}:{number}"
 
 
 def _content(lines: Mapping[int, bytes]) -> bytes:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from staged import strict_json
+from staged.lines import read_lines
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -82,9 +83,8 @@ def _folders(source: Path) -> Iterator[Picture]:
         metadata = folder / _METADATA
         if not metadata.is_file():
             raise ValueError(f"{folder}: no {_METADATA}; it says what the images must show")
-        with metadata.open("rb") as file:
-            prompt = _text(_object(file.readline(MAX_LINE_BYTES + 1), f"{metadata}:1"), "prompt",
-                           f"{metadata}:1")  # fmt: skip
+        record = _record(strict_json.read(metadata, max_bytes=MAX_LINE_BYTES), str(metadata))
+        prompt = _text(record, "prompt", str(metadata))
         images = [p for p in (folder / _SAMPLES).glob("*.png") if _number(p.stem) is not None]
         for image in sorted(images, key=_order) or [folder / _SAMPLES / "00000.png"]:
             yield Picture(name=image.relative_to(source).as_posix(), path=image, prompt=prompt)
@@ -97,20 +97,14 @@ def _numbered(source: Path, texts: Mapping[int, str]) -> Iterator[Picture]:
 
 
 def _lines(source: Path) -> Iterator[Picture]:
-    with source.open("rb") as file:
-        number = 0
-        while content := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if content.strip():
-                place = f"{source}:{number}"
-                record = _object(content, place)
-                yield _listed(source, _text(record, "image", place), _text(record, "prompt", place))
+    for content, place in read_lines(source, max_bytes=MAX_LINE_BYTES):
+        line = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
+        record = _record(line, place)
+        yield _listed(source, _text(record, "image", place), _text(record, "prompt", place))
 
 
 def _mapping(source: Path) -> Iterator[Picture]:
-    with source.open("rb") as file:
-        content = file.read(MAX_FILE_BYTES + 1)
-    record = _object(content, str(source), max_bytes=MAX_FILE_BYTES)
+    record = _record(strict_json.read(source, max_bytes=MAX_FILE_BYTES), str(source))
     for prompt in record:
         yield _listed(source, _text(record, prompt, str(source)), prompt)
 
@@ -119,8 +113,7 @@ def _listed(source: Path, image: str, prompt: str) -> Picture:
     return Picture(name=image, path=source.parent / image, prompt=prompt)
 
 
-def _object(content: bytes, place: str, *, max_bytes: int = MAX_LINE_BYTES) -> dict[str, Any]:
-    record = strict_json.loads(content, place=place, max_bytes=max_bytes)
+def _record(record: Any, place: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError(f"{place}: expected an object, got {type(record).__name__}")
     return record

@@ -141,9 +141,7 @@ class Result:
             ValueError: not a result, or its numbers do not follow from its samples.
             OSError: the file cannot be read.
         """
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        data = strict_json.loads(content, place=str(path), max_bytes=_MAX_BYTES)
+        data = strict_json.read(path, max_bytes=_MAX_BYTES)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
             raise ValueError(f"{path}: format {found!r:.60}; expected {FORMAT!r}")

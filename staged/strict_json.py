@@ -8,7 +8,10 @@ import difflib
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from staged.lines import without_mark
 
 MAX_DEPTH = 16
 """Deepest nesting of free-form JSON (provenance, scene graphs)."""
@@ -33,7 +36,7 @@ def loads(text: str | bytes, *, place: str, max_bytes: int) -> Any:
     """Parse JSON text after bounding its size.
 
     Args:
-        text: JSON as text, or as UTF-8 bytes.
+        text: JSON as text, or as UTF-8 bytes, with or without a byte-order mark.
         place: What is being read, for error messages.
         max_bytes: Longest accepted input (characters, when `text` is a str).
 
@@ -41,7 +44,8 @@ def loads(text: str | bytes, *, place: str, max_bytes: int) -> Any:
         ValueError: too long, not UTF-8, not JSON, duplicate keys, NaN, or nested too deeply.
     """
     if len(text) > max_bytes:
-        raise ValueError(f"{place}: JSON of {len(text)} bytes exceeds the limit of {max_bytes}")
+        raise ValueError(f"{place}: exceeds the limit of {max_bytes} bytes")
+    text = without_mark(text, place) if isinstance(text, bytes) else text
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         return json.loads(decoded, object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -49,6 +53,17 @@ def loads(text: str | bytes, *, place: str, max_bytes: int) -> Any:
         raise ValueError(f"{place}: JSON is nested too deeply") from None
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError included
         raise ValueError(f"{place}: not valid JSON: {error}") from None
+
+
+def read(path: Path, *, max_bytes: int) -> Any:
+    """Read a file of one JSON value; see `loads`.
+
+    Raises:
+        ValueError: too large, or no JSON as described above; names the file.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return loads(file.read(max_bytes + 1), place=str(path), max_bytes=max_bytes)
 
 
 def checked(value: Any, place: str, *, max_items: int = MAX_ITEMS) -> Any:

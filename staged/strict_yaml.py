@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from staged.lines import without_mark
+
 MAX_BYTES = 1 << 20
 """Largest settings file that is read."""
 
@@ -85,7 +87,7 @@ def read(path: Path) -> tuple[Any, dict[KeyPath, int]]:
     if len(data) > MAX_BYTES:
         raise ValueError(f"{path}: larger than {MAX_BYTES} bytes; this is not a settings file")
     try:
-        return _parse(data.decode("utf-8"))
+        return _parse(without_mark(data, str(path)).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8: {error}") from None
     except yaml.YAMLError as error:

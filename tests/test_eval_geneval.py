@@ -10,7 +10,7 @@ import pytest
 from eval import downloads
 from eval.__main__ import main as staged_eval
 from eval.downloads import PinnedFile, sha256_of
-from eval.geneval.detections import parse_line, read_lines
+from eval.geneval.detections import parse_line, read_detections
 from eval.geneval.folders import image_path, read_folders, write_folders
 from eval.geneval.names import CLASSES, TASKS
 from eval.geneval.prompt import parse_prompt
@@ -42,7 +42,7 @@ def seen(label="cat", score=0.95, **more):
 
 
 def test_all_golden_cases_have_the_reference_verdict_and_reason():
-    lines = list(read_lines(GOLDEN))
+    lines = list(read_detections(GOLDEN))
     assert len(lines) == 400
     for case in lines:
         expected = Verdict(correct=case.record["correct"], reason=case.record["reason"])
@@ -218,7 +218,7 @@ def test_a_line_that_is_wrong_is_named(tmp_path, text, message):
     path = tmp_path / "found.jsonl"
     path.write_text(line([]) + "\n" + text + "\n")
     with pytest.raises(ValueError, match=message) as caught:
-        list(read_lines(path))
+        list(read_detections(path))
     assert str(caught.value).startswith(f"{path}:2")
 
 
@@ -278,7 +278,7 @@ def test_a_local_prompt_file_always_works_and_says_what_it_is(tmp_path):
     write_folders(tmp_path / "images", loaded.prompts)
     assert load_prompts(tmp_path / "images").variant == loaded.variant
     twice = path.read_bytes() * 2
-    with pytest.raises(ValueError, match=r"x:2: .* line 1 already"):
+    with pytest.raises(ValueError, match=r"x:2: .* stands at x:1 already"):
         parse_prompts(twice, "x")
 
 

@@ -144,7 +144,7 @@ def test_fractions_of_the_verified_version_are_pointed_out(tmp_path, capsys):
         ("legacy", ['{"score": 1}'], ":1.prompt_id: None"),
         ("legacy", ['{"prompt_id": 1001, "score": 1}'], "expected 1 to 1000"),
         ("legacy", ['{"prompt_id": "1", "score": 1}'], "expected 1 to 1000"),
-        ("legacy", ['{"prompt_id": 7, "score": 1}'] * 2, ":2: prompt_id 7 stands in line 1"),
+        ("legacy", ['{"prompt_id": 7, "score": 1}'] * 2, ":2: prompt_id 7 stands at "),
         ("verified", ['{"prompt_id": 7, "consistency": 1}'], "judged in the legacy version"),
     ],
 )

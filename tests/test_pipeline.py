@@ -233,10 +233,10 @@ def test_prompts_come_from_a_file_and_bad_lines_are_named(
     with pytest.raises(ValueError, match=r"2 prompts, but prompts\.count is 3"):
         main([*job_[:2], "prompts.count=3", "--out", str(tmp_path / "more")])
     prompts.write_text("a photo of two hearts\na photo</ins>\n")
-    with pytest.raises(ValueError, match="line 2"):
+    with pytest.raises(ValueError, match=r"prompts\.txt:2: "):
         main([*job_, "--out", str(tmp_path / "bad")])
     prompts.write_bytes(b"a photo of a caf\xe9\n")
-    with pytest.raises(ValueError, match=r"prompts\.txt is no UTF-8 text"):
+    with pytest.raises(ValueError, match=r"prompts\.txt:1: no UTF-8 text"):
         main([*job_, "--out", str(tmp_path / "bad")])
     prompts.write_text("no sentence\nof this world\n")
     assert main([*job_, "--out", str(tmp_path / "none")]) == 1

@@ -11,6 +11,7 @@ from typing import Any
 
 from staged import settings as job_settings
 from staged.jobs.files import write_whole
+from staged.lines import read_lines
 from train.settings import TrainSettings
 
 _SETTINGS = "settings.yaml"
@@ -89,11 +90,11 @@ def cut_log(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(path):
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
+            if json.loads(line.content)["step"] <= step:
+                kept.append(line.text() + "\n")
+        except (ValueError, KeyError, TypeError):
             break  # the line a kill cut off
     write_whole(path, "".join(kept).encode())
 

@@ -12,6 +12,7 @@ from eval.generation.store import FOLDER, SAMPLES, SETTINGS
 from eval.geneval.detections import MAX_LINE_BYTES
 from staged import strict_json
 from staged.jobs.files import read_json
+from staged.lines import read_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +78,7 @@ def made(folder: Path, scores: Sequence[Path]) -> Made:
 
 def _hashes(paths: Iterable[Path]) -> Iterator[str]:
     for path in paths:
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-            if line.strip():
-                place = f"{path}:{number}"
-                record = strict_json.loads(line, place=place, max_bytes=MAX_LINE_BYTES)
-                if isinstance(record, dict) and isinstance(record.get("sha256"), str):
-                    yield record["sha256"]
+        for line in read_lines(path, max_bytes=MAX_LINE_BYTES):
+            record = strict_json.loads(line.content, place=line.place, max_bytes=MAX_LINE_BYTES)
+            if isinstance(record, dict) and isinstance(record.get("sha256"), str):
+                yield record["sha256"]

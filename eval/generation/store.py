@@ -28,6 +28,7 @@ from staged import images, strict_json
 from staged.jobs import locks
 from staged.jobs.files import halves, read_json, write_json, write_whole
 from staged.jobs.rank import Rank
+from staged.lines import read_lines
 from staged.trajectory_folder import save_trajectory
 
 FOLDER, SETTINGS, STEPS, SAMPLES = "generation", "settings.json", "steps", "samples.jsonl"
@@ -222,8 +223,7 @@ class Store:
         attempts: dict[str, list[Line]] = {}
         for path in sorted(self._ours.glob("log-*.jsonl")):
             # What follows the last line's end is being written, or was cut off by a kill.
-            for number, content in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-                place = f"{path}:{number}"
+            for content, place in read_lines(path, max_bytes=_MAX_LINE_BYTES, whole=True):
                 line = strict_json.record(
                     strict_json.loads(content, place=place, max_bytes=_MAX_LINE_BYTES),
                     place,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.geneval.detections import Line, read_lines, write_verdicts
+from eval.geneval.detections import Line, read_detections, write_verdicts
 from eval.geneval.prompts import load_prompts
 from eval.geneval.summary import ANY_CORRECT, IMAGES_PER_PROMPT, is_complete, summarise
 from eval.results import OVERALL, Result
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths: list[Path] = arguments.detections
     prompt_file = load_prompts(arguments.prompts) if arguments.prompts else None
     origin = origin_of(arguments, paths, default_name=paths[0].stem)
-    scored = [(line, line.verdict()) for path in paths for line in read_lines(path)]
+    scored = [(line, line.verdict()) for path in paths for line in read_detections(path)]
     write_verdicts(scored, arguments.out)
     result = summarise(
         [(line.prompt, verdict) for line, verdict in scored],

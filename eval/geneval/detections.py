@@ -20,6 +20,7 @@ from eval.geneval.prompt import Prompt, parse_prompt
 from eval.geneval.scoring import Verdict, judge
 from staged import strict_json
 from staged.jobs.files import write_whole
+from staged.lines import read_lines
 from staged.roles import Detection
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
@@ -52,19 +53,15 @@ class Line:
         return judge(self.prompt, self.detections)
 
 
-def read_lines(path: Path) -> Iterator[Line]:
+def read_detections(path: Path) -> Iterator[Line]:
     """Read a file line by line; empty lines are passed over.
 
     Raises:
         ValueError: a line is not as it must be; the message begins with `FILE:LINE`.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        number = 0
-        while content := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if content.strip():
-                yield parse_line(content, f"{path}:{number}")
+    for content, place in read_lines(path, max_bytes=MAX_LINE_BYTES):
+        yield parse_line(content, place)
 
 
 def parse_line(content: bytes, place: str) -> Line:

@@ -15,6 +15,7 @@ from eval.geneval.detections import MAX_LINE_BYTES
 from eval.geneval.folders import read_folders
 from eval.geneval.prompt import Prompt, parse_prompt
 from staged import strict_json
+from staged.lines import split_lines
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
@@ -86,18 +87,15 @@ def parse_prompts(content: bytes, place: str) -> PromptFile:
     A variant is recognised by its prompts, so that copies in another layout keep its name.
     """
     prompts: list[Prompt] = []
-    first: dict[str, int] = {}
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{place}:{number}"
+    first: dict[str, str] = {}
+    for line, where in split_lines(content, place, max_bytes=MAX_LINE_BYTES):
         prompt = parse_prompt(strict_json.loads(line, place=where, max_bytes=MAX_LINE_BYTES), where)
         if prompt.text in first:
             raise ValueError(
-                f"{where}: the prompt {prompt.text!r:.60} stands in line {first[prompt.text]} "
-                "already; images could not be told apart"
+                f"{where}: the prompt {prompt.text!r:.60} stands at {first[prompt.text]} already; "
+                "images could not be told apart"
             )
-        first[prompt.text] = number
+        first[prompt.text] = where
         prompts.append(prompt)
     if not prompts:
         raise ValueError(f"{place}: no prompts")

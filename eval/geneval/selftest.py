@@ -21,6 +21,7 @@ from eval.geneval.eyes import Eyes
 from eval.geneval.prompt import Prompt, parse_prompt
 from eval.geneval.scoring import judge
 from staged import images, strict_json
+from staged.lines import read_lines
 from staged.roles import Pixels
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import COLORS, KINDS, Color, Kind, Scene, Shape
@@ -81,12 +82,9 @@ def read_golden(folder: Path) -> list[GoldenImage]:
     """
     path = folder / GOLDEN_FILE
     golden = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
+    for content, place in read_lines(path, max_bytes=MAX_LINE_BYTES):
         record = strict_json.record(
-            strict_json.loads(line, place=place, max_bytes=MAX_LINE_BYTES),
+            strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES),
             place,
             {"image": str, "metadata": dict, "correct": bool},
         )

@@ -16,6 +16,7 @@ from typing import Any
 
 from eval.geneval2.prompts import Geneval2Prompt, PromptFile
 from staged import strict_json
+from staged.lines import split_lines, without_mark
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -144,10 +145,10 @@ def _read(path: Path, prompt_file: PromptFile) -> list[tuple[ImageAnswers, str]]
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"{path}: more than {MAX_FILE_BYTES} bytes; not a file of answers")
-    if content.lstrip()[:1] == b"[":
+    if without_mark(content[:MAX_LINE_BYTES], str(path)).lstrip()[:1] == b"[":
         return _read_reference(content, prompt_file, str(path))
-    places = ((line, f"{path}:{n}") for n, line in enumerate(content.split(b"\n"), start=1))
-    return [(parse_line(line, prompt_file, place), place) for line, place in places if line.strip()]
+    lines = split_lines(content, str(path), max_bytes=MAX_LINE_BYTES)
+    return [(parse_line(line, prompt_file, place), place) for line, place in lines]
 
 
 def _read_reference(

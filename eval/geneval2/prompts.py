@@ -14,6 +14,7 @@ from typing import Any
 from eval.downloads import sha256_of
 from eval.vqa.question import spellings
 from staged import strict_json
+from staged.lines import split_lines
 
 SOURCE = "https://github.com/facebookresearch/GenEval2"
 _MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -92,10 +93,7 @@ def load_prompts(path: Path) -> PromptFile:
         raise ValueError(f"{path}: more than {_MAX_FILE_BYTES} bytes; not a prompt file")
     prompts: list[Geneval2Prompt] = []
     canonical: list[bytes] = []
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
+    for line, place in split_lines(content, str(path), max_bytes=_MAX_LINE_BYTES):
         record = _record(strict_json.loads(line, place=place, max_bytes=_MAX_LINE_BYTES), place)
         prompts.append(_prompt(record, len(prompts), place))
         canonical.append(strict_json.dumps(record).encode() + b"\n")

@@ -10,6 +10,7 @@ from eval.miniature.store import Store
 from eval.report.samples import MAX_LINE_BYTES, Sample, read_samples
 from eval.results import Result
 from staged import images, strict_json
+from staged.lines import read_lines
 from staged.report.shrunk import shrunk
 from staged.trajectory import ImageRef, Trajectory
 from staged.trajectory_folder import load_trajectory
@@ -180,16 +181,14 @@ def _generated(folder: Path) -> dict[str, tuple[str, int]]:
     if not path.is_file():
         return {}
     found: dict[str, tuple[str, int]] = {}
-    with path.open("rb") as file:
-        for number, content in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
-            place = f"{path}:{number}"
-            line = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
-            wanted = {"image": str, "prompt": str, "seed": int}
-            if not isinstance(line, dict):
-                raise ValueError(f"{place}: expected an object, got {type(line).__name__}")
-            known = {key: value for key, value in line.items() if key in wanted}
-            strict_json.record(known, place, wanted)
-            found[known["image"]] = known["prompt"], known["seed"]
+    for content, place in read_lines(path, max_bytes=MAX_LINE_BYTES):
+        line = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
+        wanted = {"image": str, "prompt": str, "seed": int}
+        if not isinstance(line, dict):
+            raise ValueError(f"{place}: expected an object, got {type(line).__name__}")
+        known = {key: value for key, value in line.items() if key in wanted}
+        strict_json.record(known, place, wanted)
+        found[known["image"]] = known["prompt"], known["seed"]
     return found
 
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.geneval.detections import read_lines
+from eval.geneval.detections import read_detections
 from eval.results import Result
 from eval.wise.judgements import ASPECTS, parse_judgement
 from eval.wise.versions import VERSIONS
 from staged import strict_json
+from staged.lines import read_lines
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 UNSCORED = "unscored"
@@ -133,9 +134,9 @@ _GENEVAL_KINDS = (
 
 
 def _geneval(path: Path, result: Result) -> Iterator[Sample]:
-    for number, line in enumerate(read_lines(path)):
+    for number, line in enumerate(read_detections(path)):
         verdict = line.verdict()
-        reasons = tuple(verdict.reason.splitlines())
+        reasons = tuple(filter(None, verdict.reason.split("\n")))
         image = str(line.record.get("image", ""))
         yield Sample(
             name=image or str(number),
@@ -154,7 +155,7 @@ def _geneval_kind(reason: str) -> str:
 
 def _wise(path: Path, result: Result) -> Iterator[Sample]:
     version = VERSIONS[result.variant.get("version", "")]
-    for content, place in _lines(path):
+    for content, place in read_lines(path, max_bytes=MAX_LINE_BYTES):
         judged = parse_judgement(content, version, place)
         line = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
         aspects = {name: line[name] for name in ASPECTS if name in line}
@@ -179,17 +180,8 @@ _READERS: dict[str, Callable[[Path, Result], Iterator[Sample]]] = {
 }
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, str]]:
-    with path.open("rb") as file:
-        number = 0
-        while content := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if content.strip():
-                yield content, f"{path}:{number}"
-
-
 def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for content, place in _lines(path):
+    for content, place in read_lines(path, max_bytes=MAX_LINE_BYTES):
         line = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
         if not isinstance(line, dict):
             raise ValueError(f"{place}: expected an object, got {type(line).__name__}")

@@ -16,6 +16,7 @@ from typing import Any
 
 from eval.wise.versions import NUM_PROMPTS, Version
 from staged import strict_json
+from staged.lines import read_lines
 
 MAX_LINE_BYTES = 1024 * 1024
 ASPECTS = {"consistency": 0.7, "realism": 0.2, "aesthetic_quality": 0.1}
@@ -98,23 +99,17 @@ def read_judgements(path: Path, version: Version) -> Judgements:
         prompt_id: Judgement(prompt_id=prompt_id, score=None, reason=MISSING)
         for prompt_id in range(1, NUM_PROMPTS + 1)
     }
-    lines: dict[int, int] = {}
-    with path.open("rb") as file:
-        number = 0
-        while content := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if not content.strip():
-                continue
-            place = f"{path}:{number}"
-            judgement = parse_judgement(content, version, place)
-            prompt_id = judgement.prompt_id
-            if prompt_id in lines:
-                raise ValueError(
-                    f"{place}: prompt_id {prompt_id} stands in line {lines[prompt_id]} already; "
-                    "keep one judgement of each image"
-                )
-            lines[prompt_id] = number
-            by_id[prompt_id] = judgement
+    first: dict[int, str] = {}
+    for content, place in read_lines(path, max_bytes=MAX_LINE_BYTES):
+        judgement = parse_judgement(content, version, place)
+        prompt_id = judgement.prompt_id
+        if prompt_id in first:
+            raise ValueError(
+                f"{place}: prompt_id {prompt_id} stands at {first[prompt_id]} already; keep one "
+                "judgement of each image"
+            )
+        first[prompt_id] = place
+        by_id[prompt_id] = judgement
     return Judgements(by_id=by_id)
 
 

@@ -69,7 +69,7 @@ def load_prompts(folder: Path, version: Version) -> list[WisePrompt]:
                 f"{path} is missing; fetch the {version.name} prompts of PKU-YuanGroup/WISE "
                 f"({', '.join(FILES[version.name])})"
             )
-        data = strict_json.loads(path.read_bytes(), place=str(path), max_bytes=_MAX_BYTES)
+        data = strict_json.read(path, max_bytes=_MAX_BYTES)
         if not isinstance(data, list):
             raise ValueError(f"{path}: expected a list of prompts")
         for index, value in enumerate(data):

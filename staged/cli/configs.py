@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 def _about(path: Path) -> str:
     """The first comment of a file, on one line."""
     words: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):
         if not line.startswith("#"):
             break
         words.append(line.strip("# "))

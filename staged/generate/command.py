@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,7 @@ from staged.command_line import (
     natural,
 )
 from staged.generate.keeping import Keeper
+from staged.lines import read_lines
 from staged.loops.events import (
     Answered,
     Event,
@@ -45,7 +47,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
 T = TypeVar("T")
 
 MAX_PROMPTS = 100_000
-MAX_PROMPTS_BYTES = 64 * 2**20
 MAX_SHOWN = 100
 """Trajectories in the report; the rest stand in their folders."""
 
@@ -203,15 +204,11 @@ def _starts(options: argparse.Namespace) -> tuple[list[Trajectory], list[int]]:
 
 
 def _read_prompts(path: Path) -> list[str]:
-    if path.stat().st_size > MAX_PROMPTS_BYTES:
-        raise ValueError(f"{path} exceeds {MAX_PROMPTS_BYTES} bytes")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text: {error}") from None
-    prompts = [line.strip() for line in lines if line.strip()]
+    lines = islice(read_lines(path), MAX_PROMPTS + 1)
+    prompts = [text for line in lines if (text := line.text().strip())]
     if not 1 <= len(prompts) <= MAX_PROMPTS:
-        raise ValueError(f"{path} holds {len(prompts)} prompts; give 1 to {MAX_PROMPTS}")
+        number = "no" if not prompts else "more"
+        raise ValueError(f"{path} holds {number} prompts; give 1 to {MAX_PROMPTS}, one a line")
     return prompts
 
 

@@ -78,10 +78,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read bounded JSON; ValueError names the file."""
-    size = path.stat().st_size
-    if size > _MAX_JSON_BYTES:
-        raise ValueError(f"{path}: {size} bytes exceed the limit of {_MAX_JSON_BYTES}")
-    return strict_json.loads(path.read_bytes(), place=str(path), max_bytes=_MAX_JSON_BYTES)
+    return strict_json.read(path, max_bytes=_MAX_JSON_BYTES)
 
 
 @functools.cache

@@ -262,7 +262,7 @@ class Ledger(Records):
         known = path.read_bytes() if path.is_file() else b""
         whole = known[: known.rfind(b"\n") + 1]
         line = f"{self._name}\n".encode()
-        if line not in whole.splitlines(keepends=True):
+        if self._name.encode() not in whole.split(b"\n"):
             files.write_whole(path, whole + line)
         for half, _ in list(files.halves(self.folder)):
             half.unlink(missing_ok=True)

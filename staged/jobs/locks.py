@@ -33,7 +33,7 @@ def check_reach(folder: Path, mounts: Path = _MOUNTS) -> None:
         return
     found, options = "", ""
     real = str(folder.resolve())
-    for line in mounts.read_text(errors="replace").splitlines():
+    for line in filter(None, mounts.read_text(errors="replace").split("\n")):
         point, kind, given = line.split(" ")[1:4]
         point = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), point)
         below = real == point or real.startswith(point.rstrip("/") + "/")

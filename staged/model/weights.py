@@ -167,4 +167,4 @@ def _refuse(
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]

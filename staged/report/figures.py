@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from staged.lines import read_lines
 from staged.report.tables import Row, check_rows
 
 MAX_LOG_BYTES = 256 * 2**20
@@ -92,14 +93,14 @@ class Curve:
         if not path.is_file() or path.stat().st_size > MAX_LOG_BYTES:
             raise ValueError(f"{path} is missing or exceeds {MAX_LOG_BYTES} bytes")
         points: dict[str, list[tuple[float, float]]] = {key: [] for key in keys}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for line in read_lines(path):
             try:
-                record = json.loads(line)
+                record = json.loads(line.content)
                 for key in keys:
                     if key in record and not (log_y and record[key] <= 0):
                         points[key].append((float(record["step"]), float(record[key])))
             except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(f"{path}:{number} is no line of a training log: {error}") from None
+                raise ValueError(f"{line.place} is no line of a training log: {error}") from None
         series = tuple(Series(name=keys[key], points=points[key]) for key in keys)
         return cls(
             title=title, series=series, x_label="step", y_label="loss", intro=intro, log_y=log_y

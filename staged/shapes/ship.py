@@ -54,7 +54,7 @@ def ship(
     # All that can be wrong is read before the checkpoint that stands there goes.
     record: dict[str, Any] = {
         "commands": list(commands),
-        "settings": settings.read_text(encoding="utf-8").splitlines(),
+        "settings": settings.read_text(encoding="utf-8").rstrip("\n").split("\n"),
         "data": (run / "data.sha256").read_text(encoding="utf-8").strip(),
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
@@ -76,6 +76,4 @@ def ship(
 
 
 def _result(path: Path) -> Any:
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise ValueError(f"{path} exceeds {_MAX_JSON_BYTES} bytes; no result of an evaluation")
-    return strict_json.loads(path.read_bytes(), place=str(path), max_bytes=_MAX_JSON_BYTES)
+    return strict_json.read(path, max_bytes=_MAX_JSON_BYTES)

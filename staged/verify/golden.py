@@ -1,6 +1,5 @@
 """Read a directory of reference numbers: weights, inputs, outputs and their description."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from staged import strict_json
 from staged.devices import choose_device
 from staged.model.bagel import Inputs
 from staged.model.checkpoint import LoadedBagel, load
@@ -118,12 +118,7 @@ class Golden:
 def _read_json(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path} is missing; is this a directory of reference numbers?")
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise ValueError(f"{path} exceeds {_MAX_JSON_BYTES} bytes")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    document = strict_json.read(path, max_bytes=_MAX_JSON_BYTES)
     if not isinstance(document, dict):
         raise ValueError(f"{path} holds a {type(document).__name__}; expected an object")
     return document

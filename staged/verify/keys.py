@@ -1,11 +1,11 @@
 """Compare every name and shape of a full-size model with the published ones, without weights."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
+from staged import strict_json
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
 from staged.model.checkpoint import upstream_shapes
@@ -66,15 +66,13 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 def _read(path: Path) -> dict[str, dict[str, tuple[int, ...]]]:
     if not path.is_file():
         raise ValueError(f"{path} is missing")
-    if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path} exceeds {_MAX_BYTES} bytes")
+    document = strict_json.read(path, max_bytes=_MAX_BYTES)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
         return {
             part: {key: tuple(shape) for key, shape in document[part].items()}
             for part in ("model", "ae")
         }
     except KeyError as error:
         raise ValueError(f"{path} lacks {error}; expected `model` and `ae`") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not list names and shapes: {error}") from error
