@@ -14,8 +14,10 @@ from pathlib import Path
 from eval.downloads import sha256_of
 from eval.generation.provenance import Made, made
 from eval.results import Result, unscored_message
+from staged.lines import read_lines
 
 EXIT_OK, EXIT_UNSCORED = 0, 1
+_MAX_LINE_BYTES = 2**24
 
 
 def add_score_options(parser: argparse.ArgumentParser, *, default_name: str) -> None:
@@ -64,8 +66,8 @@ def origin_of(arguments: argparse.Namespace, scores: Sequence[Path], *, default_
 
 def lines_sha256(paths: Iterable[Path]) -> str:
     """Return the SHA-256 (hex) of files' lines, in whatever order and files they stand."""
-    lines = (line.strip() for path in paths for line in path.read_bytes().split(b"\n"))
-    return sha256_of(b"\n".join(sorted(line for line in lines if line)))
+    lines = (line for path in paths for line in read_lines(path, max_bytes=_MAX_LINE_BYTES))
+    return sha256_of(b"\n".join(sorted(line.content.strip() for line in lines)))
 
 
 def exit_code(command: str, results: Iterable[Result], *, allow_unscored: bool) -> int:

@@ -11,7 +11,6 @@ Letters: h, w image size; H, W network input size, multiples of 32; q queries; c
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +21,7 @@ from torch import Tensor
 from transformers import Mask2FormerForUniversalSegmentation
 
 from eval.geneval.names import CLASSES
+from staged import strict_json
 from staged.model.finite import require_finite
 from staged.model.weights import load_pretrained
 from staged.roles import Detection, Pixels
@@ -35,6 +35,7 @@ MAX_DETECTIONS = 100
 MIN_KEPT = 0.1
 """Below it nothing is reported; every threshold of GenEval is above."""
 SOURCE_FILE = "source.json"
+_MAX_SOURCE_BYTES = 2**16
 COMPUTED = r"relative_position_index$|^criterion\.empty_weight$|swin\.layernorm\."
 """What transformers computes itself, and its final norm that no output passes through."""
 
@@ -88,7 +89,9 @@ class Mask2FormerDetector:
         path = Path(source) / SOURCE_FILE
         weights = "transformers"
         if path.is_file():
-            weights = str(json.loads(path.read_text(encoding="utf-8"))["weights"])
+            record = strict_json.read(path, max_bytes=_MAX_SOURCE_BYTES)
+            fields, optional = {"weights": str}, {"checkpoint_sha256": str}
+            weights = strict_json.record(record, str(path), fields, optional)["weights"]
         return cls(model, weights=weights, device=device)
 
     @torch.inference_mode()

@@ -6,7 +6,6 @@ tokenizer's files. Only safetensors is read: other formats can run code when ope
 """
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -22,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from staged import strict_json
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
 from staged.model.config import AutoencoderConfig, BagelConfig
@@ -325,12 +325,10 @@ class _Weights:
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    if path.stat().st_size > _MAX_INDEX_BYTES:
-        raise ValueError(f"{path} exceeds {_MAX_INDEX_BYTES} bytes; not an index of shards")
+    index = strict_json.read(path, max_bytes=_MAX_INDEX_BYTES)
     try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        pairs = dict(weight_map.items())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        pairs = dict(index["weight_map"].items())
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not an index of shards: {error!r}") from error
     for name in pairs.values():
         # A shard lies beside its index; a path could lead anywhere.

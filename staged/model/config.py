@@ -426,13 +426,9 @@ class _Section:
     def read(cls, path: Path) -> "_Section":
         if not path.is_file():
             raise ValueError(f"{path} is missing; a checkpoint folder needs it")
-        if path.stat().st_size > _MAX_JSON_BYTES:  # before it is read into memory
-            raise ValueError(f"{path} exceeds {_MAX_JSON_BYTES} bytes; not a model configuration")
         try:
             # Strictly: of a key given twice one would replace the other.
-            document = strict_json.loads(
-                path.read_bytes(), place=str(path), max_bytes=_MAX_JSON_BYTES
-            )
+            document = strict_json.read(path, max_bytes=_MAX_JSON_BYTES)
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
         if not isinstance(document, dict):

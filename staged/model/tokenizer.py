@@ -122,9 +122,7 @@ def _check_added(backend: Tokenizer, path: Path) -> None:
     """
     if not path.is_file():
         return
-    if path.stat().st_size > _MAX_SETTINGS_BYTES:
-        raise ValueError(f"{path} exceeds {_MAX_SETTINGS_BYTES} bytes; no tokenizer settings")
-    settings = strict_json.loads(path.read_bytes(), place=str(path), max_bytes=_MAX_SETTINGS_BYTES)
+    settings = strict_json.read(path, max_bytes=_MAX_SETTINGS_BYTES)
     added = settings.get("added_tokens_decoder") if isinstance(settings, dict) else None
     for number, token in (added if isinstance(added, dict) else {}).items():
         content = token.get("content") if isinstance(token, dict) else token
