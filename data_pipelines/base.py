@@ -20,6 +20,7 @@ from staged.jobs.progress import Progress
 from staged.ranges import check_range
 from staged.settings import fingerprint, to_dict
 from staged.shapes.drills import VERBS, draw_drill
+from staged.shapes.language.asked import QUESTION
 from staged.shapes.language.prompts import describe
 from staged.shapes.tasks import TASKS, Task, sample_prompt, sample_scene
 from staged.shapes.world.render import render
@@ -27,9 +28,6 @@ from staged.shapes.world.scene import Scene
 from staged.shapes.world.spec import Spec
 from staged.shards import ShardWriter
 from staged.trajectory import Answer, ImageRef, Sketch, Stop, Trajectory
-
-QUESTION = "describe the picture"
-"""The prompt of understanding samples."""
 
 _CHUNK = 500
 

@@ -138,7 +138,7 @@ def test_a_folder_with_other_trajectories_is_refused_and_kept(tmp_path: Path) ->
 def test_a_trajectory_that_fails_is_saved_and_the_command_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["draw a sheep", *FRESH, *SCRIPTED, "--out", str(tmp_path)]) == 1
+    assert main(["add a star", *FRESH, *SCRIPTED, "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert printed.count("retry") == 2 and "failed   grammar" in printed
     record = json.loads((tmp_path / "trajectory.json").read_text())
@@ -149,7 +149,7 @@ def test_a_trajectory_that_fails_is_saved_and_the_command_says_so(
 def test_an_image_is_edited(tmp_path: Path) -> None:
     source = tmp_path / "in.png"
     source.write_bytes(encode_png(picture(0, 48, 48)))
-    argv = ["make it blue", *FRESH, "--mode", "one-shot", "--image", str(source)]
+    argv = ["change the star to blue", *FRESH, "--mode", "one-shot", "--image", str(source)]
     assert main([*argv, "--out", str(tmp_path / "out")]) == 0
     trajectory = load_trajectory(tmp_path / "out")
     assert trajectory.inputs[0].png == source.read_bytes() and len(trajectory.images) == 2

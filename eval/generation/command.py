@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     benchmark = BENCHMARKS[options.benchmark](options.prompts)
     samples = benchmark.samples(images_per_prompt=options.images_per_prompt, seed=options.seed)
     batch = options.batch_size or kind.batch or 1
-    generator = open_generator(settings)
+    generator = open_generator(settings, [sample.prompt for sample in samples])
     benchmark.prepare(options.out)
     with Store(options.out, rank) as store:
         store.claim(
@@ -127,17 +127,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_OK if options.allow_unscored else EXIT_UNSCORED
 
 
-def open_generator(settings: Any) -> Generator:
+def open_generator(settings: Any, prompts: Sequence[str]) -> Generator:
     """Open the generator that some settings are of.
 
+    Args:
+        settings: Of one of `KINDS`.
+        prompts: What it is to draw.
+
     Raises:
-        ValueError: they cannot be followed.
+        ValueError: they cannot be followed, or a prompt is beyond the generator.
     """
     # What a generator needs is imported with it: torch, diffusers, httpx.
     if isinstance(settings, ModelSettings):
         from eval.generation.model import Model
 
-        return Model(settings)
+        model = Model(settings)
+        model.understood(prompts)
+        return model
     if isinstance(settings, PipelineSettings):
         from eval.generation.pipeline import Pipeline
 

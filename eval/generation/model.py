@@ -20,6 +20,7 @@ from staged.model.flows import FlowSettings
 from staged.model.weights_hash import weights_hash
 from staged.sequence import step_text
 from staged.settings import to_dict
+from staged.shapes.miniature import understood
 from staged.trajectory import Sketch, Stop, Trajectory
 
 _SAID_BETTER = (
@@ -68,6 +69,14 @@ class Model:
         settings = {k: v for k, v in to_dict(self.settings).items() if k in names}
         return {**settings, **self.flows.facts(), "weights": self.weights}
 
+    def understood(self, prompts: Sequence[str]) -> list[str]:
+        """Say prompts as the model is to read them.
+
+        Raises:
+            ValueError: One of them is beyond a miniature.
+        """
+        return understood(self._engine, prompts)
+
     def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
         """Draw a batch; a trajectory's last picture is its image, as a user would get it."""
         prompts, seeds = [s.prompt for s in samples], [s.seed for s in samples]
@@ -89,6 +98,9 @@ class Model:
 
         Returns:
             Trajectories, whose cost in `provenance` has the tokens of their texts.
+
+        Raises:
+            ValueError: One of the prompts is beyond a miniature.
         """
         # A new player a batch: what an earlier batch has read was read in other company, and
         # would differ in the last digits from what another process reads for itself.
@@ -100,7 +112,8 @@ class Model:
         )
         cast = self._casting.cast(BagelPlayer(self._engine, writing), settings.checkpoint)
         loop = StagedLoop(cast, self._policy, batch_size=max(len(prompts), 1))
-        return [self._with_text_tokens(t) for t in loop.run(prompts, seeds, on_event)]
+        said = self.understood(prompts)
+        return [self._with_text_tokens(t) for t in loop.run(said, seeds, on_event)]
 
     def _with_text_tokens(self, trajectory: Trajectory) -> Trajectory:
         """Note what the texts cost: tokens without their markers."""

@@ -71,6 +71,7 @@ def main(argv: list[str]) -> int:
     from staged.loops.casting import Casting, bagel_player, open_engine
     from staged.loops.policy import Policy
     from staged.loops.staged import StagedLoop
+    from staged.shapes.miniature import understood
 
     casting = Casting(
         planner=options.planner, inspector=options.inspector, sketcher=options.sketcher
@@ -89,6 +90,14 @@ def main(argv: list[str]) -> int:
     engine = open_engine(
         options.checkpoint, device=options.device, dtype=options.dtype, seed=options.seed
     )
+    asked = [start.prompt for start in starts]
+    said = understood(
+        engine, asked, answering=options.mode == "answer", onto_images=bool(options.image)
+    )
+    for prompt, words in dict(zip(asked, said, strict=True)).items():
+        if prompt != words:
+            print(f"prompt   {prompt!r} is read as {words!r}")
+    starts = [replace(start, prompt=words) for start, words in zip(starts, said, strict=True)]
     flows = engine.flows.each(lambda flow: _flow(flow, options))
     player = bagel_player(engine)
     player = type(player)(

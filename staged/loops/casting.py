@@ -14,7 +14,7 @@ from staged.loops.policy import Policy
 from staged.loops.singly import OneByOne
 from staged.loops.staged import Cast
 from staged.roles import Illustrator
-from staged.shapes.miniature import open_checkpoint
+from staged.shapes.miniature import is_miniature, open_checkpoint
 from staged.shapes.players.scripted import ScriptedInspector, ScriptedPlanner, ScriptedSketcher
 from staged.shapes.world.scene import CANVAS_PX
 
@@ -57,8 +57,8 @@ class Casting:
             ValueError: scripted players beside a model of another world.
         """
         scripted = [role for role, who in vars(self).items() if who == "scripted"]
-        side = player.engine.sizes.latent_max
-        if scripted and side > CANVAS_PX:
+        if scripted and not is_miniature(player.engine):
+            side = player.engine.sizes.latent_max
             raise ValueError(
                 f"{', '.join(scripted)} scripted: these players know the miniature world's shapes "
                 f"at {CANVAS_PX} x {CANVAS_PX} pixels, and {name} draws {side} x {side}; let the "

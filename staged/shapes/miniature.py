@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from staged.engine.engine import Engine
 from staged.model import checkpoint
 from staged.model.bagel import Bagel
 from staged.model.checkpoint import LoadedBagel
@@ -19,6 +21,7 @@ from staged.model.config import (
 from staged.model.flow import Guidance
 from staged.model.flows import Flows, FlowSettings
 from staged.model.tokenizer import BagelTokenizer, train_tokenizer
+from staged.shapes.language.asked import in_its_words
 from staged.shapes.language.vocabulary import vocabulary
 from staged.shapes.world.scene import CANVAS_PX
 from staged.strict_json import loads
@@ -102,6 +105,34 @@ def fresh(seed: int, *, device: str | torch.device = "cpu") -> LoadedBagel:
         folder=CHECKPOINTS,
         flows=FLOWS,
     )
+
+
+def is_miniature(engine: Engine) -> bool:
+    """Whether a model draws the miniature world, shipped or trained anew."""
+    return engine.sizes.latent_max <= CANVAS_PX
+
+
+def understood(
+    engine: Engine,
+    prompts: Sequence[str],
+    *,
+    answering: bool = False,
+    onto_images: bool = False,
+) -> list[str]:
+    """Say prompts as a model is to read them; whoever takes prompts from users asks here first.
+
+    Args:
+        engine: A miniature gets them in its own words, every other model as they are.
+        prompts: As a user wrote them.
+        answering: They are questions about images.
+        onto_images: They come with images, which they may ask to edit.
+
+    Raises:
+        ValueError: A miniature cannot know one of them; the message says what it knows.
+    """
+    if not is_miniature(engine):
+        return list(prompts)
+    return in_its_words(prompts, answering=answering, onto_images=onto_images)
 
 
 def open_checkpoint(

@@ -36,7 +36,9 @@ from staged.shapes.world.facts import FACTS, ColorFact, Fact, NumberFact
 from staged.shapes.world.scene import Relation
 from staged.shapes.world.spec import Spec, Thing
 
-_PROMPT = "a photo of "
+LEAD = "a photo of "
+"""How every prompt begins."""
+
 _EMPTY = "an empty picture"
 _CLAUSE = rf"({NOUN})(?: ({RELATION}) ({NOUN}))?"
 _COLORED = {f.subject: f for f in FACTS if isinstance(f, ColorFact)}
@@ -133,16 +135,16 @@ def write_prompt(request: Request | Spec) -> str:
         ValueError: As `describe`.
     """
     if isinstance(request, Spec):
-        return _PROMPT + describe(request)
+        return LEAD + describe(request)
     match request.fact:
         case ColorFact(subject=subject):
             plain = replace(request.spec.things[0], color=None)
-            return f"{_PROMPT}{a(plain)} the colour of {subject}"
+            return f"{LEAD}{a(plain)} the colour of {subject}"
         case NumberFact(subject=subject, part=part):
             words = words_of(request.spec.things[0])
-            return f"{_PROMPT}as many {words} as {subject} has {part}"
+            return f"{LEAD}as many {words} as {subject} has {part}"
         case None:
-            return _PROMPT + describe(request.spec)
+            return LEAD + describe(request.spec)
 
 
 def read_prompt(text: str) -> Request:
@@ -151,9 +153,9 @@ def read_prompt(text: str) -> Request:
     Raises:
         GrammarError: The text is anything else, or rests on a fact that is not in `FACTS`.
     """
-    if not text.startswith(_PROMPT):
-        raise GrammarError(text, f"a prompt: it begins with {_PROMPT!r}")
-    rest = text.removeprefix(_PROMPT)
+    if not text.startswith(LEAD):
+        raise GrammarError(text, f"a prompt: it begins with {LEAD!r}")
+    rest = text.removeprefix(LEAD)
     if found := re.fullmatch(r"(.+) the colour of (.+)", rest):
         fact = _COLORED.get(found[2])
         if fact is None:
