@@ -14,6 +14,10 @@ from staged.command_line.applications import run_as_module
 
 BENCHMARKS = {
     "miniature": Command("prompts of the miniature world", "eval.miniature:main"),
+    "skills": Command("what a miniature can do, skill by skill", "eval.skills.command:main"),
+    "tune-guidance": Command(
+        "how strongly a miniature wants to be guided", "eval.skills.guidance:main"
+    ),
     "generate": Command(
         "images for a benchmark's prompts, by any generator", "eval.generation.command:main"
     ),

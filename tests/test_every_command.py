@@ -30,6 +30,8 @@ MISSING = {
     "train": ["configs/shapes/demo_train.yaml", "out=out", "data=[{path: nowhere}]"],
     "generate": ["--prompts", "nowhere", "--out", "out"],
     "eval miniature": ["--checkpoint", "nowhere", "--out", "out"],
+    "eval skills": ["--checkpoint", "nowhere", "--out", "out"],
+    "eval tune-guidance": ["--checkpoint", "nowhere", "--out", "out"],
     "eval generate": ["--benchmark", "geneval", "--prompts", "nowhere", "--out", "out",
                       "--generator", "model", "checkpoint=nowhere"],
     "eval on-ray": ["1", "stranger"],

@@ -12,7 +12,7 @@ from staged.shapes.language.instructions import Add, Edit, Ref, Swap, read_edits
 from staged.shapes.sight.detect import Detection
 from staged.shapes.sight.recognition import MAX_DRIFT_PX
 from staged.shapes.sight.verdict import MIN_SCORE, looks
-from staged.trajectory import Plan, Refinement, Sketch, Trajectory
+from staged.trajectory import ImageRef, Plan, Refinement, Sketch, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def untouched(trajectory: Trajectory) -> Iterator[tuple[Stayed, ...] | None]:
                 edits = _read(instruction, "refinement")
             case Sketch():
                 if before is not None:
-                    yield None if edits is None else _fates(before, step, edits)
+                    yield None if edits is None else fates(before.image, step.image, edits)
                 before = step
 
 
@@ -61,7 +61,8 @@ def _read(text: str, voice: Literal["plan", "refinement"]) -> tuple[Edit, ...] |
         return None
 
 
-def _fates(before: Sketch, after: Sketch, edits: Sequence[Edit]) -> tuple[Stayed, ...]:
+def fates(before: ImageRef, after: ImageRef, edits: Sequence[Edit]) -> tuple[Stayed, ...]:
+    """What became of each object that no edit names."""
     touched = [ref.thing for edit in edits for ref in _targets(edit)]
     left_alone = [
         shape
@@ -86,8 +87,8 @@ def _targets(edit: Edit) -> tuple[Ref, ...]:
             return (edit.target,)
 
 
-def _shapes(sketch: Sketch) -> list[Detection]:
-    return [found for found in seen(sketch.image) if found.score >= MIN_SCORE]
+def _shapes(image: ImageRef) -> list[Detection]:
+    return [found for found in seen(image) if found.score >= MIN_SCORE]
 
 
 def _nearest(old: Sequence[Detection], new: Sequence[Detection]) -> dict[int, int]:

@@ -76,6 +76,15 @@ def _also(scored: Sequence[Scored], trajectories: Mapping[str, Trajectory]) -> d
     samples = {item.sample.key: item.sample for item in scored if item.sample.key in trajectories}
     chosen = {key: trajectories[key] for key in samples}
     return {
+        "planned": mean(
+            [
+                Observation(
+                    cluster=samples[key].prompt.text,
+                    value=float(trajectory.last_plan is not None),
+                )
+                for key, trajectory in chosen.items()
+            ]
+        ),
         "exact": mean_of_means(exact.values()),
         **{f"exact/{task}": estimate for task, estimate in exact.items()},
         **costs,
@@ -108,6 +117,7 @@ def table(result: Result, seconds: float) -> str:
     costs = {"num_flow_steps": "flow steps", "num_sketches": "sketches", "text_tokens": "tokens"}
     said = [f"{result.also[name].value or 0:.4g} {words}" for name, words in costs.items()]
     images = max(result.overall.n, 1)
+    lines.append(f"{_share(result.also['planned'].value)} of the pictures were drawn by a plan")
     lines.append(f"an image took {', '.join(said)}, {seconds / images:.2f} s")
     for name, estimate in result.also.items():
         if name.count("/") == 1 and not name.startswith("exact/"):
