@@ -116,6 +116,7 @@ class Bagel(nn.Module):
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.RMSNorm):
                 nn.init.ones_(module.weight)
+        # Velocities begin at 0, the mean of what they are to become.
         nn.init.zeros_(self.latent_out.weight)
         self.vision.init_weights(generator)
         self.init_positions()
@@ -142,6 +143,8 @@ class Bagel(nn.Module):
         cells = _grid_positions(layout.latent_grids, config.max_latent_size, device)
         latents = (
             self.latent_in(inputs.latents)
+            # Times are float32 until here: bfloat16 would move one near 1 by up to .002, which is a
+            # third of a step where there are 49 of them, shifted by 3.
             + self.time_embed(time_sinusoids(inputs.timesteps).to(inputs.latents.dtype))
             + self.latent_positions[cells]
         )
@@ -185,6 +188,7 @@ def _grid_positions(grids: Iterable[tuple[int, int]], side: int, device: torch.d
     return rows.to(device, non_blocking=True)  # a flow step must not wait for the one before it
 
 
+# Every flow step asks for the same few.
 @lru_cache(maxsize=1024)
 def _one_grid(height: int, width: int, side: int) -> Tensor:
     return extrapolated_position_ids(height, width, side)

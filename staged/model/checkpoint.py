@@ -109,6 +109,7 @@ def load(
     config = config or BagelConfig.from_folder(folder)
     autoencoder = load_autoencoder(autoencoder_folder or folder, config.autoencoder, device=device)
     config = _fit_to_weights(config, autoencoder.config, weights.shapes)
+    # Nothing is allocated, or drawn at random, for the file to replace.
     with torch.device("meta"):
         model = Bagel(config)
     expected = upstream_shapes(model)
@@ -281,6 +282,8 @@ def _table_sides(config: BagelConfig) -> dict[str, int]:
 
 
 def _materialise(module: nn.Module, device: str | torch.device, dtype: torch.dtype) -> None:
+    # The type first: on meta it costs nothing, and float32 afterwards would have been twice the
+    # memory of bfloat16, on the device, for a moment.
     module.to(dtype).to_empty(device=device)
 
 
@@ -298,6 +301,7 @@ class _Weights:
 
     @classmethod
     def find(cls, folder: Path) -> "_Weights":
+        # Where upstream trained, both lie side by side; the averaged ones are what it publishes.
         for name in WEIGHTS:
             if (folder / name).is_file():
                 return cls.of_file(folder / name)
@@ -461,9 +465,12 @@ def _replacing(folder: Path) -> Iterator[Path]:
     try:
         yield fresh
         fresh.chmod(0o755)  # mkdtemp's own mode hides it from other users
+        # Contents before the name that leads to them: a power cut must not keep the name alone.
         for path in fresh.rglob("*"):
             _flush(path)
         _flush(fresh)
+        # A full folder is not replaced in one step. A kill between the two leaves the earlier one,
+        # whole, under its retired name.
         retired = fresh.with_name(fresh.name + ".old")
         if folder.exists():
             folder.rename(retired)

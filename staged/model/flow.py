@@ -164,6 +164,7 @@ def _renormalise(guided: Tensor, velocity: Tensor, guidance: Guidance) -> Tensor
     dims = (-2, -1) if guidance.renorm == "global" else (-1,)
     length = torch.linalg.vector_norm(velocity, dim=dims, keepdim=True)
     guided_length = torch.linalg.vector_norm(guided, dim=dims, keepdim=True)
+    # At most 1: it takes back the length that guidance added, and adds none.
     factor: Tensor = (length / (guided_length + 1e-8)).clamp(guidance.renorm_min, 1.0)
     # A length that overflowed would make the factor 0, and a velocity of 0 out of a wrong one.
     factor = factor.masked_fill(~torch.isfinite(guided_length), torch.nan)

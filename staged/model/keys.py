@@ -8,6 +8,7 @@ import re
 
 __all__ = ["autoencoder_keys", "from_upstream_key", "to_upstream_key"]
 
+# No leading zeros: one tensor has one name.
 _LAYER = re.compile(r"(?<=layers\.)(0|[1-9][0-9]*)(?=\.)")
 
 

@@ -246,6 +246,8 @@ class _Builder:
                     self._add_text(segment, position)
                 else:
                     self._add_image(segment, position)
+            # A dropped image moves on all the same, as upstream: what follows stands where it
+            # stands with the image. A noised copy does not: the clean one after it takes its place.
             if segment.kind is SegmentKind.TEXT:
                 position += segment.num_tokens
             elif segment.kind is not SegmentKind.NOISED:
@@ -263,12 +265,15 @@ class _Builder:
             targets = ids[1:]
             self.ce_index.extend(range(place, place + len(targets)))
             self.labels.extend(targets)
+            # By the root, as upstream: were all tokens alike, a description would drown a verdict
+            # of one word; were all blocks alike, a token of the description would hardly count.
             self.ce_weights.extend([len(targets) ** -0.5] * len(targets))
         self._label_end(segment)
 
     def _add_image(self, segment: Segment, position: int) -> None:
         place, count = len(self.positions), segment.num_tokens
         is_vision = segment.kind is SegmentKind.VISION
+        # Markers belong to the und expert, around latents too.
         self.text_index.extend([place, place + count - 1])
         self.token_ids.extend([self.special.image_start, self.special.image_end])
         self.image_index[is_vision].extend(range(place + 1, place + count - 1))
@@ -285,6 +290,7 @@ class _Builder:
         if segment.end_label is not None:
             self.ce_index.append(len(self.positions) - 1)
             self.labels.append(segment.end_label)
+            # As a block of one label would weigh.
             self.ce_weights.append(1.0)
 
     def build(self) -> Layout:

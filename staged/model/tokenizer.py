@@ -38,6 +38,7 @@ class BagelTokenizer:
         backend.add_special_tokens(
             [AddedToken(t, special=True) for t in SPECIAL if backend.token_to_id(t) is None]
         )
+        # A file may ask for both; a block would then be filled up, or cut, on its way.
         backend.no_padding()
         backend.no_truncation()
         # A prompt that spells out "<|im_end|>" must stay text: encode it letter by letter.
@@ -106,6 +107,7 @@ class BagelTokenizer:
                 for number, token in sorted(added.items())
             },
             "add_prefix_space": False,
+            # Joining spaces and marks would decode to what does not encode to the same ids again.
             "clean_up_tokenization_spaces": False,
             "eos_token": "<|im_end|>",
             "pad_token": "<|endoftext|>",
@@ -152,6 +154,7 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> BagelTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=list(SPECIAL),
+        # Every byte, so that any text encodes, whatever the corpus held.
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

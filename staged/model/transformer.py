@@ -69,6 +69,7 @@ class Expert(nn.Module):
 
     def compile_parts(self) -> None:
         """Fuse `project` and `finish`; numbers of tokens stay free to vary."""
+        # Not attention: its groups change from pack to pack, and each would be compiled anew.
         for name in ("project", "finish"):
             setattr(self, name, torch.compile(getattr(self, name), dynamic=True))
 
@@ -79,6 +80,7 @@ class Expert(nn.Module):
             projection(normed).unflatten(-1, (-1, self.head_dim))
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
+        # Norm before rope, as the reference: its weights differ within a pair that rope turns.
         return rotate(self.q_norm(query), rope), rotate(self.k_norm(key), rope), value
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
