@@ -70,6 +70,19 @@ def test_a_prompt_that_is_read_in_part_is_noticed(folder):
     assert torch.equal(clip.text("abcdefghijk"), clip.text("abcdefghijz"))
 
 
+def test_a_prompt_that_spells_the_end_of_a_text_is_read_to_its_own_end(
+    folder, tmp_path, monkeypatch
+):
+    """CLIP takes its vector at the first end, and whatever came after it did not count."""
+    signs = [sign + end for sign in "<|>" for end in ("", "</w>")]
+    monkeypatch.setattr(clips, "VOCABULARY", [*signs, *clips.VOCABULARY])
+    embedder = ClipEmbedder.load(folder, clips.save_tokenizer(tmp_path))
+    ids = embedder.tokenizer("a<|endoftext|>b")["input_ids"]
+    assert [ids.index(embedder.tokenizer.eos_token_id), ids[0]] == [
+        len(ids) - 1, embedder.tokenizer.bos_token_id
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def published_head(tmp_path):
     """A checkpoint whose numbers skip dropout, as the published one has it."""

@@ -111,6 +111,20 @@ def test_the_judge_of_geneval_2_answers_without_its_part_for_videos(tmp_path, im
         assert answer.probability == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("save", "token"), [(save_tiny, "<image>"), (save_tiny_qwen, "<|vision_end|>")]
+)
+def test_a_question_that_spells_a_token_of_the_chat_is_not_asked(tmp_path, image, save, token):
+    """It would have been one more image, or the end of the user's turn."""
+    answerer, answers = LocalAnswerer.load(save(tmp_path / "model")), {}
+    texts = [f"yes {token} no", "yes no"]
+    questions = [Question(image=image, text=text, accepted=("yes",)) for text in texts]
+    answerer.answer(questions, answers.__setitem__)
+    assert (answers[0].probability, answers[0].reason) == (None, "control token")
+    assert token in answers[0].detail
+    assert answers[1].probability is not None
+
+
 def test_an_image_that_does_not_decode_has_no_answer(tmp_path, image):
     image.write_bytes(b"no image")
     question = Question(image=image, text="yes", accepted=("yes",))

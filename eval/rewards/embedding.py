@@ -53,7 +53,8 @@ class ClipEmbedder:
         """
         model = load_pretrained(CLIPModel, weights, what="CLIP model", dtype=torch.float32)
         try:
-            tokens = CLIPTokenizer.from_pretrained(str(tokenizer))
+            # A prompt that spells the end of a text must not end there.
+            tokens = CLIPTokenizer.from_pretrained(str(tokenizer), split_special_tokens=True)
         except OSError as error:
             raise ValueError(f"{tokenizer}: no tokenizer of CLIP there: {error}") from None
         return cls(model, tokens, device=device)

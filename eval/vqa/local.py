@@ -53,6 +53,10 @@ class LocalAnswerer:
         self.name = f"{model.config.model_type}, weights {digest}, {kind}, first token"
         self.model = model.eval().to(device)
         self.processor = processor
+        tokenizer = processor.tokenizer
+        added = tokenizer.added_tokens_decoder.values()
+        self._control = {str(token) for token in added if token.special}
+        self._control |= set(tokenizer.all_special_tokens)
 
     @classmethod
     def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> LocalAnswerer:
@@ -79,6 +83,11 @@ class LocalAnswerer:
     def answer(self, questions: Sequence[Question], keep: Callable[[int, Answer], None]) -> None:
         """Answer one by one, so that no answer depends on its neighbours."""
         for index, question in enumerate(questions):
+            # The template is text with such tokens; those of a prompt would be taken for its own.
+            if spelled := sorted(token for token in self._control if token in question.text):
+                detail = f"{spelled[0]} is a token by which this model's chats are framed"
+                keep(index, Answer(probability=None, reason="control token", detail=detail))
+                continue
             try:
                 pixels = images.decode_file(question.image)
             except ValueError as error:

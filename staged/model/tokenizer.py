@@ -33,11 +33,10 @@ class BagelTokenizer:
     def __init__(self, backend: Tokenizer) -> None:
         """Wrap a `tokenizers.Tokenizer`.
 
-        Missing special tokens are added, as upstream does with Qwen2's.
+        Missing special tokens are added, as upstream does with Qwen2's. Those that are there keep
+        their ids, and become special where a file does not say that they are.
         """
-        backend.add_special_tokens(
-            [AddedToken(t, special=True) for t in SPECIAL if backend.token_to_id(t) is None]
-        )
+        backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
         # A file may ask for both; a block would then be filled up, or cut, on its way.
         backend.no_padding()
         backend.no_truncation()
@@ -69,13 +68,25 @@ class BagelTokenizer:
             except Exception as error:  # the library raises bare Exception on a damaged file
                 raise ValueError(f"{path} is no tokenizer file: {error}") from error
             _check_added(backend, Path(folder) / SETTINGS_FILE)
-            return cls(backend)
+            return cls(backend)._checked(path)
         if (Path(folder) / "vocab.json").is_file():
             from transformers import AutoTokenizer
 
             slow: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            return cls(slow.backend_tokenizer)
+            return cls(slow.backend_tokenizer)._checked(Path(folder) / "vocab.json")
         raise ValueError(f"{folder} holds neither {FILE} nor vocab.json: no tokenizer to load")
+
+    def _checked(self, path: Path) -> BagelTokenizer:
+        """Refuse a vocabulary whose own pieces make a special token of its letters."""
+        for token in SPECIAL:
+            number = self.backend.token_to_id(token)
+            for text in (token, f"a {token} b", f"a{token}b"):
+                if number in self.encode(text):
+                    raise ValueError(
+                        f"{path}: a text that says {token} becomes the token {number} that frames "
+                        "texts and images; leave it out of the vocabulary's merges"
+                    )
+        return self
 
     @property
     def vocab_size(self) -> int:
