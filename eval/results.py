@@ -81,7 +81,10 @@ class Result:
             "benchmark": self.benchmark,
             "variant": dict(self.variant),
             "run": self.run,
-            **{name: estimate.as_dict() for name, estimate in (self.estimates | self.also).items()},
+            **{
+                name: estimate.as_dict()
+                for name, estimate in {**self.estimates, **self.also}.items()
+            },
         }
 
     @property

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -196,7 +197,6 @@ def test_a_card_keeps_text_from_outside_in_its_place(tmp_path: Path) -> None:
 
 
 def test_plain_webdataset_reads_the_shards(dataset: Path) -> None:
-    webdataset = pytest.importorskip("webdataset")
     urls = [str(dataset / entry.shard) for entry in read_index(dataset)]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
     assert [sample["__key__"] for sample in samples] == [f"s{i:03d}" for i in range(5)]
@@ -208,7 +208,6 @@ def test_plain_webdataset_reads_the_shards(dataset: Path) -> None:
 
 
 def test_shards_that_webdataset_wrote_are_read(tmp_path: Path) -> None:
-    webdataset = pytest.importorskip("webdataset")
     named = trajectory(1).with_images(
         [ImageRef(png=ref.png, name=f"{i}.png") for i, ref in enumerate(trajectory(1).images)]
     )

@@ -25,7 +25,8 @@ class SampleRandom:
         picture then cover the range of times instead of crowding.
         """
         slices = self._rng.permutation(count) + self._rng.random(count)
-        return torch.special.ndtri(torch.from_numpy(slices / count).clamp(1e-6, 1 - 1e-6)).float()
+        logits: Tensor = torch.special.ndtri(torch.from_numpy(slices / count).clamp(1e-6, 1 - 1e-6))
+        return logits.float()
 
     def noise(self, rows: int, columns: int) -> Tensor:
         """(rows, columns) float32 standard normal."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,7 +84,10 @@ def _measure_image(config: TransformerConfig, setup: Setup, record: Recorder) ->
     plain.calls = [(slice(i, i + 1), n + tokens, None) for i, n in enumerate(lengths)]
     masked.calls = [(slice(0, len(lengths)), keys, masked.mask(keys))]
     tensors = _random(config, layout.num_tokens, setup)
-    ways = [("image", plain, None), ("image_masked", masked, None)]
+    ways: list[tuple[str, Attend, Any]] = [
+        ("image", plain, None),
+        ("image_masked", masked, None),
+    ]
     if setup.on_cuda:
         ways += [
             ("image_flash", plain, SDPBackend.FLASH_ATTENTION),

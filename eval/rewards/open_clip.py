@@ -109,7 +109,8 @@ def convert_model(state: Mapping[str, Any]) -> CLIPModel:
     }
     check_weights("the checkpoint", converted, expected)
     model.load_state_dict(converted, strict=False)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _converted(key: str, value: Any) -> dict[str, Tensor]:

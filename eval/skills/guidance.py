@@ -119,7 +119,7 @@ def _asked(options: argparse.Namespace, manner: Manner) -> dict[Drawn, list[Prob
         seed=options.seed,
     ):
         drawn = _drawn(probe)
-        if drawn in options.tune:
+        if drawn is not None and drawn in options.tune:
             asked.setdefault(drawn, []).append(probe)
     if not asked:
         raise ValueError(

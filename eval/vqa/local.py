@@ -28,7 +28,7 @@ def processor_class(config: PreTrainedConfig) -> Any:
     Args:
         config: Of the model.
     """
-    kind = PROCESSOR_MAPPING.get(type(config), None)
+    kind: Any = PROCESSOR_MAPPING.get(type(config), None)
     if kind is None:
         return AutoProcessor
     attributes = [name for name in kind.get_attributes() if "video" not in name]

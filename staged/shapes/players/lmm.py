@@ -1,7 +1,7 @@
 """The miniature world's language model, behind the interface that real ones are served through.
 
 It answers `POST /v1/chat/completions` with structured output, either inside this process, through
-`connect`, or over the network like any other server:
+`connect`, or over the network like any other server (pip install staged[serve]):
 
     uvicorn --factory staged.shapes.players.lmm:create_app --port 8000
 
