@@ -40,6 +40,7 @@ def averaged(
 
 
 def _swap(pairs: Iterable[tuple[nn.Parameter, Tensor]]) -> None:
+    # Tensor by tensor: another copy of all weights might not fit.
     for parameter, tensor in pairs:
         held = parameter.data.clone()
         parameter.data.copy_(tensor)

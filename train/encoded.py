@@ -96,6 +96,7 @@ class EncodedFolder:
         """(n, Z) float32 latent tokens of one image of a sample."""
         counts = [_num_latents(self.grids_of(ref)) for ref in trajectory.images[: image + 1]]
         start = int(self._first_token[place]) + sum(counts[:-1])
+        # Copied: the mapped file may not be written to, and would be read at some later time.
         return torch.from_numpy(np.array(self._latents[start : start + counts[-1]]))
 
     def _read_all(self, table: Path) -> None:
@@ -135,6 +136,7 @@ class EncodedFolder:
                     noised=np.array(noised, dtype=np.int64),
                     first_token=np.array(first_token, dtype=np.int64),
                 )
+            # The table last: where it is, the latents are.
             os.replace(lengths_file, table)
 
     def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Tensor]:

@@ -44,6 +44,7 @@ class Examples:
         self._parts = [EncodedFolder(s.path, engine, self.encode, cache) for s in subsets]
         self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
         self.lengths = np.concatenate(
+            # Tables count one copy, so that runs with other numbers of them share a table.
             [part.lengths + (noised_copies - 1) * part.noised for part in self._parts]
         )
         self.repeats = np.concatenate(

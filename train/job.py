@@ -64,6 +64,7 @@ class Trainer:
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         self.state = RunState(settings.out)
         resuming = bool(self.state.steps())
+        # Before the weights are read: a folder of another run is told at once.
         claim(settings, resuming=resuming)
         self.loaded = open_checkpoint(settings.init, seed=settings.seed, device=self.device)
         if self.loaded.tokenizer is None:
@@ -118,6 +119,7 @@ class Trainer:
         progress = Progress("step", settings.num_steps, done=self.step)
         throughput = Throughput()
         with (
+            # What an earlier part logged beyond its last state will be logged again.
             SummaryWriter(settings.out / "tensorboard", purge_step=self.step + 1) as board,
             (settings.out / "log.jsonl").open("a", encoding="utf-8") as lines,
             Interrupts() as interrupts,
@@ -135,6 +137,7 @@ class Trainer:
                 if last or self.step % log.every_steps == 0:
                     record["tokens_per_s"] = throughput.tokens_per_s
                     record["data_wait"] = throughput.data_wait
+                    # Ahead of the state: `cut_log` can drop what is beyond one, and add nothing.
                     lines.write(json.dumps({"step": self.step, **record}) + "\n")
                     lines.flush()
                     for name, value in record.items():
@@ -177,6 +180,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(
             self.parameters.values(), settings.optimizer.max_grad_norm
         ).item()
+        # A finite loss can have an infinite gradient, and moments would keep it for good.
         self._require_finite("gradient norm", norm)
         lr = learning_rate(self.step, settings.num_steps, settings.optimizer)
         self.optimizer.step(lr)
@@ -228,10 +232,13 @@ class Trainer:
 
     def _forward(self, pack: Pack) -> TokenLosses:
         """Forward in the working dtype; gradients flow back to the float32 parameters."""
+        # Not autocast: it chooses a type for each operation, and generation, which runs in one type
+        # throughout, would then compute something else. Gradients of the casts arrive in float32.
         cast = {f"model.{n}": p.to(self.dtype) for n, p in self.parameters.items()}
         cast |= {f"model.{n}": b.to(self.dtype) for n, b in self.model.named_buffers()}
         inputs = Inputs(
             pack.inputs.latents.to(self.dtype),
+            # Times are narrowed only as sinusoids; see `Bagel.embed`.
             pack.inputs.timesteps,
             pack.inputs.patches.to(self.dtype),
         )

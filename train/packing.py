@@ -88,9 +88,11 @@ def build_pack(
             latents.append(clean)
             if segment.kind is SegmentKind.NOISED:
                 noises.append(random.noise(*clean.shape))
+                # Copies of one image follow one another: the first draws the times of all.
                 logits = logits or random.timestep_logits(noised_copies).tolist()
                 t = shift_time(torch.tensor(logits.pop()).sigmoid(), timestep_shift)
             else:
+                # A clean copy is its own x_t at time 0, so that one interpolation serves all.
                 noises.append(torch.zeros_like(clean))
                 t = torch.tensor(0.0)
             times.append(t.expand(len(clean)))
@@ -119,6 +121,7 @@ def _filler(samples: Sequence[Sequence[Segment]]) -> tuple[Segment, ...]:
         in_gen = segment.kind in (SegmentKind.NOISED, SegmentKind.CLEAN)
         num_und += min(segment.num_tokens, 2) if in_gen else segment.num_tokens
     missing = 2 + (-num_und - 2) % _UND_MULTIPLE
+    # Any id will do: nobody sees a sample of its own, and nothing in it is supervised.
     return (Segment(kind=SegmentKind.TEXT, ids=(0,) * (missing - 2)),)
 
 

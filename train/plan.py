@@ -68,6 +68,7 @@ class PackPlan:
     def _pack_epoch(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
         pack: list[tuple[int, int]] = []
         tokens = 0
+        # In the order drawn: a best fit would put like lengths, and so like tasks, together.
         for sample in self._order(epoch):
             length = int(self._lengths[sample])
             if pack and tokens + length > self._pack_tokens:
@@ -79,6 +80,7 @@ class PackPlan:
             yield pack
 
     def _order(self, epoch: int) -> Sequence[np.int64]:
+        # From these two alone: an epoch needs none of those before it.
         rng = np.random.default_rng((self._seed, epoch))
         whole = np.floor(self._repeats).astype(np.int64)
         extra = rng.random(len(self._repeats)) < self._repeats - whole

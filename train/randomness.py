@@ -12,6 +12,7 @@ class SampleRandom:
 
     def __init__(self, seed: int, step: int, place: int) -> None:
         """Key the stream by run seed, optimizer step and the sample's place in its pack."""
+        # 24 bits for the place are more samples than a pack holds, and leave 40 for steps.
         self._rng = np.random.Generator(np.random.Philox(key=[seed, (step << 24) + place]))
 
     def chance(self, probability: float) -> bool:

@@ -27,6 +27,7 @@ def draw_sheet(engine: Engine, log: Log, path: Path) -> NDArray[np.uint8]:
     drawings = engine.draw(
         contexts,
         [Context() for _ in contexts],
+        # No picture stands in them, so this branch is not read.
         contexts,
         sizes=[(side, side)] * len(contexts),
         seeds=list(range(len(contexts))),

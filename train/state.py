@@ -73,6 +73,8 @@ class RunState:
             ) from error
         if target.exists():
             shutil.rmtree(target)
+        # After the contents are on the disk, and before older states go: a power cut at any point
+        # leaves one that is whole.
         partial.rename(target)
         _flush(self.folder)
         for old in self.steps()[:-NUM_KEPT]:

@@ -37,6 +37,7 @@ def export(training: Training, scenes: Tensor) -> dict[str, Any]:
     job = training.job
     with training.averaged() as average:
         save_autoencoder(job.out, average, dtype=torch.bfloat16)
+    # Bfloat16 on the disk moves the statistics, so they are taken of what was stored.
     raw = load_autoencoder(job.out, job.model)
     mean, deviation, posterior = measure_latents(raw, scenes[:2_000])
     config = dataclasses.replace(job.model, shift_factor=mean, scaling_factor=1 / deviation)

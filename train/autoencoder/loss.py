@@ -38,6 +38,8 @@ def autoencoder_loss(
         mean, log_variance = (part.float() for part in autoencoder.encoder(images).chunk(2, dim=1))
         log_variance = log_variance.clamp(-20, 5)
         latents = mean + torch.exp(0.5 * log_variance) * normal_like(mean, generator)
+        # Half of the pictures get no noise, the others up to `job.noise`: a flow never lands
+        # exactly on a latent, which the decoder must bear without blurring those that are exact.
         share = torch.rand((len(images), 1, 1, 1), generator=generator)
         level = job.noise * (2 * share - 1).clamp(min=0) * mean.detach().std()
         latents = latents + level * normal_like(mean, generator)

@@ -73,6 +73,7 @@ class Training:
             NotFiniteError: The loss or its gradient is none; the weights are as before.
         """
         job = self.job
+        # One a step: a run that goes on draws what it would have drawn.
         generator = torch.Generator().manual_seed(job.seed << 32 | self.step)
         chosen = torch.randint(len(scenes), (job.batch_size,), generator=generator)
         losses = autoencoder_loss(self.autoencoder, to_unit(scenes[chosen]), job, generator)
