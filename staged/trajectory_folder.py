@@ -40,10 +40,10 @@ def save_trajectory(folder: Path | str, trajectory: Trajectory) -> Trajectory:
             raise ValueError(f"image {ref.name!r} is not loaded; read it from its sample first")
         extension, _, _ = images.probe(ref.png)
         named.append(replace(ref, name=f"{i}.{extension}"))
-        (folder / f"{i}.{extension}").write_bytes(ref.png)
+        write_whole(folder / f"{i}.{extension}", ref.png)
     trajectory = trajectory.with_images(named)
     if trajectory.last_sketch is not None and trajectory.last_sketch.image.png is not None:
-        (folder / FINAL).write_bytes(trajectory.last_sketch.image.png)
+        write_whole(folder / FINAL, trajectory.last_sketch.image.png)
     write_whole(folder / TRAJECTORY, f"{trajectory.to_json()}\n".encode())
     return trajectory
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from eval.__main__ import main as staged_eval
-from eval.generation.batches import units
 from eval.miniature import main
 from eval.miniature.draw import draw
 from eval.miniature.settings import MiniatureSettings, samples
@@ -16,6 +15,7 @@ from eval.miniature.store import Store
 from eval.on_ray import main as on_ray
 from staged import images
 from staged.jobs.rank import Rank, local_device, rank_of
+from staged.jobs.units import units
 
 QUICK = [
     *("--checkpoint", "miniature:fresh", "--flow-steps", "2", "--batch-size", "2"),

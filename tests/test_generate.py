@@ -8,9 +8,7 @@ from tiny import picture
 
 from staged.cli import main as staged
 from staged.generate.command import main
-from staged.generate.keeping import Keeper
 from staged.images import encode_png
-from staged.loops.events import Event
 from staged.report.command import load_all
 from staged.trajectory import moves
 from staged.trajectory_folder import load_trajectory
@@ -29,6 +27,7 @@ def test_one_shot_saves_the_trajectory_its_images_and_a_report(
         "0.png",
         "final.png",
         "report.html",
+        "settings.json",
         "trajectory.json",
     ]
     trajectory = load_trajectory(out)
@@ -49,6 +48,29 @@ def test_the_same_seed_draws_the_same_image_and_another_does_not(tmp_path: Path)
         assert main([*argv, "--out", str(tmp_path / name)]) == 0
     drawn = [(tmp_path / name / "final.png").read_bytes() for name in "abc"]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_lines_that_say_the_same_get_pictures_of_their_own(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a star\na ring\na star\n a photo of a star \n")  # the last says so too
+    argv = ["--prompts", str(prompts), *FRESH, "--mode", "one-shot", "--seed", "7"]
+    for name in ("once", "again"):
+        assert main([*argv, "--out", str(tmp_path / name)]) == 0
+    made = load_all(tmp_path / "once", 10)
+    assert [t.provenance["seeds"]["rollout"] for t in made] == [7, 7, 8, 9]
+    assert len({made[line].images[0].png for line in (0, 2, 3)}) == 3
+    assert load_all(tmp_path / "again", 10) == made
+
+
+def test_more_images_of_a_line_are_those_of_as_many_lines(tmp_path: Path) -> None:
+    (tmp_path / "twice.txt").write_text("a star\na star\n")
+    argv = [*FRESH, "--mode", "one-shot"]
+    one = ["a star", "--num-images", "2", *argv, "--out", str(tmp_path / "one")]
+    assert main(one) == 0
+    assert (
+        main(["--prompts", str(tmp_path / "twice.txt"), *argv, "--out", str(tmp_path / "two")]) == 0
+    )
+    assert load_all(tmp_path / "one", 2) == load_all(tmp_path / "two", 2)
 
 
 def test_scripted_players_show_every_step_as_it_comes(
@@ -87,52 +109,6 @@ def test_many_prompts_get_a_folder_for_each_image_and_one_report(
     assert [t.provenance["seeds"]["rollout"] for t in found] == [7, 8, 7, 8]
     assert (out / "report.html").is_file()
     assert "[3] stop" in capsys.readouterr().out
-
-
-def test_an_interrupted_command_goes_on_and_ends_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a photo of a star\na photo of three hearts\na photo of a ring\n")
-    argv = ["--prompts", str(prompts), *FRESH, *SCRIPTED, "--batch-size", "1"]
-    assert main([*argv, "--out", str(tmp_path / "whole")]) == 0
-    keep = Keeper.__call__
-
-    def keep_one(self: Keeper, number: int, event: Event) -> None:
-        keep(self, number, event)
-        if self.saved:
-            raise KeyboardInterrupt
-
-    out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "__call__", keep_one)
-        assert main([*argv, "--out", str(out)]) == 130
-    assert "1 of 3 trajectories are saved" in capsys.readouterr().err
-    assert load_trajectory(out / "00000").complete
-    (out / "00001").mkdir()  # one that was killed while it was saved
-    (out / "00001" / "0.png").write_bytes(b"half")
-    before = (out / "00000" / "trajectory.json").stat().st_mtime_ns
-    assert main([*argv, "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert "1 of 3 trajectories are there" in printed and "[2] stop" in printed
-    assert "[0]" not in printed
-    assert (out / "00000" / "trajectory.json").stat().st_mtime_ns == before
-    assert load_all(out, 3) == load_all(tmp_path / "whole", 3)
-
-
-def test_a_folder_with_other_trajectories_is_refused_and_kept(tmp_path: Path) -> None:
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a photo of a star\na photo of three hearts\n")
-    out = tmp_path / "out"
-    argv = ["--prompts", str(prompts), *FRESH, *SCRIPTED, "--out", str(out)]
-    assert main(argv) == 0
-    kept = load_all(out, 2)
-    with pytest.raises(ValueError, match=r"made with another flow; choose another --out"):
-        main([*argv, "--guidance-scale", "2"])
-    prompts.write_text("a photo of a star\na photo of a ring\n")
-    with pytest.raises(ValueError, match=r"00001 holds 'a photo of three hearts' where"):
-        main(argv)
-    assert load_all(out, 2) == kept
 
 
 def test_a_trajectory_that_fails_is_saved_and_the_command_says_so(

@@ -75,7 +75,7 @@ class Model:
         Raises:
             ValueError: One of them is beyond a miniature.
         """
-        return understood(self._engine, prompts)
+        return understood(self._engine.sizes, prompts)
 
     def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
         """Draw a batch; a trajectory's last picture is its image, as a user would get it."""

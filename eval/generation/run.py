@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.generation.batches import units
 from eval.generation.generator import Failed, Generator
 from eval.generation.samples import Sample
 from eval.generation.store import Store
 from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
+from staged.jobs.units import units
 
 
 @dataclass(frozen=True, kw_only=True)

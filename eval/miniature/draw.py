@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from eval.generation.batches import units
 from eval.generation.model import Model
 from eval.miniature.settings import MiniatureSettings, Sample
 from eval.miniature.store import Record, Store
 from eval.results import versions
 from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
+from staged.jobs.units import units
 from staged.loops.events import Event, Failed, Stopped
 
 _ALL = Rank()

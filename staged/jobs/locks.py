@@ -96,6 +96,42 @@ def held(path: Path, *, waiting_for: str = "") -> Iterator[int]:
         os.close(file)
 
 
+@contextmanager
+def alone(path: Path, busy: str) -> Iterator[None]:
+    """Be the only process that has a file's lock; the file is there for that long.
+
+    Args:
+        path: The file, in a folder that is there.
+        busy: Said where another process has it.
+
+    Raises:
+        ValueError: another process has it, or the file system has no locks.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        while True:
+            if not try_whole(file, path):
+                raise ValueError(busy)
+            if _names(path, file):
+                break
+            # Whoever had it took the file away meanwhile: this lock keeps nobody out.
+            os.close(file)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(file)
+
+
+def _names(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
 def _try(file: int, path: Path, lock: Callable[[], None]) -> bool:
     try:
         lock()

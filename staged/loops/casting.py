@@ -57,7 +57,7 @@ class Casting:
             ValueError: scripted players beside a model of another world.
         """
         scripted = [role for role, who in vars(self).items() if who == "scripted"]
-        if scripted and not is_miniature(player.engine):
+        if scripted and not is_miniature(player.engine.sizes):
             side = player.engine.sizes.latent_max
             raise ValueError(
                 f"{', '.join(scripted)} scripted: these players know the miniature world's shapes "

@@ -33,10 +33,12 @@ from staged.model.tokenizer import BagelTokenizer
 from staged.model.weights import check_finite_weights, check_names, check_weights, listed
 
 __all__ = [
+    "Facts",
     "LoadedBagel",
     "from_upstream_key",
     "load",
     "load_autoencoder",
+    "look",
     "save",
     "save_autoencoder",
     "to_upstream_key",
@@ -73,6 +75,37 @@ class LoadedBagel:
     config: BagelConfig
     folder: Path
     flows: Flows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a checkpoint says of itself before its weights are read.
+
+    Attributes:
+        config: Dimensions, corrected by what the headers of the weights show.
+        flows: How its pictures are drawn.
+    """
+
+    config: BagelConfig
+    flows: Flows
+
+
+def look(source: str | Path, *, autoencoder_folder: str | Path | None = None) -> Facts:
+    """Read what needs no weights, so that a wrong request is told before minutes of loading.
+
+    Args:
+        source: See ``load``; from the Hub, the whole checkpoint is fetched.
+        autoencoder_folder: See ``load``.
+
+    Raises:
+        ValueError: See ``load``; names and shapes of the tensors are not compared here.
+    """
+    folder = _resolve(source, None)
+    config = BagelConfig.from_folder(folder)
+    path = Path(autoencoder_folder or folder) / AUTOENCODER
+    structure = _autoencoder_structure(_Weights.of_file(path).shapes, config.autoencoder, path)
+    shapes = _Weights.find(folder).shapes
+    return Facts(config=_fit_to_weights(config, structure, shapes), flows=read_flows(folder))
 
 
 def load(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from staged.engine.engine import Engine
+from staged.engine.engine import ImageSizes
 from staged.model import checkpoint
 from staged.model.bagel import Bagel
-from staged.model.checkpoint import LoadedBagel
+from staged.model.checkpoint import Facts, LoadedBagel
 from staged.model.config import (
     AutoencoderConfig,
     BagelConfig,
@@ -86,14 +86,16 @@ def tokenizer() -> BagelTokenizer:
     return train_tokenizer(vocabulary(), VOCAB_SIZE)
 
 
-def fresh(seed: int, *, device: str | torch.device = "cpu") -> LoadedBagel:
-    """A miniature with random weights and the shipped autoencoder."""
+def _autoencoder() -> AutoencoderConfig:
     record = (CHECKPOINTS / "ae.json").read_text(encoding="utf-8")
     facts = loads(record, place="ae.json", max_bytes=1 << 20)["autoencoder"]
     facts["multipliers"] = tuple(facts["multipliers"])
-    autoencoder = checkpoint.load_autoencoder(
-        CHECKPOINTS, AutoencoderConfig(**facts), device=device
-    )
+    return AutoencoderConfig(**facts)
+
+
+def fresh(seed: int, *, device: str | torch.device = "cpu") -> LoadedBagel:
+    """A miniature with random weights and the shipped autoencoder."""
+    autoencoder = checkpoint.load_autoencoder(CHECKPOINTS, _autoencoder(), device=device)
     dimensions = config(autoencoder.config)
     model = Bagel(dimensions)
     model.init_weights(torch.Generator().manual_seed(seed))
@@ -107,13 +109,13 @@ def fresh(seed: int, *, device: str | torch.device = "cpu") -> LoadedBagel:
     )
 
 
-def is_miniature(engine: Engine) -> bool:
+def is_miniature(sizes: ImageSizes) -> bool:
     """Whether a model draws the miniature world, shipped or trained anew."""
-    return engine.sizes.latent_max <= CANVAS_PX
+    return sizes.latent_max <= CANVAS_PX
 
 
 def understood(
-    engine: Engine,
+    sizes: ImageSizes,
     prompts: Sequence[str],
     *,
     answering: bool = False,
@@ -122,7 +124,7 @@ def understood(
     """Say prompts as a model is to read them; whoever takes prompts from users asks here first.
 
     Args:
-        engine: A miniature gets them in its own words, every other model as they are.
+        sizes: Of the model. A miniature gets them in its own words, every other model as they are.
         prompts: As a user wrote them.
         answering: They are questions about images.
         onto_images: They come with images, which they may ask to edit.
@@ -130,7 +132,7 @@ def understood(
     Raises:
         ValueError: A miniature cannot know one of them; the message says what it knows.
     """
-    if not is_miniature(engine):
+    if not is_miniature(sizes):
         return list(prompts)
     return in_its_words(prompts, answering=answering, onto_images=onto_images)
 
@@ -153,14 +155,36 @@ def open_checkpoint(
     Raises:
         ValueError: There is no such checkpoint.
     """
-    if not source.startswith(_PREFIX):
+    name = _shipped(source)
+    if name is None:
         return checkpoint.load(source, device=device, dtype=dtype)
-    name = source.removeprefix(_PREFIX)
     if name == "fresh":
         loaded = fresh(seed, device=device)
         return replace(loaded, model=loaded.model.to(dtype))
-    if name not in ("base", "staged"):
-        raise ValueError(f"no miniature {name!r}; there are base, staged and fresh")
     return checkpoint.load(
         CHECKPOINTS / name, device=device, dtype=dtype, autoencoder_folder=CHECKPOINTS
     )
+
+
+def look_at_checkpoint(source: str) -> Facts:
+    """Read what a checkpoint says of itself, without its weights; see `open_checkpoint`.
+
+    Raises:
+        ValueError: There is no such checkpoint.
+    """
+    name = _shipped(source)
+    if name is None:
+        return checkpoint.look(source)
+    if name == "fresh":
+        return Facts(config=config(_autoencoder()), flows=FLOWS)
+    return checkpoint.look(CHECKPOINTS / name, autoencoder_folder=CHECKPOINTS)
+
+
+def _shipped(source: str) -> str | None:
+    """The miniature that is named; None for any other checkpoint."""
+    if not source.startswith(_PREFIX):
+        return None
+    name = source.removeprefix(_PREFIX)
+    if name not in ("base", "staged", "fresh"):
+        raise ValueError(f"no miniature {name!r}; there are base, staged and fresh")
+    return name
