@@ -8,7 +8,7 @@ together, so equal work leaves equal files, however many did it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,12 +114,10 @@ def _gather(
 ) -> dict[int, tuple[bytes, Found]]:
     """Find the line of each key, whoever wrote it; a failed one where there is no other."""
     by_key: dict[Key, tuple[bytes, Found]] = {}
-    for part in filter(Path.is_file, (path, *_parts(path))):
-        # Whole ones: an interrupted write leaves half a line at the end.
-        for line, place in read_lines(part, max_bytes=_MAX_LINE_BYTES, whole=True):
-            found = read(line, place)
-            if found.key not in by_key or not found.failed:
-                by_key[found.key] = line, found
+    for line, place in lines_of(path):
+        found = read(line, place)
+        if found.key not in by_key or not found.failed:
+            by_key[found.key] = line, found
     return {index: by_key[key] for index, key in enumerate(keys) if key in by_key}
 
 
@@ -128,6 +126,18 @@ def _parts(path: Path) -> list[Path]:
     pattern = re.compile(re.escape(path.name) + r"\.\d+-of-\d+")
     there = path.parent.iterdir() if path.parent.is_dir() else ()
     return sorted(other for other in there if pattern.fullmatch(other.name))
+
+
+def lines_of(path: Path) -> Iterator[tuple[bytes, str]]:
+    """Read the whole lines of a file and of its parts, whoever wrote them, each with its place.
+
+    An interrupted write leaves half a line at the end.
+
+    Raises:
+        ValueError: a line is too long.
+    """
+    for part in filter(Path.is_file, (path, *_parts(path))):
+        yield from read_lines(part, max_bytes=_MAX_LINE_BYTES, whole=True)
 
 
 def _content(lines: Mapping[int, bytes]) -> bytes:

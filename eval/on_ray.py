@@ -62,7 +62,7 @@ def _parser() -> Parser:
         description="Share a command's work as tasks of a Ray cluster (pip install staged[ray]).",
         epilog="example:\n"
         "  staged eval on-ray 32 generate --benchmark geneval --out out/images \\\n"
-        "      --generator model checkpoint=ByteDance-Seed/BAGEL-7B-MoT device=cuda\n\n"
+        "      --generator model checkpoint=ByteDance-Seed/BAGEL-7B-MoT\n\n"
         "The cluster needs a file system in common. The same command goes on where it was\n"
         "interrupted, also with another number of tasks.",
     )

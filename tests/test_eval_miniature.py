@@ -94,7 +94,11 @@ def test_tasks_that_run_out_of_prompts_are_told(
 
 def test_pictures_do_not_depend_on_batches_nor_on_interruptions(tmp_path: Path) -> None:
     settings = MiniatureSettings(
-        checkpoint="miniature:fresh", tasks=("colors",), num_per_task=5, num_flow_steps=2
+        checkpoint="miniature:fresh",
+        tasks=("colors",),
+        num_per_task=5,
+        num_flow_steps=2,
+        dtype="float32",
     )
     wanted = samples(settings)
     whole, parts = Store(tmp_path / "whole"), Store(tmp_path / "parts")

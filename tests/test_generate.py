@@ -79,7 +79,10 @@ def test_scripted_players_show_every_step_as_it_comes(
     assert main([PROMPT, *FRESH, *SCRIPTED, "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     kinds = [line.split()[0] for line in lines if not line.startswith(" ")]
-    assert kinds[:3] == ["plan", "sketch", "inspect"] and kinds[-2:] == ["stop", "saved"]
+    assert kinds[:4] == ["computing", "plan", "sketch", "inspect"] and kinds[-2:] == [
+        "stop",
+        "saved",
+    ]
     trajectory = load_trajectory(tmp_path)
     assert moves(trajectory.steps).count("plan") >= 2 and trajectory.complete
 

@@ -97,7 +97,7 @@ def test_exported_latents_have_zero_mean_and_unit_deviation(tmp_path):
 
 @pytest.mark.usefixtures("one_thread")
 def test_training_lowers_the_loss(tmp_path):
-    training = Training(tiny(tmp_path, num_steps=40, num_scenes=2, lr=3e-3, bf16=False))
+    training = Training(tiny(tmp_path, num_steps=40, num_scenes=2, lr=3e-3, dtype="float32"))
     scenes = render_scenes(sample_scenes(2, (0, 0)))
     losses = [training.take_step(scenes).reconstruction.item() for _ in range(40)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
@@ -154,8 +154,9 @@ def test_help_lists_the_settings(capsys):
 
 def test_the_shipped_autoencoder_is_the_one_its_record_describes():
     record = json.loads((SHIPPED / "ae.json").read_text())
-    job = settings.load(AutoencoderJob, CONFIG)
+    job = settings.load(AutoencoderJob, CONFIG, [f"dtype={record['settings']['dtype']}"])
     assert record["finished"]
+    assert record["settings"] == settings.to_dict(job)
     assert record["fingerprint"] == settings.fingerprint(job)
     stored = load_file(SHIPPED / "ae.safetensors")
     assert stored["encoder.conv_in.weight"].shape == (job.model.channels, 3, 3, 3)

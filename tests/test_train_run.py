@@ -518,7 +518,9 @@ def test_the_command_trains_and_says_where_the_checkpoint_is(
     save_resolved(world.settings(tmp_path / "out", num_steps=2), tmp_path / "job.yaml")
     assert cli(["train", str(tmp_path / "job.yaml")]) == 0
     captured = capsys.readouterr()
-    assert captured.out == f"checkpoint: {tmp_path / 'out' / 'checkpoint'}\n"
+    assert captured.out == (
+        f"computing on cpu in float32\ncheckpoint: {tmp_path / 'out' / 'checkpoint'}\n"
+    )
     lines = [line for line in captured.err.splitlines() if line.startswith("step ")]
     assert lines[-1].startswith("step 2/2")
     assert all("tokens/s" in line and " 0 tokens/s" not in line for line in lines)

@@ -18,7 +18,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from staged.allocator import keep_freed_memory
 from staged.command_line import outputs
-from staged.devices import choose_device
 from staged.engine.engine import Engine
 from staged.jobs.progress import Progress, rate
 from staged.model import checkpoint
@@ -33,7 +32,7 @@ from train.objective import Objective, losses_by_task, mean_losses
 from train.optimizer import learning_rate, make_optimizers
 from train.packing import MAX_FILLER, Pack
 from train.plan import PackPlan
-from train.run_folder import alone_in, claim, claim_data, cut_log
+from train.run_folder import alone_in, claim, claim_data, cut_log, settled
 from train.samples import draw_sheet
 from train.settings import TrainSettings
 from train.state import NUM_KEPT, RunState
@@ -54,16 +53,16 @@ class Trainer:
             ValueError: Settings, data or state do not fit one another; the message says which.
             OSError: The run's folder cannot be written.
         """
-        self.settings = settings
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError("WORLD_SIZE is above 1, but training runs on one process; start one")
         keep_freed_memory()
         if settings.num_threads:
             torch.set_num_threads(settings.num_threads)
-        self.device = choose_device(settings.device)
-        self.dtype: torch.dtype = getattr(torch, settings.dtype)
         self.state = RunState(settings.out)
         resuming = bool(self.state.steps())
+        self.settings = settings = settled(settings, resuming=resuming)
+        self.device = torch.device(settings.device)
+        self.dtype: torch.dtype = getattr(torch, settings.dtype)
         # Before the weights are read: a folder of another run is told at once.
         claim(settings, resuming=resuming)
         self.loaded = open_checkpoint(settings.init, seed=settings.seed, device=self.device)

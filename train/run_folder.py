@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from staged import settings as job_settings
+from staged.devices import settle
 from staged.jobs.files import write_whole
 from staged.lines import read_lines
 from train.settings import TrainSettings
@@ -18,6 +19,23 @@ _SETTINGS = "settings.yaml"
 _DATA = "data.sha256"
 _FREE = ("out", "cache", "device", "num_threads", "num_workers", "checkpoint_every_steps", "log")
 """What may differ between the two parts of a run: none of it changes what is learned."""
+
+
+def settled(settings: TrainSettings, *, resuming: bool) -> TrainSettings:
+    """Say what `auto` stands for; in a run that goes on, the precision is the one that it has.
+
+    Args:
+        settings: Of this run.
+        resuming: As in `claim`.
+
+    Raises:
+        ValueError: There is no such device, or the earlier part's settings cannot be read.
+    """
+    path = settings.out / _SETTINGS
+    begun = None
+    if resuming and path.is_file():
+        begun = job_settings.load(TrainSettings, path).dtype
+    return settle(settings, begun=begun)
 
 
 def claim(settings: TrainSettings, *, resuming: bool) -> None:

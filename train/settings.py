@@ -113,10 +113,11 @@ class TrainSettings:
     noised_copies: int = 1
     """Noised copies of each supervised sketch, with noise and time of their own, over one context:
     more pictures to learn from for each token of context."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Arithmetic of forward and backward; weights, gradients and moments stay float32."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of forward and backward; weights, gradients and moments stay float32. `auto` is
+    bfloat16 where the device multiplies it fast, and in a run that goes on what it began in."""
     device: str = "auto"
-    """`auto` takes a CUDA device when there is one."""
+    """Torch device; `auto` is a CUDA device where there is one, or the CPU."""
     num_threads: int = 0
     """CPU threads of torch; 0 leaves its own choice. A CPU run repeats bit by bit only with the
     same number."""

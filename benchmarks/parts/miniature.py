@@ -135,6 +135,7 @@ def _settings(setup: Setup, num_steps: int) -> TrainSettings:
         out=Path("nowhere"),
         num_steps=num_steps,
         pack_tokens=600 if setup.tiny else 16_384,
+        dtype="bfloat16",
         optimizer=Optimizer(lr=2e-3, warmup_steps=2 if setup.tiny else 20),
     )
 

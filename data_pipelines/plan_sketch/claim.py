@@ -1,5 +1,6 @@
 """A folder takes one job: what else is asked of it is refused, and what it says of itself stays."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
@@ -8,6 +9,24 @@ from staged.settings import changes, load, save_resolved
 from staged.shards.folder import INDEX
 
 SETTINGS = "settings.yaml"
+
+
+def settled(settings: PlanSketchSettings, folder: Path) -> PlanSketchSettings:
+    """Say what `auto` stands for where a pipeline draws; a job that goes on keeps its precision.
+
+    Raises:
+        ValueError: There is no such device, or the folder's settings cannot be read.
+    """
+    if settings.drawing.editor is None:
+        return settings
+    from staged.devices import settle  # torch is loaded only where it draws
+
+    begun = None
+    if (path := folder / SETTINGS).is_file():
+        before = load(PlanSketchSettings, path).drawing.editor
+        begun = before.dtype if before else None
+    editor = settle(settings.drawing.editor, begun=begun)
+    return replace(settings, drawing=replace(settings.drawing, editor=editor))
 
 
 def refuse_other_settings(settings: PlanSketchSettings, folder: Path) -> None:

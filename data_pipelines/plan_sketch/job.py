@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_pipelines.plan_sketch.build import Builder
-from data_pipelines.plan_sketch.claim import record_settings, refuse_other_settings
+from data_pipelines.plan_sketch.claim import record_settings, refuse_other_settings, settled
 from data_pipelines.plan_sketch.services import Services
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.plan_sketch.shards import acceptance, examples, write_shards
@@ -72,6 +72,7 @@ def run_job(
     Raises:
         ValueError: the folder holds other settings, or the prompts of finished units changed.
     """
+    settings = settled(settings, folder)
     refuse_other_settings(settings, folder)
     prompt_of = _prompts(settings)
     units = rank.share(range(settings.prompts.count))

@@ -16,7 +16,7 @@ from eval.generation.settings import (
     ModelSettings,
     PipelineSettings,
 )
-from eval.generation.store import Store
+from eval.generation.store import Store, begun_dtype
 from eval.results import versions
 from eval.score_options import EXIT_OK, EXIT_UNSCORED
 from staged import settings as job_settings
@@ -48,7 +48,7 @@ KINDS = {
 
 _EXAMPLES = """examples:
   staged eval generate --benchmark geneval --out out/images \\
-      --generator model checkpoint=ByteDance-Seed/BAGEL-7B-MoT device=cuda dtype=bfloat16
+      --generator model checkpoint=ByteDance-Seed/BAGEL-7B-MoT
   staged eval generate --benchmark wise-verified --prompts data --out out/images \\
       --generator endpoint model=gpt-image-1 base_url=https://api.openai.com/v1 \\
       api_key_env=OPENAI_API_KEY seed_field=null response_format=null
@@ -84,6 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     benchmark = BENCHMARKS[options.benchmark](options.prompts)
     samples = benchmark.samples(images_per_prompt=options.images_per_prompt, seed=options.seed)
     batch = options.batch_size or kind.batch or 1
+    if isinstance(settings, ModelSettings | PipelineSettings):
+        from staged.devices import settle
+
+        settings = settle(settings, begun=begun_dtype(options.out))
     generator = open_generator(settings, [sample.prompt for sample in samples])
     benchmark.prepare(options.out)
     with Store(options.out, rank) as store:

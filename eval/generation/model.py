@@ -11,7 +11,6 @@ from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import ModelSettings
 from staged.backends.bagel import BagelPlayer, BagelSettings
-from staged.jobs.rank import local_device
 from staged.loops.casting import Casting, open_engine
 from staged.loops.events import Event
 from staged.loops.staged import StagedLoop
@@ -44,9 +43,13 @@ class Model:
 
     def __init__(self, settings: ModelSettings) -> None:
         """Load the weights."""
-        self.settings = settings
-        device = local_device(settings.device)
-        self._engine = open_engine(settings.checkpoint, device=device, dtype=settings.dtype)
+        self._engine = open_engine(
+            settings.checkpoint, device=settings.device, dtype=settings.dtype
+        )
+        # What was loaded, where the settings leave it open.
+        dtype = str(next(self._engine.model.parameters()).dtype).removeprefix("torch.")
+        loaded: dict[str, Any] = {"dtype": dtype, "device": str(self._engine.device)}
+        self.settings = replace(settings, **loaded)
         self.flows = self._engine.flows.each(lambda flow: _flow(flow, settings))
         self._casting = Casting(
             planner=settings.planner, inspector=settings.inspector, sketcher=settings.sketcher

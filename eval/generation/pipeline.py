@@ -15,10 +15,8 @@ from eval.generation.samples import Sample
 from eval.generation.settings import PipelineSettings
 from staged.backends.diffusers_loading import load_pipeline
 from staged.backends.finite_pictures import FinitePictures
-from staged.jobs.rank import local_device
 from staged.model.finite import NotFiniteError
 from staged.model.weights_hash import weights_hash
-from staged.settings import to_dict
 
 
 class Pipeline:
@@ -41,7 +39,7 @@ class Pipeline:
             settings.pipeline,
             revision=settings.revision,
             dtype=settings.dtype,
-            device=local_device(settings.device),
+            device=settings.device,
             offload=settings.offload,
         )
         self._pipeline.set_progress_bar_config(disable=True)
@@ -76,7 +74,7 @@ class Pipeline:
         return {
             "pipeline": type(self._pipeline).__name__,
             "arguments": self._arguments,
-            "dtype": to_dict(self.settings)["dtype"],
+            "dtype": str(self._pipeline.dtype).removeprefix("torch."),
             "scheduler": f"{type(scheduler).__name__} {_facts(scheduler)}",
             "weights": weights_hash(modules),
         }

@@ -49,10 +49,11 @@ class ModelSettings:
     """Over images in context."""
     timestep_shift: float | None = None
     """Bias of the time grid toward noise."""
-    device: str = "cpu"
-    """Torch device; `cuda` is one GPU a process under torchrun."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the model; the autoencoder's is float32."""
+    device: str = "auto"
+    """Torch device; `auto` is a GPU, one a process under torchrun, or the CPU."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the model; the autoencoder's is float32. `auto` is bfloat16 where the device
+    multiplies it fast, and in a folder that has pictures what they were drawn in."""
 
     def __post_init__(self) -> None:
         """Check names and ranges; the flow's are checked where it is built."""
@@ -83,10 +84,11 @@ class PipelineSettings:
     """Commit on the Hub."""
     pipeline: str = "DiffusionPipeline"
     """Class in diffusers; this one takes the class that the model names."""
-    device: str = "cuda"
-    """Torch device; `cuda` is one GPU a process under torchrun."""
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Precision of the weights."""
+    device: str = "auto"
+    """Torch device; `auto` is a GPU, one a process under torchrun, or the CPU."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Precision of the weights; `auto` is bfloat16 where the device multiplies it fast, and in a
+    folder that has pictures what they were drawn in."""
     offload: bool = False
     """Keep on the device only the part that runs: slower, for small devices."""
     width: int | None = None

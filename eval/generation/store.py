@@ -26,7 +26,7 @@ from eval.generation.generator import Drawn, Outcome
 from eval.generation.samples import Sample
 from staged import images, strict_json
 from staged.jobs import locks
-from staged.jobs.files import halves, read_json, write_json, write_whole
+from staged.jobs.files import halves, read_json, text_in, write_json, write_whole
 from staged.jobs.rank import Rank
 from staged.lines import read_lines
 from staged.trajectory_folder import save_trajectory
@@ -47,6 +47,15 @@ _LINE = {
 _EITHER = {"sha256": str, "width": int, "height": int, "reason": str, "detail": str}
 
 Line = Mapping[str, Any]
+
+
+def begun_dtype(folder: Path) -> str | None:
+    """Return the precision in which a folder's images are drawn; None where none is known.
+
+    Raises:
+        ValueError: its record is damaged.
+    """
+    return text_in(folder / FOLDER / SETTINGS, "decides", "dtype")
 
 
 class Store:

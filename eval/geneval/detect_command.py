@@ -9,9 +9,16 @@ from pathlib import Path
 from eval.geneval.eyes import CLIP, KINDS, MASK2FORMER, open_eyes
 from eval.geneval.looking import look_at_folder
 from eval.geneval.selftest import GOLDEN_FILE, check, miniature_golden, read_golden
-from staged.command_line import Parser, UsageError, add_out_file, add_out_folder, console
+from staged.command_line import (
+    Parser,
+    UsageError,
+    add_device,
+    add_out_file,
+    add_out_folder,
+    console,
+)
 from staged.jobs.rank import add_options as add_rank_options
-from staged.jobs.rank import local_device, rank_of
+from staged.jobs.rank import rank_of
 
 EXIT_OK = 0
 
@@ -39,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.detector,
         weights=arguments.weights,
         clip=arguments.clip,
-        device=local_device(arguments.device),
+        device=arguments.device,
     )
     if arguments.no_self_test:
         eyes = replace(eyes, name=f"{eyes.name}, not self-tested")
@@ -105,7 +112,7 @@ def _parser() -> Parser:
         "reference's checkpoint (default: %(default)s, a variant of the metric)",
     )
     parser.add_argument("--clip", default=CLIP, help="folder or Hub id (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    add_device(parser)
     parser.add_argument(
         "--golden", type=Path, metavar="FOLDER", help=f"images for the self-test: {GOLDEN_FILE}"
     )

@@ -72,7 +72,7 @@ class MiniatureDetector:
 
 
 def open_eyes(
-    kind: str, *, weights: str = MASK2FORMER, clip: str = CLIP, device: str = "cpu"
+    kind: str, *, weights: str = MASK2FORMER, clip: str = CLIP, device: str = "auto"
 ) -> Eyes:
     """Load what looks.
 
@@ -80,7 +80,7 @@ def open_eyes(
         kind: One of `KINDS`.
         weights: Folder or Hub id of Mask2Former.
         clip: Folder or Hub id of CLIP.
-        device: For both.
+        device: For both; `auto`, or a torch device.
 
     Raises:
         ValueError: no such kind or model.
@@ -91,7 +91,11 @@ def open_eyes(
         raise ValueError(f"detector {kind!r}; expected one of {', '.join(KINDS)}")
     from eval.geneval.clip_color import ClipColors
     from eval.geneval.mask2former import Mask2FormerDetector
+    from staged.devices import choose_arithmetic
 
-    detector = Mask2FormerDetector.load(Path(weights), device=device)
-    colors = ClipColors.load(Path(clip), device=device)
+    # Not the fastest: the verdicts are those of float32.
+    chosen = choose_arithmetic(device, "float32")
+    print(chosen.words)
+    detector = Mask2FormerDetector.load(Path(weights), device=chosen.device)
+    colors = ClipColors.load(Path(clip), device=chosen.device)
     return Eyes(name=f"{detector.name}; {colors.name}", detector=detector, colors=colors)

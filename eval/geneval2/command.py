@@ -20,10 +20,10 @@ from eval.score_options import (
 from eval.statistics import METHOD
 from eval.tables import COUNTED, counted_row, plain
 from eval.vqa.options import JUDGE, add_options, open_answerer, server_help
-from staged.command_line import Parser, add_out_file, console, count, exit_codes
+from staged.command_line import Parser, add_device, add_out_file, console, count, exit_codes
 from staged.jobs.budget import BudgetError
 from staged.jobs.rank import add_options as add_rank_options
-from staged.jobs.rank import local_device, rank_of
+from staged.jobs.rank import rank_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +83,6 @@ def answer(argv: Sequence[str] | None = None) -> int:
         with open_answerer(
             arguments,
             weights=arguments.model,
-            device=local_device(arguments.device),
             purpose="geneval2",
             out=arguments.out,
             rank=rank,
@@ -149,7 +148,7 @@ def _answer_parser() -> Parser:
         description="Answer GenEval 2's questions about images with a vision-language model.",
         figures=True,
         epilog="example: staged eval answer-geneval2 images.jsonl --prompts geneval2_data.jsonl "
-        "--out answers.jsonl --device cuda\n"
+        "--out answers.jsonl\n"
         "         staged eval answer-geneval2 images --prompts geneval2_data.jsonl --out "
         "answers.jsonl\n             --through server base_url=http://gpu7:8000/v1\n\n"
         "IMAGES is a folder NNNNN/metadata.jsonl with NNNNN/samples/*.png, a file of lines\n"
@@ -164,7 +163,7 @@ def _answer_parser() -> Parser:
     parser.add_argument(
         "--model", default=JUDGE, help="transformers: folder or Hub id (default: %(default)s)"
     )
-    parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    add_device(parser)
     add_rank_options(parser)
     add_options(parser)
     return parser

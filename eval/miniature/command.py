@@ -12,7 +12,17 @@ from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSettings, samples, short_tasks
 from eval.miniature.store import Store
 from eval.results import unscored_message
-from staged.command_line import Parser, UsageError, add_out_folder, console, count, natural, seed
+from staged.command_line import (
+    Parser,
+    UsageError,
+    add_device,
+    add_dtype,
+    add_out_folder,
+    console,
+    count,
+    natural,
+    seed,
+)
 from staged.jobs.files import write_whole
 from staged.jobs.rank import add_options, rank_of
 from staged.shapes.tasks import TASKS
@@ -135,8 +145,8 @@ def _parser() -> Parser:
     add("--max-flow-steps", type=count, help=f"of a sample; default: {home.max_flow_steps}")
     add("--temperature", type=float, help="of text; default: 0, greedy")
     add("--batch-size", type=count, default=64, help="images side by side (default: %(default)s)")
-    add("--device", help="torch device; cuda is one GPU a process under torchrun; default: cpu")
-    add("--dtype", choices=("float32", "bfloat16"), help=f"of the model; default: {home.dtype}")
+    add_device(parser, default=None)
+    add_dtype(parser, default=None)
     add("--threads", type=natural, default=0, help="of torch; 0 leaves its own choice")
     add_options(parser)
     add("--allow-unscored", action="store_true", help="exit 0 even if samples are unscored")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from eval.generation.model import Model
 from eval.miniature.settings import MiniatureSettings, Sample
 from eval.miniature.store import Record, Store
 from eval.results import versions
+from staged.devices import settle
 from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
 from staged.jobs.units import units
@@ -24,6 +26,7 @@ def draw(
     *,
     batch_size: int,
     rank: Rank = _ALL,
+    tell: Callable[[str], Any] = print,
 ) -> int:
     """Draw what the store does not hold yet.
 
@@ -34,6 +37,7 @@ def draw(
         batch_size: Images that are drawn side by side, and kept together; a picture does not
             depend on it, up to the rounding of its last digits.
         rank: Which batches are this process's.
+        tell: Told where and in which precision, in a line.
 
     Returns:
         Samples drawn now.
@@ -44,6 +48,7 @@ def draw(
     # By key, so that a sample has the same company in whatever order the tasks are listed.
     ordered = sorted(samples, key=lambda sample: sample.key)
     batches = rank.share(units(ordered, batch_size))
+    settings = settle(settings, begun=store.begun_dtype(), tell=tell)
     model = Model(settings)
     store.claim(
         Record(
@@ -59,13 +64,13 @@ def draw(
     drawn = sum(map(len, missing))
     progress = Progress(rank.label("images"), ours, unit="images/s", done=ours - drawn)
 
-    def tell(event: Event) -> None:
+    def advance(event: Event) -> None:
         if isinstance(event, Stopped | Failed):
             progress.advance()
 
     for batch in filter(None, missing):
         began = time.monotonic()
-        finished = model.run([s.prompt.text for s in batch], [s.seed for s in batch], tell)
+        finished = model.run([s.prompt.text for s in batch], [s.seed for s in batch], advance)
         keyed = zip((sample.key for sample in batch), finished, strict=True)
         store.add(keyed, name=batch[0].key, seconds=time.monotonic() - began)
     return drawn

@@ -18,7 +18,7 @@ from typing import Any
 from eval.generation.claim import refuse_others
 from eval.miniature.settings import MiniatureSettings
 from staged.jobs import locks
-from staged.jobs.files import halves, read_json, temporary, write_json
+from staged.jobs.files import halves, read_json, temporary, text_in, write_json
 from staged.settings import from_dict, to_dict
 from staged.shards import ShardWriter, read_manifest, read_shards
 from staged.shards.folder import INDEX
@@ -71,6 +71,14 @@ class Store:
                 refuse_others(self.folder, self.record().decisive(), record.decisive())
             data = {**vars(record), "settings": to_dict(record.settings)}
             write_json(self.folder / _RECORD, data)
+
+    def begun_dtype(self) -> str | None:
+        """Return the precision in which the folder's pictures are drawn; None without any.
+
+        Raises:
+            ValueError: The record is damaged.
+        """
+        return text_in(self.folder / _RECORD, "settings", "dtype")
 
     def record(self) -> Record:
         """Read what was drawn.

@@ -18,9 +18,9 @@ from eval.tables import COUNTED, counted_row, plain
 from eval.vqa.options import add_options, open_answerer, server_help
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
-from staged.command_line import Parser, UsageError, add_out_folder, console, exit_codes
+from staged.command_line import Parser, UsageError, add_device, add_out_folder, console, exit_codes
 from staged.jobs.budget import BudgetError
-from staged.jobs.rank import Rank, local_device, rank_of
+from staged.jobs.rank import Rank, rank_of
 from staged.jobs.rank import add_options as add_rank_options
 
 if TYPE_CHECKING:
@@ -154,13 +154,12 @@ def _open(
     from eval.rewards import scorers
     from eval.rewards.aesthetic import load_head
     from eval.rewards.embedding import ClipEmbedder
+    from staged.devices import choose_arithmetic
 
-    device = local_device(arguments.device)
     if name == "vqascore":
         with open_answerer(
             arguments,
             weights=_given(weights, name),
-            device=device,
             purpose=name,
             out=out,
             rank=rank,
@@ -170,7 +169,10 @@ def _open(
     source = _given(weights, "clip" if name in ("clipscore", "aesthetic") else name)
     # PickScore is published without a tokenizer.
     own = name != "pickscore" or (Path(source) / "tokenizer_config.json").is_file()
-    clip = ClipEmbedder.load(source, source if own else CLIP_H_TOKENIZER, device=device)
+    # Not the fastest: the scores are those of float32.
+    chosen = choose_arithmetic(arguments.device, "float32")
+    print(chosen.words)
+    clip = ClipEmbedder.load(source, source if own else CLIP_H_TOKENIZER, device=chosen.device)
     match name:
         case "clipscore":
             yield scorers.clip_score(clip)
@@ -253,7 +255,7 @@ def _parser() -> Parser:
         help="folder or Hub id, as often as need be; `clip` is for clipscore and aesthetic "
         f"(defaults: {', '.join(f'{k}={v}' for k, v in _WEIGHTS.items() if v)})",
     )
-    parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    add_device(parser)
     parser.add_argument(
         "--question",
         default=VQA_QUESTION,

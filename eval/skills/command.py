@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from eval.results import Result, versions
 from eval.skills.judge import Judged
 from eval.skills.probes import MANNERS, Manner, Probe, probes
 from eval.statistics import Observation, mean
-from staged.command_line import Parser, add_out_folder, console, count, seed
+from staged.command_line import Parser, add_device, add_dtype, add_out_folder, console, count, seed
 from staged.jobs.progress import Progress
 
 VERSION = "1"
@@ -45,14 +46,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     )
     from eval.skills.ask import ask
+    from staged.devices import choose_arithmetic
     from staged.loops.casting import open_engine
     from staged.model.weights_hash import weights_hash
 
-    engine = open_engine(options.checkpoint, device=options.device, dtype=options.dtype)
+    chosen = choose_arithmetic(options.device, options.dtype)
+    print(chosen.words)
+    engine = open_engine(options.checkpoint, device=str(chosen.device), dtype=chosen.dtype_name)
     weights = weights_hash((engine.model, engine.autoencoder))
     progress = Progress("probes", len(asked))
     outcomes = ask(engine, asked, batch_size=options.batch_size, progress=progress)
-    result = _result(asked, outcomes, options.checkpoint, options.split, manner, weights)
+    result = _result(
+        asked,
+        outcomes,
+        run=options.checkpoint,
+        variant={"version": VERSION, "split": options.split, "manner": manner},
+        provenance={
+            "weights_sha256": weights,
+            "device": str(chosen.device),
+            "dtype": chosen.dtype_name,
+            "versions": versions(),
+        },
+    )
     result.write(options.out / RESULT)
     print(f"{options.checkpoint}, edits by {manner}, {options.split} scenes")
     print(_table(result))
@@ -64,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _result(
     asked: Sequence[Probe],
     outcomes: Sequence[Judged],
-    checkpoint: str,
-    split: str,
-    manner: Manner,
-    weights: str,
+    *,
+    run: str,
+    variant: dict[str, str],
+    provenance: dict[str, Any],
 ) -> Result:
     parts: dict[str, dict[str, tuple[float | None, ...]]] = {}
     done, kept = defaultdict(list), defaultdict(list)
@@ -83,15 +98,15 @@ def _result(
             kept["all"].append(observed)
     return Result(
         benchmark="skills",
-        variant={"version": VERSION, "split": split, "manner": manner},
+        variant=variant,
         samples=parts,
         weights=dict.fromkeys(parts, 1 / len(parts)),
-        run=checkpoint,
+        run=run,
         also={
             **{f"done/{skill}": mean(found) for skill, found in done.items()},
             **{f"kept/{skill}": mean(found) for skill, found in kept.items()},
         },
-        provenance={"weights_sha256": weights, "versions": versions()},
+        provenance=provenance,
     )
 
 
@@ -137,6 +152,6 @@ def _parser() -> Parser:
     add("--num-per-skill", type=count, default=40, help="probes of each; default: %(default)s")
     add("--seed", type=seed, metavar="N", default=0, help="of scenes and noise; default: 0")
     add("--batch-size", type=count, default=64, help="side by side; default: %(default)s")
-    add("--device", default="cpu", help="torch device; default: %(default)s")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the model")
+    add_device(parser)
+    add_dtype(parser)
     return parser

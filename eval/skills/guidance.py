@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from eval.skills.judge import Judged
 from eval.skills.probes import MANNERS, Manner, Probe, probes
-from staged.command_line import Parser, add_out_folder, console, count, seed
+from staged.command_line import Parser, add_device, add_dtype, add_out_folder, console, count, seed
 from staged.jobs.progress import Progress
 
 if TYPE_CHECKING:  # what imports torch is imported when the command runs
@@ -70,10 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     manner: Manner = options.manner
     asked = _asked(options, manner)
     from eval.skills.ask import ask
+    from staged.devices import choose_arithmetic
     from staged.loops.casting import open_engine
     from staged.model.flows import FLOWS, write_flows
 
-    engine = open_engine(options.checkpoint, device=options.device, dtype=options.dtype)
+    arithmetic = choose_arithmetic(options.device, options.dtype)
+    print(arithmetic.words)
+    engine = open_engine(
+        options.checkpoint, device=str(arithmetic.device), dtype=arithmetic.dtype_name
+    )
     steps = options.flow_steps
     flows = engine.flows.each(
         lambda flow: replace(flow, num_flow_steps=steps or flow.num_flow_steps)
@@ -185,8 +190,8 @@ def _parser() -> Parser:
     add("--num-per-skill", type=count, default=24, help="probes of each; default: %(default)s")
     add("--seed", type=seed, metavar="N", default=1, help="of scenes and noise; default: 1")
     add("--batch-size", type=count, default=64, help="side by side; default: %(default)s")
-    add("--device", default="cpu", help="torch device; default: %(default)s")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the model")
+    add_device(parser)
+    add_dtype(parser)
     return parser
 
 

@@ -15,6 +15,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from eval.geneval.mask2former import fingerprint
 from eval.vqa.question import Answer, Question
 from staged import images
+from staged.devices import AUTO, choose_arithmetic
 from staged.model.finite import NotFiniteError, require_finite
 from staged.model.weights import load_pretrained
 
@@ -59,17 +60,33 @@ class LocalAnswerer:
         self._control |= set(tokenizer.all_special_tokens)
 
     @classmethod
-    def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> LocalAnswerer:
-        """Load a folder or a Hub id, in the type that its weights are kept in.
+    def load(
+        cls, source: str | Path, *, device: str = AUTO, dtype: str = AUTO, begun: str | None = None
+    ) -> LocalAnswerer:
+        """Load a folder or a Hub id, and say where and in which precision.
+
+        Args:
+            source: Folder or Hub id.
+            device: `auto`, or a torch device.
+            dtype: `auto`, or of the weights. `auto` is what they are kept in, or float32 where the
+                device multiplies that slowly.
+            begun: The precision of earlier answers that these are added to; then `auto` is that.
 
         Raises:
-            ValueError: no such model, its weights are not whole, or a package that its processor
-                needs is missing.
+            ValueError: no such device or model, its weights are not whole, or a package that its
+                processor needs is missing.
         """
+        chosen = choose_arithmetic(device, dtype, begun=begun)
+        as_kept = dtype == AUTO and begun is None and chosen.dtype == torch.bfloat16
         try:
             model = load_pretrained(
-                AutoModelForImageTextToText, source, what="image-text-to-text model", dtype="auto"
+                AutoModelForImageTextToText,
+                source,
+                what="image-text-to-text model",
+                dtype="auto" if as_kept else chosen.dtype,
             )
+            if as_kept and model.dtype == torch.float16 and chosen.device.type == "cpu":
+                model = model.float()
             processor = processor_class(model.config).from_pretrained(str(source))
         except ImportError as error:
             raise ValueError(
@@ -78,7 +95,10 @@ class LocalAnswerer:
             ) from None
         except OSError as error:
             raise ValueError(f"{source}: no processor there: {error}") from None
-        return cls(model, processor, device=device)
+        if as_kept:
+            chosen = choose_arithmetic(device, str(model.dtype).removeprefix("torch."))
+        print(chosen.words)
+        return cls(model, processor, device=chosen.device)
 
     def answer(self, questions: Sequence[Question], keep: Callable[[int, Answer], None]) -> None:
         """Answer one by one, so that no answer depends on its neighbours."""

@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import nn
 
-from staged.devices import choose_device
+from staged.devices import choose_arithmetic
 from staged.model.weights import load_pretrained
 
 
@@ -24,8 +24,8 @@ def load_pipeline(
         model: Folder, or repository on the Hub.
         pipeline: Class in diffusers; `DiffusionPipeline` takes the class that the model names.
         revision: Commit on the Hub; a folder has none.
-        dtype: Of the weights: `bfloat16`, `float16` or `float32`.
-        device: Torch device.
+        dtype: Of the weights: `auto`, `bfloat16`, `float16` or `float32`.
+        device: `auto`, or a torch device.
         offload: Keep on the device only the part that runs.
 
     Raises:
@@ -33,7 +33,7 @@ def load_pipeline(
             are not in safetensors, missing, unexpected, of another shape or not finite.
         OSError: the model cannot be had.
     """
-    where = choose_device(device)  # before gigabytes are read
+    chosen = choose_arithmetic(device, dtype)  # before gigabytes are read
     cls = getattr(diffusers, pipeline, None)
     if cls is None or not hasattr(cls, "from_pretrained"):
         raise ValueError(
@@ -43,16 +43,15 @@ def load_pipeline(
     folder = model
     if not Path(model).is_dir():
         folder = cls.download(model, revision=revision, use_safetensors=True)
-    kept = getattr(torch, dtype)
     parts = {
-        name: load_pretrained(kind, folder, what=name, subfolder=name, **_typed(kind, kept))
+        name: load_pretrained(kind, folder, what=name, subfolder=name, **_typed(kind, chosen.dtype))
         for name, kind in _networks(cls, folder).items()
     }
-    loaded = cls.from_pretrained(folder, torch_dtype=kept, **parts)
+    loaded = cls.from_pretrained(folder, torch_dtype=chosen.dtype, **parts)
     if offload:
-        loaded.enable_model_cpu_offload(device=where)
+        loaded.enable_model_cpu_offload(device=chosen.device)
         return loaded
-    return loaded.to(where)
+    return loaded.to(chosen.device)
 
 
 def _networks(cls: Any, folder: str) -> dict[str, Any]:

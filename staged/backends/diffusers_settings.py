@@ -26,9 +26,10 @@ class DiffusersSettings:
     licence: str | None = None
     """Terms that the outputs carry; required for models that are not known here."""
     device: str = "auto"
-    """Torch device; auto is the first GPU, or the CPU."""
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Precision of the weights."""
+    """Torch device; `auto` is a GPU, one a process under torchrun, or the CPU."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Precision of the weights; `auto` is bfloat16 where the device multiplies it fast, and in a
+    job that goes on what it began in."""
     offload: bool = False
     """Keep on the device only the part that runs: slower, for small devices."""
     batch_size: int = 1

@@ -9,6 +9,8 @@ from staged.command_line.console import console
 from staged.command_line.dispatch import Command, dispatch, table_parser, walk
 from staged.command_line.options import (
     MAX_SEED,
+    add_device,
+    add_dtype,
     add_out_file,
     add_out_folder,
     add_seed,
@@ -24,6 +26,8 @@ __all__ = [
     "Command",
     "Parser",
     "UsageError",
+    "add_device",
+    "add_dtype",
     "add_out_file",
     "add_out_folder",
     "add_seed",

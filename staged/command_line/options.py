@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any, Final
 
 from staged.command_line.outputs import out_file, out_folder
 
+_AUTO: Final = "auto"
 MAX_SEED: Final = 2**62
 """Room above it for what a command adds to a seed; a trajectory keeps 63 bits."""
 
@@ -43,6 +45,41 @@ def add_out_file(
 def add_seed(parser: argparse._ActionsContainer, words: str, default: int | None = 0) -> None:
     """Add `--seed`; `words` says of what."""
     parser.add_argument("--seed", type=seed, default=default, metavar="N", help=words)
+
+
+def add_device(parser: argparse._ActionsContainer, default: str | None = _AUTO) -> None:
+    """Add `--device`; None where settings hold the default, which is `auto` too."""
+    parser.add_argument(
+        "--device",
+        default=default,
+        help="torch device; auto is a GPU where there is one, under torchrun one for each process, "
+        f"or the CPU (default: {_AUTO})",
+    )
+
+
+def add_dtype(
+    parser: argparse._ActionsContainer,
+    words: str = "of the model",
+    default: str | None = _AUTO,
+    *,
+    auto: str = "bfloat16 where the device multiplies it fast, or float32",
+    choices: Sequence[str] = (_AUTO, "float32", "bfloat16"),
+) -> None:
+    """Add `--dtype`.
+
+    Args:
+        parser: Parser or group.
+        words: Whose precision it is.
+        default: None where settings hold the default, which is `auto` too.
+        auto: What that means.
+        choices: Precisions, by torch's names.
+    """
+    parser.add_argument(
+        "--dtype",
+        choices=choices,
+        default=default,
+        help=f"precision {words}; auto is {auto} (default: {_AUTO})",
+    )
 
 
 def seed(text: str) -> int:

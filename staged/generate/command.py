@@ -33,7 +33,6 @@ from staged.trajectory import ImageRef
 from staged.trajectory_folder import FINAL
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
-    from staged.engine.engine import Engine
     from staged.loops.casting import Casting
     from staged.loops.policy import Policy
     from staged.loops.staged import StagedLoop
@@ -59,6 +58,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     prompts, inputs = _read(options)
     # After the cheap checks: a wrong option is told at once, not after torch is loaded.
+    from staged.devices import choose_arithmetic
     from staged.engine.engine import ImageSizes
     from staged.loops.casting import Casting
     from staged.loops.policy import Policy
@@ -91,6 +91,11 @@ def main(argv: list[str]) -> int:
         )
     )
     with OutFolder(out, requests) as folder:
+        folder.refuse_others({name: known[name] for name in known if name != "dtype"})
+        chosen = choose_arithmetic(options.device, options.dtype, begun=folder.begun_dtype())
+        print(chosen.words, flush=True)
+        options.device, options.dtype = str(chosen.device), chosen.dtype_name
+        known["dtype"] = chosen.dtype_name
         folder.refuse_others(known)
         return _draw(options, requests, folder, known, casting, policy)
 
@@ -140,7 +145,7 @@ def _draw(
         if there < len(requests)
         else "all were drawn before"
     )
-    return _report(options, folder, flows, engine, took)
+    return _report(options, folder, flows, took)
 
 
 def _draw_unit(
@@ -166,9 +171,7 @@ def _draw_unit(
     loop.run([r.start for r in members], [r.seed for r in members], tell)
 
 
-def _report(
-    options: argparse.Namespace, folder: OutFolder, flows: Flows, engine: Engine, took: str
-) -> int:
+def _report(options: argparse.Namespace, folder: OutFolder, flows: Flows, took: str) -> int:
     count, complete = len(folder.complete), sum(folder.complete.values())
     guidances = ", ".join(
         f"{name} {flow.guidance.text_scale:g} and {flow.guidance.image_scale:g}"
@@ -178,7 +181,7 @@ def _report(
         f"Checkpoint {options.checkpoint}, mode {options.mode}; planner {options.planner}, "
         f"inspector {options.inspector}, sketcher {options.sketcher}.",
         f"{flows.num_flow_steps} flow steps a sketch; guidance by text and by images: {guidances}; "
-        f"{engine.device.type}, {options.dtype}.",
+        f"{options.device}, {options.dtype}.",
         f"{complete} of {count} trajectories came to their end; {took}.",
     )
     shown = folder.load(MAX_SHOWN)

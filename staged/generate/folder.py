@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 from staged import strict_json
 from staged.generate.requests import REQUESTS, Request
 from staged.jobs import locks
-from staged.jobs.files import halves, read_json, write_json
+from staged.jobs.files import halves, read_json, text_in, write_json
 from staged.settings import changes
 from staged.trajectory import Trajectory
 from staged.trajectory_folder import TRAJECTORY, load_trajectory, save_trajectory
@@ -108,6 +108,14 @@ class OutFolder:
                 f"{self.path} holds what was made otherwise: {'; '.join(differ)}; choose another "
                 "--out, or remove the folder"
             )
+
+    def begun_dtype(self) -> str | None:
+        """Return the precision in which the folder was begun; None where it was not.
+
+        Raises:
+            ValueError: The record is damaged.
+        """
+        return text_in(self.path / SETTINGS, "decides", "dtype")
 
     def begin(self, decides: Mapping[str, Any]) -> None:
         """Write down what decides the trajectories, and see which of them are there.

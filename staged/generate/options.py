@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from staged.command_line import Parser, add_seed, count, natural, outputs
+from staged.command_line import Parser, add_device, add_dtype, add_seed, count, natural, outputs
 
 _DESCRIPTION = """Draw a prompt in stages: the model plans, sketches, inspects, refines, and stops
 by its own tokens. Every step is printed as it comes and saved with its images, as trajectory.json,
@@ -69,6 +69,6 @@ def parser() -> Parser:
     add("--timestep-shift", type=float, help="bias of the time grid toward noise")
     add("--temperature", type=float, default=0.0, help="of text; 0 is greedy")
     add("--batch-size", type=count, default=8, help="trajectories that advance together")
-    add("--device", default="cpu", help="auto, cpu or cuda (default: %(default)s)")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the model")
+    add_device(parser)
+    add_dtype(parser)
     return parser

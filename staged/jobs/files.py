@@ -81,6 +81,19 @@ def read_json(path: Path) -> Any:
     return strict_json.read(path, max_bytes=_MAX_JSON_BYTES)
 
 
+def text_in(path: Path, *keys: str) -> str | None:
+    """Return a text of a record in JSON, by the keys that lead to it; None where there is none.
+
+    Raises:
+        ValueError: the file is no JSON.
+        OSError: the file is there and cannot be read.
+    """
+    value = read_json(path) if path.is_file() else None
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else None
+
+
 @functools.cache
 def _host() -> str:
     """Name where a process number means something: containers of one machine have their own."""

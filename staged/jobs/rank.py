@@ -68,13 +68,6 @@ def rank_of(rank: int | None, world_size: int | None) -> Rank:
     return Rank(number=rank, world_size=world_size)
 
 
-def local_device(device: str) -> str:
-    """Return the torch device of this process: under torchrun, `cuda` is one GPU each."""
-    if device == "cuda" and "LOCAL_RANK" in os.environ:
-        return f"cuda:{_environment('LOCAL_RANK', 0)}"
-    return device
-
-
 def _environment(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdigit():

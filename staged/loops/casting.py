@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-import torch
-
 from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
-from staged.devices import choose_device
+from staged.devices import AUTO, DTYPES, choose_arithmetic
 from staged.engine.engine import Engine
 from staged.loops.policy import Policy
 from staged.loops.singly import OneByOne
@@ -20,7 +18,6 @@ from staged.shapes.world.scene import CANVAS_PX
 
 Player = Literal["model", "scripted"]
 Sketcher = Literal["model", "editing", "scripted"]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,25 +96,22 @@ class Casting:
         )
 
 
-def open_engine(
-    checkpoint: str, *, device: str = "cpu", dtype: str = "float32", seed: int = 0
-) -> Engine:
+def open_engine(checkpoint: str, *, device: str = AUTO, dtype: str = AUTO, seed: int = 0) -> Engine:
     """Load a checkpoint for generation.
 
     Args:
         checkpoint: See `staged.shapes.miniature.open_checkpoint`.
-        device: Where the model runs; `auto` takes a CUDA device when there is one.
-        dtype: `float32` or `bfloat16`; of the model, the autoencoder stays in float32.
+        device: Where the model runs; see `staged.devices.choose_arithmetic`.
+        dtype: `auto`, `float32` or `bfloat16`; of the model, the autoencoder stays in float32.
         seed: Of `miniature:fresh`.
 
     Raises:
         ValueError: there is no such checkpoint or device, it has no tokenizer, or another dtype.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; give one of {', '.join(DTYPES)}")
-    loaded = open_checkpoint(
-        checkpoint, seed=seed, device=choose_device(device), dtype=DTYPES[dtype]
-    )
+    if dtype not in (AUTO, *DTYPES):
+        raise ValueError(f"dtype is {dtype!r}; give {AUTO} or one of {', '.join(DTYPES)}")
+    chosen = choose_arithmetic(device, dtype)
+    loaded = open_checkpoint(checkpoint, seed=seed, device=chosen.device, dtype=chosen.dtype)
     if loaded.tokenizer is None:
         raise ValueError(f"{checkpoint} has no tokenizer files; nothing can be read or written")
     return Engine(loaded.model, loaded.autoencoder, loaded.tokenizer, flows=loaded.flows)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from staged.command_line import Parser, console, exit_codes
+from staged.command_line import Parser, add_device, add_dtype, console, exit_codes
 from staged.verify.choices import GROUPS, TOLERANCE
 
 __all__ = ["main"]
@@ -69,12 +69,12 @@ def _parser() -> Parser:
         "directory", nargs="?", type=Path, help="folder with golden.json and its tensors"
     )
     bagel.add_argument("--group", action="append", choices=GROUPS, help="only this group")
-    bagel.add_argument("--device", default="cpu", help="torch device")
-    bagel.add_argument(
-        "--dtype",
-        default="float32",
-        choices=("float32", "bfloat16", "float64"),
-        help="of the weights",
+    add_device(bagel)
+    add_dtype(
+        bagel,
+        "of the weights",
+        auto="float32, as the numbers were recorded",
+        choices=("auto", "float32", "bfloat16", "float64"),
     )
     bagel.add_argument(
         "--tolerance",

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from staged.devices import AUTO, choose_arithmetic
 from staged.verify import parts
 from staged.verify.comparison import Comparisons
 from staged.verify.golden import Golden
@@ -34,12 +35,12 @@ def verify_golden(
     Args:
         folder: Reference numbers.
         groups: Names of `GROUPS`.
-        device: Torch device.
-        dtype: Name of torch's type of the weights.
+        device: `auto`, or a torch device.
+        dtype: Name of torch's type of the weights; `auto` is that of the reference, float32.
         tolerance: Largest error over the reference's largest magnitude.
 
     Returns:
-        Figures: comparisons made and failed, and the largest relative error.
+        Figures: comparisons made and failed, the largest relative error, and where and in what.
 
     Raises:
         ValueError: a file is missing, damaged, or lacks what is needed.
@@ -48,7 +49,10 @@ def verify_golden(
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     started = time.perf_counter()
-    golden = Golden.read(folder, device=device, dtype=getattr(torch, dtype))
+    # Not the fastest: in bfloat16, its rounding alone exceeds the tolerance.
+    chosen = choose_arithmetic(device, "float32" if dtype == AUTO else dtype)
+    print(chosen.words)
+    golden = Golden.read(folder, device=str(chosen.device), dtype=chosen.dtype)
     results = Comparisons(tolerance=tolerance)
     for name in groups:
         GROUPS[name](golden, results)
@@ -56,8 +60,8 @@ def verify_golden(
     failed = results.failed
     worst = max(results.made, key=lambda comparison: comparison.relative)
     print(
-        f"{len(results.made)} comparisons in {len(groups)} groups on {device} in "
-        f"{dtype}, {seconds:.1f} s; largest relative error {worst.relative:.2e} "
+        f"{len(results.made)} comparisons in {len(groups)} groups on {chosen.device} in "
+        f"{chosen.dtype_name}, {seconds:.1f} s; largest relative error {worst.relative:.2e} "
         f"({worst.group} {worst.name})"
     )
     if failed:
@@ -70,4 +74,6 @@ def verify_golden(
         "failed": len(failed),
         "largest_relative_error": float(worst.relative),
         "groups": list(groups),
+        "device": str(chosen.device),
+        "dtype": chosen.dtype_name,
     }

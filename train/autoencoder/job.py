@@ -75,6 +75,7 @@ def train(job: AutoencoderJob) -> dict[str, Any]:
     """
     torch.set_num_threads(job.num_threads)
     training = Training(job)
+    job = training.job
     job_settings.save_resolved(job, job.out / "settings.yaml")
     scenes = render_scenes(sample_scenes(job.num_scenes, (job.seed, 0)))
     while training.step < job.num_steps:

@@ -34,7 +34,7 @@ def autoencoder_loss(
         job: Weights and noise.
         generator: Source of the posterior sample and of the extra noise.
     """
-    with torch.autocast("cpu", torch.bfloat16, enabled=job.bf16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=job.dtype == "bfloat16"):
         mean, log_variance = (part.float() for part in autoencoder.encoder(images).chunk(2, dim=1))
         log_variance = log_variance.clamp(-20, 5)
         latents = mean + torch.exp(0.5 * log_variance) * normal_like(mean, generator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from staged.model.config import AutoencoderConfig
 from staged.ranges import check_range
@@ -29,7 +30,8 @@ class AutoencoderJob:
         ema_decay: Decay of the averaged weights, which are what is saved.
         checkpoint_steps: Steps from one saved state to the next.
         log_steps: Steps from one printed line to the next.
-        bf16: Compute in bfloat16 where that is safe.
+        dtype: Compute in it where that is safe; `auto` is bfloat16 where the CPU multiplies it
+            fast, and in a run that goes on what it began in.
         num_threads: Threads of the training; the last bits of the result depend on it.
     """
 
@@ -56,7 +58,7 @@ class AutoencoderJob:
     ema_decay: float = 0.999
     checkpoint_steps: int = 500
     log_steps: int = 250
-    bf16: bool = True
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     num_threads: int = 2
 
     def __post_init__(self) -> None:

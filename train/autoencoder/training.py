@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from staged import settings as job_settings
+from staged.devices import settle
 from staged.model.autoencoder import Autoencoder
 from staged.model.finite import require_finite
 from train.autoencoder.loss import Losses, autoencoder_loss
@@ -27,6 +28,7 @@ class Training:
     """The model and everything that advances with it.
 
     Attributes:
+        job: Settings, with the precision that was chosen.
         autoencoder: The weights in training.
         average: The averaged weights.
         step: Steps taken.
@@ -39,7 +41,8 @@ class Training:
         Raises:
             ValueError: The folder holds a run with other settings.
         """
-        self.job = job
+        self._state = RunState(job.out)
+        self.job = job = settle(job, begun=self._state.facts().get("dtype"))
         torch.manual_seed(job.seed)
         self.autoencoder = Autoencoder(job.model)
         speed_up_norms(self.autoencoder)
@@ -51,7 +54,6 @@ class Training:
             )
         )
         self.step, self.seconds = 0, 0.0
-        self._state = RunState(job.out)
         if (old := job.out / "state.pt").exists():
             raise ValueError(
                 f"{old} is the state of an older version, which is not read; give another folder "
@@ -97,7 +99,11 @@ class Training:
         Raises:
             OSError: It cannot be written.
         """
-        facts = {"job": _comparable(self.job), "seconds": repr(self.seconds)}
+        facts = {
+            "job": _comparable(self.job),
+            "dtype": self.job.dtype,
+            "seconds": repr(self.seconds),
+        }
         self._state.save(self.step, self._parameters, self.optimizer, self.average, facts)
 
     def _restore(self) -> None:

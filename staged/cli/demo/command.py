@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
     # What follows needs torch; `--help` does not.
     from staged.cli.demo import page, stages
     from staged.cli.demo.sizes import FULL, QUICK
+    from staged.devices import AUTO, choose_arithmetic
     from staged.loops.casting import open_engine
 
     sizes = QUICK if options.quick else FULL
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> int:
         open_engine(checkpoint)  # a missing one is told now, not after minutes
     clock = Clock(out / "seconds.json")
     print(_DESCRIPTION)
+    print(choose_arithmetic(AUTO, AUTO).words)
 
     with clock.part("Build a data set", _WHY["data"]):
         manifest = stages.build_data(out / "data", sizes)

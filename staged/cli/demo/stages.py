@@ -139,7 +139,7 @@ def _score(label: str, checkpoint: str, mode: str, folder: Path, sizes: Sizes) -
     }
     settings = from_dict(MiniatureSettings, data, "demo")
     wanted, store = samples(settings), Store(folder)
-    draw_samples(settings, wanted, store, batch_size=32)
+    draw_samples(settings, wanted, store, batch_size=32, tell=lambda _: None)  # as said at first
     trajectories = store.trajectories()
     scored = score(wanted, trajectories)
     result = result_of(store.record(), scored, trajectories)
