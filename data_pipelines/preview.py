@@ -33,6 +33,7 @@ _PLURALS = {
     "inspection": "inspections",
     "refinement": "refinements",
     "answer": "answers",
+    "thought": "thoughts",
 }
 
 

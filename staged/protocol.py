@@ -6,6 +6,7 @@ One text block per step, in plain tags, so that no vocabulary changes:
     inspection  <inspect>critique</inspect><verdict>accept</verdict>     (or revise)
     refinement  <refine>instruction</refine>
     answer      the text itself
+    thought     <think>thought</think>, and whatever the model says after it
 
 Rules: a block is exactly its tags in this order with nothing before, between or after them. The
 text inside a tag is not empty, neither begins nor ends with whitespace, holds at most
@@ -25,12 +26,14 @@ from staged.trajectory import (
     Refinement,
     Step,
     Target,
+    Thought,
     Verdict,
 )
 
 TAGS: Final = ("ins", "des", "inspect", "verdict", "refine")
 VERDICTS: Final[dict[str, Verdict]] = {"accept": "accept", "revise": "revise"}
 
+_THINK: Final = ("<think>", "</think>")
 _FORMS: Final = (("ins", "des"), ("inspect", "verdict"), ("refine",))
 _RESERVED: Final = re.compile(rf"</?(?:{'|'.join(TAGS)})>|<\|\w+\|>")
 _MAX_BLOCK_CHARS: Final = 2 * MAX_TEXT_CHARS + 64
@@ -70,6 +73,8 @@ def write(step: Step) -> str:
         case Answer():
             check_text(step.text)
             return step.text
+        case Thought():
+            return parse_thought(step.text).text
         case _:
             raise ValueError(f"a {type(step).__name__} has no text block")
 
@@ -116,6 +121,21 @@ def parse_answer(text: str) -> Answer:
     """
     check_text(text)
     return Answer(text=text)
+
+
+def parse_thought(text: str) -> Thought:
+    """Parse the text block of a thought. It is the model's own, so its tags are not reserved.
+
+    Raises:
+        ProtocolError: with the position of the first mistake.
+    """
+    opener, closer = _THINK
+    if not text.startswith(opener):
+        raise ProtocolError(0, f"expected {opener}", text)
+    if closer not in text:
+        raise ProtocolError(len(text), f"{opener} is not closed", text)
+    check_text(text)
+    return Thought(text=text)
 
 
 def check_text(text: str) -> None:

@@ -1,8 +1,8 @@
 """Trajectories as segments: the bridge from what happened to what the model reads.
 
-Order of a sample: input images, the prompt, then the steps. A supervised sketch is a noised copy;
-a sketch that anything follows is also shown as a clean VAE copy and a ViT copy. The opener of a
-step (`<|im_start|>`, `<|vision_start|>`, or `<|endoftext|>` for stop) is learned as the label on
+Order of a sample: the system text, input images, the prompt, then the steps. A supervised sketch is
+a noised copy; a sketch that anything follows is also shown as a clean VAE copy and a ViT copy. The
+opener of a step (`<|im_start|>`, `<|vision_start|>`, `<|endoftext|>` for stop) is the label on
 the closing token before it, whenever that step is supervised: what comes next is a decision of
 the step that comes, also after a wrong plan that is itself not to be imitated.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from staged import protocol
 from staged.model.layout import Segment, SegmentKind, SpecialTokens
-from staged.trajectory import Answer, ImageRef, Inspection, Sketch, Step, Stop, Trajectory
+from staged.trajectory import Answer, ImageRef, Inspection, Sketch, Step, Stop, Thought, Trajectory
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def text_block(ids: Sequence[int], *, supervised: bool = False, dropped: bool = 
 
 def step_text(step: Step) -> str:
     """The text under which a step stands in the sequence."""
-    return step.text if isinstance(step, Answer) else protocol.write(step)
+    return step.text if isinstance(step, Answer | Thought) else protocol.write(step)
 
 
 def opener(step: Step, special: SpecialTokens) -> int:
@@ -122,6 +122,8 @@ def interleave(
         if step.loss and segments and not segments[-1].dropped:
             segments[-1] = replace(segments[-1], end_label=opener(step, special))
 
+    if trajectory.system is not None:
+        add(text_block(encode(trajectory.system)))
     for index, ref in enumerate(trajectory.inputs):
         add(*clean_copies(grids_of(ref), dropped=index in drop.images), image=index)
     add(text_block(encode(trajectory.prompt), dropped=drop.prompt))

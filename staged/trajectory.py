@@ -3,12 +3,12 @@
 It is the one type that everything passes around: pipelines write it, training reads it, the
 loop emits it, evaluation scores it and the report draws it.
 
-Legal orders (the published method's, and three short forms of the same type):
+Legal orders (the published method's, and short forms of the same type):
 
     staged         prompt round+ stop
                    round := plan [inspect-plan [refine plan]]*
                             sketch [inspect-sketch [refine sketch]]*
-    one-shot,      prompt sketch [inspect-sketch [refine sketch]]* stop
+    one-shot,      prompt [think] sketch [inspect-sketch [refine sketch]]* stop
     editing        (the same with input images; one round without a plan)
     understanding  prompt answer stop
 
@@ -46,6 +46,7 @@ Move = Literal[
     "refine plan",
     "refine sketch",
     "answer",
+    "think",
     "stop",
 ]
 """What a step does. The kind of the next step together with what it is about."""
@@ -197,6 +198,24 @@ class Refinement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thought:
+    """What a model thinks before it draws at once, as BAGEL's own thinking mode has it.
+
+    Attributes:
+        text: Its tags included.
+        loss: Whether training is supervised on this step.
+    """
+
+    text: str
+    loss: bool = True
+
+    def __post_init__(self) -> None:
+        """Check types and sizes."""
+        _check_text(self.text, "thought text")
+        _check_bool(self.loss, "thought loss")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """The text that answers a question about the input images.
 
@@ -229,8 +248,8 @@ class Stop:
         _check_bool(self.loss, "stop loss")
 
 
-TextStep = Plan | Inspection | Refinement | Answer
-Step = Plan | Sketch | Inspection | Refinement | Answer | Stop
+TextStep = Plan | Inspection | Refinement | Answer | Thought
+Step = Plan | Sketch | Inspection | Refinement | Answer | Thought | Stop
 
 _KINDS: Final[dict[str, type[Step]]] = {
     "plan": Plan,
@@ -238,6 +257,7 @@ _KINDS: Final[dict[str, type[Step]]] = {
     "inspection": Inspection,
     "refinement": Refinement,
     "answer": Answer,
+    "thought": Thought,
     "stop": Stop,
 }
 _NAMES: Final = {cls: name for name, cls in _KINDS.items()}
@@ -251,6 +271,7 @@ class Trajectory:
         prompt: What was asked.
         steps: In a legal order (see the module), possibly unfinished.
         inputs: Images given with the prompt, for editing and understanding.
+        system: How the model is told to go about it, before everything else; None says nothing.
         task: Name of the task or data subset, if any.
         scene_graph: `SceneGraph` as JSON, where the wanted scene is known.
         provenance: Where it comes from, as bounded JSON. By convention: `models` and
@@ -263,6 +284,7 @@ class Trajectory:
     prompt: str
     steps: tuple[Step, ...] = ()
     inputs: tuple[ImageRef, ...] = ()
+    system: str | None = None
     task: str | None = None
     scene_graph: dict[str, Any] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -275,6 +297,8 @@ class Trajectory:
             ValueError: anything else, with its place.
         """
         _check_text(self.prompt, "prompt")
+        if self.system is not None:
+            _check_text(self.system, "system")
         if self.task is not None:
             _check_text(self.task, "task", max_chars=128)
         object.__setattr__(self, "steps", tuple(self.steps))
@@ -382,6 +406,8 @@ class Trajectory:
         return {
             "version": VERSION,
             "prompt": self.prompt,
+            # Only where there is one, so that the text of all others is what it always was.
+            **({} if self.system is None else {"system": self.system}),
             "task": self.task,
             "inputs": [_name_of(ref, f"inputs[{i}]") for i, ref in enumerate(self.inputs)],
             "steps": [_step_to_dict(step, i) for i, step in enumerate(self.steps)],
@@ -401,7 +427,7 @@ class Trajectory:
             data,
             "trajectory",
             {"version": int, "prompt": str, "steps": list},
-            {"task": str, "inputs": list, "scene_graph": dict, "provenance": dict},
+            {"system": str, "task": str, "inputs": list, "scene_graph": dict, "provenance": dict},
         )
         if data["version"] != VERSION:
             raise ValueError(f"trajectory.version: {data['version']} is not {VERSION}")
@@ -410,6 +436,7 @@ class Trajectory:
                 raise ValueError(f"trajectory.{name}: {len(data[name])} exceed {limit}")
         return cls(
             prompt=data["prompt"],
+            system=data.get("system"),
             task=data.get("task"),
             inputs=tuple(
                 _ref_of(name, f"inputs[{i}]") for i, name in enumerate(data.get("inputs") or ())
@@ -464,13 +491,15 @@ def _move(step: Step, before: Step | None) -> Move:
             return "sketch"
         case Answer():
             return "answer"
+        case Thought():
+            return "think"
         case Stop():
             return "stop"
 
 
 def _legal_after(made: Sequence[Move], before: Step | None) -> tuple[Move, ...]:
     if not made:
-        return ("plan", "sketch", "answer")
+        return ("plan", "sketch", "answer", "think")
     if isinstance(before, Inspection) and before.verdict == "revise":
         return ("refine plan",) if before.target == "plan" else ("refine sketch",)
     match made[-1]:
@@ -478,7 +507,7 @@ def _legal_after(made: Sequence[Move], before: Step | None) -> tuple[Move, ...]:
             return ("inspect plan", "sketch")
         case "refine plan":
             return ("plan",)
-        case "refine sketch":
+        case "refine sketch" | "think":
             return ("sketch",)
         case "sketch" | "inspect sketch":
             # A trajectory that began without a plan has one round only.

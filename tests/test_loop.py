@@ -22,6 +22,7 @@ from staged.loops.events import (
     Retried,
     SketchDrawn,
     Stopped,
+    ThoughtWritten,
 )
 from staged.loops.policy import Policy
 from staged.loops.singly import OneByOne
@@ -46,6 +47,7 @@ from staged.trajectory import (
     Sketch,
     Stop,
     TextStep,
+    Thought,
     Trajectory,
     moves,
 )
@@ -325,6 +327,8 @@ class Scripted:
         match ask.moves[0]:
             case "plan":
                 return tiny.plan("more")
+            case "think":
+                return Thought(text="<think>more</think>")
             case "inspect plan":
                 return Inspection(target="plan", verdict="revise", critique="no")
             case "inspect sketch":
@@ -475,6 +479,18 @@ def test_one_shot_is_one_sketch_unless_sketches_are_always_inspected() -> None:
     assert moves(corrected.steps) == expected
 
 
+def test_a_one_shot_sketch_may_be_thought_about_first() -> None:
+    events: list[Event] = []
+    loop = StagedLoop(Cast.of(Scripted(), "s"), Policy(mode="one-shot", think=True))
+    [trajectory] = loop.run(["p"], [0], events.append)
+    assert moves(trajectory.steps) == ("think", "sketch", "stop")
+    assert [type(event) for event in events] == [ThoughtWritten, SketchDrawn, Stopped]
+    wrong = Scripted(wrong=tiny.plan("a star"))
+    loop = StagedLoop(Cast.of(wrong, "s"), Policy(mode="one-shot", think=True))
+    [trajectory] = loop.run(["p"], [0])
+    assert trajectory.provenance["failure"] == "illegal"
+
+
 def test_a_start_that_needs_a_sketch_beyond_the_limit_fails_by_name() -> None:
     start = Trajectory(prompt="p", steps=(replace(tiny.sketch(0), num_flow_steps=95),))
     refused = Inspection(target="sketch", verdict="revise", critique="no")
@@ -489,6 +505,7 @@ def test_a_start_that_needs_a_sketch_beyond_the_limit_fails_by_name() -> None:
     [
         ({"mode": "two-shot"}, "mode is 'two-shot'; give one of staged, one-shot, answer"),
         ({"inspect_plan": "often"}, "inspect_plan is 'often'"),
+        ({"think": True}, "think: a staged trajectory plans instead"),
         ({"max_rounds": 0}, "max_rounds is 0; give at least 1"),
         ({"max_rounds": 20}, "allows 321 steps, a trajectory holds 128"),
     ],

@@ -1,10 +1,12 @@
 """The text protocol: exact round trips, strict parsing with positions."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from staged.protocol import ProtocolError, parse, parse_answer, write
+from staged.protocol import ProtocolError, parse, parse_answer, parse_thought, write
 from staged.trajectory import (
     MAX_TEXT_CHARS,
     Answer,
@@ -15,6 +17,7 @@ from staged.trajectory import (
     Sketch,
     Stop,
     TextStep,
+    Thought,
 )
 
 TEXT = st.text(alphabet="abc <>/|\n.é", min_size=1, max_size=30).filter(lambda t: t == t.strip())
@@ -116,6 +119,29 @@ def test_the_writer_refuses_text_that_would_not_parse(bad: str) -> None:
     for step in steps:
         with pytest.raises(ProtocolError):
             write(step)
+
+
+@pytest.mark.parametrize("text", ["<think>a</think>", "<think>\na </think>\n\nand so: <b>"])
+def test_a_thought_is_kept_as_the_model_wrote_it(text: str) -> None:
+    assert write(parse_thought(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "reason"),
+    [
+        ("a star", 0, "expected <think>"),
+        ("<ins>a</ins><des>b</des>", 0, "expected <think>"),
+        ("<think>a star", 13, "<think> is not closed"),
+        ("<think><ins></think>", 7, "<ins> inside text"),
+        ("<think>a</think><|im_end|>", 16, "<|im_end|> inside text"),
+    ],
+)
+def test_what_is_no_thought_is_refused(text: str, position: int, reason: str) -> None:
+    with pytest.raises(ProtocolError, match=re.escape(reason)) as refused:
+        parse_thought(text)
+    assert refused.value.position == position
+    with pytest.raises(ProtocolError):
+        write(Thought(text=text))
 
 
 def test_steps_without_text_have_no_block() -> None:

@@ -16,6 +16,7 @@ from staged.trajectory import (
     Sketch,
     Step,
     Stop,
+    Thought,
     Trajectory,
 )
 
@@ -89,6 +90,11 @@ def shown(interleaved: Interleaved) -> str:
             "text>text text* clean vision>text text*>text text*>image noised* clean vision>text "
             "text*>stop",
         ),
+        (
+            (Thought(text="<think>a star</think>"), SKETCH, STOP),
+            1,
+            "clean vision text>text text*>image noised* clean vision>stop",
+        ),
         ((PLAN,), 0, "text>text text*"),
         ((), 0, "text"),
     ],
@@ -101,6 +107,7 @@ def shown(interleaved: Interleaved) -> str:
         "all accepted",
         "wrong plan",
         "wrong sketch",
+        "thought and drawn",
         "unfinished",
         "prompt only",
     ],
@@ -109,6 +116,15 @@ def test_each_form_of_trajectory_supervises_its_steps_and_their_openers(
     steps: tuple[Step, ...], inputs: int, expected: str
 ) -> None:
     assert shown(read(steps, inputs)) == expected
+
+
+def test_how_to_go_about_it_stands_first_and_is_not_learned() -> None:
+    made = interleave(
+        Trajectory(prompt="a star", system="Think.", inputs=(SKETCH.image,), steps=(SKETCH,)),
+        encode, SPECIAL, lambda _: GRIDS,
+    )  # fmt: skip
+    assert shown(made) == "text clean vision text>image noised*"
+    assert made.segments[0].ids == encode("Think.")
 
 
 def test_an_unsupervised_step_is_not_announced_either() -> None:

@@ -20,6 +20,7 @@ from staged.trajectory import (
     Sketch,
     Step,
     Stop,
+    Thought,
     Trajectory,
     TrajectoryError,
     moves,
@@ -43,6 +44,7 @@ STEPS: dict[str, Step] = {
     "Y": inspection("sketch", "revise"),
     "r": Refinement(instruction="make it red"),
     "a": Answer(text="two"),
+    "t": Thought(text="<think>a circle, red</think>"),
     ".": STOP,
 }
 
@@ -53,7 +55,18 @@ def build(letters: str) -> tuple[Step, ...]:
 
 @pytest.mark.parametrize(
     "letters",
-    ["ps.", "psps.", "pPsS.", "pXrps.", "pXrpXrpPsYrsYrsSps.", "pPPsSS.", "s.", "sYrsS.", "a."],
+    [
+        "ps.",
+        "psps.",
+        "pPsS.",
+        "pXrps.",
+        "pXrpXrpPsYrsYrsSps.",
+        "pPPsSS.",
+        "s.",
+        "sYrsS.",
+        "tsYrs.",
+        "a.",
+    ],
 )
 def test_legal_orders_are_complete_and_every_prefix_is_representable(letters: str) -> None:
     steps = build(letters)
@@ -94,6 +107,12 @@ def test_legal_orders_are_complete_and_every_prefix_is_representable(letters: st
         ("aa", 1),
         ("as", 1),
         ("psa", 2),
+        ("pt", 1),
+        ("st", 1),
+        ("tt", 1),
+        ("tp", 1),
+        ("ta", 1),
+        ("tsp", 2),
     ],
 )
 def test_illegal_orders_name_the_offending_step(letters: str, index: int) -> None:
@@ -102,12 +121,12 @@ def test_illegal_orders_name_the_offending_step(letters: str, index: int) -> Non
     assert caught.value.index == index
 
 
-@given(st.text(alphabet="psPXSYra.", max_size=12))
+@given(st.text(alphabet="psPXSYrat.", max_size=12))
 @settings(max_examples=300, deadline=None)
 def test_the_order_agrees_with_the_grammar_as_a_regular_expression(letters: str) -> None:
     # The specification's own words, as an independent reading of the same rules.
     sketching = "s(S|Yrs)*"
-    complete = re.compile(rf"(p(P|Xrp)*{sketching})+\.|{sketching}\.|a\.")
+    complete = re.compile(rf"(p(P|Xrp)*{sketching})+\.|t?{sketching}\.|a\.")
     try:
         Trajectory(prompt="x", steps=build(letters)).validate()
         accepted = True
@@ -120,7 +139,7 @@ def test_the_order_agrees_with_the_grammar_as_a_regular_expression(letters: str)
 @settings(deadline=None)
 def test_any_walk_along_legal_next_is_accepted_and_everything_else_refused(walk: list[int]) -> None:
     trajectory = Trajectory(prompt="x")
-    by_move = {"plan": "p", "sketch": "s", "answer": "a", "stop": "."}
+    by_move = {"plan": "p", "sketch": "s", "answer": "a", "think": "t", "stop": "."}
     for choice in walk:
         legal = trajectory.legal_next()
         for letter in STEPS:
@@ -175,10 +194,13 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
                 return Refinement(instruction=texts(), loss=loss)
             case ["answer"]:
                 return Answer(text=texts(), loss=loss)
+            case ["think"]:
+                return Thought(text=texts(), loss=loss)
         return Stop(loss=loss)
 
     result = Trajectory(
         prompt=texts(),
+        system=draw(st.none() | TEXT),
         task=draw(st.none() | TEXT),
         inputs=tuple(ImageRef(name=f"i{i}.webp") for i in range(draw(st.integers(0, 2)))),
         scene_graph=draw(st.none() | st.dictionaries(st.text(max_size=5), JSON, max_size=3)),
@@ -200,6 +222,11 @@ def test_json_round_trip_is_lossless_and_canonical(trajectory: Trajectory) -> No
     assert again == trajectory
     assert again.to_json() == text
     assert Trajectory.from_json(text.encode()) == trajectory
+
+
+def test_without_a_system_text_the_json_is_what_it_always_was() -> None:
+    assert "system" not in Trajectory(prompt="x").to_dict()
+    assert Trajectory(prompt="x", system="Think first.").to_dict()["system"] == "Think first."
 
 
 def test_the_largest_legal_trajectory_can_be_read_back() -> None:

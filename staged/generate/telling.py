@@ -12,6 +12,7 @@ from staged.loops.events import (
     Retried,
     SketchDrawn,
     Stopped,
+    ThoughtWritten,
 )
 
 
@@ -20,6 +21,8 @@ def describe(event: Event) -> str | None:
     match event:
         case PlanWritten(step=step):
             return f"plan     {step.instruction}\n         -> {step.description}"
+        case ThoughtWritten(step=step):
+            return f"think    {step.text}"
         case SketchDrawn(step=step):
             return f"sketch   drawn in {step.num_flow_steps} flow steps, seed {step.seed}"
         case Inspected(step=step):

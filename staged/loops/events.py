@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from staged.roles import Pixels
-from staged.trajectory import Answer, Inspection, Move, Plan, Refinement, Sketch, Trajectory
+from staged.trajectory import (
+    Answer,
+    Inspection,
+    Move,
+    Plan,
+    Refinement,
+    Sketch,
+    Thought,
+    Trajectory,
+)
 
 EndedBy = Literal["model", "policy", "failure"]
 """Who ended a trajectory: whoever directs, the policy's mode or limits, or a failed step."""
@@ -17,6 +26,15 @@ class PlanWritten:
     rollout: int
     index: int
     step: Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThoughtWritten:
+    """A thought was written, before anything is drawn."""
+
+    rollout: int
+    index: int
+    step: Thought
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,5 +115,5 @@ class Failed:
     trajectory: Trajectory
 
 
-StepEvent = PlanWritten | SketchDrawn | Inspected | Refined | Answered
+StepEvent = PlanWritten | ThoughtWritten | SketchDrawn | Inspected | Refined | Answered
 Event = StepEvent | Previewed | Retried | Stopped | Failed

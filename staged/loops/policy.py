@@ -25,6 +25,7 @@ class Policy:
     Attributes:
         mode: `staged` lets the model plan (or draw at once, if it decides so); `one-shot` begins
             with a sketch; `answer` answers a question about the input images.
+        think: Whether a thought is written before a one-shot sketch.
         max_rounds: Plans that are sketched, at most.
         max_refinements: Of one plan, and of one round's sketch, at most.
         max_flow_steps: Network evaluations of all sketches, at most.
@@ -35,6 +36,7 @@ class Policy:
     """
 
     mode: Mode = "staged"
+    think: bool = False
     max_rounds: int = 6
     max_refinements: int = 2
     max_flow_steps: int = 300
@@ -53,6 +55,8 @@ class Policy:
             if getattr(self, name) not in get_args(kind):
                 expected = ", ".join(get_args(kind))
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {expected}")
+        if self.think and self.mode == "staged":
+            raise ValueError("think: a staged trajectory plans instead; give mode one-shot")
         for name in ("max_rounds", "max_flow_steps", "max_attempts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
@@ -78,7 +82,8 @@ class Policy:
             was begun elsewhere has no flow steps left for the sketch it needs.
         """
         if not trajectory.steps:
-            return _STARTS[self.mode]
+            thinks = self.think and self.mode == "one-shot"
+            return ("think",) if thinks else _STARTS[self.mode]
         before = trajectory.steps[-1]
         left = trajectory.num_flow_steps + sketch_cost <= self.max_flow_steps
         counts = _Counts.of(trajectory)

@@ -25,6 +25,7 @@ from staged.loops.events import (
     Retried,
     SketchDrawn,
     Stopped,
+    ThoughtWritten,
 )
 from staged.loops.policy import Policy
 from staged.roles import Ask, Chooser, Illustrator, Pixels, RoleError, Writer
@@ -37,8 +38,10 @@ from staged.trajectory import (
     Sketch,
     Step,
     Stop,
+    Thought,
     Trajectory,
     TrajectoryError,
+    moves,
 )
 
 Result = TypeVar("Result")
@@ -56,7 +59,7 @@ class Cast:
 
     Attributes:
         chooser: Decides what comes next.
-        planner: Writes plans, and answers.
+        planner: Writes plans, thoughts and answers.
         sketcher: Draws.
         inspector: Writes inspections.
         refiner: Writes refinements.
@@ -227,16 +230,16 @@ class StagedLoop:
 
     def _choose(self, open_ones: Sequence[_Rollout], tell: OnEvent) -> None:
         chosen = _asked(self.cast.chooser.choose, [rollout.ask() for rollout in open_ones])
-        for rollout, moves in zip(open_ones, chosen, strict=True):
-            if not isinstance(moves, RoleError) and not set() < set(moves) <= set(rollout.moves):
+        for rollout, choice in zip(open_ones, chosen, strict=True):
+            if not isinstance(choice, RoleError) and not set() < set(choice) <= set(rollout.moves):
                 wanted = " or ".join(rollout.moves)
-                said = " or ".join(moves) or "nothing"
-                moves = RoleError("illegal", f"chose {said} where {wanted} was wanted")
-            if isinstance(moves, RoleError):
-                self._retry(rollout, moves, tell)
+                said = " or ".join(choice) or "nothing"
+                choice = RoleError("illegal", f"chose {said} where {wanted} was wanted")
+            if isinstance(choice, RoleError):
+                self._retry(rollout, choice, tell)
                 rollout.moves = ()  # still to be decided
             else:
-                rollout.moves, rollout.attempt = moves, 0
+                rollout.moves, rollout.attempt = choice, 0
 
     def _draw(self, group: Sequence[_Rollout], previews: OnEvent | None, tell: OnEvent) -> None:
         def preview(row: int, flow_step: int, pixels: Pixels) -> None:
@@ -264,7 +267,13 @@ class StagedLoop:
         for rollout, result in zip(group, results, strict=True):
             if not isinstance(result, RoleError):
                 try:
-                    rollout.trajectory = rollout.trajectory.extend(result)
+                    grown = rollout.trajectory.extend(result)
+                    made = moves(grown.steps)[-1]
+                    if made not in rollout.moves:
+                        wanted = " or ".join(rollout.moves)
+                        result = RoleError("illegal", f"{made} where {wanted} was wanted")
+                    else:
+                        rollout.trajectory = grown
                 except TrajectoryError as error:
                     result = RoleError("illegal", str(error))
             if isinstance(result, RoleError):
@@ -362,6 +371,8 @@ def _event(rollout: _Rollout, step: Step) -> Event:
             return Refined(**place)
         case Answer():
             return Answered(**place)
+        case Thought():
+            return ThoughtWritten(**place)
     raise AssertionError(f"{step} is not made by a player")
 
 

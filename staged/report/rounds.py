@@ -6,26 +6,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from staged.trajectory import Answer, Inspection, Plan, Refinement, Sketch, Stop, Trajectory
+from staged.trajectory import (
+    Answer,
+    Inspection,
+    Plan,
+    Refinement,
+    Sketch,
+    Stop,
+    Thought,
+    Trajectory,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A plan, a sketch or an answer, with what led to it and what was said about it.
+    """A plan, a thought, a sketch or an answer, with what led to it and what was said about it.
 
     Attributes:
         kind: Which of them.
         plan: Where it is a plan.
         sketch: Where it is a sketch.
         answer: Where it is an answer.
+        thought: Where it is a thought.
         refinement: The correction that it follows.
         inspection: Of it.
     """
 
-    kind: Literal["plan", "sketch", "answer", "correction"]
+    kind: Literal["plan", "sketch", "answer", "thought", "correction"]
     plan: Plan | None = None
     sketch: Sketch | None = None
     answer: Answer | None = None
+    thought: Thought | None = None
     refinement: Refinement | None = None
     inspection: Inspection | None = None
 
@@ -63,6 +74,8 @@ def rounds(trajectory: Trajectory) -> list[Round]:
                 )
             case Answer():
                 attempt = Attempt(kind="answer", answer=step)
+            case Thought():
+                attempt = Attempt(kind="thought", thought=step)
             case Refinement():
                 refinement = step
                 continue
@@ -100,4 +113,5 @@ def ending(trajectory: Trajectory) -> str:
 
 def _title(number: int, group: Sequence[Attempt]) -> str:
     first = group[0].kind
-    return {"sketch": "Drawn at once", "answer": "Answered"}.get(first, f"Round {number}")
+    titles = {"sketch": "Drawn at once", "thought": "Thought, then drawn", "answer": "Answered"}
+    return titles.get(first, f"Round {number}")
