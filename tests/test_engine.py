@@ -261,7 +261,7 @@ def test_a_block_that_does_not_end_is_cut_off_and_says_so() -> None:
 
 
 def test_a_size_that_is_no_multiple_of_a_token_is_refused() -> None:
-    with pytest.raises(ValueError, match="15x16 pixels; give positive multiples of 4"):
+    with pytest.raises(ValueError, match="15 x 16 pixels: give sides from 4 to"):
         ENGINE.draw(
             [Context()], [Context()], [Context()], sizes=[(16, 15)], seeds=[0], settings=FLOW
         )

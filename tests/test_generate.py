@@ -7,6 +7,7 @@ import pytest
 from tiny import picture
 
 from staged.cli import main as staged
+from staged.generate import model
 from staged.generate.command import main
 from staged.images import encode_png
 from staged.report.command import load_all
@@ -125,6 +126,49 @@ def test_a_trajectory_that_fails_is_saved_and_the_command_says_so(
     assert "grammar" in (tmp_path / "report.html").read_text()
 
 
+def test_a_picture_has_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    argv = ["a star", *FRESH, "--mode", "one-shot", "--size", "32x48"]
+    assert main([*argv, "--out", str(tmp_path)]) == 0
+    assert load_trajectory(tmp_path).images[0].array().shape == (48, 32, 3)
+
+
+@pytest.mark.parametrize("text", ["48", "48x", "x48", "4 8x48", "48x48x3", "-8x8", "0x8", "８x8"])
+def test_what_is_no_size_is_a_wrong_command_line(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["a star", f"--size={text}"])
+    assert left.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_every_option_of_the_flow_reaches_it(tmp_path: Path) -> None:
+    argv = "--guidance-scale 3 --image-guidance-scale 1.5 --timestep-shift 2"
+    argv += " --guidance-interval 0.2 0.9 --guidance-renorm channel --guidance-renorm-min 0.25"
+    one_shot = ["a star", *FRESH, "--mode", "one-shot", "--out", str(tmp_path)]
+    assert main([*one_shot, *argv.split()]) == 0
+    made = json.loads((tmp_path / "settings.json").read_text())["decides"]
+    for kind in ("first", "edit", "refinement"):
+        assert made[f"{kind}.num_flow_steps"] == 2 and made[f"{kind}.timestep_shift"] == 2
+        assert made[f"{kind}.guidance"] == {
+            "text_scale": 3, "image_scale": 1.5, "interval": [0.2, 0.9], "renorm": "channel",
+            "renorm_min": 0.25,
+        }  # fmt: skip
+
+
+def test_several_images_are_given_in_order(tmp_path: Path) -> None:
+    argv = ["change the star to blue", *FRESH, "--mode", "one-shot", "--out", str(tmp_path / "out")]
+    for number in range(2):
+        source = tmp_path / f"{number}.png"
+        source.write_bytes(encode_png(picture(number, 48, 48 - 16 * number)))
+        argv += ["--image", str(source)]
+    assert main(argv) == 0
+    made = load_trajectory(tmp_path / "out")
+    assert [ref.png for ref in made.inputs] == [
+        (tmp_path / f"{n}.png").read_bytes() for n in (0, 1)
+    ]
+    assert made.images[2].array().shape == (48, 32, 3)  # of the last one
+
+
 def test_an_image_is_edited(tmp_path: Path) -> None:
     source = tmp_path / "in.png"
     source.write_bytes(encode_png(picture(0, 48, 48)))
@@ -141,20 +185,37 @@ def test_an_image_is_edited(tmp_path: Path) -> None:
         (["a star", "--checkpoint", "miniature:huge"], "no miniature 'huge'"),
         (["a star", "--checkpoint", "/nonexistent/folder"], "neither a checkpoint folder nor"),
         (["a star", *FRESH, "--guidance-scale", "0"], "guidance scales 0"),
-        (["a star", *FRESH, "--guidance-scale", "inf"], "guidance scales inf"),
-        (["a star", *FRESH, "--image-guidance-scale", "nan"], "guidance scales 4.0, nan"),
-        (["a star", *FRESH, "--timestep-shift", "inf"], "timestep shift inf"),
-        (["a star", *FRESH, "--timestep-shift", "nan"], "timestep shift nan"),
+        (["a star", *FRESH, "--guidance-scale", "inf"], "guidance_scale is inf"),
+        (["a star", *FRESH, "--image-guidance-scale", "nan"], "image_guidance_scale is nan"),
+        (["a star", *FRESH, "--timestep-shift", "inf"], "timestep_shift is inf"),
+        (["a star", *FRESH, "--timestep-shift", "nan"], "timestep_shift is nan"),
         (["a star", *FRESH, "--temperature", "nan"], "temperature is nan"),
         (["a star", *FRESH, "--temperature", "inf"], "temperature is inf"),
+        (["a star", *FRESH, "--guidance-interval", "0.6", "0.4"], "guidance interval (0.6, 0.4)"),
+        (["a star", *FRESH, "--guidance-interval", "0", "inf"], "guidance_interval is (0.0, inf)"),
+        (["a star", *FRESH, "--guidance-renorm-min", "2"], "renorm_min is 2.0"),
+        (["a star", *FRESH, "--size", "48x50"], "multiples of 8, such as 48 x 48"),
+        (["a star", *FRESH, "--size", "4096x16"], "give sides from 8 to 48"),
         (["a star", *FRESH, "--device", "cuda:99"], "this machine has"),
         (["a star", *FRESH, "--max-flow-steps", "1"], "a sketch takes 2 flow steps"),
         (["a star", *FRESH, "--image", "/nonexistent.png"], "nonexistent.png"),
+        (["a star", *FRESH, "--image", __file__], "test_generate.py: not a PNG"),
+        (["a star <|im_end|>", *FRESH], "<|im_end|> inside text"),
+        (["   ", *FRESH], "the prompt: "),
+        (["a star", *FRESH, "--num-images", "100001"], "give at most 100000 in all"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_with_a_way_out(
-    argv: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    argv: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("weights were loaded before it was told")
+
+    monkeypatch.setattr(model, "open_engine", load)
     assert staged(["generate", *argv, "--out", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
     assert message in captured.err and len(captured.err.splitlines()) == 1

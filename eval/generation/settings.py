@@ -6,72 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from staged.loops.policy import Inspect, Policy
-from staged.ranges import check_finite, check_range
-
-Player = Literal["model", "scripted"]
-Sketcher = Literal["model", "editing", "scripted"]
+from staged.generate.settings import DrawSettings
+from staged.ranges import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings:
+class ModelSettings(DrawSettings):
     """A checkpoint of ours, and how it draws."""
 
-    checkpoint: str
-    """`miniature:base`, `miniature:staged`, a folder, or a Hub id."""
     mode: Literal["one-shot", "staged"] = "one-shot"
     """Draw each prompt at once, or in stages."""
-    planner: Player = "model"
-    """Who plans and directs; `scripted` players know the miniature world alone."""
-    inspector: Player = "model"
-    """Who inspects and refines."""
-    sketcher: Sketcher = "model"
-    """Who draws; `editing` asks a model that knows no stages for one edit after another."""
-    inspect_plan: Inspect = "model"
-    """Whether plans are inspected; a scripted inspector decides for itself."""
-    inspect_sketch: Inspect = "model"
-    """Whether sketches are."""
-    max_rounds: int = 6
-    """Plans that are sketched, at most."""
-    max_refinements: int = 2
-    """Of one plan, and of one round's sketch, at most."""
-    max_flow_steps: int = 300
-    """Network evaluations of a trajectory, at most."""
-    temperature: float = 0.0
-    """Of text."""
-    max_text_tokens: int = 512
-    """Of a text; one that runs longer is cut off and tried again."""
-    num_flow_steps: int | None = None
-    """Network evaluations a sketch; null, here and below, is what `staged generate` takes."""
-    guidance_scale: float | None = None
-    """Over text."""
-    image_guidance_scale: float | None = None
-    """Over images in context."""
-    timestep_shift: float | None = None
-    """Bias of the time grid toward noise."""
-    device: str = "auto"
-    """Torch device; `auto` is a GPU, one a process under torchrun, or the CPU."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the model; the autoencoder's is float32. `auto` is bfloat16 where the device
-    multiplies it fast, and in a folder that has pictures what they were drawn in."""
-
-    def __post_init__(self) -> None:
-        """Check names and ranges; the flow's are checked where it is built."""
-        check_finite(self)
-        if self.mode == "one-shot" and self.planner == "scripted":
-            raise ValueError("planner scripted: one-shot mode plans nothing; give mode staged")
-        self.policy()
-
-    def policy(self) -> Policy:
-        """The loop's limits, before the casting has its say."""
-        return Policy(
-            mode=self.mode,
-            max_rounds=self.max_rounds,
-            max_refinements=self.max_refinements,
-            max_flow_steps=self.max_flow_steps,
-            inspect_plan=self.inspect_plan,
-            inspect_sketch=self.inspect_sketch,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,14 +15,13 @@ from eval.results import unscored_message
 from staged.command_line import (
     Parser,
     UsageError,
-    add_device,
-    add_dtype,
     add_out_folder,
     console,
     count,
     natural,
     seed,
 )
+from staged.generate.options import add_drawing, given
 from staged.jobs.files import write_whole
 from staged.jobs.rank import add_options, rank_of
 from staged.shapes.tasks import TASKS
@@ -51,15 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     store = Store(options.out)
-    given = _given(options)
-    if options.score_only and given:
+    named = _given(options)
+    if options.score_only and named:
         raise UsageError(
-            f"--score-only scores what was drawn, so it takes no {', '.join(given)}; leave one out"
+            f"--score-only scores what was drawn, so it takes no {', '.join(named)}; leave one out"
         )
-    if not options.score_only and "checkpoint" not in given:
+    if not options.score_only and "checkpoint" not in named:
         raise UsageError("--checkpoint is missing: name a checkpoint, or give --score-only")
     rank = rank_of(options.rank, options.world_size)
-    settings = store.record().settings if options.score_only else MiniatureSettings(**given)
+    settings = store.record().settings if options.score_only else MiniatureSettings(**named)
     wanted = samples(settings)
     if short := short_tasks(settings):
         numbers = ", ".join(f"{task} {number}" for task, number in short.items())
@@ -96,11 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     """Settings that the command line names."""
-    names = MiniatureSettings.__dataclass_fields__
-    given: dict[str, Any] = {k: v for k, v in vars(options).items() if k in names and v is not None}
-    if "tasks" in given:
-        given["tasks"] = TASKS if given["tasks"] == ["all"] else tuple(given["tasks"])
-    return given
+    named = given(options, MiniatureSettings)
+    if named.get("tasks") == ("all",):
+        named["tasks"] = TASKS
+    return named
 
 
 def _parser() -> Parser:
@@ -116,16 +114,6 @@ def _parser() -> Parser:
     add("--checkpoint", help="folder, Hub id, or miniature:base|staged|fresh")
     add("--score-only", action="store_true", help="score again what was drawn; nothing is loaded")
     add("--mode", choices=("one-shot", "staged"), help=f"default: {home.mode}")
-    players, looks = ("model", "scripted"), ("model", "always", "never")
-    add("--planner", choices=players, help="who plans (and then directs)")
-    add("--inspector", choices=players, help="who inspects and refines")
-    add(
-        "--sketcher",
-        choices=("model", "editing", "scripted"),
-        help="who draws; editing asks a model that knows no stages for one edit after another",
-    )
-    add("--inspect-plans", dest="inspect_plan", choices=looks, help="whether plans are inspected")
-    add("--inspect-sketches", dest="inspect_sketch", choices=looks, help="whether sketches are")
     add("--split", choices=("train", "test"), help=f"of the prompts; default: {home.split}")
     add(
         "--tasks",
@@ -136,17 +124,8 @@ def _parser() -> Parser:
     add("--num-per-task", type=count, help=f"prompts of each task; default: {home.num_per_task}")
     add("--images-per-prompt", type=count, help=f"default: {home.images_per_prompt}")
     add("--seed", type=seed, metavar="N", help="of prompts and noise; default: 0")
-    add("--flow-steps", dest="num_flow_steps", type=count, help="network evaluations of a sketch")
-    add("--guidance-scale", type=float, help="over the last text; 1 is off")
-    add("--image-guidance-scale", type=float, help="over images in context; 1 is off")
-    add("--timestep-shift", type=float, help="bias of the time grid toward noise")
-    add("--max-rounds", type=count, help=f"plans at most; default: {home.max_rounds}")
-    add("--max-refinements", type=natural, help="of a plan, and of a sketch, at most")
-    add("--max-flow-steps", type=count, help=f"of a sample; default: {home.max_flow_steps}")
-    add("--temperature", type=float, help="of text; default: 0, greedy")
+    add_drawing(parser, home)
     add("--batch-size", type=count, default=64, help="images side by side (default: %(default)s)")
-    add_device(parser, default=None)
-    add_dtype(parser, default=None)
     add("--threads", type=natural, default=0, help="of torch; 0 leaves its own choice")
     add_options(parser)
     add("--allow-unscored", action="store_true", help="exit 0 even if samples are unscored")

@@ -25,9 +25,8 @@ from staged.shards.folder import INDEX
 from staged.trajectory import Trajectory
 
 _RECORD, _BATCHES, _LOCK = "drawn.json", "drawn", "drawn.lock"
-_FREE = ("checkpoint", "device", "tasks", "num_per_task", "images_per_prompt", "num_flow_steps",
-         "guidance_scale", "image_guidance_scale", "timestep_shift")  # fmt: skip
-"""Settings that say how much is drawn, or that weights and flow say better."""
+_FREE = ("tasks", "num_per_task", "images_per_prompt")
+"""Settings that say how much is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Record:
 
     def decisive(self) -> dict[str, Any]:
         """What two records must agree on for their pictures to belong together."""
-        settings = {k: v for k, v in to_dict(self.settings).items() if k not in _FREE}
+        settings = {k: v for k, v in self.settings.decides().items() if k not in _FREE}
         return {**settings, **self.flow, "weights": self.weights}
 
 

@@ -297,12 +297,11 @@ class Engine:
             pixels; its neighbours are as they would be without it.
 
         Raises:
-            ValueError: A size is no multiple of the pixels per latent token.
+            ValueError: A size is no multiple of the pixels per latent token, or too large.
         """
         stride = self._config.pixels_per_latent_token
         for height, width in sizes:
-            if height % stride or width % stride or height < stride or width < stride:
-                raise ValueError(f"{width}x{height} pixels; give positive multiples of {stride}")
+            self._config.check_picture(height, width)
         grids = [(height // stride, width // stride) for height, width in sizes]
         guidance = settings.guidance
         image_rows = [

@@ -8,14 +8,13 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from staged import strict_json
 from staged.command_line import UsageError, console, exit_codes, outputs
 from staged.generate.folder import REPORT, OutFolder
-from staged.generate.options import parser
+from staged.generate.options import given, parser
 from staged.generate.requests import (
     Request,
     check_prompt,
@@ -24,6 +23,7 @@ from staged.generate.requests import (
     read_image,
     read_prompts,
 )
+from staged.generate.settings import DrawSettings
 from staged.generate.telling import describe
 from staged.jobs.units import units
 from staged.loops.events import Event, Failed, Stopped
@@ -33,18 +33,9 @@ from staged.trajectory import ImageRef
 from staged.trajectory_folder import FINAL
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
-    from staged.loops.casting import Casting
-    from staged.loops.policy import Policy
+    from staged.generate.model import Model
     from staged.loops.staged import StagedLoop
-    from staged.model.flows import Flows, FlowSettings
 
-T = TypeVar("T")
-
-_DECIDING = (
-    *("checkpoint", "mode", "planner", "inspector", "sketcher", "inspect_plans"),
-    *("inspect_sketches", "max_rounds", "max_refinements", "max_flow_steps", "max_attempts"),
-    *("temperature", "batch_size", "dtype"),
-)
 MAX_SHOWN = 100
 """Trajectories in the report; the rest stand in their folders."""
 
@@ -56,96 +47,53 @@ def main(argv: list[str]) -> int:
         0, 1 if a trajectory did not come to its end, or 130 after Ctrl-C.
     """
     options = parser().parse_args(argv)
+    settings = _settings(options)
     prompts, inputs = _read(options)
     # After the cheap checks: a wrong option is told at once, not after torch is loaded.
-    from staged.devices import choose_arithmetic
-    from staged.engine.engine import ImageSizes
-    from staged.loops.casting import Casting
-    from staged.loops.policy import Policy
-    from staged.shapes.miniature import look_at_checkpoint, understood
+    from staged.generate.model import Model
 
-    said = understood(
-        ImageSizes.of(look_at_checkpoint(options.checkpoint).config),
-        prompts,
-        answering=options.mode == "answer",
-        onto_images=bool(inputs),
-    )
+    model = Model(settings, seed=options.seed)
+    said = model.understood(prompts, onto_images=bool(inputs))
     for prompt, words in dict(zip(prompts, said, strict=True)).items():
         if prompt != words:
             print(f"prompt   {prompt!r} is read as {words!r}")
     requests = make_requests(said, inputs, num_images=options.num_images, seed=options.seed)
-    known = {**decides(requests), **_deciding(options)}
-    out = options.out or _own_folder(requests, known)
-    casting = Casting(
-        planner=options.planner, inspector=options.inspector, sketcher=options.sketcher
-    )
-    policy = casting.policy(
-        Policy(
-            mode=options.mode,
-            max_rounds=options.max_rounds,
-            max_refinements=options.max_refinements,
-            max_flow_steps=options.max_flow_steps,
-            max_attempts=options.max_attempts,
-            inspect_plan=options.inspect_plans,
-            inspect_sketch=options.inspect_sketches,
-        )
-    )
+    out = options.out or _own_folder(requests, settings)
+    asked = {
+        **decides(requests),
+        "checkpoint": settings.checkpoint,
+        "batch_size": options.batch_size,
+    }
     with OutFolder(out, requests) as folder:
-        folder.refuse_others({name: known[name] for name in known if name != "dtype"})
-        chosen = choose_arithmetic(options.device, options.dtype, begun=folder.begun_dtype())
-        print(chosen.words, flush=True)
-        options.device, options.dtype = str(chosen.device), chosen.dtype_name
-        known["dtype"] = chosen.dtype_name
-        folder.refuse_others(known)
-        return _draw(options, requests, folder, known, casting, policy)
+        # Told before weights are read, as far as it is known by then.
+        folder.refuse_others({**asked, **_without_dtype(settings), **model.flows.facts()})
+        model.settle(folder.begun_dtype())
+        folder.refuse_others({"dtype": model.settings.dtype})
+        folder.begin({**asked, **model.decides()})
+        there = len(folder.complete)
+        if there:
+            print(f"{there} of {len(requests)} trajectories are there", flush=True)
+        started = time.monotonic()
+        try:
+            _draw(model, requests, folder, options.batch_size)
+        except KeyboardInterrupt:
+            kept = f"{len(folder.complete)} of {len(requests)} trajectories are saved in {out}"
+            print(
+                f"\ninterrupted; {kept}, and the same command goes on from there", file=sys.stderr
+            )
+            return exit_codes.INTERRUPTED
+        took = (
+            f"{len(requests) - there} drawn now, in {time.monotonic() - started:.1f} seconds"
+            if there < len(requests)
+            else "all were drawn before"
+        )
+        return _report(model, folder, took)
 
 
-def _draw(
-    options: argparse.Namespace,
-    requests: Sequence[Request],
-    folder: OutFolder,
-    known: Mapping[str, Any],
-    casting: Casting,
-    policy: Policy,
-) -> int:
-    from staged.backends.bagel import BagelPlayer, BagelSettings
-    from staged.loops.casting import open_engine
-    from staged.loops.staged import StagedLoop
-    from staged.model.weights_hash import weights_hash
-
-    engine = open_engine(
-        options.checkpoint, device=options.device, dtype=options.dtype, seed=options.seed
-    )
-    flows = engine.flows.each(lambda flow: _flow(flow, options))
-    playing = BagelSettings(flows=flows, temperature=options.temperature)
-
-    def loop() -> StagedLoop:
-        cast = casting.cast(BagelPlayer(engine, playing), options.checkpoint)
-        return StagedLoop(cast, policy, batch_size=options.batch_size)
-
-    loop()  # whether they fit, before anything is written
-    weights = weights_hash((engine.model, engine.autoencoder))
-    folder.begin({**known, "flow": to_dict(flows), "weights": weights})
-    there = len(folder.complete)
-    if there:
-        print(f"{there} of {len(requests)} trajectories are there", flush=True)
-    started = time.monotonic()
-    try:
-        for unit in units(range(len(requests)), options.batch_size):
-            if not folder.complete.keys() >= set(unit):
-                # A player of its own, which has read nothing in other company.
-                _draw_unit(loop(), unit, requests, folder)
-    except KeyboardInterrupt:
-        kept = f"{len(folder.complete)} of {len(requests)} trajectories are saved in {folder.path}"
-        goes_on = ", and the same command goes on from there"
-        print(f"\ninterrupted; {kept}{goes_on}", file=sys.stderr)
-        return exit_codes.INTERRUPTED
-    took = (
-        f"{len(requests) - there} drawn now, in {time.monotonic() - started:.1f} seconds"
-        if there < len(requests)
-        else "all were drawn before"
-    )
-    return _report(options, folder, flows, took)
+def _draw(model: Model, requests: Sequence[Request], folder: OutFolder, batch_size: int) -> None:
+    for unit in units(range(len(requests)), batch_size):
+        if not folder.complete.keys() >= set(unit):
+            _draw_unit(model.loop(batch_size), unit, requests, folder)
 
 
 def _draw_unit(
@@ -171,17 +119,18 @@ def _draw_unit(
     loop.run([r.start for r in members], [r.seed for r in members], tell)
 
 
-def _report(options: argparse.Namespace, folder: OutFolder, flows: Flows, took: str) -> int:
+def _report(model: Model, folder: OutFolder, took: str) -> int:
+    settings, flows = model.settings, model.flows
     count, complete = len(folder.complete), sum(folder.complete.values())
     guidances = ", ".join(
         f"{name} {flow.guidance.text_scale:g} and {flow.guidance.image_scale:g}"
         for name, flow in vars(flows).items()
     )
     facts = (
-        f"Checkpoint {options.checkpoint}, mode {options.mode}; planner {options.planner}, "
-        f"inspector {options.inspector}, sketcher {options.sketcher}.",
+        f"Checkpoint {settings.checkpoint}, mode {settings.mode}; planner {settings.planner}, "
+        f"inspector {settings.inspector}, sketcher {settings.sketcher}.",
         f"{flows.num_flow_steps} flow steps a sketch; guidance by text and by images: {guidances}; "
-        f"{options.device}, {options.dtype}.",
+        f"{settings.device}, {settings.dtype}.",
         f"{complete} of {count} trajectories came to their end; {took}.",
     )
     shown = folder.load(MAX_SHOWN)
@@ -195,6 +144,13 @@ def _report(options: argparse.Namespace, folder: OutFolder, flows: Flows, took: 
     return exit_codes.OK if complete == count else exit_codes.FAILED
 
 
+def _settings(options: argparse.Namespace) -> DrawSettings:
+    named = given(options, DrawSettings)
+    if options.size is not None:
+        named["width"], named["height"] = options.size
+    return DrawSettings(**named)
+
+
 def _read(options: argparse.Namespace) -> tuple[list[str], list[ImageRef]]:
     """Prompts and input images."""
     if (options.prompt is None) == (options.prompts is None):
@@ -206,32 +162,13 @@ def _read(options: argparse.Namespace) -> tuple[list[str], list[ImageRef]]:
     return prompts, [read_image(path) for path in options.image]
 
 
-def _own_folder(requests: Sequence[Request], known: Mapping[str, Any]) -> Path:
+def _without_dtype(settings: DrawSettings) -> Mapping[str, Any]:
+    return {name: value for name, value in settings.decides().items() if name != "dtype"}
+
+
+def _own_folder(requests: Sequence[Request], settings: DrawSettings) -> Path:
     """A folder that the same command finds again, and no other command takes."""
     words = re.sub(r"[^a-z0-9]+", "-", requests[0].start.prompt.lower())[:40].strip("-")
-    digest = hashlib.sha256(strict_json.dumps(known).encode()).hexdigest()[:8]
+    asked = strict_json.dumps({**decides(requests), **to_dict(settings)})
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
     return outputs.folder(Path("out/generate") / f"{words}-{digest}".strip("-"))
-
-
-def _deciding(options: argparse.Namespace) -> dict[str, Any]:
-    """Options that decide a trajectory, beside what is asked for."""
-    return {name: getattr(options, name) for name in _DECIDING}
-
-
-def _flow(default: FlowSettings, options: argparse.Namespace) -> FlowSettings:
-    """The checkpoint's defaults with what the command line changes."""
-    guidance = replace(
-        default.guidance,
-        text_scale=_given(options.guidance_scale, default.guidance.text_scale),
-        image_scale=_given(options.image_guidance_scale, default.guidance.image_scale),
-    )
-    return replace(
-        default,
-        num_flow_steps=_given(options.flow_steps, default.num_flow_steps),
-        timestep_shift=_given(options.timestep_shift, default.timestep_shift),
-        guidance=guidance,
-    )
-
-
-def _given(value: T | None, default: T) -> T:
-    return default if value is None else value

@@ -1,11 +1,17 @@
-"""The command line of `staged generate`."""
+"""Command lines that draw: the one of `staged generate`, and what it has in common with others."""
 
 from __future__ import annotations
 
+import argparse
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_args
 
 from staged.command_line import Parser, add_device, add_dtype, add_seed, count, natural, outputs
+from staged.generate.settings import DrawSettings, Renorm
+from staged.loops.policy import Inspect, Player, Sketcher
 
+CHECKPOINT = "miniature:staged"
 _DESCRIPTION = """Draw a prompt in stages: the model plans, sketches, inspects, refines, and stops
 by its own tokens. Every step is printed as it comes and saved with its images, as trajectory.json,
 final.png and report.html."""
@@ -13,11 +19,12 @@ _EXAMPLE = """example:
   staged generate "a photo of a red circle above a blue star" --out out/example
 
 The same command goes on where it was interrupted. Nothing is overwritten: a folder that holds other
-pictures, or that another process draws into, is refused."""
+pictures, or that another process draws into, is refused. Where no option says how a picture is
+drawn, the checkpoint's own flow.yaml does."""
 
 
 def parser() -> Parser:
-    """Make the parser."""
+    """Make the parser of `staged generate`."""
     parser = Parser(
         prog="staged generate",
         description=_DESCRIPTION,
@@ -27,10 +34,17 @@ def parser() -> Parser:
     add = parser.add_argument
     add("prompt", nargs="?", help="what to draw")
     add("--prompts", type=Path, metavar="FILE", help="many prompts, one a line")
-    add("--image", type=Path, action="append", default=[], help="input image to edit; repeatable")
+    add(
+        "--image",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="input image, to edit or to be asked about; give it several times for several",
+    )
     add(
         "--checkpoint",
-        default="miniature:staged",
+        default=CHECKPOINT,
         help="folder, Hub id, or miniature:base|staged|fresh (default: %(default)s)",
     )
     add(
@@ -41,34 +55,111 @@ def parser() -> Parser:
     )
     add_seed(parser, "of a prompt's first image; its further ones, also on other lines, count up")
     add("--num-images", type=count, default=1, help="images of each line")
+    home = DrawSettings(checkpoint=CHECKPOINT)
     add(
         "--mode",
         choices=("staged", "one-shot", "answer"),
-        default="staged",
-        help="let the model plan, draw at once, or answer a question about --image",
+        help="let the model plan, draw at once, or answer a question about --image; "
+        f"default: {home.mode}",
     )
-    players = ("model", "scripted")
-    add("--planner", choices=players, default="model", help="who plans (and then directs)")
-    add("--inspector", choices=players, default="model", help="who inspects and refines")
+    add(
+        "--size",
+        type=size,
+        metavar="WxH",
+        help="of pictures in pixels; default: the largest square, or that of the last --image",
+    )
+    add_drawing(parser, home)
+    add("--batch-size", type=count, default=8, help="trajectories that advance together")
+    return parser
+
+
+def add_drawing(parser: argparse._ActionsContainer, home: DrawSettings) -> None:
+    """Add the options that every command has whose pictures a checkpoint of ours draws.
+
+    Args:
+        parser: Parser or group.
+        home: Whose values are the defaults; the options' own are None.
+    """
+    add = parser.add_argument
+    players, looks = get_args(Player), get_args(Inspect)
+    add("--planner", choices=players, help="who plans (and then directs)")
+    add("--inspector", choices=players, help="who inspects and refines")
     add(
         "--sketcher",
-        choices=("model", "editing", "scripted"),
-        default="model",
+        choices=get_args(Sketcher),
         help="who draws; editing asks a model that knows no stages for one edit after another",
     )
-    looks = ("model", "always", "never")
-    add("--inspect-plans", choices=looks, default="model", help="whether plans are inspected")
-    add("--inspect-sketches", choices=looks, default="model", help="whether sketches are")
-    add("--max-rounds", type=count, default=6, help="plans at most (default: %(default)s)")
-    add("--max-refinements", type=natural, default=2, help="of a plan, and of a sketch, at most")
-    add("--max-flow-steps", type=count, default=300, help="of all sketches (default: %(default)s)")
-    add("--max-attempts", type=count, default=3, help="at one step before it fails")
-    add("--flow-steps", type=count, help="network evaluations of a sketch")
-    add("--guidance-scale", type=float, help="over the last text; 1 is off")
-    add("--image-guidance-scale", type=float, help="over images, beside the text; 1 is off")
-    add("--timestep-shift", type=float, help="bias of the time grid toward noise")
-    add("--temperature", type=float, default=0.0, help="of text; 0 is greedy")
-    add("--batch-size", type=count, default=8, help="trajectories that advance together")
-    add_device(parser)
-    add_dtype(parser)
-    return parser
+    add("--inspect-plans", dest="inspect_plan", choices=looks, help="whether plans are inspected")
+    add("--inspect-sketches", dest="inspect_sketch", choices=looks, help="whether sketches are")
+    add("--max-rounds", type=count, help=f"plans at most; default: {home.max_rounds}")
+    add(
+        "--max-refinements",
+        type=natural,
+        help=f"of a plan, and of a sketch, at most; default: {home.max_refinements}",
+    )
+    add(
+        "--max-flow-steps",
+        type=count,
+        help=f"of all sketches of a trajectory; default: {home.max_flow_steps}",
+    )
+    add("--max-attempts", type=count, help=f"at one step; default: {home.max_attempts}")
+    flow = "default: what the checkpoint says"
+    add(
+        "--flow-steps",
+        dest="num_flow_steps",
+        type=count,
+        help=f"network evaluations of a sketch; {flow}",
+    )
+    add("--timestep-shift", type=float, help=f"bias of the time grid toward noise; {flow}")
+    add("--guidance-scale", type=float, help=f"over the last text; 1 is off; {flow}")
+    add(
+        "--image-guidance-scale",
+        type=float,
+        help=f"over images in context, beside the text; 1 is off; {flow}",
+    )
+    add(
+        "--guidance-interval",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="shifted times, from 1 (noise) to 0, at which guidance is on: above LOW, up to HIGH; "
+        f"{flow}",
+    )
+    add(
+        "--guidance-renorm",
+        choices=get_args(Renorm),
+        help="over what a guided velocity keeps the length of the unguided one: the image, each "
+        f"token, or each token before images guide; {flow}",
+    )
+    add(
+        "--guidance-renorm-min",
+        type=float,
+        help=f"least factor of that correction; 1 switches it off; {flow}",
+    )
+    add("--temperature", type=float, help="of text; default: 0, the likeliest token")
+    add("--max-text-tokens", type=count, help=f"of a text; default: {home.max_text_tokens}")
+    add_device(parser, default=None)
+    add_dtype(parser, default=None)
+
+
+def given(options: argparse.Namespace, settings: type[DrawSettings]) -> dict[str, Any]:
+    """What a command line gives of some settings, by their names."""
+    names = (field.name for field in fields(settings))
+    found = {name: getattr(options, name, None) for name in names}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in found.items()
+        if value is not None
+    }
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read width and height, such as `1024x768`.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is no size.
+    """
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isascii() and side.isdigit() for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r}: give width x height in pixels, as 1024x768")
+    return count(sides[0]), count(sides[1])

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import get_args
 
 from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
 from staged.devices import AUTO, DTYPES, choose_arithmetic
-from staged.engine.engine import Engine
-from staged.loops.policy import Policy
+from staged.engine.engine import Engine, ImageSizes
+from staged.loops.policy import Player, Policy, Sketcher
 from staged.loops.singly import OneByOne
 from staged.loops.staged import Cast
 from staged.roles import Illustrator
 from staged.shapes.miniature import is_miniature, open_checkpoint
 from staged.shapes.players.scripted import ScriptedInspector, ScriptedPlanner, ScriptedSketcher
 from staged.shapes.world.scene import CANVAS_PX
-
-Player = Literal["model", "scripted"]
-Sketcher = Literal["model", "editing", "scripted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +40,25 @@ class Casting:
                 expected = ", ".join(get_args(kind))
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {expected}")
 
+    def check_world(self, sizes: ImageSizes, name: str) -> None:
+        """Make sure that scripted players are not put beside a model of another world.
+
+        Args:
+            sizes: Of the model.
+            name: Its name.
+
+        Raises:
+            ValueError: they are.
+        """
+        scripted = [role for role, who in vars(self).items() if who == "scripted"]
+        if scripted and not is_miniature(sizes):
+            side = sizes.latent_max
+            raise ValueError(
+                f"{', '.join(scripted)} scripted: these players know the miniature world's shapes "
+                f"at {CANVAS_PX} x {CANVAS_PX} pixels, and {name} draws {side} x {side}; let the "
+                "model play"
+            )
+
     def cast(self, player: BagelPlayer, name: str) -> Cast:
         """Give the roles to a model and the scripted players.
 
@@ -53,14 +69,7 @@ class Casting:
         Raises:
             ValueError: scripted players beside a model of another world.
         """
-        scripted = [role for role, who in vars(self).items() if who == "scripted"]
-        if scripted and not is_miniature(player.engine.sizes):
-            side = player.engine.sizes.latent_max
-            raise ValueError(
-                f"{', '.join(scripted)} scripted: these players know the miniature world's shapes "
-                f"at {CANVAS_PX} x {CANVAS_PX} pixels, and {name} draws {side} x {side}; let the "
-                "model play"
-            )
+        self.check_world(player.engine.sizes, name)
         cast = Cast.of(player, name)
         names = dict(cast.names)
         if self.sketcher != "model":

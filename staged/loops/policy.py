@@ -14,6 +14,9 @@ from staged.trajectory import MAX_STEPS, Inspection, Move, Refinement, Trajector
 Mode = Literal["staged", "one-shot", "answer"]
 Inspect = Literal["model", "always", "never"]
 """Whether something is inspected: as the model decides, each time, or never."""
+Player = Literal["model", "scripted"]
+Sketcher = Literal["model", "editing", "scripted"]
+"""Who plays a role; see `staged.loops.casting.Casting`."""
 
 _STEPS_A_REFINEMENT: Final = 3  # refinement, plan or sketch, inspection
 
@@ -68,6 +71,21 @@ class Policy:
             raise ValueError(
                 f"max_rounds {self.max_rounds} with max_refinements {self.max_refinements} allows "
                 f"{longest} steps, a trajectory holds {MAX_STEPS}; lower one of them"
+            )
+
+    def check_cost(self, sketch_cost: int) -> None:
+        """Make sure that something can be drawn.
+
+        Args:
+            sketch_cost: Network evaluations of a sketch.
+
+        Raises:
+            ValueError: the limits leave no flow steps for a single sketch.
+        """
+        if self.mode != "answer" and sketch_cost > self.max_flow_steps:
+            raise ValueError(
+                f"a sketch takes {sketch_cost} flow steps, max_flow_steps is "
+                f"{self.max_flow_steps}: nothing could be drawn; raise it"
             )
 
     def allowed(self, trajectory: Trajectory, sketch_cost: int) -> tuple[Move, ...]:

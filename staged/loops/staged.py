@@ -146,12 +146,7 @@ class StagedLoop:
             ValueError: the limits leave no flow steps for a single sketch.
         """
         self.cast, self.policy, self.batch_size = cast, policy or Policy(), batch_size
-        cost = cast.sketcher.num_flow_steps
-        if cost > self.policy.max_flow_steps:
-            raise ValueError(
-                f"a sketch takes {cost} flow steps, max_flow_steps is "
-                f"{self.policy.max_flow_steps}: nothing could be drawn; raise it"
-            )
+        self.policy.check_cost(cast.sketcher.num_flow_steps)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; give at least 1")
 

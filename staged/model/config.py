@@ -222,6 +222,21 @@ class BagelConfig:
         """Pixels on the side of one generated token."""
         return self.autoencoder.downsample * self.latent_patch_size
 
+    def check_picture(self, height: int, width: int) -> None:
+        """Make sure that a picture of so many pixels can be drawn.
+
+        Raises:
+            ValueError: A side is no multiple of a token's, or longer than there are positions for.
+        """
+        stride = self.pixels_per_latent_token
+        longest = stride * self.max_latent_size
+        if any(side % stride or not stride <= side <= longest for side in (height, width)):
+            near = [min(max(round(s / stride), 1) * stride, longest) for s in (width, height)]
+            raise ValueError(
+                f"a picture of {width} x {height} pixels: give sides from {stride} to {longest} "
+                f"that are multiples of {stride}, such as {near[0]} x {near[1]}"
+            )
+
     @classmethod
     def from_folder(cls, folder: str | Path) -> Self:
         """Read the three published files of a checkpoint folder.

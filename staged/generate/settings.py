@@ -1,0 +1,124 @@
+"""How a checkpoint of ours draws; read without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from staged.loops.policy import Inspect, Mode, Player, Policy, Sketcher
+from staged.ranges import check_finite, check_range
+from staged.settings import to_dict
+
+if TYPE_CHECKING:  # it brings torch
+    from staged.model.flows import FlowSettings
+
+Renorm = Literal["global", "channel", "text_channel"]
+
+_GUIDANCE: Final = {
+    "guidance_scale": "text_scale",
+    "image_guidance_scale": "image_scale",
+    "guidance_interval": "interval",
+    "guidance_renorm": "renorm",
+    "guidance_renorm_min": "renorm_min",
+}
+"""Settings to the fields of `Guidance` that they replace."""
+FLOW_SETTINGS: Final = ("num_flow_steps", "timestep_shift", *_GUIDANCE)
+"""Settings that replace what the checkpoint says of its pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawSettings:
+    """A checkpoint of ours, and how it draws."""
+
+    checkpoint: str
+    """`miniature:base`, `miniature:staged`, a folder, or a Hub id."""
+    mode: Mode = "staged"
+    """Draw in stages, draw at once, or answer a question."""
+    planner: Player = "model"
+    """Who plans and directs; `scripted` players know the miniature world alone."""
+    inspector: Player = "model"
+    """Who inspects and refines."""
+    sketcher: Sketcher = "model"
+    """Who draws; `editing` asks a model that knows no stages for one edit after another."""
+    inspect_plan: Inspect = "model"
+    """Whether plans are inspected; a scripted inspector decides for itself."""
+    inspect_sketch: Inspect = "model"
+    """Whether sketches are."""
+    max_rounds: int = 6
+    """Plans that are sketched, at most."""
+    max_refinements: int = 2
+    """Of one plan, and of one round's sketch, at most."""
+    max_flow_steps: int = 300
+    """Network evaluations of a trajectory, at most."""
+    max_attempts: int = 3
+    """Times that one step is tried before it fails."""
+    temperature: float = 0.0
+    """Of text; 0 takes the likeliest token."""
+    max_text_tokens: int = 512
+    """Of a text; one that runs longer is cut off and tried again."""
+    width: int | None = None
+    """In pixels; null is the largest square, or the size of an input image."""
+    height: int | None = None
+    """In pixels."""
+    num_flow_steps: int | None = None
+    """Network evaluations a sketch; null, here and below, is what the checkpoint says."""
+    guidance_scale: float | None = None
+    """Over the last text; 1 is off."""
+    image_guidance_scale: float | None = None
+    """Over images in context, beside the text; 1 is off."""
+    guidance_interval: tuple[float, float] | None = None
+    """Guidance is on where the shifted time, from 1 (noise) to 0, is in (low, high]."""
+    guidance_renorm: Renorm | None = None
+    """Over what the guided velocity is held to the length of the unguided one."""
+    guidance_renorm_min: float | None = None
+    """Least factor of that correction; 1 switches it off."""
+    timestep_shift: float | None = None
+    """Bias of the time grid toward noise."""
+    device: str = "auto"
+    """Torch device; `auto` is a GPU, one a process under torchrun, or the CPU."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the model; the autoencoder's is float32. `auto` is bfloat16 where the device
+    multiplies it fast, and in a folder that has pictures what they were drawn in."""
+
+    def __post_init__(self) -> None:
+        """Check names and ranges; those of a flow where it is built.
+
+        Raises:
+            ValueError: A value is out of range, or values contradict one another.
+        """
+        check_finite(self)
+        check_range(self, "width", "height", minimum=1)
+        if (self.width is None) != (self.height is None):
+            raise ValueError(f"width {self.width}, height {self.height}: give both, or neither")
+        if self.mode == "one-shot" and self.planner == "scripted":
+            raise ValueError("planner scripted: one-shot mode plans nothing; give mode staged")
+        self.policy()
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of a picture in pixels, where they are given."""
+        if self.width is None or self.height is None:
+            return None
+        return self.height, self.width
+
+    def policy(self) -> Policy:
+        """The loop's limits, before the casting has its say."""
+        names = {field.name for field in fields(Policy)}
+        return Policy(**{name: value for name, value in vars(self).items() if name in names})
+
+    def flow(self, default: FlowSettings) -> FlowSettings:
+        """Change what a checkpoint says of one kind of picture.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        given = {
+            name: value for name in FLOW_SETTINGS if (value := getattr(self, name)) is not None
+        }
+        guidance = {_GUIDANCE[name]: given.pop(name) for name in _GUIDANCE if name in given}
+        return replace(default, guidance=replace(default.guidance, **guidance), **given)
+
+    def decides(self) -> dict[str, Any]:
+        """What decides a picture beside prompt, flow and weights, by name, as plain data."""
+        said_better = ("checkpoint", "device", *FLOW_SETTINGS)
+        return {name: value for name, value in to_dict(self).items() if name not in said_better}
