@@ -12,6 +12,7 @@ import pytest
 from tiny import picture
 
 from staged.cli import main as staged
+from staged.command_line import outputs
 from staged.generate.command import main
 from staged.images import encode_png
 from staged.jobs import locks
@@ -169,6 +170,20 @@ def test_files_of_other_origin_are_never_taken_for_ours(name: str, tmp_path: Pat
     with pytest.raises(ValueError, match=name):
         main(["a star", *ONE_SHOT, "--out", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_room_for_all_pictures_is_looked_for_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=outputs.MIN_FREE_BYTES + 9 * 2 * 48 * 48)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    argv = ["a star", *ONE_SHOT, "--out", str(tmp_path / "out")]
+    with pytest.raises(OSError, match="make room, or write elsewhere"):
+        main([*argv, "--num-images", "10"])
+    assert not (tmp_path / "out").exists()
+    assert main([*argv, "--num-images", "9"]) == 0
+    usage = usage._replace(free=outputs.MIN_FREE_BYTES)
+    assert main([*argv, "--num-images", "9"]) == 0  # nothing is left to be drawn
 
 
 def test_other_files_of_a_folder_stay(tmp_path: Path) -> None:

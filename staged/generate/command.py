@@ -15,6 +15,7 @@ from staged import strict_json
 from staged.command_line import UsageError, console, exit_codes, outputs
 from staged.generate.folder import REPORT, OutFolder
 from staged.generate.options import given, parser
+from staged.generate.presets import PRESETS
 from staged.generate.requests import (
     Request,
     check_prompt,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
     from staged.generate.model import Model
     from staged.loops.staged import StagedLoop
 
+_HOME = Path("out/generate")
+_FILES_A_REQUEST = 2  # at least: a picture, and final.png; each has about a byte a pixel
 MAX_SHOWN = 100
 """Trajectories in the report; the rest stand in their folders."""
 
@@ -47,6 +50,8 @@ def main(argv: list[str]) -> int:
         0, 1 if a trajectory did not come to its end, or 130 after Ctrl-C.
     """
     options = parser().parse_args(argv)
+    if options.out is None:
+        outputs.folder(_HOME)
     settings = _settings(options)
     prompts, inputs = _read(options)
     # After the cheap checks: a wrong option is told at once, not after torch is loaded.
@@ -67,6 +72,10 @@ def main(argv: list[str]) -> int:
     with OutFolder(out, requests) as folder:
         # Told before weights are read, as far as it is known by then.
         folder.refuse_others({**asked, **_without_dtype(settings), **model.flows.facts()})
+        height, width = model.largest
+        missing = len(requests) - folder.count()
+        need_bytes = outputs.MIN_FREE_BYTES + missing * _FILES_A_REQUEST * height * width
+        outputs.folder(out, need_bytes=need_bytes)
         model.settle(folder.begun_dtype())
         folder.refuse_others({"dtype": model.settings.dtype})
         folder.begin({**asked, **model.decides()})
@@ -145,10 +154,12 @@ def _report(model: Model, folder: OutFolder, took: str) -> int:
 
 
 def _settings(options: argparse.Namespace) -> DrawSettings:
+    preset = PRESETS[options.preset]
+    preset.check(options.preset, options.image)
     named = given(options, DrawSettings)
     if options.size is not None:
         named["width"], named["height"] = options.size
-    return DrawSettings(**named)
+    return DrawSettings(**{**preset.settings, **named})
 
 
 def _read(options: argparse.Namespace) -> tuple[list[str], list[ImageRef]]:
@@ -171,4 +182,4 @@ def _own_folder(requests: Sequence[Request], settings: DrawSettings) -> Path:
     words = re.sub(r"[^a-z0-9]+", "-", requests[0].start.prompt.lower())[:40].strip("-")
     asked = strict_json.dumps({**decides(requests), **to_dict(settings)})
     digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
-    return outputs.folder(Path("out/generate") / f"{words}-{digest}".strip("-"))
+    return outputs.folder(_HOME / f"{words}-{digest}".strip("-"))

@@ -142,6 +142,11 @@ class OutFolder:
         """Read the first of those that are there."""
         return [load_trajectory(self._folder(number)) for number in sorted(self.complete)[:limit]]
 
+    def count(self) -> int:
+        """How many trajectories seem to be there; `begin` looks at them."""
+        numbers = range(len(self._requests))
+        return sum((self._folder(number) / TRAJECTORY).is_file() for number in numbers)
+
     def _folder(self, number: int) -> Path:
         return self.path if len(self._requests) == 1 else self.path / f"{number:05d}"
 

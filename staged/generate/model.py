@@ -63,6 +63,11 @@ class Model:
         """
         self.settings = settle(self._asked, begun=begun)
 
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Height and width in pixels of the largest picture that it will draw, about."""
+        return self.settings.size or (self._sizes.latent_max, self._sizes.latent_max)
+
     @cached_property
     def engine(self) -> Engine:
         """The loaded model."""

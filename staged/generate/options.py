@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from staged.command_line import Parser, add_device, add_dtype, add_seed, count, natural, outputs
+from staged.generate.presets import PRESETS
 from staged.generate.settings import DrawSettings, Renorm
 from staged.loops.policy import Inspect, Player, Sketcher
 
@@ -19,8 +20,7 @@ _EXAMPLE = """example:
   staged generate "a photo of a red circle above a blue star" --out out/example
 
 The same command goes on where it was interrupted. Nothing is overwritten: a folder that holds other
-pictures, or that another process draws into, is refused. Where no option says how a picture is
-drawn, the checkpoint's own flow.yaml does."""
+pictures, or that another process draws into, is refused."""
 
 
 def parser() -> Parser:
@@ -57,10 +57,17 @@ def parser() -> Parser:
     add("--num-images", type=count, default=1, help="images of each line")
     home = DrawSettings(checkpoint=CHECKPOINT)
     add(
+        "--preset",
+        choices=list(PRESETS),
+        default="staged",
+        help="recipe, beneath the options that are given: "
+        + "; ".join(f"{name}: {preset.words}" for name, preset in PRESETS.items()),
+    )
+    add(
         "--mode",
         choices=("staged", "one-shot", "answer"),
-        help="let the model plan, draw at once, or answer a question about --image; "
-        f"default: {home.mode}",
+        help="plan and draw in stages, draw at once, or answer a question about --image; "
+        "default: what the preset says",
     )
     add(
         "--size",
@@ -73,15 +80,31 @@ def parser() -> Parser:
     return parser
 
 
-def add_drawing(parser: argparse._ActionsContainer, home: DrawSettings) -> None:
+def add_drawing(parser: argparse.ArgumentParser, home: DrawSettings) -> None:
     """Add the options that every command has whose pictures a checkpoint of ours draws.
 
     Args:
-        parser: Parser or group.
+        parser: Gets groups of them.
         home: Whose values are the defaults; the options' own are None.
     """
-    add = parser.add_argument
-    players, looks = get_args(Player), get_args(Inspect)
+    _add_loop(parser.add_argument_group("loop", "who does what, and how often"), home)
+    words = "how a picture is drawn; what is not given, the checkpoint's flow.yaml says"
+    _add_flow(parser.add_argument_group("flow", words))
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add("--temperature", type=float, metavar="T", help="of text; default: 0, the likeliest token")
+    add(
+        "--max-text-tokens",
+        type=count,
+        metavar="N",
+        help=f"of a text; default: {home.max_text_tokens}",
+    )
+    add_device(group, default=None)
+    add_dtype(group, default=None)
+
+
+def _add_loop(group: argparse._ArgumentGroup, home: DrawSettings) -> None:
+    add, players, looks = group.add_argument, get_args(Player), get_args(Inspect)
     add("--planner", choices=players, help="who plans (and then directs)")
     add("--inspector", choices=players, help="who inspects and refines")
     add(
@@ -91,55 +114,52 @@ def add_drawing(parser: argparse._ActionsContainer, home: DrawSettings) -> None:
     )
     add("--inspect-plans", dest="inspect_plan", choices=looks, help="whether plans are inspected")
     add("--inspect-sketches", dest="inspect_sketch", choices=looks, help="whether sketches are")
-    add("--max-rounds", type=count, help=f"plans at most; default: {home.max_rounds}")
-    add(
-        "--max-refinements",
-        type=natural,
-        help=f"of a plan, and of a sketch, at most; default: {home.max_refinements}",
-    )
-    add(
-        "--max-flow-steps",
-        type=count,
-        help=f"of all sketches of a trajectory; default: {home.max_flow_steps}",
-    )
-    add("--max-attempts", type=count, help=f"at one step; default: {home.max_attempts}")
-    flow = "default: what the checkpoint says"
+    for name, kind, words in (
+        ("max_rounds", count, "plans at most"),
+        ("max_refinements", natural, "of a plan, and of a sketch, at most"),
+        ("max_flow_steps", count, "of all sketches of a trajectory, at most"),
+        ("max_attempts", count, "at one step, at most"),
+    ):
+        option = f"--{name.replace('_', '-')}"
+        add(option, type=kind, metavar="N", help=f"{words}; default: {getattr(home, name)}")
+
+
+def _add_flow(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--flow-steps",
         dest="num_flow_steps",
         type=count,
-        help=f"network evaluations of a sketch; {flow}",
+        metavar="N",
+        help="network evaluations of a sketch",
     )
-    add("--timestep-shift", type=float, help=f"bias of the time grid toward noise; {flow}")
-    add("--guidance-scale", type=float, help=f"over the last text; 1 is off; {flow}")
+    add("--timestep-shift", type=float, metavar="SHIFT", help="bias of the time grid toward noise")
+    add("--guidance-scale", type=float, metavar="SCALE", help="over the last text; 1 is off")
     add(
         "--image-guidance-scale",
         type=float,
-        help=f"over images in context, beside the text; 1 is off; {flow}",
+        metavar="SCALE",
+        help="over images in context, beside the text; 1 is off",
     )
     add(
         "--guidance-interval",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="shifted times, from 1 (noise) to 0, at which guidance is on: above LOW, up to HIGH; "
-        f"{flow}",
+        help="shifted times, from 1 (noise) to 0, at which guidance is on: above LOW, up to HIGH",
     )
     add(
         "--guidance-renorm",
         choices=get_args(Renorm),
         help="over what a guided velocity keeps the length of the unguided one: the image, each "
-        f"token, or each token before images guide; {flow}",
+        "token, or each token before images guide",
     )
     add(
         "--guidance-renorm-min",
         type=float,
-        help=f"least factor of that correction; 1 switches it off; {flow}",
+        metavar="FACTOR",
+        help="least factor of that correction; 1 switches it off",
     )
-    add("--temperature", type=float, help="of text; default: 0, the likeliest token")
-    add("--max-text-tokens", type=count, help=f"of a text; default: {home.max_text_tokens}")
-    add_device(parser, default=None)
-    add_dtype(parser, default=None)
 
 
 def given(options: argparse.Namespace, settings: type[DrawSettings]) -> dict[str, Any]:
