@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import learning
 import numpy as np
 import pytest
 import tiny
@@ -27,14 +28,9 @@ from staged.loops.events import (
 from staged.loops.policy import Policy
 from staged.loops.singly import OneByOne
 from staged.loops.staged import Cast, StagedLoop
-from staged.model.attention import PackedAttention
-from staged.model.bagel import Inputs
 from staged.model.flow import Guidance
 from staged.model.flows import Flows, FlowSettings
-from staged.model.layout import lay_out
-from staged.model.loss import token_losses
 from staged.roles import Ask, RoleError
-from staged.sequence import interleave
 from staged.shapes.language.prompts import read_prompt
 from staged.shapes.players.editor import EditorMistakes, ShapesEditor
 from staged.shapes.players.scripted import ScriptedPlanner, ScriptedSketcher
@@ -84,36 +80,7 @@ def lesson() -> Trajectory:
 
 
 def learn(trajectory: Trajectory, num_steps: int) -> BagelPlayer:
-    """Train on the words and openers of one trajectory, whatever its pictures show."""
-    engine = tiny.engine()
-    model = engine.model
-    model.init_weights(torch.Generator().manual_seed(0))
-    sample = interleave(
-        trajectory,
-        engine.tokenizer.encode,
-        engine.special,
-        lambda ref: engine.grids(*ref.array().shape[:2]),
-    )
-    layout = lay_out([sample.segments], engine.special)
-    attention = PackedAttention(layout)
-    patch_dim = model.config.vision.patch_dim
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0)
-    generator = torch.Generator().manual_seed(0)
-    with torch.enable_grad():
-        for step in range(num_steps):
-            for group in optimizer.param_groups:
-                group["lr"] = 1e-2 * min(1, (step + 1) / 20, (num_steps - step) / num_steps * 2)
-            latents = torch.randn(len(layout.latent_index), 12, generator=generator)
-            patches = torch.rand(len(layout.vision_index), patch_dim, generator=generator) * 2 - 1
-            inputs = Inputs(latents, layout.noised.float(), patches)
-            hidden = model(layout, inputs, attention)
-            losses = token_losses(model, hidden, layout, latents)
-            loss = losses.ce_sum(layout) / layout.ce_weights.sum()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-    return BagelPlayer(engine, SETTINGS)
+    return BagelPlayer(learning.learn(trajectory, num_steps), SETTINGS)
 
 
 @pytest.fixture(scope="module")

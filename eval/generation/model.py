@@ -81,8 +81,8 @@ class Model:
             ValueError: One of the prompts is beyond a miniature.
         """
         loop = self._model.loop(max(len(prompts), 1))
-        said = self.understood(prompts)
-        return [self._with_text_tokens(t) for t in loop.run(said, seeds, on_event)]
+        starts = [self._model.start(prompt) for prompt in self.understood(prompts)]
+        return [self._with_text_tokens(t) for t in loop.run(starts, seeds, on_event)]
 
     def _with_text_tokens(self, trajectory: Trajectory) -> Trajectory:
         """Note what the texts cost: tokens without their markers."""

@@ -51,6 +51,8 @@ class BagelSettings:
         flows: Steps, grid and guidance of first sketches, edits and refinements.
         size: Height and width of a sketch in pixels; None takes those of the input image or, with
             none, the largest square.
+        vision_only: Read images as ViT copies alone, as the published model does to understand;
+            otherwise as VAE copies too.
         max_text_tokens: Tokens of a text block at most.
         temperature: Of text; 0 takes the likeliest token.
         retry_temperature: Of text once an attempt has failed.
@@ -61,6 +63,7 @@ class BagelSettings:
 
     flows: Flows = field(default_factory=Flows)
     size: tuple[int, int] | None = None
+    vision_only: bool = False
     max_text_tokens: int = 512
     temperature: float = 0.0
     retry_temperature: float = 0.7
@@ -97,6 +100,7 @@ class BagelPlayer:
             engine,
             texts_only=self.settings.flows.guides_by_images,
             max_tokens=self.settings.max_cached_tokens,
+            vision_only=self.settings.vision_only,
         )
 
     # --- many at once ------------------------------------------------------------------------
@@ -256,8 +260,11 @@ class BagelPlayer:
         trajectory = ask.trajectory
         step: TextStep
         try:
+            # Free texts: what stands around them says nothing.
             if ask.moves == ("answer",):
-                step = protocol.parse_answer(block.text)
+                step = protocol.parse_answer(block.text.strip())
+            elif ask.moves == ("think",):
+                step = protocol.parse_thought(block.text.strip())
             else:
                 step = protocol.parse(block.text, target=trajectory.inspection_target)
             move = moves((*trajectory.steps, step))[-1]

@@ -17,7 +17,16 @@ from torch import Tensor
 from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.sequence import step_text
-from staged.trajectory import ImageRef, Plan, Refinement, Sketch, Stop, TextStep, Trajectory
+from staged.trajectory import (
+    ImageRef,
+    Plan,
+    Refinement,
+    Sketch,
+    Stop,
+    TextStep,
+    Thought,
+    Trajectory,
+)
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,13 @@ class Part:
         content: The text of the block, or the image.
         cue: It says what to draw: a prompt, a plan, a refinement. Guidance draws against its
             absence.
+        thought: The model thought it before it draws. Guidance over images draws against the
+            texts that were given, so without it, as the published model does.
     """
 
     content: str | ImageRef
     cue: bool = False
+    thought: bool = False
 
 
 Parts = tuple[Part, ...]
@@ -44,7 +56,7 @@ class Reading:
     Attributes:
         context: Everything.
         without_text: Everything before the last cue.
-        texts_only: The texts, where guidance over images is wanted, else None.
+        texts_only: The texts but for thoughts, where guidance over images is wanted, else None.
         logits: (V,) float32 at the last token, None before anything is read.
     """
 
@@ -55,24 +67,32 @@ class Reading:
 
 
 def parts_of(trajectory: Trajectory) -> Parts:
-    """List what stands in the sequence: inputs, the prompt, then the steps."""
+    """List what stands in the sequence: the system text, inputs, the prompt, then the steps."""
     steps = [
         Part(step.image) if isinstance(step, Sketch) else as_part(step)
         for step in trajectory.steps
         if not isinstance(step, Stop)
     ]
-    return (*map(Part, trajectory.inputs), Part(trajectory.prompt, cue=True), *steps)
+    system = () if trajectory.system is None else (Part(trajectory.system),)
+    inputs = map(Part, trajectory.inputs)
+    return (*system, *inputs, Part(trajectory.prompt, cue=True), *steps)
 
 
 def as_part(step: TextStep) -> Part:
     """Return the part that a text step is."""
-    return Part(step_text(step), cue=isinstance(step, Plan | Refinement))
+    return Part(
+        step_text(step),
+        cue=isinstance(step, Plan | Refinement),
+        thought=isinstance(step, Thought),
+    )
 
 
 class Reader:
     """Reads trajectories into contexts, each new part once, oldest readings forgotten first."""
 
-    def __init__(self, engine: Engine, *, texts_only: bool, max_tokens: int) -> None:
+    def __init__(
+        self, engine: Engine, *, texts_only: bool, max_tokens: int, vision_only: bool = False
+    ) -> None:
         """Start with nothing read.
 
         Args:
@@ -80,7 +100,9 @@ class Reader:
             texts_only: Also keep contexts without images, for guidance over images.
             max_tokens: Tokens kept over all contexts; what exceeds them is read again when it
                 is needed. What one call reads is kept in any case.
+            vision_only: Read images as ViT copies alone.
         """
+        self._vision_only = vision_only
         self._engine, self._texts_only, self._max_tokens = engine, texts_only, max_tokens
         self._nothing = Reading(Context(), Context(), Context() if texts_only else None, None)
         self._known: OrderedDict[Parts, Reading] = OrderedDict()
@@ -118,7 +140,7 @@ class Reader:
         before, part = parts_of(trajectory), as_part(step)
         reading = self._recall(before)
         texts_only = reading.texts_only
-        if texts_only is not None:
+        if texts_only is not None and not part.thought:
             texts_only = texts_only.fork()
             self._engine.append_text([texts_only], [str(part.content)])
         self._known[(*before, part)] = Reading(
@@ -129,8 +151,10 @@ class Reader:
         """Read the last part of each prefix; all before it is known."""
         for kind in (str, ImageRef):
             some = [parts for parts in prefixes if isinstance(parts[-1].content, kind)]
-            if some:
-                self._append(some)
+            # Thoughts apart: fewer contexts get them.
+            for thought in (False, True):
+                if alike := [parts for parts in some if parts[-1].thought is thought]:
+                    self._append(alike)
 
     def _append(self, prefixes: Sequence[Parts]) -> None:
         before = [self._recall(parts[:-1]) for parts in prefixes]
@@ -139,11 +163,12 @@ class Reader:
         contents = [parts[-1].content for parts in prefixes]
         texts = [content for content in contents if isinstance(content, str)]
         if texts:
-            both = [*texts, *texts][: len(contexts) + len(blind)]
-            logits = self._engine.append_text([*contexts, *blind], both)
+            told = [] if prefixes[0][-1].thought else blind
+            both = [*texts, *texts][: len(contexts) + len(told)]
+            logits = self._engine.append_text([*contexts, *told], both)
         else:
             pictures = [content.array() for content in contents if isinstance(content, ImageRef)]
-            logits = self._engine.append_images(contexts, pictures)
+            logits = self._engine.append_images(contexts, pictures, vision_only=self._vision_only)
         for row, (parts, reading) in enumerate(zip(prefixes, before, strict=True)):
             self._known[parts] = Reading(
                 contexts[row],

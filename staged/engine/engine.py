@@ -122,7 +122,11 @@ class Engine:
         return self.append(contexts, blocks)
 
     def append_images(
-        self, contexts: Sequence[Context], pictures: Sequence[NDArray[np.uint8]]
+        self,
+        contexts: Sequence[Context],
+        pictures: Sequence[NDArray[np.uint8]],
+        *,
+        vision_only: bool = False,
     ) -> list[Tensor]:
         """Append an image to each context, as a VAE copy and a ViT copy; see `append`.
 
@@ -131,8 +135,11 @@ class Engine:
         Args:
             contexts: Changed in place.
             pictures: (h, w, 3) uint8 RGB each.
+            vision_only: Leave the VAE copy out, as the published model does to understand.
         """
-        if len({picture.shape for picture in pictures}) == 1:
+        if vision_only:
+            clean = torch.zeros(0, self._config.latent_token_dim)
+        elif len({picture.shape for picture in pictures}) == 1:
             clean = self.to_latents_batch(pictures).flatten(0, 1)
         else:
             clean = torch.cat([self.to_latents(picture) for picture in pictures])
@@ -143,7 +150,8 @@ class Engine:
             patches.to(self.device, self.dtype),
         )
         grids = [self.grids(*picture.shape[:2]) for picture in pictures]
-        return self.append(contexts, [clean_copies(grid) for grid in grids], inputs)
+        first = 1 if vision_only else 0
+        return self.append(contexts, [clean_copies(grid)[first:] for grid in grids], inputs)
 
     def grids(self, height: int, width: int) -> Grids:
         """Token grids of the two copies of an image of that many pixels."""

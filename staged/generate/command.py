@@ -15,7 +15,7 @@ from staged import strict_json
 from staged.command_line import UsageError, console, exit_codes, outputs
 from staged.generate.folder import REPORT, OutFolder
 from staged.generate.options import given, parser
-from staged.generate.presets import PRESETS
+from staged.generate.presets import MAX_THOUGHT_TOKENS, PRESETS
 from staged.generate.requests import (
     Request,
     check_prompt,
@@ -62,7 +62,8 @@ def main(argv: list[str]) -> int:
     for prompt, words in dict(zip(prompts, said, strict=True)).items():
         if prompt != words:
             print(f"prompt   {prompt!r} is read as {words!r}")
-    requests = make_requests(said, inputs, num_images=options.num_images, seed=options.seed)
+    starts = [model.start(words, inputs) for words in said]
+    requests = make_requests(starts, num_images=options.num_images, seed=options.seed)
     out = options.out or _own_folder(requests, settings)
     asked = {
         **decides(requests),
@@ -154,12 +155,18 @@ def _report(model: Model, folder: OutFolder, took: str) -> int:
 
 
 def _settings(options: argparse.Namespace) -> DrawSettings:
-    preset = PRESETS[options.preset]
-    preset.check(options.preset, options.image)
+    """The checkpoint's ways beneath the recipe's, and those beneath what is given."""
+    preset = PRESETS[options.preset or "staged"]
+    preset.check(options.preset or "staged", options.image)
     named = given(options, DrawSettings)
     if options.size is not None:
         named["width"], named["height"] = options.size
-    return DrawSettings(**{**preset.settings, **named})
+    thinking: dict[str, Any] = {}
+    if options.think:
+        thinking["max_text_tokens"] = MAX_THOUGHT_TOKENS
+        if options.preset is None:
+            thinking["mode"] = "one-shot"
+    return DrawSettings(**{**preset.settings, **thinking, **named})
 
 
 def _read(options: argparse.Namespace) -> tuple[list[str], list[ImageRef]]:

@@ -14,6 +14,7 @@ from staged.loops.casting import Casting, open_engine
 from staged.loops.staged import StagedLoop
 from staged.model.weights_hash import weights_hash
 from staged.shapes.miniature import look_at_checkpoint, understood
+from staged.trajectory import ImageRef, Trajectory
 
 
 class Model:
@@ -49,6 +50,7 @@ class Model:
         self._playing = BagelSettings(
             flows=self.flows,
             size=settings.size,
+            vision_only=settings.vision_only,
             temperature=settings.temperature,
             max_text_tokens=settings.max_text_tokens,
         )
@@ -93,6 +95,10 @@ class Model:
         """
         answering = self.settings.mode == "answer"
         return understood(self._sizes, prompts, answering=answering, onto_images=onto_images)
+
+    def start(self, prompt: str, inputs: Sequence[ImageRef] = ()) -> Trajectory:
+        """What a trajectory begins with, in words that the model reads."""
+        return Trajectory(prompt=prompt, inputs=tuple(inputs), system=self._asked.system)
 
     def loop(self, batch_size: int) -> StagedLoop:
         """A loop whose player has read nothing yet.

@@ -59,9 +59,19 @@ def parser() -> Parser:
     add(
         "--preset",
         choices=list(PRESETS),
-        default="staged",
         help="recipe, beneath the options that are given: "
-        + "; ".join(f"{name}: {preset.words}" for name, preset in PRESETS.items()),
+        + "; ".join(f"{name}: {preset.words}" for name, preset in PRESETS.items())
+        + "; default: staged",
+    )
+    add(
+        "--think",
+        action="store_true",
+        help="let BAGEL write a thought first, then draw at once, or answer",
+    )
+    add(
+        "--system-prompt",
+        metavar="TEXT",
+        help="what stands before everything; default: with --think, a request to think",
     )
     add(
         "--mode",
@@ -98,6 +108,12 @@ def add_drawing(parser: argparse.ArgumentParser, home: DrawSettings) -> None:
         type=count,
         metavar="N",
         help=f"of a text; default: {home.max_text_tokens}",
+    )
+    add(
+        "--vision-only",
+        action="store_true",
+        default=None,
+        help="read images as ViT copies alone, as BAGEL does to answer",
     )
     add_device(group, default=None)
     add_dtype(group, default=None)

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from staged.command_line import UsageError
 
+MAX_THOUGHT_TOKENS: Final = 1000
+"""Of a thought and of an answer."""
 _FLOW: Final = {
     "num_flow_steps": 49,
     "timestep_shift": 3.0,
@@ -70,6 +72,11 @@ PRESETS: Final[Mapping[str, Preset]] = {
             "guidance_interval": (0.0, 1.0),
             "guidance_renorm": "text_channel",
         },
+        wants_images=True,
+    ),
+    "understand": Preset(
+        words="BAGEL's answer to a question about an --image",
+        settings={"mode": "answer", "vision_only": True, "max_text_tokens": MAX_THOUGHT_TOKENS},
         wants_images=True,
     ),
 }

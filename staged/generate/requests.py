@@ -32,9 +32,7 @@ class Request:
     seed: int
 
 
-def make_requests(
-    prompts: Sequence[str], inputs: Sequence[ImageRef], *, num_images: int, seed: int
-) -> list[Request]:
+def make_requests(starts: Sequence[Trajectory], *, num_images: int, seed: int) -> list[Request]:
     """Ask for some pictures of each prompt.
 
     The first picture of a prompt has the seed that is given, and each further one counts up,
@@ -42,25 +40,23 @@ def make_requests(
     So all pictures of a prompt differ, and none changes when other lines come or go.
 
     Args:
-        prompts: In order; some may be equal.
-        inputs: Images that stand before each.
+        starts: Of each line, in order; some may be equal.
         num_images: Of each line.
         seed: Of the first picture of each prompt.
 
     Raises:
         ValueError: These are too many.
     """
-    if len(prompts) * num_images > MAX_REQUESTS:
+    if len(starts) * num_images > MAX_REQUESTS:
         raise ValueError(
-            f"{len(prompts)} prompts, {num_images} images each: give at most {MAX_REQUESTS} in all"
+            f"{len(starts)} prompts, {num_images} images each: give at most {MAX_REQUESTS} in all"
         )
     asked: Counter[str] = Counter()
     requests = []
-    for prompt in prompts:
-        start = Trajectory(prompt=prompt, inputs=tuple(inputs))
+    for start in starts:
         for _ in range(num_images):
-            requests.append(Request(start=start, seed=seed + asked[prompt]))
-            asked[prompt] += 1
+            requests.append(Request(start=start, seed=seed + asked[start.prompt]))
+            asked[start.prompt] += 1
     return requests
 
 

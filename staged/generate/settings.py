@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from staged.loops.policy import Inspect, Mode, Player, Policy, Sketcher
+from staged.protocol import check_text
 from staged.ranges import check_finite, check_range
 from staged.settings import to_dict
 
@@ -22,6 +23,17 @@ _GUIDANCE: Final = {
     "guidance_renorm_min": "renorm_min",
 }
 """Settings to the fields of `Guidance` that they replace."""
+_THINK_THEN: Final = {
+    "draw": (
+        "Reason first about what the image should show and how it is composed. Put this reasoning "
+        "between <think> and </think>, and only then create the image."
+    ),
+    "answer": (
+        "Reason first about what is asked and what can be seen. Put this reasoning between <think> "
+        "and </think>, and only then give your answer."
+    ),
+}
+"""In our own words; a user can give the published ones."""
 FLOW_SETTINGS: Final = ("num_flow_steps", "timestep_shift", *_GUIDANCE)
 """Settings that replace what the checkpoint says of its pictures."""
 
@@ -34,6 +46,12 @@ class DrawSettings:
     """`miniature:base`, `miniature:staged`, a folder, or a Hub id."""
     mode: Mode = "staged"
     """Draw in stages, draw at once, or answer a question."""
+    think: bool = False
+    """Write a thought before drawing at once, or before answering, as BAGEL was taught to."""
+    system_prompt: str | None = None
+    """Text before everything else; null is one that asks for the thought, with `think`."""
+    vision_only: bool = False
+    """Read images as ViT copies alone, as BAGEL does to answer; otherwise as VAE copies too."""
     planner: Player = "model"
     """Who plans and directs; `scripted` players know the miniature world alone."""
     inspector: Player = "model"
@@ -92,7 +110,25 @@ class DrawSettings:
             raise ValueError(f"width {self.width}, height {self.height}: give both, or neither")
         if self.mode == "one-shot" and self.planner == "scripted":
             raise ValueError("planner scripted: one-shot mode plans nothing; give mode staged")
+        if self.system_prompt is not None:
+            try:
+                check_text(self.system_prompt)
+            except ValueError as error:
+                raise ValueError(f"system_prompt: {error}") from None
+        if self.think and self.sketcher != "model":
+            raise ValueError(f"think: the sketcher is {self.sketcher}, who reads no thoughts")
+        if self.think and self.checkpoint.startswith("miniature:"):
+            raise ValueError(
+                f"think: {self.checkpoint} was never taught to; give a checkpoint of BAGEL"
+            )
         self.policy()
+
+    @property
+    def system(self) -> str | None:
+        """What stands before everything else."""
+        if self.system_prompt is None and self.think:
+            return _THINK_THEN["answer" if self.mode == "answer" else "draw"]
+        return self.system_prompt
 
     @property
     def size(self) -> tuple[int, int] | None:
