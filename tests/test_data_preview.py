@@ -1,12 +1,16 @@
 """The page of a data set: what is in it, what was left out and why, in words."""
 
+import re
+
 import pytest
 from test_report import Page
 
 from data_pipelines.__main__ import main
+from data_pipelines.plan_sketch.build import _short
 from data_pipelines.plan_sketch.mistakes import MISTAKES
 from data_pipelines.reasons import mistake_in_words, reason_in_words
 from staged.backends.lmm_types import FailureKind
+from staged.scene_graph import Relation, SceneGraph, SceneObject, delta
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,21 @@ def test_reasons_are_said_in_words(page: Page) -> None:
     assert "not as planned:" not in page.text and "inspect_plan" not in page.text
     assert "not trained on" in page.text
     assert not page.all("script")
+
+
+def test_steps_are_named_by_what_is_drawn_not_by_ids(page: Page) -> None:
+    assert re.search(r"Round 1 add [a-z]+ ", page.text)
+    assert not re.search(r"\bo[0-9]+\b", page.text)
+
+
+def test_objects_of_one_class_are_told_apart() -> None:
+    before = SceneGraph([SceneObject(id="o1", class_name="heart")])
+    both = SceneGraph([*before.objects, SceneObject(id="o2", class_name="heart")])
+    placed = SceneGraph(both.objects, relations=[Relation(source="o2", name="above", target="o1")])
+    assert _short(delta(SceneGraph(), before)) == "add heart"
+    assert _short(delta(before, both)) == "add heart 2"
+    assert _short(delta(both, before)) == "remove heart 2"
+    assert _short(delta(both, placed)) == "move heart 2 above heart 1"
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def test_a_checkpoint_is_generated_with_detected_in_and_scored_alike_in_three_pr
         results.append(result.read_bytes())
     assert results[0] == results[1]
     result = Result.read(tmp_path / "one.json")
-    assert result.run == "miniature:fresh, one-shot"
+    assert result.run == "miniature:fresh in one shot"
     assert result.provenance["generated"]["decides"]["first.num_flow_steps"] == 1
     with pytest.raises(ValueError, match=r"first\.num_flow_steps \(1, not 2\)"):
         generate_with(tmp_path, prompts, *model[:-1], "num_flow_steps=2", out="one")

@@ -122,6 +122,7 @@ def test_what_cannot_be_drawn_is_a_typed_error(text: str, reason: str) -> None:
     with pytest.raises(RoleError) as error:
         edit(text)
     assert error.value.reason == reason
+    assert "(" not in str(error.value), "an object of ours, written out"
 
 
 def ask(request: LmmRequest[Any], misbehaviour: Misbehaviour | None = None) -> Any:

@@ -55,6 +55,8 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        # A mark that was escaped as if it were text does not close its attribute.
+        assert not [value for name, value in attrs if name in ("class", "id") and '"' in value], tag
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
@@ -146,6 +148,14 @@ def everything(text: str = "plain") -> Report:
             ),
         ),
     )
+
+
+def test_curves_that_follow_one_another_stand_side_by_side() -> None:
+    series = [Series(name="a", points=[(0, 1.0)])]
+    curve = Curve(title="a", series=series, x_label="x", y_label="y")
+    notes = Notes(title="b", paragraphs=[])
+    page = Page(Report(title="t", sections=[curve, curve, notes, curve]).html())
+    assert [section.get("class") for section in page.all("section")] == ["half", "half", None, None]
 
 
 def test_a_page_holds_every_step_of_a_trajectory() -> None:

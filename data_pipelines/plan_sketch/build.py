@@ -396,18 +396,27 @@ def _png(sketch: Sketch) -> bytes:
 
 
 def _short(step: Delta) -> str:
-    """Name the operations of a step, for people who look at samples."""
+    """Name the operations of a step, for people who look at samples: by classes, not by ids."""
+
+    def name(object_id: str) -> str:
+        scene = step.after if object_id in step.after else step.before
+        class_name = scene.object(object_id).class_name
+        alike = [item.id for item in scene.objects if item.class_name == class_name]
+        number = f" {alike.index(object_id) + 1}" if len(alike) > 1 else ""
+        return f"{class_name}{number}"
+
     names = []
     for edit in step:
         match edit:
             case Add(object=item) | Remove(object=item):
-                names.append(f"{edit.operation} {item.id} {item.class_name}")
+                names.append(f"{edit.operation} {name(item.id)}")
             case Change(object_id=item, kind=kind, before=old, after=new):
-                names.append(f"change {item}.{kind} {old or 'open'} to {new or 'open'}")
-            case Swap(object_id=item, before=old, after=new):
-                names.append(f"swap {item} {old} for {new}")
+                change = f"change {kind} of {name(item)}"
+                names.append(f"{change} from {old or 'open'} to {new or 'open'}")
+            case Swap(before=old, after=new):
+                names.append(f"swap {old} for {new}")
             case Exchange(first=first, second=second):
-                names.append(f"exchange {first} and {second}")
+                names.append(f"exchange {name(first)} and {name(second)}")
             case Relate(after=gained):
-                names += [f"move {r.source} {r.name} {r.target}" for r in gained]
+                names += [f"move {name(r.source)} {r.name} {name(r.target)}" for r in gained]
     return "; ".join(names)

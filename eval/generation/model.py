@@ -30,13 +30,14 @@ class Model:
 
     def __init__(self, settings: ModelSettings) -> None:
         """Look at the checkpoint; its weights are loaded when they are needed."""
+        self._settings = settings
         self._model = model.Model(settings)
         self.flows = self._model.flows
 
     @property
     def name(self) -> str:
         """Checkpoint and mode."""
-        return f"{self._model.settings.checkpoint}, {self._model.settings.mode}"
+        return self._settings.name
 
     @property
     def weights(self) -> str:

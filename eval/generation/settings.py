@@ -17,6 +17,11 @@ class ModelSettings(DrawSettings):
     mode: Literal["one-shot", "staged"] = "one-shot"
     """Draw each prompt at once, or in stages."""
 
+    @property
+    def name(self) -> str:
+        """Checkpoint and mode, to stand in a sentence."""
+        return f"{self.checkpoint} {'in stages' if self.mode == 'staged' else 'in one shot'}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineSettings:

@@ -6,6 +6,7 @@ description it was drawn for, exactly, as an inspector should.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -17,10 +18,12 @@ from eval.miniature.settings import Sample
 from eval.statistics import UNIT, Estimate, Observation, mean
 from staged.shapes.language.critiques import read_plan_critique, read_sketch_critique
 from staged.shapes.language.faults import Fault, Missing, PlanFault, WrongNumber, plan_faults
+from staged.shapes.world.scene import CANVAS_PX
 from staged.shapes.world.spec import Spec, Thing
 from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Target, Trajectory
 
 SHIFT = "untouched/shift px"
+_MAX_SHIFT_PX = math.hypot(CANVAS_PX, CANVAS_PX)
 
 _Found = Iterator[tuple[str, float | None]]
 
@@ -67,7 +70,7 @@ def process_estimates(
         for name, value in _observed(trajectory, prompt.spec, drawn):
             found[name].append(Observation(cluster=prompt.text, value=value))
     estimates = {
-        name: mean(observations, bounds=None if name == SHIFT else UNIT)
+        name: mean(observations, bounds=(0, _MAX_SHIFT_PX) if name == SHIFT else UNIT)
         for name, observations in sorted(found.items())
     }
     return estimates | course_estimates(courses)

@@ -43,7 +43,7 @@ def result_of(
         },
         samples=parts,
         weights=dict.fromkeys(settings.tasks, 1 / len(settings.tasks)),
-        run=", ".join([f"{settings.checkpoint} {settings.mode}", *_roles(settings)]),
+        run=", ".join([settings.name, *_roles(settings)]),
         also=_also(scored, trajectories),
         provenance={
             "settings": to_dict(settings),

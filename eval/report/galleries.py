@@ -163,7 +163,9 @@ def trajectory_sections(runs: Sequence[Run], *, most: int) -> list[Section]:
                     title=f"Step by step: {run.name}",
                     trajectories=[run.trajectory(sample) for sample in shown],
                     outcomes=[_outcome(run.trajectory(sample), sample) for sample in shown],
-                    intro=f"{len(shown)} of {len(staged)} shown, spread evenly over the run.",
+                    intro=f"{len(shown)} of {len(staged)}, spread evenly over the run. Open one to "
+                    "see its steps.",
+                    folded=True,
                 )
             )
     return sections

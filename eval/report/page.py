@@ -36,7 +36,7 @@ def build(
 
     Args:
         runs: Of one benchmark; the others are compared with the first.
-        title: Heading; the benchmark and the runs when empty.
+        title: Heading; the benchmark when empty.
         per_kind: Most pictures of a gallery.
         num_trajectories: Most trajectories of a run that are shown step by step.
         across_variants: Compare although prompts, judge, weighting or the like differ.
@@ -57,10 +57,12 @@ def build(
     variant = ", ".join(f"{key} {value}" for key, value in first.variant.items())
     unscored = sum(run.result.overall.unscored for run in runs)
     total = unscored + sum(run.result.overall.n for run in runs)
+    facts = [f"{variant[:1].upper()}{variant[1:]}."] if variant else []
+    if unscored:
+        facts.append(f"Unscored: {unscored} of {total}; the scores are of the others.")
     return Report(
-        title=title or f"{name}: {' and '.join(run.name for run in runs)}",
-        lead=f"{name}: {variant}."
-        + (f" Unscored: {unscored} of {total}; the scores are of the others." if unscored else ""),
+        title=title or name,
+        lead=" ".join(facts),
         kind="evaluation",
         opening=answer(runs, across_variants=across_variants),
         sections=[

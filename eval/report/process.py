@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from eval.miniature.kinds import KINDS
 from eval.report.runs import Run
-from eval.report.scores import cell, ends
+from eval.report.scores import MIN_CLUSTERS, cell, ends
 from eval.statistics import Estimate
 from staged.report import Cell, Curve, Dots, Row, Section, Series, Stacks, Table
 
@@ -34,6 +34,7 @@ _STEPS = {
     "untouched/kept": "untouched objects that stayed",
 }
 _SHIFT = "untouched/shift px"
+_BARS = f"Bars are 95% intervals; what has none rests on fewer than {MIN_CLUSTERS} prompts."
 
 
 def process_sections(runs: Sequence[Run]) -> list[Section]:
@@ -59,7 +60,7 @@ def _by_flow_steps(runs: Sequence[Run]) -> list[Section]:
         y_label="share of images that show what was asked for",
         y_range=(0, 1),
         intro="The newest picture when no more had been spent; an image that was finished earlier "
-        "keeps its picture. Bars are 95% intervals.",
+        f"keeps its picture. {_BARS}",
     )
     return [curve]
 
@@ -85,7 +86,7 @@ def _by_round(runs: Sequence[Run]) -> list[Section]:
             if len(staged) == 1
             else ""
         )
-        + "Bars are 95% intervals.",
+        + _BARS,
     )
     return [curve]
 

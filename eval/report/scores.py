@@ -89,10 +89,7 @@ def _at_equal_cost(runs: Sequence[Run], *, across_variants: bool) -> list[Sectio
                 label=str(budget),
                 cells=[
                     *(cell(result.overall) for result in results),
-                    *(
-                        replace(sure_cell(gain.estimates[OVERALL]), text=_signed(gain))
-                        for gain in gains
-                    ),
+                    *(replace(sure_cell(gain.estimates[OVERALL]), signed=True) for gain in gains),
                 ],
             )
         )
@@ -188,11 +185,6 @@ def sure_cell(estimate: Estimate | None) -> Cell:
 def words(name: str) -> str:
     """A name of a part as people write it."""
     return name.replace("_", " ")
-
-
-def _signed(difference: Difference) -> str:
-    value = difference.estimates[OVERALL].value
-    return "–" if value is None else f"{value:+.3f}"
 
 
 def _columns(differences: Sequence[Difference]) -> list[str]:

@@ -34,7 +34,7 @@ class Report:
     Attributes:
         title: Its heading.
         sections: In order.
-        lead: Plain text under the heading.
+        lead: Plain text under the heading, and under what opens the page.
         opening: What the page was opened for, above everything else; None for none.
         kind: What the page is, in a word or two, beside the project's name.
     """

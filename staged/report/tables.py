@@ -18,6 +18,7 @@ class Cell:
         text: Shown in place of the number.
         note: A few words below it.
         best: Whether it stands out in its column.
+        signed: Whether it carries its sign in a table of others that do not.
     """
 
     value: float | None = None
@@ -27,6 +28,7 @@ class Cell:
     text: str = ""
     note: str = ""
     best: bool = False
+    signed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from staged.shapes.language.phrases import some
 from staged.shapes.language.prompts import Request, write_prompt
 from staged.shapes.world.board import SIDE, Relations, center, feasible, seat, shuffled
 from staged.shapes.world.facts import FACTS, ColorFact, Fact
@@ -155,7 +156,8 @@ def sample_scene(spec: Spec, rng: np.random.Generator, split: Split = "train") -
     else:
         shapes = _seated(items, relations, rng)
     if shapes is None:
-        raise ValueError(f"found no room for {spec}; ask for fewer or smaller shapes")
+        wanted = ", ".join(map(some, spec.things))
+        raise ValueError(f"found no room for {wanted}; ask for fewer or smaller shapes")
     return Scene(shapes=shapes, background=sample_background(rng))
 
 

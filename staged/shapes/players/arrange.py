@@ -10,6 +10,7 @@ import numpy as np
 
 from staged.scene_graph import SceneGraph
 from staged.shapes.language import instructions as say
+from staged.shapes.language.phrases import words_of
 from staged.shapes.sight.recognition import recognise
 from staged.shapes.world.board import center, seat, shuffled
 from staged.shapes.world.scene import (
@@ -166,7 +167,7 @@ class Arranger:
             shape = Shape(kind=kind, color=color, size=size, x=x, y=y)
             if all(boxes_apart(shape, other) for other in others):
                 return shape
-        raise NoWayError("no room", f"{size} {kind} beside {len(others)} others")
+        raise NoWayError("no room", f"{size} {kind} {_beside(len(others))}")
 
     def _placed(
         self,
@@ -196,7 +197,7 @@ class Arranger:
                 seated = self._seated(things, relations)
                 if seated:
                     return seated
-        raise NoWayError("no room", f"{look} beside {len(shapes)} others")
+        raise NoWayError("no room", f"{words_of(look)} {_beside(len(shapes))}")
 
     def _seated(
         self, things: Sequence[Thing], relations: Sequence[tuple[int, Relation, int]]
@@ -250,6 +251,10 @@ class Arranger:
         usable = [color for color in COLORS if not held_out_pair(color, kind)]
         fresh = [color for color in usable if all(s.color != color for s in shapes)] or usable
         return fresh[int(self.rng.integers(len(fresh)))]
+
+
+def _beside(count: int) -> str:
+    return f"beside {count} other{'' if count == 1 else 's'}"
 
 
 def _spot(shape: Shape) -> say.Spot:
