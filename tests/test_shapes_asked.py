@@ -7,11 +7,11 @@ import pytest
 
 from eval.__main__ import main as staged_eval
 from staged.cli import main
-from staged.engine.engine import Engine, ImageSizes
+from staged.engine.engine import ImageSizes
 from staged.shapes.language.asked import QUESTION, in_its_words
 from staged.shapes.language.prompts import write_prompt
 from staged.shapes.language.sentences import sample_any_spec
-from staged.shapes.miniature import fresh, is_miniature, understood
+from staged.shapes.miniature import is_miniature, look_at_checkpoint, understood
 from staged.shapes.tasks import TASKS, sample_prompt
 
 UNKNOWN = [
@@ -80,13 +80,11 @@ def test_edits_need_an_image_unless_they_add_and_questions_are_one() -> None:
 
 
 def test_a_model_of_another_world_reads_prompts_as_they_are() -> None:
-    loaded = fresh(0)
-    assert loaded.tokenizer is not None
-    small = Engine(loaded.model, loaded.autoencoder, loaded.tokenizer)
+    small = ImageSizes.of(look_at_checkpoint("miniature:fresh").config)
     assert is_miniature(small)
     with pytest.raises(ValueError, match="a cat"):
         understood(small, ["a cat"])
-    large = Engine(loaded.model, loaded.autoencoder, loaded.tokenizer, sizes=ImageSizes())
+    large = ImageSizes()
     assert not is_miniature(large) and understood(large, ["A cat."]) == ["A cat."]
 
 

@@ -25,7 +25,7 @@ from staged.generate.requests import (
     read_prompts,
 )
 from staged.generate.settings import DrawSettings
-from staged.generate.telling import describe
+from staged.generate.telling import describe, figures, looked_at
 from staged.jobs.units import units
 from staged.loops.events import Event, Failed, Stopped
 from staged.report import drawn_report
@@ -120,6 +120,7 @@ def _draw_unit(
         number = unit[event.rollout]
         if number in there:
             return
+        event = looked_at(event)
         if (text := describe(event)) is not None:
             print(f"[{number}] {text}" if len(requests) > 1 else text, flush=True)
         if isinstance(event, Stopped | Failed):
@@ -146,11 +147,18 @@ def _report(model: Model, folder: OutFolder, took: str) -> int:
     shown = folder.load(MAX_SHOWN)
     more = f"The first {MAX_SHOWN} of {count}." if count > MAX_SHOWN else ""
     page = folder.path / REPORT
-    drawn_report(shown, intro=more, notes=facts).write(page)
+    drawn_report(shown, intro=more, expect=model.expectation, notes=facts).write(page)
     print(f"saved    {page}, {complete} of {count} complete; {took}")
     if count == 1 and shown[0].last_sketch is not None:
         print(f"         {folder.path / FINAL}")
-    console().figures({"complete": complete, "trajectories": count, "out": str(folder.path)})
+    console().figures(
+        {
+            "complete": complete,
+            "trajectories": count,
+            "pictures": [figures(trajectory) for trajectory in shown],
+            "out": str(folder.path),
+        }
+    )
     return exit_codes.OK if complete == count else exit_codes.FAILED
 
 

@@ -13,7 +13,8 @@ from staged.generate.settings import DrawSettings
 from staged.loops.casting import Casting, open_engine
 from staged.loops.staged import StagedLoop
 from staged.model.weights_hash import weights_hash
-from staged.shapes.miniature import look_at_checkpoint, understood
+from staged.shapes.expectation import expectation
+from staged.shapes.miniature import is_miniature, look_at_checkpoint, understood
 from staged.trajectory import ImageRef, Trajectory
 
 
@@ -69,6 +70,11 @@ class Model:
     def largest(self) -> tuple[int, int]:
         """Height and width in pixels of the largest picture that it will draw, about."""
         return self.settings.size or (self._sizes.latent_max, self._sizes.latent_max)
+
+    @property
+    def expectation(self) -> str:
+        """What whoever looks at a miniature's pictures must know; empty of any other model."""
+        return expectation(self.settings.checkpoint) if is_miniature(self._sizes) else ""
 
     @cached_property
     def engine(self) -> Engine:

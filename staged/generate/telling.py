@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from textwrap import shorten
+from typing import Any
+
 from staged.loops.events import (
     Answered,
     Event,
@@ -14,6 +18,12 @@ from staged.loops.events import (
     Stopped,
     ThoughtWritten,
 )
+from staged.report import EARLY, Outcome
+from staged.shapes.sight.judged import judged
+from staged.trajectory import Trajectory
+
+_MAX_CHARS = 160
+"""Of a fault; the page and `--json` have all."""
 
 
 def describe(event: Event) -> str | None:
@@ -34,7 +44,41 @@ def describe(event: Event) -> str | None:
         case Retried(attempt=attempt, detail=detail):
             return f"retry    {attempt}: {detail}"
         case Stopped(ended_by=ended_by, trajectory=trajectory):
-            return f"stop     by the {ended_by}, {trajectory.num_flow_steps} flow steps in all"
-        case Failed(detail=detail):
-            return f"failed   {detail}"
+            stop = f"stop     by the {ended_by}, {trajectory.num_flow_steps} flow steps in all"
+            return stop + _opinions(trajectory)
+        case Failed(detail=detail, trajectory=trajectory):
+            return f"failed   {detail}" + _opinions(trajectory)
     return None
+
+
+def looked_at(event: Event) -> Event:
+    """Let the detector look at what a miniature drew, where an event ends a trajectory."""
+    if not isinstance(event, Stopped | Failed):
+        return event
+    return replace(event, trajectory=judged(event.trajectory))
+
+
+def figures(trajectory: Trajectory) -> dict[str, Any]:
+    """Return a picture's part of `--json`: what was asked for, and who says what of it."""
+    opinions = [
+        {"who": opinion.who, "mark": opinion.mark, "good": opinion.good, "words": opinion.words}
+        for opinion in Outcome.of(trajectory).opinions
+    ]
+    return {
+        "prompt": trajectory.prompt,
+        "seed": trajectory.provenance["seeds"]["rollout"],
+        "flow_steps": trajectory.num_flow_steps,
+        "complete": trajectory.complete,
+        "opinions": opinions,
+    }
+
+
+def _opinions(trajectory: Trajectory) -> str:
+    """Say in a line below what the model and a detector think of the picture."""
+    said = [
+        f"{opinion.who.removeprefix('The ')}: {opinion.mark}"
+        + (f", {shorten(opinion.words, _MAX_CHARS)}" if opinion.good is False else "")
+        for opinion in Outcome.of(trajectory).opinions
+        if opinion.mark != EARLY
+    ]
+    return f"\n         {'; '.join(said)}" if said else ""

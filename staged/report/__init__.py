@@ -3,7 +3,7 @@
 from staged.report.command import main
 from staged.report.drawn import drawn_report
 from staged.report.figures import Curve, Dots, Series, Stacks
-from staged.report.outcome import Opinion, Outcome, detector
+from staged.report.outcome import EARLY, Opinion, Outcome, detector
 from staged.report.page import Report
 from staged.report.sections import (
     Claim,
@@ -18,6 +18,7 @@ from staged.report.sections import (
 from staged.report.tables import Cell, Row, Table
 
 __all__ = [
+    "EARLY",
     "Cell",
     "Claim",
     "Claims",

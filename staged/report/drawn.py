@@ -17,6 +17,7 @@ def drawn_report(
     *,
     title: str = "",
     intro: str = "",
+    expect: str = "",
     notes: Sequence[str] = (),
 ) -> Report:
     """Put the page together.
@@ -25,8 +26,10 @@ def drawn_report(
         trajectories: Their images must be loaded.
         title: Heading, where there are several.
         intro: Plain text above them.
+        expect: What a reader must know of the model that drew them.
         notes: How they were made.
     """
+    first = [Notes(title="What to expect", paragraphs=[expect])] if expect else []
     about = [Notes(title="How it was made", paragraphs=notes)] if notes else []
     if len(trajectories) == 1:
         [trajectory] = trajectories
@@ -37,10 +40,11 @@ def drawn_report(
             title=trajectory.prompt,
             kind=KIND,
             opening=Outcome.of(trajectory),
-            sections=[steps, *about],
+            sections=[*first, steps, *about],
         )
     sections: list[Section] = [
         Trajectories(title="Pictures", trajectories=trajectories, intro=intro),
+        *first,
         *about,
     ]
     return Report(title=title or f"{len(trajectories)} pictures", kind=KIND, sections=sections)

@@ -18,6 +18,9 @@ _FAILURES = {
     "grammar": "a player could not read what it was given",
     "not understood": "the editor did not understand the instruction",
 }
+EARLY = "ended early"
+"""The mark of a run that did not come to its end."""
+
 _MAX_CHARS = 400
 
 
@@ -148,7 +151,7 @@ def _early(trajectory: Trajectory) -> list[Opinion]:
         if trajectory.last_sketch
         else ". Nothing was drawn before that"
     )
-    return [Opinion(who="The run", mark="ended early", words=words)]
+    return [Opinion(who="The run", mark=EARLY, words=words)]
 
 
 def _facts(trajectory: Trajectory) -> list[tuple[str, str]]:

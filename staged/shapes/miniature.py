@@ -44,7 +44,8 @@ A canvas of 36 latent tokens needs neither the many steps nor the shift of a lar
 renormalisation cost a half-trained base a quarter of the right single objects. Onto a picture
 text guidance of 4 spoils what nobody touched: 2.5, with 2 over images, kept half as much again.
 """
-_PREFIX = "miniature:"
+PREFIX = "miniature:"
+"""How the name of a shipped or a fresh one begins."""
 
 
 def config(autoencoder: AutoencoderConfig) -> BagelConfig:
@@ -182,9 +183,9 @@ def look_at_checkpoint(source: str) -> Facts:
 
 def _shipped(source: str) -> str | None:
     """The miniature that is named; None for any other checkpoint."""
-    if not source.startswith(_PREFIX):
+    if not source.startswith(PREFIX):
         return None
-    name = source.removeprefix(_PREFIX)
+    name = source.removeprefix(PREFIX)
     if name not in ("base", "staged", "fresh"):
         raise ValueError(f"no miniature {name!r}; there are base, staged and fresh")
     return name

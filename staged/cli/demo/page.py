@@ -28,9 +28,6 @@ from staged.report import (
     Trajectories,
     detector,
 )
-from staged.shapes.language.prompts import read_prompt
-from staged.shapes.sight.detect import detect
-from staged.shapes.sight.verdict import satisfied
 from staged.shards import Manifest
 from staged.trajectory import Trajectory
 
@@ -82,7 +79,6 @@ def build(
         Trajectories(
             title="Drawn in stages",
             trajectories=drawn[:1],
-            outcomes=_outcomes(drawn[:1]),
             intro="By the shipped model, each with seed 0; not chosen for how they came out.",
         ),
         *_others(drawn[1:]),
@@ -125,26 +121,12 @@ def _opening(scores: Sequence[Score]) -> Claims:
     return Claims(claims=[*reversed(claims)])
 
 
-def _outcomes(drawn: Sequence[Trajectory]) -> list[Outcome]:
-    """What came of each, with what the exact detector says of its last picture."""
-    outcomes = []
-    for trajectory in drawn:
-        opinions = []
-        if trajectory.last_sketch is not None:
-            spec = read_prompt(trajectory.prompt).spec
-            verdict = satisfied(spec, detect(trajectory.last_sketch.image.array()))
-            opinions = [detector(verdict.correct, verdict.reasons)]
-        outcomes.append(Outcome.of(trajectory, opinions=opinions))
-    return outcomes
-
-
 def _others(drawn: Sequence[Trajectory]) -> list[Section]:
     if not drawn:
         return []
     section = Trajectories(
         title="Drawn in stages: the other prompts",
         trajectories=drawn,
-        outcomes=_outcomes(drawn),
         folded=True,
         intro="Open one to see its steps.",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from staged.cli.demo.sizes import Sizes
-from staged.loops.events import Event
+from staged.loops.events import Event, Failed, Stopped
 from staged.settings import load
 from staged.shards import Manifest, read_manifest, read_shards
 from staged.trajectory import Trajectory
@@ -80,7 +80,7 @@ def fine_tune(base: str, data: Path, folder: Path, sizes: Sizes) -> Path:
 def draw(checkpoint: str, folder: Path, sizes: Sizes) -> list[Trajectory]:
     """`staged generate`, one prompt after another, each step printed as it comes."""
     from staged.backends.bagel import BagelSettings
-    from staged.generate.telling import describe
+    from staged.generate.telling import describe, looked_at
     from staged.loops.casting import Casting, bagel_player, open_engine
     from staged.loops.staged import StagedLoop
 
@@ -91,16 +91,20 @@ def draw(checkpoint: str, folder: Path, sizes: Sizes) -> list[Trajectory]:
     player = bagel_player(engine, BagelSettings(flows=flows, max_text_tokens=128))
     loop = StagedLoop(Casting().cast(player, checkpoint))
 
+    ended: list[Trajectory] = []
+
     def tell(event: Event) -> None:
+        event = looked_at(event)
+        if isinstance(event, Stopped | Failed):
+            ended.append(event.trajectory)
         if said := describe(event):
             print(textwrap.indent(said, "    "), flush=True)
 
-    drawn = []
     for number, prompt in enumerate(sizes.prompts):
         print(f"\n  {prompt}")
-        [trajectory] = loop.run([prompt], [0], tell)
-        drawn.append(save_trajectory(folder / f"{number:02d}", trajectory))
-    return drawn
+        loop.run([prompt], [0], tell)
+        ended[number] = save_trajectory(folder / f"{number:02d}", ended[number])
+    return ended
 
 
 def score_all(ways: Mapping[str, tuple[str, str]], folder: Path, sizes: Sizes) -> list[Score]:
