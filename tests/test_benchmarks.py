@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.attention.flex_attention import create_mask
 
-from benchmarks import gpu
+from benchmarks import cpu_attention, gpu
 from benchmarks.parts import arithmetic, flex, models, packs
 from benchmarks.parts.harness import Recorder, Setup
 from staged.model.attention import PackedAttention
@@ -163,3 +164,24 @@ def test_the_stand_in_autoencoder_keeps_what_it_can() -> None:
     picture = codec.decode(latents)
     assert picture.shape == (1, 3, 24, 16)
     torch.testing.assert_close(codec.encode(picture), latents)
+
+
+def test_ways_of_attention_on_a_cpu_agree_and_are_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cpu_attention.main(["--num-tokens", "600", "--copies", "2", "--repeats", "1"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["pack"], line["dtype"]) for line in lines] == [
+        (pack, dtype) for pack in ("one_shot", "staged") for dtype in ("bfloat16", "float32")
+    ]
+    ways = {"whole_sdpa", "whole_products", "blocks_sdpa", "blocks_products", "trainer"}
+    assert all(line["milliseconds"].keys() == ways for line in lines)
+
+
+def test_a_way_that_computes_something_else_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unscaled(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        return cpu_attention.products(2 * query, key, value, mask)
+
+    monkeypatch.setitem(cpu_attention.KERNELS, "products", unscaled)
+    assert cpu_attention.main(["--num-tokens", "100", "--repeats", "1"]) == 1
+    assert "whole_products and whole_sdpa differ" in capsys.readouterr().err

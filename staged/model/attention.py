@@ -8,18 +8,20 @@ Letters: T tokens, H query heads, K key/value heads, D head dim, G rows, L padde
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from staged.model.layout import Layout, visible
+from staged.model.blocks import cut_samples, group, whole_samples
+from staged.model.layout import Layout, Tokens
 
-_MAX_PADDING = 1.15  # padded over real tokens in a group
 _MAX_SCORED_KEYS = 2048  # longest row whose scores are written out
-_MAX_GROUP_TOKENS = 1 << 15  # keeps a group's masks and scores within cache and memory
 
 
 class Attend(Protocol):
@@ -35,80 +37,100 @@ class Attend(Protocol):
 
 
 class PackedAttention:
-    """Attention within the samples of a pack, samples of like length side by side.
+    """Attention within the samples of a pack, in a few calls of like rows.
 
-    Many short samples in one call beat both a dense mask over the whole pack and a call for
-    each sample. Rows are padded to the longest of their group; a padded key is never visible.
+    Many short rows in one call beat both a dense mask over the whole pack and a call for each
+    sample. Rows are padded to the longest of their group; a padded key is never visible. A CPU gets
+    blocks of queries with what they may see, accelerators get whole samples (`blocks.py`).
     """
 
     def __init__(self, layout: Layout) -> None:
         """Plan the groups; the plan serves every layer of a forward pass."""
         # A few operations a group, none a sample: on an accelerator each costs a launch.
         rows, device = layout.expert_rows(), layout.position_ids.device
-        lengths = torch.tensor(layout.sample_lens)
-        starts = lengths.cumsum(0) - lengths
-        shifts = torch.zeros_like(starts)  # from places in the pack to places in the output
-        self._groups: list[tuple[Tensor, Tensor, tuple[int, int]]] = []
-        offset = 0
-        for members in _group_by_length(layout.sample_lens):
-            longest = layout.sample_lens[members[0]]
-            shifts[members] = offset + longest * torch.arange(len(members)) - starts[members]
-            offset += longest * len(members)
-            place = torch.arange(longest)
-            real = (place < lengths[members, None]).to(device)
-            window = (starts[members, None] + place).clamp(max=layout.num_tokens - 1).to(device)
-            # Padding is a segment of its own, full within.
-            segment_ids = layout.segment_ids[window].where(real, layout.num_tokens)
-            modes = layout.modes[window].where(real, 1)
-            index = rows[window].where(real, 0).flatten()
-            mask = visible(segment_ids, modes)[:, None]
-            self._groups.append((index, mask, (len(members), longest)))
-        places = torch.arange(layout.num_tokens) + shifts.repeat_interleave(lengths)
-        # Where each expert row's result lies in the output.
-        self._gathered = torch.empty_like(rows).scatter_(0, rows, places.to(device))
+        blocks = cut_samples(layout) if device.type == "cpu" else whole_samples(layout)
+        self._calls: list[_Call] = []
+        gathered, offset = torch.empty(layout.num_tokens, dtype=torch.int64), 0
+        for members in group(blocks):
+            # A padded query is its block's last once more, so that it sees something.
+            first = torch.tensor([block.queries.start for block in members])[:, None]
+            count = torch.tensor([len(block.queries) for block in members])[:, None]
+            nth = torch.arange(int(count.max()))
+            real, queries = nth < count, first + nth.minimum(count - 1)
+            results = offset + torch.arange(queries.numel()).view_as(queries)
+            gathered[queries[real]] = results[real]
+            offset += queries.numel()
+            keys = pad_sequence([_places(block.keys) for block in members], True, -1)
+            queries, keys = queries.to(device), keys.to(device)
+            inside, keys = keys >= 0, keys.clamp(min=0)
+            sees = _tokens(layout, queries).may_see(_tokens(layout, keys)) & inside[:, None]
+            self._calls.append(_Call(rows[queries], rows[keys], sees[:, None]))
+        # Where each expert row's result lies among those of all calls.
+        self._gathered = torch.empty_like(rows).scatter_(0, rows, gathered.to(device))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Attend`."""
         results = []
-        for index, mask, (rows, longest) in self._groups:
+        for call in self._calls:
+            if query.device.type == "cpu":
+                call.mask = additive(call.mask, query.dtype)  # once for all layers
             q, k, v = (
-                x.index_select(0, index).view(rows, longest, *x.shape[1:]).transpose(1, 2)
-                for x in (query, key, value)
+                x.index_select(0, rows.flatten()).unflatten(0, rows.shape).transpose(1, 2)
+                for x, rows in ((query, call.queries), (key, call.keys), (value, call.keys))
             )
-            out = attend_rows(q, k, v, mask)
-            results.append(out.transpose(1, 2).reshape(rows * longest, *query.shape[1:]))
+            results.append(attend_rows(q, k, v, call.mask).transpose(1, 2).flatten(0, 1))
         return torch.cat(results).index_select(0, self._gathered)
+
+
+@dataclass
+class _Call:
+    """A group of blocks: (G, Lq) rows of queries, (G, Lk) of keys, (G, 1, Lq, Lk) mask."""
+
+    queries: Tensor
+    keys: Tensor
+    mask: Tensor
 
 
 def attend_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention of padded rows, grouped-query.
 
-    On a CPU, torch's bf16 kernel is over ten times slower than two matrix products with a
-    softmax between them (short rows, forward and backward); elsewhere, and where the whole score
-    matrix would not fit, torch knows best.
+    On a CPU, by measurement (`benchmarks/cpu_attention.py`): in bfloat16 two matrix products with a
+    softmax between them are two to four times as fast as torch's kernel, forward and backward; in
+    float32 torch's is a little faster, and needs no room for scores. Where scores would not fit,
+    and on accelerators, torch knows best.
 
     Args:
         query: (G, H, Lq, D).
         key: (G, K, Lk, D); K divides H.
         value: Like `key`.
-        mask: (G, 1, Lq, Lk) bool, True where a query may look; None where it may everywhere.
+        mask: (G, 1, Lq, Lk); bool, True where a query may look, or what is added to scores, in
+            their dtype. None where every query may look everywhere.
 
     Returns:
         (G, H, Lq, D).
     """
-    on_cpu = query.device.type == "cpu"
-    if mask is not None and not on_cpu:
-        return _attend_masked(query, key, value, mask)
-    if not on_cpu or key.shape[-2] > _MAX_SCORED_KEYS or query.dtype != torch.bfloat16:
+    if query.device.type != "cpu":
+        if mask is not None:
+            return _attend_masked(query, key, value, mask)
+        return F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    mask = None if mask is None else additive(mask, query.dtype)
+    if query.dtype != torch.bfloat16 or key.shape[-2] > _MAX_SCORED_KEYS:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
-    # Queries that share a key head are folded into one longer row of queries.
-    folded = rearrange(query, "g (k r) q d -> g k (r q) d", k=key.shape[1])
-    scores = rearrange(folded @ key.transpose(-1, -2), "g k (r q) s -> g k r q s", q=query.shape[2])
-    scores = scores * query.shape[-1] ** -0.5
-    if mask is not None:
-        scores = scores.masked_fill(~mask[:, :, None], float("-inf"))
-    attended: Tensor = scores.softmax(dim=-1).flatten(2, 3) @ value
+    # Queries that share a key head are folded into one longer row of queries. They are scaled, not
+    # the scores, of which there are more.
+    scaled = query * query.shape[-1] ** -0.5
+    folded = rearrange(scaled, "g (k r) q d -> g k (r q) d", k=key.shape[1])
+    scores = (folded @ key.transpose(-1, -2)).view(*query.shape[:-1], key.shape[-2])
+    weights = (scores if mask is None else scores + mask).softmax(dim=-1)
+    attended: Tensor = weights.view(*folded.shape[:-1], -1) @ value
     return rearrange(attended, "g k (r q) d -> g (k r) q d", q=query.shape[2])
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a mask adds to scores: 0 where a query may look and -inf where not."""
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, float("-inf"))
 
 
 def _attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
@@ -128,19 +150,9 @@ def _attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> T
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
-def _group_by_length(lengths: tuple[int, ...]) -> list[list[int]]:
-    """Split samples into runs of similar length with bounded padding."""
-    order = sorted((i for i, n in enumerate(lengths) if n), key=lambda i: -lengths[i])
-    groups: list[list[int]] = []
-    real = 0
-    for sample in order:
-        if groups:
-            longest = lengths[groups[-1][0]]
-            padded = longest * (len(groups[-1]) + 1)
-            if padded <= _MAX_GROUP_TOKENS and padded <= _MAX_PADDING * (real + lengths[sample]):
-                groups[-1].append(sample)
-                real += lengths[sample]
-                continue
-        groups.append([sample])
-        real = lengths[sample]
-    return groups
+def _places(runs: Iterable[range]) -> Tensor:
+    return torch.cat([torch.arange(run.start, run.stop) for run in runs])
+
+
+def _tokens(layout: Layout, places: Tensor) -> Tokens:
+    return Tokens(layout.segment_ids[places], layout.modes[places], places)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -174,6 +174,32 @@ class Layout:
         return visible(self.segment_ids[window], self.modes[window])
 
 
+class Tokens(NamedTuple):
+    """What the attention rule asks of tokens, all of one sample in each row.
+
+    Attributes:
+        segment_ids: (..., L) segment of each token; padding has one of its own.
+        modes: (..., L) `SegmentKind` values.
+        places: (..., L) where it stands among the tokens of its sample, from any start.
+    """
+
+    segment_ids: Tensor
+    modes: Tensor
+    places: Tensor
+
+    def may_see(self, keys: Tokens) -> Tensor:
+        """The attention rule.
+
+        Returns:
+            (..., Q, K) bool: which of `keys` each of these tokens may see.
+        """
+        query, key = self.segment_ids[..., :, None], keys.segment_ids[..., None, :]
+        not_later = self.places[..., :, None] >= keys.places[..., None, :]
+        causal = (self.modes == SegmentKind.TEXT)[..., :, None]
+        earlier = (key < query) & (keys.modes != SegmentKind.NOISED)[..., None, :]
+        return earlier | ((key == query) & (~causal | not_later))
+
+
 def visible(segment_ids: Tensor, modes: Tensor) -> Tensor:
     """The attention rule, for tokens of one sample (or padded rows of several).
 
@@ -184,12 +210,9 @@ def visible(segment_ids: Tensor, modes: Tensor) -> Tensor:
     Returns:
         (..., L, L) bool: query (second last) may see key (last).
     """
-    query, key = segment_ids[..., :, None], segment_ids[..., None, :]
-    place = torch.arange(segment_ids.shape[-1], device=segment_ids.device)
-    not_later = place[:, None] >= place
-    causal = (modes == SegmentKind.TEXT)[..., :, None]
-    earlier = (key < query) & (modes != SegmentKind.NOISED)[..., None, :]
-    return earlier | ((key == query) & (~causal | not_later))
+    places = torch.arange(segment_ids.shape[-1], device=segment_ids.device)
+    tokens = Tokens(segment_ids, modes, places.expand_as(segment_ids))
+    return tokens.may_see(tokens)
 
 
 def lay_out(
