@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from staged.backends.lmm_ledger import LedgerLog
+from staged.backends.lmm.ledger import LedgerLog
 from staged.jobs.budget import Budget
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank

@@ -195,7 +195,7 @@ class Illustrator(Protocol):
 class LanguageModel(Protocol[Request_contra, Reply_co]):
     """A model that reads text and images and writes text that follows a schema.
 
-    The request and the reply are the client's own types (`staged.backends.lmm_types`), failures
+    The request and the reply are the client's own types (`staged.backends.lmm.types`), failures
     among them, so that a job can tell a refusal from a broken line.
     """
 

@@ -34,13 +34,13 @@ from eval.miniature.settings import MiniatureSettings
 from eval.vqa.local import LocalAnswerer
 from eval.vqa.options import _begun_dtype
 from staged import devices
-from staged.backends.diffusers_settings import DiffusersSettings
-from staged.backends.lmm_types import LmmSettings
+from staged.backends.diffusers.settings import DiffusersSettings
+from staged.backends.lmm.types import LmmSettings
 from staged.cli import main as staged
 from staged.cli.main import choose
 from staged.command_line import walk
 from staged.devices import choose_arithmetic, choose_device, settle
-from staged.loops.casting import open_engine
+from staged.generate.casting import open_engine
 from staged.settings import from_dict, load
 from train.autoencoder.job import train as train_autoencoder
 from train.autoencoder.settings import AutoencoderJob

@@ -9,7 +9,7 @@ from data_pipelines.__main__ import main
 from data_pipelines.plan_sketch.build import _short
 from data_pipelines.plan_sketch.mistakes import MISTAKES
 from data_pipelines.reasons import mistake_in_words, reason_in_words
-from staged.backends.lmm_types import FailureKind
+from staged.backends.lmm.types import FailureKind
 from staged.scene_graph import Relation, SceneGraph, SceneObject, delta
 
 

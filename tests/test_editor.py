@@ -25,8 +25,8 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from staged.backends.diffusers import DiffusersEditor
-from staged.backends.diffusers_settings import DiffusersSettings
+from staged.backends.diffusers.editor import DiffusersEditor
+from staged.backends.diffusers.settings import DiffusersSettings
 from staged.roles import RoleError
 
 SETTINGS = DiffusersSettings(

@@ -12,7 +12,7 @@ from eval.__main__ import main as staged_eval
 from eval.answers_kept import kept_answers
 from eval.wise.prompts import FILES, load_prompts
 from eval.wise.versions import NUM_PROMPTS, VERSIONS
-from staged.backends.lmm_types import Attempt
+from staged.backends.lmm.types import Attempt
 from staged.images import encode_png
 from staged.jobs.budget import BudgetError
 from staged.jobs.rank import Rank

@@ -16,7 +16,7 @@ from eval.answers_kept import kept_answers
 from eval.vqa.local import LocalAnswerer
 from eval.vqa.question import Question, spellings
 from eval.vqa.server import ServerAnswerer, read_first_token
-from staged.backends.lmm_types import FirstToken, LmmSettings, MemoryLog
+from staged.backends.lmm.types import FirstToken, LmmSettings, MemoryLog
 from staged.images import encode_png
 from staged.jobs.budget import BudgetError
 

@@ -14,11 +14,11 @@ import vlm
 from tiny import SIDE, engine
 
 from staged.backends.bagel import BagelPlayer, BagelSettings
-from staged.backends.diffusers_settings import DiffusersSettings
+from staged.backends.diffusers.settings import DiffusersSettings
 from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.engine.sampling import Drawing, TextBlock, TextSampling, sample
-from staged.loops.casting import Casting
+from staged.generate.casting import Casting
 from staged.loops.events import Event, Failed, Previewed, Retried, Stopped
 from staged.loops.policy import Policy
 from staged.loops.staged import StagedLoop

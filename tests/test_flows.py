@@ -8,7 +8,7 @@ import tiny
 
 from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.engine.engine import Engine
-from staged.loops.casting import open_engine
+from staged.generate.casting import open_engine
 from staged.model import checkpoint
 from staged.model.flow import Guidance
 from staged.model.flows import FLOWS, Flows, FlowSettings, read_flows, write_flows

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from staged import images
-from staged.backends.lmm_wire import data_url
+from staged.backends.lmm.wire import data_url
 
 COLORS = np.array([[(255, 0, 0), (0, 255, 0)], [(0, 0, 255), (255, 255, 0)]], np.uint8)
 SCENE = np.kron(COLORS, np.ones((24, 40, 1), np.uint8))

@@ -19,11 +19,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from staged import images
-from staged.backends.limiter import Limiter
-from staged.backends.lmm import LmmClient
-from staged.backends.lmm_types import Failure, LmmRequest, LmmSettings, MemoryLog, Reply
-from staged.backends.lmm_wire import data_url, wire_schema
-from staged.backends.replies import retry_after_s
+from staged.backends.http.limiter import Limiter
+from staged.backends.http.replies import retry_after_s
+from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.types import Failure, LmmRequest, LmmSettings, MemoryLog, Reply
+from staged.backends.lmm.wire import data_url, wire_schema
 
 
 class Colour(BaseModel):
@@ -304,7 +304,7 @@ def test_an_attempt_is_paid_for_before_it_is_interpreted(monkeypatch: pytest.Mon
     def broken(*_: Any) -> Any:
         raise TypeError("a mistake of ours")
 
-    monkeypatch.setattr("staged.backends.lmm.outcome", broken)
+    monkeypatch.setattr("staged.backends.lmm.client.outcome", broken)
     log = MemoryLog()
 
     async def go(url: str) -> Any:
@@ -553,7 +553,7 @@ def test_a_date_to_wait_for_is_obeyed_by_every_caller(
 
 
 def test_a_reply_is_read_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("staged.backends.lmm.MAX_REPLY_BYTES", 2000)
+    monkeypatch.setattr("staged.backends.lmm.client.MAX_REPLY_BYTES", 2000)
     huge = completion(json.dumps({"colour": "b" * 3000}))
     (failure,), server, _ = ask(lambda *_: JSONResponse(huge), max_attempts=1)
     assert isinstance(failure, Failure) and failure.kind == "invalid_output"

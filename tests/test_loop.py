@@ -12,7 +12,7 @@ import torch
 from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
 from staged.backends.reading import Reader
 from staged.engine.sampling import TextBlock
-from staged.loops.casting import Casting
+from staged.generate.casting import Casting
 from staged.loops.events import (
     Event,
     Failed,

@@ -18,7 +18,7 @@ from data_pipelines.plan_sketch.job import LEDGER, Report, run_job
 from data_pipelines.plan_sketch.settings import Critiques, PlanSketchSettings, Prompts, Steps
 from data_pipelines.runner import run
 from staged import settings as settings_of
-from staged.backends.service import ServiceError
+from staged.backends.http.service import ServiceError
 from staged.jobs.budget import Budget
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank

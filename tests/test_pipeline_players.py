@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from serving import serve
 
-from staged import images
-from staged.backends.lmm import LmmClient
-from staged.backends.lmm_requests import (
+from data_pipelines.plan_sketch.requests import (
     judgement_request,
     plan_inspection_request,
     scene_graph_request,
     sketch_inspection_request,
     steps_request,
 )
-from staged.backends.lmm_types import Failure, LmmRequest, MemoryLog, Reply
+from staged import images
+from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.types import Failure, LmmRequest, MemoryLog, Reply
 from staged.roles import RoleError
 from staged.scene_graph import SceneGraph, delta, increments, questions, resolve
 from staged.shapes.language.prompts import read_description

@@ -27,10 +27,10 @@ from data_pipelines.plan_sketch.settings import (
     Steps,
 )
 from staged import strict_yaml
-from staged.backends.diffusers import DiffusersEditor
-from staged.backends.diffusers_settings import DiffusersSettings
-from staged.backends.lmm import LmmClient
-from staged.backends.lmm_types import LmmSettings
+from staged.backends.diffusers.editor import DiffusersEditor
+from staged.backends.diffusers.settings import DiffusersSettings
+from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.types import LmmSettings
 from staged.jobs.ledger import Ledger
 from staged.settings import from_dict, load, to_dict
 from staged.shapes.players.editor import EditorMistakes

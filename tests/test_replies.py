@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from staged.backends.lmm_types import FailureKind, FirstToken
-from staged.backends.lmm_wire import first_token, outcome
-from staged.backends.replies import MAX_DETAIL_CHARS, Received, Refused, understand
+from staged.backends.http.replies import MAX_DETAIL_CHARS, Received, Refused, understand
+from staged.backends.lmm.types import FailureKind, FirstToken
+from staged.backends.lmm.wire import first_token, outcome
 
 
 class Colour(BaseModel):

@@ -18,7 +18,7 @@ from eval.rewards.aesthetic import AestheticHead, convert_head, load_head
 from eval.rewards.embedding import ClipEmbedder
 from eval.vqa.local import LocalAnswerer
 from eval.vqa.question import Question
-from staged.backends.diffusers_loading import load_pipeline
+from staged.backends.diffusers.loading import load_pipeline
 from staged.images import encode_png
 from staged.model.weights import check_finite_weights, check_weights
 

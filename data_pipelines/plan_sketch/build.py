@@ -7,10 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from data_pipelines.plan_sketch.mistakes import MistakeKind, mistaken
-from data_pipelines.plan_sketch.services import Services, UnitEndError
-from data_pipelines.plan_sketch.settings import PlanSketchSettings
-from data_pipelines.prompts import Prompt
-from staged.backends.lmm_requests import (
+from data_pipelines.plan_sketch.requests import (
     InspectionAnswer,
     judgement_request,
     plan_inspection_request,
@@ -18,6 +15,9 @@ from staged.backends.lmm_requests import (
     sketch_inspection_request,
     steps_request,
 )
+from data_pipelines.plan_sketch.services import Services, UnitEndError
+from data_pipelines.plan_sketch.settings import PlanSketchSettings
+from data_pipelines.prompts import Prompt
 from staged.jobs.records import Result
 from staged.scene_graph import (
     Add,

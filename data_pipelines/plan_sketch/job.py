@@ -8,14 +8,14 @@ from pathlib import Path
 
 from data_pipelines.plan_sketch.build import Builder
 from data_pipelines.plan_sketch.claim import record_settings, refuse_other_settings, settled
+from data_pipelines.plan_sketch.requests import PROMPT_VERSION
 from data_pipelines.plan_sketch.services import Services
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.plan_sketch.shards import acceptance, examples, write_shards
 from data_pipelines.prompts import Allowed, PromptOf, from_file, sampled, shown_in
 from data_pipelines.runner import run
-from staged.backends.lmm import LmmClient
-from staged.backends.lmm_ledger import LedgerLog
-from staged.backends.lmm_requests import PROMPT_VERSION
+from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.ledger import LedgerLog
 from staged.jobs import locks
 from staged.jobs.budget import BudgetError
 from staged.jobs.ledger import Ledger
@@ -168,6 +168,6 @@ def _editor(settings: PlanSketchSettings) -> ImageEditor:
     if settings.drawing.editor is None:
         return shapes_editor.ShapesEditor(mistakes=settings.drawing.mistakes)
     # diffusers and torch load only where they draw.
-    from staged.backends.diffusers import DiffusersEditor
+    from staged.backends.diffusers.editor import DiffusersEditor
 
     return DiffusersEditor(settings.drawing.editor)

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from data_pipelines.plan_sketch.settings import NOT_DECIDING, Drawing
 from staged import images, settings
-from staged.backends.lmm import LmmClient
-from staged.backends.lmm_types import Failure, LmmRequest
+from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.types import Failure, LmmRequest
 from staged.jobs.ledger import Ledger, unit_key
 from staged.jobs.records import Result
 from staged.roles import ImageEditor, RoleError

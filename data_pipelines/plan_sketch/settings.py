@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeVar
 from data_pipelines.plan_sketch import everyday
 from data_pipelines.plan_sketch.mistakes import IN_PLANS, MISTAKES, MistakeKind
 from staged import settings, strict_json
-from staged.backends.diffusers_settings import DiffusersSettings
-from staged.backends.lmm_types import LmmSettings
+from staged.backends.diffusers.settings import DiffusersSettings
+from staged.backends.lmm.types import LmmSettings
 from staged.command_line import MAX_SEED
 from staged.jobs.budget import Budget
 from staged.ranges import check_range

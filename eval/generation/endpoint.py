@@ -17,10 +17,10 @@ from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import EndpointSettings
 from staged import images
-from staged.backends.api_key import read_api_key
-from staged.backends.limiter import Limiter
-from staged.backends.replies import Received, Refused
-from staged.backends.service import Service, ServiceError
+from staged.backends.http.api_key import read_api_key
+from staged.backends.http.limiter import Limiter
+from staged.backends.http.replies import Received, Refused
+from staged.backends.http.service import Service, ServiceError
 
 MAX_REPLY_BYTES = images.MAX_IMAGE_BYTES * 4 // 3 + 2**20
 """Base64 makes four bytes of three."""

@@ -13,8 +13,8 @@ import torch
 from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import PipelineSettings
-from staged.backends.diffusers_loading import load_pipeline
-from staged.backends.finite_pictures import FinitePictures
+from staged.backends.diffusers.finite_pictures import FinitePictures
+from staged.backends.diffusers.loading import load_pipeline
 from staged.model.finite import NotFiniteError
 from staged.model.weights_hash import weights_hash
 

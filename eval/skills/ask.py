@@ -9,8 +9,8 @@ from eval.skills.judge import Judged, judge
 from eval.skills.probes import Probe
 from staged.backends.bagel import BagelSettings
 from staged.engine.engine import Engine
+from staged.generate.casting import bagel_player
 from staged.jobs.progress import Progress
-from staged.loops.casting import bagel_player
 from staged.model.flows import Flows
 from staged.roles import Ask, RoleError
 from staged.trajectory import Step

@@ -13,7 +13,7 @@ from eval.kept import lines_of
 from eval.vqa.question import Answerer
 from staged import settings as job_settings
 from staged import strict_json
-from staged.backends.lmm_types import LmmSettings
+from staged.backends.lmm.types import LmmSettings
 from staged.command_line import add_dtype
 from staged.jobs.rank import Rank
 

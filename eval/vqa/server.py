@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 
 from eval.vqa.question import Answer, Question
 from staged import images
-from staged.backends.lmm import LmmClient
-from staged.backends.lmm_types import AttemptLog, Failure, FirstToken, LmmRequest, LmmSettings
+from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.types import AttemptLog, Failure, FirstToken, LmmRequest, LmmSettings
 from staged.jobs.runner import in_turn
 
 MAX_TOP_LOGPROBS = 1000

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict
 from eval.wise.prompts import WisePrompt
 from eval.wise.versions import Version
 from staged import images, strict_json
-from staged.backends.lmm import LmmClient
-from staged.backends.lmm_types import AttemptLog, Failure, LmmRequest, LmmSettings
+from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.types import AttemptLog, Failure, LmmRequest, LmmSettings
 from staged.jobs.progress import Progress
 from staged.jobs.runner import in_turn
 

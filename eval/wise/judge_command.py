@@ -12,7 +12,7 @@ from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
 from staged import settings as job_settings
 from staged import strict_json
-from staged.backends.lmm_types import LmmSettings
+from staged.backends.lmm.types import LmmSettings
 from staged.command_line import Parser, add_out_file, console, exit_codes
 from staged.jobs.budget import BudgetError
 from staged.jobs.files import write_whole

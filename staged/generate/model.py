@@ -9,8 +9,8 @@ from typing import Any
 from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.devices import settle
 from staged.engine.engine import Engine, ImageSizes
+from staged.generate.casting import Casting, open_engine
 from staged.generate.settings import DrawSettings
-from staged.loops.casting import Casting, open_engine
 from staged.loops.staged import StagedLoop
 from staged.model.weights_hash import weights_hash
 from staged.shapes.expectation import expectation

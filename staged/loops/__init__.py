@@ -1,1 +1,1 @@
-"""Loops that call roles: plan, sketch, inspect, refine."""
+"""Loops that take trajectories to their end by calling roles; without torch."""

@@ -80,8 +80,8 @@ def fine_tune(base: str, data: Path, folder: Path, sizes: Sizes) -> Path:
 def draw(checkpoint: str, folder: Path, sizes: Sizes) -> list[Trajectory]:
     """`staged generate`, one prompt after another, each step printed as it comes."""
     from staged.backends.bagel import BagelSettings
+    from staged.generate.casting import Casting, bagel_player, open_engine
     from staged.generate.telling import describe, looked_at
-    from staged.loops.casting import Casting, bagel_player, open_engine
     from staged.loops.staged import StagedLoop
 
     engine = open_engine(checkpoint)

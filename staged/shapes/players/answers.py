@@ -1,7 +1,7 @@
 """What the miniature world's language model says to each kind of request, by looking and reading.
 
 Every function gets the JSON of the user message and the encoded images after it, and returns the
-answer as the request's schema wants it (`staged.backends.lmm_requests`).
+answer as the request's schema wants it, which the client checks as it does anybody's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 from staged import images
-from staged.backends.lmm_requests import InspectionAnswer, SceneGraphAnswer
 from staged.scene_graph import SceneGraph, delta
 from staged.shapes.language import instructions as say
 from staged.shapes.language.critiques import (
@@ -45,7 +44,23 @@ Answer = Callable[[dict[str, Any], Sequence[bytes]], dict[str, Any]]
 def scene_graph(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
     """Read a prompt; facts that it rests on are known."""
     graph = read_prompt(content["prompt"]).spec.to_graph()
-    return SceneGraphAnswer.of(graph).model_dump()
+    return {
+        "objects": [
+            {
+                "id": thing.id,
+                "class_name": thing.class_name,
+                "attributes": [
+                    {"kind": attribute.kind, "value": attribute.value}
+                    for attribute in graph.attributes_of(thing.id)
+                ],
+            }
+            for thing in graph.objects
+        ],
+        "relations": [
+            {"source": relation.source, "relation": relation.name, "target": relation.target}
+            for relation in graph.relations
+        ],
+    }
 
 
 def plan_steps(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
@@ -115,11 +130,11 @@ def _detections(picture: bytes) -> tuple[Detection, ...]:
 
 
 def _inspection(critique: str, edits: Sequence[say.Edit]) -> dict[str, Any]:
-    return InspectionAnswer(
-        critique=critique,
-        verdict="revise" if edits else "accept",
-        correction=say.write_edits(edits, voice="refinement") if edits else "",
-    ).model_dump()
+    return {
+        "critique": critique,
+        "verdict": "revise" if edits else "accept",
+        "correction": say.write_edits(edits, voice="refinement") if edits else "",
+    }
 
 
 def _with_rival(fault: PlanFault, asked: Spec, pending: Sequence[Thing]) -> PlanFault:

@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from staged.backends.lmm import LmmClient
-from staged.backends.lmm_types import AttemptLog, LmmSettings
+from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.types import AttemptLog, LmmSettings
 from staged.shapes.players.answers import ANSWERS
 from staged.shapes.players.misbehaviour import SHAPES_LMM, Misbehaviour, Misdeed
 

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import httpx
 import openai
 
-from staged.backends.api_key import read_api_key, without_key
-from staged.backends.bounded import ReplyTooLongError, bound_replies
-from staged.backends.limiter import Limiter
-from staged.backends.replies import MAX_DETAIL_CHARS, Received, Refused, clean, understand
+from staged.backends.http.api_key import read_api_key, without_key
+from staged.backends.http.bounded import ReplyTooLongError, bound_replies
+from staged.backends.http.limiter import Limiter
+from staged.backends.http.replies import MAX_DETAIL_CHARS, Received, Refused, clean, understand
 from staged.jobs.runner import JobStopError
 
 MAX_REFUSED = 8

@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from staged import strict_json
-from staged.backends.lmm_types import LmmRequest, LmmSettings, StructuredOutput
-from staged.backends.lmm_wire import wire_schema
-from staged.backends.replies import Refused
+from staged.backends.http.replies import Refused
+from staged.backends.lmm.types import LmmRequest, LmmSettings, StructuredOutput
+from staged.backends.lmm.wire import wire_schema
 
 _FIELDS = {
     "response_format": re.compile(r"response[_ -]?format|json[_ ]?schema|structured|grammar"),

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from staged.backends.diffusers_loading import load_pipeline
-from staged.backends.diffusers_settings import LICENCES, DiffusersSettings
-from staged.backends.finite_pictures import FinitePictures
-from staged.backends.turns import Turns
+from staged.backends.diffusers.finite_pictures import FinitePictures
+from staged.backends.diffusers.loading import load_pipeline
+from staged.backends.diffusers.settings import LICENCES, DiffusersSettings
+from staged.backends.diffusers.turns import Turns
 from staged.model.finite import NotFiniteError
 from staged.roles import Pixels, RoleError
 

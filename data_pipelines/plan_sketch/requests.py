@@ -1,4 +1,4 @@
-"""What the pipelines ask a language model: the words, their versions, and the answers' schemas.
+"""What the pipeline asks a language model: the words, their versions, and the answers' schemas.
 
 Each function builds one request. The user message is one JSON object (with images after it), so
 that any model, ours included, finds every input under a name.
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from staged import protocol, strict_json
-from staged.backends.lmm_types import LmmRequest
+from staged.backends.lmm.types import LmmRequest
 from staged.scene_graph import Attribute, Delta, Question, Relation, SceneGraph, SceneObject
 from staged.trajectory import Plan, Verdict
 
@@ -77,27 +77,6 @@ class SceneGraphAnswer(_Answer):
                 for a in o.attributes
             ),
             (Relation(source=r.source, name=r.relation, target=r.target) for r in self.relations),
-        )
-
-    @classmethod
-    def of(cls, graph: SceneGraph) -> "SceneGraphAnswer":
-        """Write a graph as an answer."""
-        return cls(
-            objects=[
-                ObjectAnswer(
-                    id=o.id,
-                    class_name=o.class_name,
-                    attributes=[
-                        AttributeAnswer(kind=a.kind, value=a.value)
-                        for a in graph.attributes_of(o.id)
-                    ],
-                )
-                for o in graph.objects
-            ],
-            relations=[
-                RelationAnswer(source=r.source, relation=r.name, target=r.target)
-                for r in graph.relations
-            ],
         )
 
 

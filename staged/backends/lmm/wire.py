@@ -11,8 +11,8 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from staged import images
-from staged.backends.lmm_types import FailureKind, FirstToken
-from staged.backends.replies import MAX_DETAIL_CHARS, clean
+from staged.backends.http.replies import MAX_DETAIL_CHARS, clean
+from staged.backends.lmm.types import FailureKind, FirstToken
 
 MAX_ANSWER_CHARS = 1_000_000
 _MAX_FENCES = 8

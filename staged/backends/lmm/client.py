@@ -14,9 +14,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from staged import strict_json
-from staged.backends.limiter import Limiter
-from staged.backends.lmm_dialect import Dialect
-from staged.backends.lmm_types import (
+from staged.backends.http.limiter import Limiter
+from staged.backends.http.replies import Received, Refused
+from staged.backends.http.service import Service
+from staged.backends.lmm.dialect import Dialect
+from staged.backends.lmm.types import (
     RETRIED,
     UNANSWERED,
     Attempt,
@@ -28,9 +30,7 @@ from staged.backends.lmm_types import (
     Reply,
     T,
 )
-from staged.backends.lmm_wire import data_url, first_token, outcome, wire_schema
-from staged.backends.replies import Received, Refused
-from staged.backends.service import Service
+from staged.backends.lmm.wire import data_url, first_token, outcome, wire_schema
 
 MAX_REPLY_BYTES = 16 * 2**20
 _TOKENS_PER_IMAGE = 1000

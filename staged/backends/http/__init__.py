@@ -1,0 +1,1 @@
+"""One endpoint over HTTP, of whatever kind: asked within limits, read within bounds."""

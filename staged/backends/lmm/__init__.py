@@ -1,0 +1,1 @@
+"""Language models behind OpenAI's API: the client, its types, and what they look like as bytes."""
