@@ -1,7 +1,8 @@
 """Images with the prompts they were made from, in the layouts that evaluations leave.
 
 - a folder `NNNNN/metadata.jsonl`, `NNNNN/samples/*.png`, as GenEval has it: the record's `prompt`;
-- a folder of `{prompt_id}.png`, as WISE has it: the prompts are given apart;
+- a folder of `{prompt_id}.png`, as WISE has it: the prompts are given apart (`eval.numbered` says
+  what else such folders may be);
 - a file of JSON lines, `{"image": PATH, "prompt": TEXT}` each, other keys aside;
 - a JSON file `{TEXT: PATH}`, as GenEval 2 has it.
 
@@ -15,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.numbered import METADATA, SAMPLES, no_images, numbered_folders, numbered_images
 from staged import strict_json
 from staged.lines import read_lines
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_FILE_BYTES = 64 * 1024 * 1024
-_METADATA, _SAMPLES = "metadata.jsonl", "samples"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ def read_pictures(source: Path, texts: Mapping[int, str] | None = None) -> list[
         `texts`, a line of a file, or a prompt's folder without any image.
 
     Raises:
-        ValueError: no such layout, or a picture that occurs twice.
+        ValueError: no such layout, no image at all, or one that occurs twice.
         OSError: something cannot be read.
     """
     if source.is_file():
@@ -62,10 +63,12 @@ def read_pictures(source: Path, texts: Mapping[int, str] | None = None) -> list[
     else:
         listed = _folders(source)
     pictures = list(listed)
-    if not pictures:
+    if not any(picture.path.is_file() for picture in pictures):
         raise ValueError(
-            f"{source}: no images; expected folders 00000, 00001, … with {_METADATA} and "
-            f"{_SAMPLES}, or a file of lines with `image` and `prompt`"
+            f"{source}: no images"
+            + (f", {pictures[0].path} for one is missing" if pictures else "")
+            + f"; expected folders 00000, 00001, … with {METADATA} and {SAMPLES}, or a file of "
+            "lines with `image` and `prompt`"
         )
     seen: set[tuple[str, str]] = set()
     for picture in pictures:
@@ -76,24 +79,22 @@ def read_pictures(source: Path, texts: Mapping[int, str] | None = None) -> list[
 
 
 def _folders(source: Path) -> Iterator[Picture]:
-    numbered = [
-        path for path in source.iterdir() if path.is_dir() and _number(path.name) is not None
-    ]
-    for folder in sorted(numbered, key=_order):
-        metadata = folder / _METADATA
-        if not metadata.is_file():
-            raise ValueError(f"{folder}: no {_METADATA}; it says what the images must show")
-        record = _record(strict_json.read(metadata, max_bytes=MAX_LINE_BYTES), str(metadata))
-        prompt = _text(record, "prompt", str(metadata))
-        images = [p for p in (folder / _SAMPLES).glob("*.png") if _number(p.stem) is not None]
-        for image in sorted(images, key=_order) or [folder / _SAMPLES / "00000.png"]:
+    for each in numbered_folders(source):
+        record = _record(
+            strict_json.read(each.metadata, max_bytes=MAX_LINE_BYTES), str(each.metadata)
+        )
+        prompt = _text(record, "prompt", str(each.metadata))
+        for image in each.images.values() or [each.path / SAMPLES / "00000.png"]:
             yield Picture(name=image.relative_to(source).as_posix(), path=image, prompt=prompt)
 
 
 def _numbered(source: Path, texts: Mapping[int, str]) -> Iterator[Picture]:
+    found = numbered_images(source)
+    if not found:
+        raise no_images(source)
     for number, text in sorted(texts.items()):
-        name = f"{number}.png"
-        yield Picture(name=name, path=source / name, prompt=text)
+        path = found.get(number, source / f"{number}.png")
+        yield Picture(name=path.name, path=path, prompt=text)
 
 
 def _lines(source: Path) -> Iterator[Picture]:
@@ -123,11 +124,3 @@ def _text(record: Mapping[str, Any], key: str, place: str) -> str:
     if key not in record:
         raise ValueError(f"{place}: missing key {key!r}")
     return strict_json.unicode_text(record[key], f"{place}.{key:.60}")
-
-
-def _number(name: str) -> int | None:
-    return int(name) if name.isascii() and name.isdigit() and len(name) < 19 else None
-
-
-def _order(path: Path) -> tuple[int, str]:
-    return int(path.stem), path.name

@@ -14,9 +14,9 @@ from pathlib import Path
 from eval.downloads import sha256_of
 from eval.generation.provenance import Made, made
 from eval.results import Result, unscored_message
+from staged.command_line import exit_codes
 from staged.lines import read_lines
 
-EXIT_OK, EXIT_UNSCORED = 0, 1
 _MAX_LINE_BYTES = 2**24
 
 
@@ -71,9 +71,16 @@ def lines_sha256(paths: Iterable[Path]) -> str:
 
 
 def exit_code(command: str, results: Iterable[Result], *, allow_unscored: bool) -> int:
-    """Return 0, or 1 after saying on stderr that samples are unscored."""
-    problem = unscored_message(command, [result.overall for result in results])
+    """Return 0, or 1 after saying on stderr that samples are unscored.
+
+    Raises:
+        ValueError: a result has no score at all; nothing was measured, whatever is allowed.
+    """
+    overall = [result.overall for result in results]
+    if not all(estimate.n for estimate in overall):
+        raise ValueError("not one sample has a score; the lines above say why")
+    problem = unscored_message(command, overall)
     if problem is None or allow_unscored:
-        return EXIT_OK
+        return exit_codes.OK
     print(problem, file=sys.stderr)
-    return EXIT_UNSCORED
+    return exit_codes.FAILED

@@ -110,11 +110,21 @@ def record(
     place: str,
     required: Mapping[str, type],
     optional: Mapping[str, type] | None = None,
+    *,
+    others: bool = False,
 ) -> dict[str, Any]:
     """Check one JSON object against its field types and return it.
 
     `float` accepts integers too; `bool` and `int` are never mistaken for one another. Optional
     fields may be absent or null.
+
+    Args:
+        value: Decoded JSON.
+        place: What is being read, for error messages.
+        required: Types of fields that must be there.
+        optional: Types of those that may be.
+        others: Pass over further fields, save those that may be an optional one misspelt; a
+            required one would be missed.
 
     Raises:
         ValueError: not an object, an unknown, missing or wrongly typed field.
@@ -124,7 +134,10 @@ def record(
         raise ValueError(f"{place}: expected an object, got {type(value).__name__}")
     for key in value:
         if key not in required and key not in optional:
-            near = difflib.get_close_matches(str(key), [*required, *optional], n=1)
+            meant = optional.keys() - value.keys() if others else [*required, *optional]
+            near = difflib.get_close_matches(str(key), meant, n=1, cutoff=0.8 if others else 0.6)
+            if others and not near:
+                continue
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{place}: unknown key {key!r}{hint}")
     for key, expected in {**required, **optional}.items():

@@ -318,14 +318,23 @@ def test_images_are_found_in_every_layout(tmp_path):
         ("00000/samples/10.png", "a", True),
         ("00010/samples/00000.png", "b", False),
     ]
-    numbered = read_pictures(folder, {7: "c"})
-    assert [(p.path, p.prompt) for p in numbered] == [(folder / "7.png", "c")]
+    (folder / "0007.jpg").touch()
+    numbered = read_pictures(folder, {7: "c", 8: "d"})
+    assert [(p.path, p.prompt) for p in numbered] == [
+        (folder / "0007.jpg", "c"), (folder / "8.png", "d"),
+    ]  # fmt: skip
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/1.png").touch()
     mapping = tmp_path / "images.json"
     mapping.write_text(json.dumps({"d": "x/1.png"}))
     assert [(p.path, p.prompt) for p in read_pictures(mapping)] == [(tmp_path / "x/1.png", "d")]
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="no folders 00000"):
         read_pictures(tmp_path)
     lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"image": "gone.png", "prompt": "e"}\n' * 2)
+    with pytest.raises(ValueError, match=r"no images, .*gone\.png for one is missing"):
+        read_pictures(lines)
+    (tmp_path / "1.png").touch()
     lines.write_text('{"image": "1.png", "prompt": "e", "seed": 3}\n' * 2)
     with pytest.raises(ValueError, match="occurs twice"):
         read_pictures(lines)

@@ -13,7 +13,7 @@ from eval.pictures import read_pictures
 from eval.wise.judgements import read_judgements
 from eval.wise.versions import VERSIONS
 from staged import strict_json, strict_yaml
-from staged.generate.command import _read_prompts
+from staged.generate.requests import read_prompts
 from staged.lines import read_lines, split_lines
 from staged.report.figures import Curve
 from train.run_folder import cut_log
@@ -51,7 +51,7 @@ def cut(path: Path) -> int:
 
 
 READERS: list[tuple[str, Callable[[str], str], Callable[[Path], int]]] = [
-    ("prompts to draw", str, lambda path: len(_read_prompts(path))),
+    ("prompts to draw", str, lambda path: len(read_prompts(path))),
     ("GenEval's prompts", prompt, lambda path: len(load_prompts(path).prompts)),
     ("images", pictured, lambda path: len(read_pictures(path))),
     (
@@ -73,6 +73,7 @@ READERS: list[tuple[str, Callable[[str], str], Callable[[Path], int]]] = [
 def test_every_reader_of_lines_takes_what_windows_writes(
     tmp_path: Path, written: Callable[[str], str], read: Callable[[Path], int]
 ) -> None:
+    (tmp_path / "a.png").touch()
     path = tmp_path / "file"
     path.write_bytes(MARK + f"{written(ODD)}\r\n\r\n{written('plain')}\r\n".encode())
     assert read(path) == 2
@@ -106,7 +107,7 @@ def test_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "prompts.txt"
     path.write_bytes("\ufeffa dog\n".encode(encoding))
     for read in (
-        _read_prompts,
+        read_prompts,
         strict_yaml.read,
         lambda path: strict_json.read(path, max_bytes=99),
     ):
@@ -114,7 +115,7 @@ def test_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
             read(path)
     path.write_bytes("a dog\r\ncaf\u00e9".encode("latin-1"))
     with pytest.raises(ValueError, match=r"prompts\.txt:2: no UTF-8 text"):
-        _read_prompts(path)
+        read_prompts(path)
 
 
 def test_settings_and_json_may_begin_with_a_mark(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from eval.geneval import folders
 from eval.geneval import prompts as geneval_prompts
 from eval.geneval.summary import IMAGES_PER_PROMPT
 from eval.geneval2 import prompts as geneval2
+from eval.numbered import METADATA
 from eval.wise import prompts as wise_prompts
 from eval.wise.versions import VERSIONS
 from staged import strict_json
@@ -132,7 +133,7 @@ def _geneval2(prompts: str | None) -> Benchmark:
 
     def prepare(folder: Path) -> None:
         for key, text in texts.items():
-            path = folder / _folder_path(key, 0).parent.parent / folders.METADATA
+            path = folder / _folder_path(key, 0).parent.parent / METADATA
             content = strict_json.dumps({"prompt": text}).encode() + b"\n"
             if not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,16 @@ from eval.generation.settings import (
 )
 from eval.generation.store import Store, begun_dtype
 from eval.results import versions
-from eval.score_options import EXIT_OK, EXIT_UNSCORED
 from staged import settings as job_settings
-from staged.command_line import Parser, UsageError, add_out_folder, add_seed, console, count
+from staged.command_line import (
+    Parser,
+    UsageError,
+    add_out_folder,
+    add_seed,
+    console,
+    count,
+    exit_codes,
+)
 from staged.jobs.rank import Rank, add_options, rank_of
 
 
@@ -72,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; or 1 where all was tried, samples have no image, and that was not allowed.
 
     Raises:
-        ValueError: prompts, settings or the folder are not as they must be.
+        ValueError: prompts, settings or the folder are not as they must be, or nothing was drawn.
         OSError: a file cannot be read or written.
     """
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
@@ -119,16 +126,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if done.unscored is None:
         # Not a failure: torchrun would end the others.
-        return EXIT_OK
+        return exit_codes.OK
     print(f"look at them with `{benchmark.next_step.format(out=options.out)}`")
     if not done.unscored:
-        return EXIT_OK
+        return exit_codes.OK
+    if done.unscored == len(samples):
+        raise ValueError(
+            "there is no image of any sample, the lines above say why; the same command tries "
+            "again what may yet succeed"
+        )
     print(
         f"{done.unscored} samples have no image and will be unscored; the same command tries again "
         "what may yet succeed, --allow-unscored accepts it",
         file=sys.stderr,
     )
-    return EXIT_OK if options.allow_unscored else EXIT_UNSCORED
+    return exit_codes.OK if options.allow_unscored else exit_codes.FAILED
 
 
 def open_generator(settings: Any, prompts: Sequence[str]) -> Generator:

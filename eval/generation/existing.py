@@ -14,7 +14,7 @@ from staged import images
 
 _FIELDS = ("prompt", "image", "number")
 _COUNTS = {"image", "number"}
-_ENDINGS = (".png", ".webp", ".jpg", ".jpeg")
+_ENDINGS = (*images.SUFFIXES, *map(str.upper, images.SUFFIXES))
 
 
 class Existing:
@@ -67,7 +67,8 @@ class Existing:
     def _read(self, sample: Sample, path: Path | None) -> Outcome:
         if path is None:
             wanted = self._path(sample)
-            ending = "" if wanted.suffix.lower() in _ENDINGS else " with an ending of an image"
+            named = wanted.suffix.lower() in images.SUFFIXES
+            ending = "" if named else " with an ending of an image"
             return Failed(reason="no image", detail=f"no {wanted}{ending}")
         try:
             return Drawn(pixels=images.decode_file(path))
@@ -76,13 +77,15 @@ class Existing:
 
     def _find(self, sample: Sample) -> Path | None:
         path = self._path(sample)
-        if path.suffix.lower() in _ENDINGS:
+        if path.suffix.lower() in images.SUFFIXES:
             return path if path.is_file() else None
-        there = [p for ending in _ENDINGS if (p := Path(f"{path}{ending}")).is_file()]
+        named = [p for ending in _ENDINGS if (p := Path(f"{path}{ending}")).is_file()]
+        # Where case does not count, the same file has both names.
+        there = list({p.stat().st_ino: p for p in reversed(named)}.values())
         if len(there) > 1:
             raise ValueError(
                 f"{' and '.join(map(str, there))}: both could be meant; end the pattern in one of "
-                f"{', '.join(_ENDINGS)}"
+                f"{', '.join(images.SUFFIXES)}"
             )
         return there[0] if there else None
 

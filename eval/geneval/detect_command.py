@@ -16,11 +16,10 @@ from staged.command_line import (
     add_out_file,
     add_out_folder,
     console,
+    exit_codes,
 )
 from staged.jobs.rank import add_options as add_rank_options
 from staged.jobs.rank import rank_of
-
-EXIT_OK = 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,12 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     looked = look_at_folder(arguments.images, arguments.out, eyes, rank=rank)
     words = f"looked at {looked.new} images, {looked.kept} were there, {looked.failed} failed"
     print(rank.label(words))
+    if looked.without_images:
+        print(f"{looked.without_images} prompts have no image; `staged eval geneval` misses them")
     console().figures({"new": looked.new, "kept": looked.kept, "failed": looked.failed})
-    if not looked.complete:
+    if looked.detected is None:
         print("detections of other processes are still missing")
-        return EXIT_OK
+        return exit_codes.OK
     print(f"wrote {arguments.out}; score it with `staged eval geneval --detections`")
-    return EXIT_OK
+    if not looked.detected:
+        raise ValueError(f"not one image could be looked at; {arguments.out} says why")
+    return exit_codes.OK
 
 
 def convert(argv: Sequence[str] | None = None) -> int:
@@ -88,7 +91,7 @@ def convert(argv: Sequence[str] | None = None) -> int:
 
     convert_file(arguments.checkpoint, arguments.out)
     print(f"wrote {arguments.out}")
-    return EXIT_OK
+    return exit_codes.OK
 
 
 def _parser() -> Parser:
@@ -98,7 +101,8 @@ def _parser() -> Parser:
         figures=True,
         epilog="example: staged eval detect images --detector mask2former --weights "
         "detectors/mmdet --golden golden --out found.jsonl\n\n"
-        "FOLDER is as the reference writes it: NNNNN/metadata.jsonl and NNNNN/samples/*.png.\n"
+        "FOLDER is as the reference writes it: NNNNN/metadata.jsonl and NNNNN/samples/*.png, or\n"
+        "JPEG and WebP, in `samples` or beside the record, numbers for names.\n"
         "The same command goes on where it was interrupted. Several processes, by torchrun or\n"
         "with --rank and --world-size, share the work; the last one that is ready writes --out.",
     )

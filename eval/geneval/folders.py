@@ -1,26 +1,20 @@
 """The reference's folder of images: `NNNNN/metadata.jsonl` and `NNNNN/samples/NNNNN.png`.
 
-The outer number is the prompt's index in its file, the inner one the image's index. Other tools
-write the inner number with another width, and a grid of all images beside; both are accepted.
+The outer number is the prompt's index in its file, the inner one the image's index. What others
+make of this layout is read too; see `eval.numbered`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from eval.geneval.detections import MAX_LINE_BYTES
 from eval.geneval.prompt import Prompt, parse_prompt
+from eval.numbered import METADATA, SAMPLES, numbered_folders
 from staged import strict_json
 from staged.jobs.files import write_whole
-
-METADATA = "metadata.jsonl"
-SAMPLES = "samples"
-_IMAGE = re.compile(r"([0-9]+)\.png")
-_FOLDER = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,39 +66,16 @@ def read_folders(folder: Path) -> Iterator[PromptFolder]:
     """Read the folders in order of their numbers.
 
     Raises:
-        ValueError: no such folder, one without `metadata.jsonl`, or an index that occurs twice.
+        ValueError: the folder is not as it must be.
         OSError: something cannot be read.
     """
-    numbered = sorted(
-        (int(path.name), path)
-        for path in folder.iterdir()
-        if path.is_dir() and _FOLDER.fullmatch(path.name)
-    )
-    if not numbered:
-        raise ValueError(f"{folder}: no folders 00000, 00001, …; is it the parent that is meant?")
-    _refuse_twice([index for index, _ in numbered], str(folder))
-    for index, path in numbered:
-        if not (path / METADATA).is_file():
-            raise ValueError(f"{path}: no {METADATA}; it says what the images must show")
-        images = sorted(
-            (int(match[1]), image)
-            for image in (path / SAMPLES).glob("*.png")
-            if (match := _IMAGE.fullmatch(image.name))
-        )
-        _refuse_twice([number for number, _ in images], str(path / SAMPLES))
+    for each in numbered_folders(folder):
         yield PromptFolder(
-            index=index, prompt=_read_metadata(path / METADATA), images=tuple(images)
+            index=each.index,
+            prompt=_read_metadata(each.metadata),
+            images=tuple(each.images.items()),
         )
 
 
 def _read_metadata(path: Path) -> Prompt:
-    with path.open("rb") as file:
-        content = file.read(MAX_LINE_BYTES + 1)
-    place = f"{path}:1"
-    return parse_prompt(strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES), place)
-
-
-def _refuse_twice(indices: list[int], place: str) -> None:
-    for previous, index in pairwise(indices):
-        if previous == index:
-            raise ValueError(f"{place}: the number {index} occurs twice, with and without zeros")
+    return parse_prompt(strict_json.read(path, max_bytes=MAX_LINE_BYTES), str(path))

@@ -16,6 +16,7 @@ from eval.geneval.eyes import Eyes
 from eval.geneval.folders import read_folders
 from eval.geneval.prompt import Prompt
 from eval.kept import Found, Keep, Key, fill
+from eval.numbered import no_images
 from staged import images, strict_json
 from staged.jobs.rank import Rank
 from staged.roles import Detection
@@ -31,13 +32,16 @@ class Looked:
         new: Images looked at now.
         kept: Images whose line was there.
         failed: Of the new ones, those that could not be looked at; they are unscored.
-        complete: Whether the file is there; it is not while lines of other processes are missing.
+        detected: Images with detections in the whole file; None while lines of other processes are
+            missing.
+        without_images: Prompts that have none.
     """
 
     new: int
     kept: int
     failed: int
-    complete: bool
+    detected: int | None
+    without_images: int
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,13 @@ def look_at_folder(folder: Path, out: Path, eyes: Eyes, *, rank: Rank | None = N
         rank: Which of the images are this process's; all by default.
 
     Raises:
-        ValueError: the folder is not as it must be, or a line of the file is not.
+        ValueError: the folder is not as it must be or has no image, or a line of the file is not
+            as it must be.
         OSError: a file cannot be read or written.
     """
+    folders = list(read_folders(folder))
+    if not any(each.images for each in folders):
+        raise no_images(folder)
     wanted = [
         _Image(
             each.prompt,
@@ -73,7 +81,7 @@ def look_at_folder(folder: Path, out: Path, eyes: Eyes, *, rank: Rank | None = N
                 "detector": eyes.name,
             },
         )
-        for each in read_folders(folder)
+        for each in folders
         for _, path in each.images
     ]
     failed = 0
@@ -93,8 +101,15 @@ def look_at_folder(folder: Path, out: Path, eyes: Eyes, *, rank: Rank | None = N
 
     keys = [_key(image.record) for image in wanted]
     filled = fill(out, keys, read, produce, rank=rank or Rank())
+    detected = None
+    if filled.lines is not None:
+        detected = sum(parse_line(line, str(out)).detections is not None for line in filled.lines)
     return Looked(
-        new=filled.new, kept=filled.kept, failed=failed, complete=filled.lines is not None
+        new=filled.new,
+        kept=filled.kept,
+        failed=failed,
+        detected=detected,
+        without_images=sum(not each.images for each in folders),
     )
 
 

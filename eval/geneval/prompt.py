@@ -82,7 +82,7 @@ class Prompt:
 
 
 def parse_prompt(value: Any, place: str) -> Prompt:
-    """Check one record.
+    """Check one record; keys that others added (`id`, `seed`) are passed over.
 
     Args:
         value: Decoded JSON: `{tag, include, exclude?, prompt}`.
@@ -92,7 +92,7 @@ def parse_prompt(value: Any, place: str) -> Prompt:
         ValueError: anything is missing, unknown or out of range.
     """
     record = strict_json.record(
-        value, place, {"tag": str, "include": list, "prompt": str}, {"exclude": list}
+        value, place, {"tag": str, "include": list, "prompt": str}, {"exclude": list}, others=True
     )
     if record["tag"] not in TASKS:
         raise ValueError(f"{place}.tag: {record['tag']!r:.40}; expected one of {', '.join(TASKS)}")

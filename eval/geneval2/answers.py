@@ -61,6 +61,16 @@ class Answers:
     judge: str | None
 
     @property
+    def num_answered(self) -> int:
+        """Count questions with a probability."""
+        return sum(
+            probability is not None
+            for images in self.by_prompt.values()
+            for image in images
+            for probability in image.probabilities
+        )
+
+    @property
     def unscored(self) -> Counter[str]:
         """Count questions without a probability by reason."""
         return Counter(

@@ -12,7 +12,6 @@ from eval.geneval2.summary import summarise
 from eval.pictures import read_pictures
 from eval.results import Result
 from eval.score_options import (
-    EXIT_OK,
     add_score_options,
     exit_code,
     origin_of,
@@ -95,11 +94,14 @@ def answer(argv: Sequence[str] | None = None) -> int:
     console().figures({"new": asked.new, "kept": asked.kept})
     if asked.lines is None:
         print("answers of other processes are still missing")
-        return EXIT_OK
-    for reason, number in read_answers(arguments.out, prompt_file).unscored.most_common():
+        return exit_codes.OK
+    answers = read_answers(arguments.out, prompt_file)
+    for reason, number in answers.unscored.most_common():
         print(f"unscored: {number} questions, {reason}")
     print(f"wrote {arguments.out}; aggregate it with `staged eval geneval2 --answers`")
-    return EXIT_OK
+    if not answers.num_answered:
+        raise ValueError("not one question was answered; the lines above say why")
+    return exit_codes.OK
 
 
 def render(result: Result) -> str:

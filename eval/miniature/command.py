@@ -11,7 +11,7 @@ from eval.miniature.report import result_of, table
 from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSettings, samples, short_tasks
 from eval.miniature.store import Store
-from eval.results import unscored_message
+from eval.score_options import exit_code
 from staged.command_line import (
     Parser,
     UsageError,
@@ -87,10 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(result, store.seconds()))
     console().figures(result.figures())
     print(f"wrote {options.out / RESULT} and {options.out / SAMPLES}")
-    missing = unscored_message("miniature", [result.overall])
-    if missing:
-        print(missing, file=sys.stderr)
-    return 1 if missing and not options.allow_unscored else 0
+    return exit_code("miniature", [result], allow_unscored=options.allow_unscored)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

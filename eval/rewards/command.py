@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from eval.pictures import Picture, read_pictures
 from eval.results import Result
 from eval.rewards.kinds import CLIP_H_TOKENIZER, CLIP_L, KINDS, VQA_QUESTION
-from eval.score_options import EXIT_OK, add_score_options, exit_code, origin_of
+from eval.score_options import add_score_options, exit_code, origin_of
 from eval.statistics import METHOD
 from eval.tables import COUNTED, counted_row, plain
 from eval.vqa.options import add_options, open_answerer, server_help
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             results.append(result)
     if not results:
-        return EXIT_OK
+        return exit_codes.OK
     print(render(results))
     console().figures({result.benchmark: result.figures() for result in results})
     for result in results:
@@ -111,7 +111,7 @@ def convert(argv: Sequence[str] | None = None) -> int:
 
         convert_head(arguments.checkpoint, arguments.out)
     print(f"wrote {arguments.out}; use it as --weights {arguments.reward}={arguments.out}")
-    return EXIT_OK
+    return exit_codes.OK
 
 
 def render(results: Sequence[Result]) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from eval.numbered import no_images, numbered_images
 from eval.wise.prompts import WisePrompt
 from eval.wise.versions import Version
 from staged import images, strict_json
@@ -97,7 +98,7 @@ def judge_folder(
     settings: LmmSettings,
     log: AttemptLog,
 ) -> list[dict[str, Any]]:
-    """Judge `{prompt_id}.png` for every prompt.
+    """Judge `{prompt_id}.png`, or another kind of image, for every prompt.
 
     Args:
         folder: Of images.
@@ -111,7 +112,7 @@ def judge_folder(
         answer the scores are null, with the reason.
 
     Raises:
-        ValueError: the endpoint refuses everything.
+        ValueError: there is no image of any prompt, or the endpoint refuses everything.
         BudgetError: the log's budget is spent.
     """
     return asyncio.run(_judge_all(folder, prompts, version, settings, log))
@@ -124,12 +125,16 @@ async def _judge_all(
     settings: LmmSettings,
     log: AttemptLog,
 ) -> list[dict[str, Any]]:
+    found = numbered_images(folder)
+    if not any(prompt.prompt_id in found for prompt in prompts):
+        raise no_images(folder)
     lines: dict[int, dict[str, Any]] = {}
     progress = Progress("judging", len(prompts))
     async with LmmClient(settings, log=log) as client:
 
         async def judge(prompt: WisePrompt) -> None:
-            lines[prompt.prompt_id] = await _judge(folder, prompt, version, client)
+            path = found.get(prompt.prompt_id)
+            lines[prompt.prompt_id] = await _judge(path, prompt, version, client)
             progress.advance()
 
         await in_turn(prompts, judge, workers=settings.concurrency)
@@ -137,11 +142,10 @@ async def _judge_all(
 
 
 async def _judge(
-    folder: Path, prompt: WisePrompt, version: Version, client: LmmClient
+    path: Path | None, prompt: WisePrompt, version: Version, client: LmmClient
 ) -> dict[str, Any]:
     line: dict[str, Any] = {"prompt_id": prompt.prompt_id, "judge": judge_name(client.settings)}
-    path = folder / f"{prompt.prompt_id}.png"
-    if not path.is_file():
+    if path is None:
         return {**line, "score": None, "reason": "no image"}
     try:
         image = images.read_file(path)

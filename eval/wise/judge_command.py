@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 for success, 3 when the budget stopped it.
 
     Raises:
-        ValueError: settings or prompts are not as they must be, or the endpoint refuses us.
+        ValueError: settings or prompts are not as they must be, the endpoint refuses us, or not
+            one image could be judged.
         OSError: a file cannot be read or written.
     """
     arguments = _parser().parse_args(argv)
@@ -49,13 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{judge_name(settings)} judged {len(lines) - reasons.total()} of {len(lines)} images")
     console().figures({"images": len(lines), "unscored": dict(reasons)})
     print(f"wrote {arguments.out}; aggregate it with `staged eval wise --judgements`")
+    if reasons.total() == len(lines):
+        raise ValueError("not one image was judged; the lines above say why")
     return exit_codes.OK
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="staged eval judge-wise",
-        description="Judge a folder of images, {prompt_id}.png, for WISE.",
+        description="Judge a folder of images, named {prompt_id}.png or .jpg or .webp, for WISE.",
         figures=True,
         epilog="example: staged eval judge-wise images --version verified --prompts data "
         "--out judged.jsonl base_url=http://gpu7:8000/v1\n\n"
