@@ -23,7 +23,7 @@ from staged.model.bagel import Bagel
 from staged.model.config import BagelConfig
 from staged.model.flows import FlowSettings
 from train.ema import WeightAverage
-from train.objective import Objective, losses_by_task, mean_losses
+from train.objective import Objective, Supervised, mean_losses, task_sums
 from train.packing import Pack
 
 
@@ -97,11 +97,11 @@ def passed(model: Bagel, pack: Pack) -> dict[str, Tensor]:
     """Losses, gradients and averaged weights of one pass, as the trainer computes them."""
     average = WeightAverage(dict(model.named_parameters()), 0.9)
     losses = Objective(model)(pack)
-    ce, mse = mean_losses(losses, pack)
+    ce, mse = mean_losses(losses, pack, Supervised.of([pack]))
     (ce + mse).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     average.update(model.parameters(), 0)
-    assert losses_by_task(losses, pack).keys() == {"ce/a", "mse/a"}
+    assert task_sums(losses, pack).keys() == {"ce/a", "mse/a"}
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {"ce": ce, "mse": mse, **gradients}
 

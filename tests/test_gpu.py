@@ -18,7 +18,7 @@ from staged.model.attention import PackedAttention, attend_rows
 from staged.model.flows import FlowSettings
 from staged.verify import main
 from staged.verify.groups import GROUPS
-from train.objective import Objective, mean_losses
+from train.objective import Objective, Supervised, mean_losses
 from train.optimizer import make_optimizers
 from train.packing import Pack
 from train.settings import Optimizer
@@ -110,7 +110,7 @@ def trained(device: torch.device) -> dict[str, Tensor]:
     model = model.to(device)
     parameters = dict(model.named_parameters())
     optimizer = make_optimizers(parameters, Optimizer(), torch.float32)
-    ce, mse = mean_losses(Objective(model)(pack), pack)
+    ce, mse = mean_losses(Objective(model)(pack), pack, Supervised.of([pack]))
     (ce + mse).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     gradients = {f"{n}.grad": p.grad.cpu() for n, p in parameters.items() if p.grad is not None}

@@ -214,7 +214,7 @@ def pack_of(
         timestep_shift=shift,
         noised_copies=copies,
         seed=seed,
-        step=step,
+        number=step,
     )
 
 

@@ -59,8 +59,8 @@ def stop_after(settings: TrainSettings, steps: int) -> None:
     trainer = Trainer(settings)
     real = trainer.train_step
 
-    def train_step(pack: Any) -> dict[str, float]:
-        record = real(pack)
+    def train_step(*packs: Any) -> dict[str, float]:
+        record = real(*packs)
         if trainer.step + 1 == steps:
             os.kill(os.getpid(), signal.SIGINT)
         return record
@@ -68,6 +68,16 @@ def stop_after(settings: TrainSettings, steps: int) -> None:
     trainer.train_step = train_step  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
+
+
+def test_a_run_of_several_packs_a_step_continues_bit_for_bit(world: World, tmp_path: Path) -> None:
+    settings = world.settings(tmp_path / "whole", packs_per_step=3, num_steps=4)
+    whole = train(settings)
+    parted = replace(settings, out=tmp_path / "parted")
+    stop_after(parted, 2)
+    assert_same(train(parted), whole)
+    with pytest.raises(ValueError, match="packs_per_step"):
+        Trainer(replace(parted, packs_per_step=1))
 
 
 def test_a_run_leaves_a_checkpoint_with_averaged_weights_a_log_and_its_settings(
@@ -407,12 +417,12 @@ def test_a_worker_that_dies_ends_the_run_with_a_way_out(
     trainer = Trainer(world.settings(tmp_path, num_workers=1))
     real = trainer.train_step
 
-    def train_step(pack: Any) -> dict[str, float]:
+    def train_step(*packs: Any) -> dict[str, float]:
         if trainer.step == 3:
             [worker] = multiprocessing.active_children()
             worker.kill()
             time.sleep(10)  # torch notices within
-        return real(pack)
+        return real(*packs)
 
     trainer.train_step = train_step  # type: ignore[method-assign]
     with pytest.raises(OSError, match=r"builds packs has died.*num_workers=0"):
@@ -578,10 +588,10 @@ def test_sigterm_saves_and_exits_with_143(
 def run_until_terminated(settings: TrainSettings) -> None:
     real = Trainer.train_step
 
-    def train_step(self: Trainer, pack: Any) -> dict[str, float]:
+    def train_step(self: Trainer, *packs: Any) -> dict[str, float]:
         if self.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, pack)
+        return real(self, *packs)
 
     Trainer.train_step = train_step  # type: ignore[method-assign]
     run_quietly(settings)

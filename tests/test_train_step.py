@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from training import World, build, edit, one_shot, plan_sketch, understanding, write_data
 
 from staged.model.layout import SegmentKind
+from staged.model.loss import TokenLosses
 from train.ema import WeightAverage, averaged
 from train.job import Trainer
-from train.objective import losses_by_task, mean_losses
+from train.objective import Supervised, task_means, task_sums
+from train.objective import mean_losses as share_of_step
 from train.optimizer import learning_rate, make_optimizers, orthogonalise
 from train.packing import Pack, build_pack
 from train.settings import ConditionDropout, Optimizer, Subset
@@ -38,8 +40,13 @@ def pack_of(trainer: Trainer, samples: list[int], step: int = 0) -> Pack:
         dropout=ConditionDropout(text=0, image=0),
         timestep_shift=1.0,
         seed=0,
-        step=step,
+        number=step,
     )
+
+
+def mean_losses(losses: TokenLosses, pack: Pack) -> tuple[Tensor, Tensor]:
+    """Of a step that has this pack alone."""
+    return share_of_step(losses, pack, Supervised.of([pack]))
 
 
 def sums_and_gradients(trainer: Trainer, pack: Pack) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -89,10 +96,55 @@ def test_how_samples_are_packed_changes_neither_loss_nor_gradient(
         torch.testing.assert_close(gradient, total, rtol=1e-4, atol=1e-6 * largest)
 
 
+@pytest.mark.parametrize("parts", [[[0, 3], [2]], [[2], [0, 3]], [[0], [3], [2]]])
+def test_a_step_over_several_packs_is_the_step_over_one_that_holds_them_all(
+    trainer: Trainer, parts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packs of different sizes, one of which may have no image: a mean of means would differ."""
+    nn.init.normal_(trainer.parameters["latent_out.weight"], std=0.1)
+    whole = with_noise_by_sample(trainer, [0, 3, 2], monkeypatch)
+    packs = [with_noise_by_sample(trainer, samples, monkeypatch) for samples in parts]
+    at_once = gradients_of_a_step(trainer, [whole], monkeypatch)
+    in_parts = gradients_of_a_step(trainer, packs, monkeypatch)
+    assert in_parts[0] == pytest.approx(at_once[0], rel=1e-5)
+    for name, gradient in at_once[1].items():
+        torch.testing.assert_close(in_parts[1][name], gradient, rtol=2e-4, atol=1e-7)
+
+
+def with_noise_by_sample(
+    trainer: Trainer, samples: list[int], monkeypatch: pytest.MonkeyPatch
+) -> Pack:
+    """A pack in which a sample has the same noise wherever it lies."""
+    from train import packing
+    from train.randomness import SampleRandom
+
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            packing, "SampleRandom", lambda seed, pack, place: SampleRandom(7, 0, samples[place])
+        )
+        return pack_of(trainer, samples)
+
+
+def gradients_of_a_step(
+    trainer: Trainer, packs: list[Pack], monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """What a step reports, and the gradients that its optimizer would see; nothing is changed."""
+    seen: dict[str, Tensor] = {}
+
+    def note(lr: float) -> None:
+        for name, parameter in trainer.parameters.items():
+            assert parameter.grad is not None
+            seen[name] = parameter.grad.clone()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.optimizer, "step", note)
+        return trainer.train_step(*packs), seen
+
+
 def test_losses_by_task_add_up_to_the_loss(trainer: Trainer) -> None:
     pack = pack_of(trainer, [0, 1, 2, 3, 4, 5])
     losses = trainer._forward(pack)
-    by_task = losses_by_task(losses, pack)
+    by_task = task_means([task_sums(losses, pack)])
     assert set(by_task) == {
         *(f"ce/{task}" for task in ("one_shot", "edit", "understanding", "staged", "plan_sketch")),
         *(f"mse/{task}" for task in ("one_shot", "edit", "staged", "plan_sketch")),

@@ -9,6 +9,8 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -28,7 +30,7 @@ from staged.shapes.miniature import open_checkpoint
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.interrupts import Interrupts
-from train.objective import Objective, losses_by_task, mean_losses
+from train.objective import Objective, Supervised, mean_losses, task_means, task_sums
 from train.optimizer import learning_rate, make_optimizers
 from train.packing import MAX_FILLER, Pack
 from train.plan import PackPlan
@@ -127,10 +129,10 @@ class Trainer:
             packs = self.packs.from_step(self.step)
             while self.step < settings.num_steps:
                 asked = time.monotonic()
-                pack = next(packs)
+                step = list(islice(packs, settings.packs_per_step))
                 waited_s = time.monotonic() - asked
-                record = self.train_step(pack)
-                throughput.add(pack.layout.num_tokens, waited_s)
+                record = self.train_step(*step)
+                throughput.add(sum(pack.layout.num_tokens for pack in step), waited_s)
                 self.step += 1
                 last = self.step == settings.num_steps
                 if last or self.step % log.every_steps == 0:
@@ -158,35 +160,42 @@ class Trainer:
                     )
                     interrupts.leave()
 
-    def train_step(self, pack: Pack) -> dict[str, float]:
-        """One optimizer step.
+    def train_step(self, *packs: Pack) -> dict[str, float]:
+        """One optimizer step over one or more packs, one after the other.
 
         Returns:
             Losses (nats and squared error a number), also by task, gradient norm and learning
             rate.
 
         Raises:
-            ValueError: The loss or its gradient is not finite; the weights are as before the step.
+            ValueError: A loss or the gradient is not finite; the weights are as before the step.
         """
         settings = self.settings
-        pack = pack.to(self.device)
-        losses = self._forward(pack)
-        ce, mse = mean_losses(losses, pack)
-        loss = settings.ce_weight * ce + mse
-        record = {name: t.detach().item() for name, t in (("loss", loss), ("ce", ce), ("mse", mse))}
-        self._require_finite("loss", record["loss"], f" (ce {record['ce']}, mse {record['mse']})")
-        loss.backward()
+        supervised = Supervised.of(packs)
+        record = dict.fromkeys(("loss", "ce", "mse"), 0.0)
+        by_task = []
+        for place, pack in enumerate(packs):
+            pack = pack.to(self.device)
+            losses = self._forward(pack)
+            ce, mse = mean_losses(losses, pack, supervised)
+            loss = settings.ce_weight * ce + mse
+            for name, share in (("loss", loss), ("ce", ce), ("mse", mse)):
+                record[name] += share.detach().item()
+            detail = f" (ce {record['ce']}, mse {record['mse']})"
+            self._require_finite("loss", record["loss"], [place], detail)
+            loss.backward()
+            by_task.append(task_sums(losses, pack))
         norm = nn.utils.clip_grad_norm_(
             self.parameters.values(), settings.optimizer.max_grad_norm
         ).item()
         # A finite loss can have an infinite gradient, and moments would keep it for good.
-        self._require_finite("gradient norm", norm)
+        self._require_finite("gradient norm", norm, range(len(packs)))
         lr = learning_rate(self.step, settings.num_steps, settings.optimizer)
         self.optimizer.step(lr)
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self.parameters.values(), self.step)
-        return record | {"grad_norm": norm, "lr": lr} | losses_by_task(losses, pack)
+        return record | {"grad_norm": norm, "lr": lr} | task_means(by_task)
 
     def sample(self, board: SummaryWriter) -> None:
         """Draw the fixed prompts with the averaged weights."""
@@ -245,10 +254,18 @@ class Trainer:
         losses: TokenLosses = functional_call(self.objective, cast, (pack,))
         return losses
 
-    def _require_finite(self, what: str, value: float, detail: str = "") -> None:
+    def _require_finite(
+        self, what: str, value: float, places: Iterable[int], detail: str = ""
+    ) -> None:
+        """Name the samples of those of the step's packs that a number comes from."""
         if not math.isfinite(value):
             self.optimizer.zero_grad()
-            samples = [self.examples.name(sample) for sample, _ in self.plan.pack(self.step)]
+            first = self.step * self.settings.packs_per_step
+            samples = [
+                self.examples.name(sample)
+                for place in places
+                for sample, _ in self.plan.pack(first + place)
+            ]
             more = f" and {len(samples) - 4} more" if len(samples) > 4 else ""
             raise ValueError(
                 f"the {what} is {value} at step {self.step}{detail}; the pack holds "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -25,23 +28,52 @@ class Objective(nn.Module):
         return token_losses(self.model, hidden, pack.layout, pack.target)
 
 
-def mean_losses(losses: TokenLosses, pack: Pack) -> tuple[Tensor, Tensor]:
-    """Means over all supervised tokens of a step: cross entropy (weighted), velocity error.
+@dataclass(frozen=True)
+class Supervised:
+    """How much of a step is supervised: what its losses are divided by.
 
-    Sums over counts, not means of means: a token weighs the same however samples are packed.
-    A pack without such tokens has a mean of 0.
+    Attributes:
+        words: Sum of the weights of all labels.
+        latents: Number of latent tokens whose velocity is supervised.
     """
-    ce = losses.ce_sum(pack.layout) / pack.layout.ce_weights.sum().clamp(min=1e-9)
-    return ce, losses.mse_sum() / max(len(pack.layout.velocity_rows), 1)
+
+    words: float
+    latents: int
+
+    @classmethod
+    def of(cls, packs: Iterable[Pack]) -> Supervised:
+        """Count in packs."""
+        layouts = [pack.layout for pack in packs]
+        return cls(
+            sum(layout.ce_weights.sum().item() for layout in layouts),
+            sum(len(layout.velocity_rows) for layout in layouts),
+        )
+
+
+def mean_losses(losses: TokenLosses, pack: Pack, step: Supervised) -> tuple[Tensor, Tensor]:
+    """What a pack adds to a step's mean cross entropy (weighted) and velocity error.
+
+    Sums over the counts of the whole step, not means of means: a token weighs the same however
+    samples are packed and packs are spread. A step without such tokens has a mean of 0.
+
+    Args:
+        losses: Of the pack.
+        pack: One of the step's.
+        step: Counts over all packs of the step.
+    """
+    return (
+        losses.ce_sum(pack.layout) / max(step.words, 1e-9),
+        losses.mse_sum() / max(step.latents, 1),
+    )
+
+
+TaskSums = dict[str, tuple[float, float]]
+"""Sum and count of a loss, under `ce/<task>` and `mse/<task>`."""
 
 
 @torch.no_grad()
-def losses_by_task(losses: TokenLosses, pack: Pack) -> dict[str, float]:
-    """The same means over the samples of each task.
-
-    Returns:
-        `ce/<task>` and `mse/<task>`, where the pack supervises any of it.
-    """
+def task_sums(losses: TokenLosses, pack: Pack) -> TaskSums:
+    """Losses over the samples of each task, where a pack supervises any of it."""
     layout, names = pack.layout, sorted(set(pack.tasks))
     # Filler samples at the end have no task, and nothing in them is supervised.
     number = torch.zeros(len(layout.sample_lens), dtype=torch.int64)
@@ -53,12 +85,23 @@ def losses_by_task(losses: TokenLosses, pack: Pack) -> dict[str, float]:
         "ce": (of_label, losses.ce * layout.ce_weights, layout.ce_weights),
         "mse": (of_velocity, losses.mse.mean(dim=-1), torch.ones_like(of_velocity).float()),
     }
-    means = {}
+    found: TaskSums = {}
     for kind, (tasks, values, counts) in terms.items():
         sums = torch.zeros(2, len(names), device=of_place.device)
         sums[0].index_add_(0, tasks, values)
         sums[1].index_add_(0, tasks, counts)
         for name, total, count in zip(names, *sums.tolist(), strict=True):
             if count:
-                means[f"{kind}/{name}"] = total / count
-    return means
+                found[f"{kind}/{name}"] = (total, count)
+    return found
+
+
+def task_means(packs: Iterable[TaskSums]) -> dict[str, float]:
+    """The means over several packs: `ce/<task>` in nats, `mse/<task>` a number."""
+    totals: dict[str, list[float]] = {}
+    for sums in packs:
+        for name, (total, count) in sums.items():
+            both = totals.setdefault(name, [0.0, 0.0])
+            both[0] += total
+            both[1] += count
+    return {name: total / count for name, (total, count) in sorted(totals.items())}

@@ -55,9 +55,12 @@ def build_pack(
     noised_copies: int = 1,
     pack_tokens: int | None = None,
     seed: int,
-    step: int,
+    number: int,
 ) -> Pack:
-    """Draw and assemble the pack of one step; the same arguments give the same pack.
+    """Draw and assemble one pack; the same arguments give the same pack.
+
+    Dropout, times and noise are those of pack `number` of the run.
+
 
     With `pack_tokens` the pack is not filled up where it would become longer than that.
     """
@@ -65,7 +68,7 @@ def build_pack(
     tasks: list[str] = []
     latents, noises, times, patches = [], [], [], []
     for place, sample in enumerate(samples):
-        random = SampleRandom(seed, step, place)
+        random = SampleRandom(seed, number, place)
         trajectory = examples.trajectory(sample)
         interleaved = interleave(
             trajectory,

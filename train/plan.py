@@ -53,17 +53,17 @@ class PackPlan:
         self._pack_tokens, self._seed = pack_tokens - reserve, seed
         self._epoch = -1
         self._packs: list[list[tuple[int, int]]] = []
-        self._first_step = 0
+        self._first = 0
 
-    def pack(self, step: int) -> list[tuple[int, int]]:
-        """The pack of a step: (sample, epoch) pairs; fastest when steps grow."""
-        if step < self._first_step:
-            self._epoch, self._packs, self._first_step = -1, [], 0
-        while step >= self._first_step + len(self._packs):
-            self._first_step += len(self._packs)
+    def pack(self, number: int) -> list[tuple[int, int]]:
+        """Pack number `number` of the run: (sample, epoch) pairs; fastest when numbers grow."""
+        if number < self._first:
+            self._epoch, self._packs, self._first = -1, [], 0
+        while number >= self._first + len(self._packs):
+            self._first += len(self._packs)
             self._epoch += 1
             self._packs = list(self._pack_epoch(self._epoch))
-        return self._packs[step - self._first_step]
+        return self._packs[number - self._first]
 
     def _pack_epoch(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
         pack: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""Counter-based randomness: every draw is a function of (seed, step, place), never of history."""
+"""Counter-based randomness: every draw is a function of (seed, pack, place), never of history."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 class SampleRandom:
-    """All random numbers of one sample at one step."""
+    """All random numbers of one sample in one pack."""
 
-    def __init__(self, seed: int, step: int, place: int) -> None:
-        """Key the stream by run seed, optimizer step and the sample's place in its pack."""
+    def __init__(self, seed: int, pack: int, place: int) -> None:
+        """Key the stream by run seed, number of the pack and the sample's place in it."""
         # 24 bits for the place are more samples than a pack holds, and leave 40 for steps.
-        self._rng = np.random.Generator(np.random.Philox(key=[seed, (step << 24) + place]))
+        self._rng = np.random.Generator(np.random.Philox(key=[seed, (pack << 24) + place]))
 
     def chance(self, probability: float) -> bool:
         """True with the given probability; always takes one number from the stream."""

@@ -106,6 +106,9 @@ class TrainSettings:
     """Optimizer steps."""
     pack_tokens: int = 33_000
     """Tokens of a packed batch, at most."""
+    packs_per_step: int = 1
+    """Packs whose gradients an optimizer step adds up, one after the other: a larger batch in the
+    memory of one pack. A token weighs the same in whichever of them it is."""
     ce_weight: float = 0.25
     """Weight of the text loss beside the image loss (method: lambda_CE)."""
     timestep_shift: float = 1.0
@@ -145,7 +148,13 @@ class TrainSettings:
             raise ValueError("data is empty; name at least one folder of shards")
         check_range(
             self,
-            *("num_steps", "pack_tokens", "checkpoint_every_steps", "noised_copies"),
+            *(
+                "num_steps",
+                "pack_tokens",
+                "packs_per_step",
+                "checkpoint_every_steps",
+                "noised_copies",
+            ),
             minimum=1,
         )
         check_range(self, "ce_weight", "num_threads", "num_workers", minimum=0)

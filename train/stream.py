@@ -1,4 +1,4 @@
-"""Packs in step order, built ahead by another process.
+"""Packs in the order of their steps, built ahead by another process.
 
 Building a pack is plain Python work: in a thread it would compete for the interpreter with the
 step that it shall not hold up. What comes out does not depend on who built it, or when.
@@ -32,33 +32,33 @@ class Failure:
 
 @dataclass(frozen=True)
 class StepPacks(Dataset[Pack | Failure]):
-    """The pack of each step, by number."""
+    """Packs by number: step s takes `packs_per_step` of them, from number s * packs_per_step on."""
 
     examples: Examples
     plan: PackPlan
     special: SpecialTokens
     settings: TrainSettings
 
-    def __getitem__(self, step: int) -> Pack | Failure:
-        """The pack of a step, or why there is none."""
+    def __getitem__(self, number: int) -> Pack | Failure:
+        """A pack, or why there is none."""
         try:
-            return self.build(step)
+            return self.build(number)
         except (ValueError, OSError) as error:
             return Failure(str(error))
 
-    def build(self, step: int) -> Pack:
-        """Draw and assemble the pack of a step."""
+    def build(self, number: int) -> Pack:
+        """Draw and assemble a pack."""
         settings = self.settings
         return build_pack(
             self.examples,
-            [sample for sample, _ in self.plan.pack(step)],
+            [sample for sample, _ in self.plan.pack(number)],
             special=self.special,
             dropout=settings.dropout,
             timestep_shift=settings.timestep_shift,
             noised_copies=settings.noised_copies,
             pack_tokens=settings.pack_tokens,
             seed=settings.seed,
-            step=step,
+            number=number,
         )
 
     def from_step(self, step: int) -> Iterator[Pack]:
@@ -68,11 +68,12 @@ class StepPacks(Dataset[Pack | Failure]):
             ValueError: A sample cannot be read.
         """
         # Workers share what was opened here by forking; elsewhere than on Linux that is unsafe.
+        each = self.settings.packs_per_step
         workers = self.settings.num_workers if sys.platform.startswith("linux") else 0
         loader = DataLoader(
             self,
             batch_size=None,
-            sampler=range(step, self.settings.num_steps),
+            sampler=range(step * each, self.settings.num_steps * each),
             num_workers=workers,
             prefetch_factor=_AHEAD if workers else None,
             multiprocessing_context="fork" if workers else None,

@@ -163,7 +163,7 @@ def build_one(
         dropout=settings.dropout,
         timestep_shift=settings.timestep_shift,
         seed=settings.seed,
-        step=step,
+        number=step,
     )
 
 
