@@ -78,6 +78,15 @@ def test_editing_draws_onto_the_image(tmp_path: Path) -> None:
     assert made.images[1].array().shape == (48, 32, 3)
 
 
+def test_a_recipe_can_be_told_not_to(tmp_path: Path) -> None:
+    (tmp_path / "in.png").write_bytes(encode_png(picture(0, 48, 48)))
+    argv = ["describe the picture", "--checkpoint", "miniature:base", "--preset", "understand"]
+    argv += ["--image", str(tmp_path / "in.png"), "--no-vision-only"]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 0
+    assert moves(load_trajectory(tmp_path / "out").steps) == ("answer", "stop")
+    assert record(tmp_path / "out")["vision_only"] is False
+
+
 @pytest.mark.parametrize(
     ("argv", "told"),
     [

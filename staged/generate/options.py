@@ -111,8 +111,7 @@ def add_drawing(parser: argparse.ArgumentParser, home: DrawSettings) -> None:
     )
     add(
         "--vision-only",
-        action="store_true",
-        default=None,
+        action=argparse.BooleanOptionalAction,
         help="read images as ViT copies alone, as BAGEL does to answer",
     )
     add_device(group, default=None)
