@@ -1,8 +1,9 @@
 """One step: how losses are normalised, where gradients go, what the optimizer does with them."""
 
 import math
+from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from training import World, build, edit, one_shot, plan_sketch, understanding, write_data
 
+from staged.model import checkpoint
 from staged.model.layout import SegmentKind
 from staged.model.loss import TokenLosses
 from train.ema import WeightAverage, averaged
@@ -19,7 +21,8 @@ from train.objective import Supervised, task_means, task_sums
 from train.objective import mean_losses as share_of_step
 from train.optimizer import learning_rate, make_optimizers, orthogonalise
 from train.packing import Pack, build_pack
-from train.settings import ConditionDropout, Optimizer, Subset
+from train.parts import PARTS, Part, part_of
+from train.settings import ConditionDropout, Optimizer, Subset, TrainSettings
 
 
 @pytest.fixture(scope="module")
@@ -298,14 +301,17 @@ def test_averaged_weights_stand_in_for_a_while_also_through_an_error() -> None:
 
 
 def test_weight_decay_is_for_matrices_only() -> None:
-    parameters = {"matrix": nn.Parameter(torch.ones(2, 2)), "bias": nn.Parameter(torch.ones(2))}
+    parameters = {
+        "lm_head.weight": nn.Parameter(torch.ones(2, 2)),
+        "latent_in.bias": nn.Parameter(torch.ones(2)),
+    }
     settings = Optimizer(lr=0.1, weight_decay=0.5)
     optimizer = make_optimizers(parameters, settings, torch.float32)
     for parameter in parameters.values():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step(lr=0.1)
-    torch.testing.assert_close(parameters["matrix"].detach(), torch.full((2, 2), 0.95))
-    torch.testing.assert_close(parameters["bias"].detach(), torch.ones(2))
+    torch.testing.assert_close(parameters["lm_head.weight"].detach(), torch.full((2, 2), 0.95))
+    torch.testing.assert_close(parameters["latent_in.bias"].detach(), torch.ones(2))
 
 
 def test_muon_takes_the_matrices_of_the_decoder_and_turns_every_direction_alike() -> None:
@@ -361,3 +367,69 @@ def test_gradients_are_scaled_down_to_the_norm_that_is_allowed(
     clipped, used = moments(record["grad_norm"] / 4)
     assert clipped["grad_norm"] == pytest.approx(record["grad_norm"], rel=1e-6)
     assert used == pytest.approx(record["grad_norm"] / 4, rel=1e-4)
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+def test_every_parameter_belongs_to_a_part_and_every_part_has_some(trainer: Trainer) -> None:
+    named = Counter(part_of(name) for name, _ in trainer.model.named_parameters())
+    assert set(named) == set(PARTS)
+    with pytest.raises(KeyError, match="stranger"):
+        part_of("stranger.weight")
+
+
+@pytest.mark.parametrize("parts", [("und", "vit", "connector", "words"), ("gen", "latents")])
+def test_what_is_frozen_stays_and_all_else_learns(
+    world: World, tmp_path: Path, parts: tuple[Part, ...]
+) -> None:
+    trainer = Trainer(world.settings(tmp_path / "out", freeze=parts))
+    nn.init.normal_(trainer.model.latent_out.weight, std=0.1)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train_step(pack_of(trainer, [0, 1, 2, 3, 4]))
+    for name, parameter in trainer.model.named_parameters():
+        same = torch.equal(parameter, before[name])
+        assert same == (part_of(name) in parts) or "k_proj.bias" in name, name
+
+
+def test_a_run_with_frozen_parts_continues_bit_for_bit_and_exports_all(
+    world: World, tmp_path: Path
+) -> None:
+    settings = world.settings(tmp_path / "whole", freeze=("und", "vit"), num_steps=4)
+    whole = checkpoint.load(Trainer(settings).run()).model.state_dict()
+    parted = replace(settings, out=tmp_path / "parted")
+    first = Trainer(parted)
+    for pack in islice(first.packs.from_step(0), 2):
+        first.train_step(pack)
+        first.step += 1
+    first.state.save(2, first.parameters, first.optimizer, first.average)
+    again = checkpoint.load(Trainer(parted).run()).model.state_dict()
+    start = checkpoint.load(settings.init).model.state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+    for name, tensor in start.items():
+        frozen = ".und." in name or name.startswith("vision.") or name.endswith("_positions")
+        assert not frozen or torch.equal(whole[name], tensor), name
+
+
+def test_parts_learn_at_rates_of_their_own(world: World, tmp_path: Path) -> None:
+    """AdamW's first step is as long as the rate, whatever the gradient."""
+    optimizer = Optimizer(lr=1e-3, warmup_steps=0, ema_decay=0, lr_ratios={"vit": 0.1, "gen": 2.0})
+    trainer = Trainer(world.settings(tmp_path / "out", optimizer=optimizer))
+    nn.init.normal_(trainer.model.latent_out.weight, std=0.1)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train_step(pack_of(trainer, [0, 1, 2, 3, 4]))
+    longest: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+    for name, parameter in trainer.model.named_parameters():
+        moved = (parameter - before[name]).abs().max().item()
+        longest[part_of(name)] = max(longest[part_of(name)], moved)
+    rates = {part: optimizer.lr_ratios.get(part, 1.0) * 1e-3 for part in PARTS}
+    assert longest == pytest.approx(rates, rel=1e-2)
+
+
+def test_freezing_everything_or_an_unknown_part_is_refused() -> None:
+    with pytest.raises(ValueError, match="every part"):
+        TrainSettings(init="x", data=(Subset(path=Path("x")),), out=Path("x"), freeze=PARTS)
+    with pytest.raises(ValueError, match="'eyes'; parts are und"):
+        Optimizer(lr_ratios={"eyes": 1.0})
+    with pytest.raises(ValueError, match="more than 0"):
+        Optimizer(lr_ratios={"vit": 0.0})

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.tensorboard import SummaryWriter
 
@@ -33,6 +33,7 @@ from train.interrupts import Interrupts
 from train.objective import Objective, Supervised, mean_losses, task_means, task_sums
 from train.optimizer import learning_rate, make_optimizers
 from train.packing import MAX_FILLER, Pack
+from train.parts import freeze
 from train.plan import PackPlan
 from train.run_folder import alone_in, claim, claim_data, cut_log, settled
 from train.samples import draw_sheet
@@ -77,7 +78,7 @@ class Trainer:
         # The autoencoder is frozen: its working copy may be narrow, what is exported is not.
         eyes = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
         self.engine = Engine(self.model, eyes, self.loaded.tokenizer, flows=self.loaded.flows)
-        self.parameters = dict(self.model.named_parameters())
+        self.parameters = freeze(self.model, settings.freeze)
         if not resuming:  # afterwards they take the place of what is there
             outputs.folder(settings.out, need_bytes=self._bytes_to_write())
         self.examples = Examples(
@@ -228,21 +229,28 @@ class Trainer:
             autoencoder=self.loaded.autoencoder,
             tokenizer=self.loaded.tokenizer,
             flows=self.loaded.flows,
-            weights=self.average.tensors if self.average is not None else None,
+            weights=self._averaged_weights(),
         )
+
+    def _averaged_weights(self) -> dict[str, Tensor] | None:
+        """Weights to export in place of the model's own; what is frozen has no average."""
+        if self.average is None:
+            return None
+        return {**dict(self.model.named_parameters()), **self.average.tensors}
 
     def _bytes_to_write(self) -> int:
         """Of the states that are kept, the one that is being written, and the checkpoint."""
         copies = 3 + (1 if self.settings.optimizer.ema_decay else 0)  # weights, moments, average
-        numbers = sum(parameter.numel() for parameter in self.parameters.values())
+        trained = sum(parameter.numel() for parameter in self.parameters.values())
+        exported = sum(parameter.numel() for parameter in self.model.parameters())
         due = math.ceil(self.settings.num_steps / self.settings.checkpoint_every_steps)
-        return 4 * numbers * (min(NUM_KEPT + 1, due) * copies + 1)
+        return 4 * (trained * min(NUM_KEPT + 1, due) * copies + exported)
 
     def _forward(self, pack: Pack) -> TokenLosses:
         """Forward in the working dtype; gradients flow back to the float32 parameters."""
         # Not autocast: it chooses a type for each operation, and generation, which runs in one type
         # throughout, would then compute something else. Gradients of the casts arrive in float32.
-        cast = {f"model.{n}": p.to(self.dtype) for n, p in self.parameters.items()}
+        cast = {f"model.{n}": p.to(self.dtype) for n, p in self.model.named_parameters()}
         cast |= {f"model.{n}": b.to(self.dtype) for n, b in self.model.named_buffers()}
         inputs = Inputs(
             pack.inputs.latents.to(self.dtype),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from train.parts import part_of
 from train.settings import Optimizer
 
 # Of a quintic that is as steep at 0 as it can be. It does not settle at 1: values between .7 and
@@ -38,7 +39,7 @@ class Optimizers:
         """Update every parameter with the learning rate `lr`."""
         for optimizer in self._all:
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group["lr_ratio"]
             optimizer.step()
 
     def zero_grad(self) -> None:
@@ -74,30 +75,39 @@ def make_optimizers(
         dtype: Of Muon's products.
     """
     # Rows of an embedding or a head are one token's each; they are not to be mixed.
-    by_muon = [
-        parameter
-        for name, parameter in parameters.items()
-        if settings.kind == "muon" and name.startswith("layers.") and parameter.ndim == 2
-    ]
-    rest = [p for p in parameters.values() if p not in set(by_muon)]
-    groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    # Fused: weights, gradients and moments are gigabytes, and are passed over once.
-    adamw = torch.optim.AdamW(
-        groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
-    )
-    if not by_muon:
-        return Optimizers(adamw)
-    muon = Muon(
-        by_muon,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        dtype=dtype,
-    )
-    return Optimizers(adamw, muon)
+    by_muon: list[dict[str, Any]] = []
+    rest: list[dict[str, Any]] = []
+    for group in _groups(parameters, settings):
+        (by_muon if group.pop("by_muon") else rest).append(group)
+    optimizers: list[torch.optim.Optimizer] = []
+    if rest:
+        optimizers.append(
+            torch.optim.AdamW(
+                rest, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
+            )
+        )
+    if by_muon:
+        optimizers.append(Muon(by_muon, lr=settings.lr, momentum=settings.momentum, dtype=dtype))
+    return Optimizers(*optimizers)
+
+
+def _groups(
+    parameters: Mapping[str, nn.Parameter], settings: Optimizer
+) -> Iterable[dict[str, Any]]:
+    """Parameters that share an optimizer, a decay and a learning rate."""
+    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in parameters.items():
+        matrix = parameter.ndim >= 2
+        by_muon = settings.kind == "muon" and name.startswith("layers.") and parameter.ndim == 2
+        decay = settings.weight_decay if matrix else 0.0
+        groups[by_muon, decay, settings.lr_ratios.get(part_of(name), 1.0)].append(parameter)
+    for (by_muon, decay, ratio), members in groups.items():
+        yield {
+            "by_muon": by_muon,
+            "params": members,
+            "weight_decay": decay,
+            "lr_ratio": ratio,
+        }
 
 
 class Muon(torch.optim.Optimizer):
@@ -111,23 +121,21 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: list[nn.Parameter],
+        groups: list[dict[str, Any]],
         *,
         lr: float,
         momentum: float,
-        weight_decay: float,
         dtype: torch.dtype,
     ) -> None:
         """Take matrices.
 
         Args:
-            params: (rows, columns) each.
+            groups: `params`, (rows, columns) each, and their decoupled `weight_decay`.
             lr: Learning rate.
             momentum: In [0, 1), of Nesterov's kind.
-            weight_decay: Decoupled.
             dtype: Of the products.
         """
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
         self._dtype = dtype
 
     @torch.no_grad()

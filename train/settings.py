@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from staged.ranges import check_range
+from train.parts import PARTS, Part
+
+MAX_LR_RATIO = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ class Optimizer:
     """Muon's."""
     eps: float = 1e-8
     """AdamW's epsilon."""
+    lr_ratios: dict[str, float] = field(default_factory=dict)
+    """Learning rates of parts over `lr`, such as `{vit: 0.1}`; 1 for those not named."""
     weight_decay: float = 0.0
     """Decoupled, on matrices only."""
     max_grad_norm: float = 1.0
@@ -71,6 +76,14 @@ class Optimizer:
         check_range(self, "min_lr_ratio", minimum=0, maximum=1)
         check_range(self, "ema_decay", "momentum", minimum=0, maximum=1, below=True)
         check_range(self, "betas", minimum=0, maximum=1, below=True)
+        for part, ratio in self.lr_ratios.items():
+            if part not in PARTS:
+                raise ValueError(f"lr_ratios names {part!r}; parts are {', '.join(PARTS)}")
+            if not 0 < ratio <= MAX_LR_RATIO:
+                raise ValueError(
+                    f"lr_ratios has {part}: {ratio}; give more than 0 (freeze={part} trains none "
+                    f"of it) and at most {MAX_LR_RATIO}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +142,9 @@ class TrainSettings:
     compile: bool = False
     """Fuse the experts' pointwise parts with torch.compile (needs a C++ compiler on a CPU): about
     1.5 times as fast, and a different rounding, so a run must keep to one choice."""
+    freeze: tuple[Part, ...] = ()
+    """Parts that stay as they are: `und`, `gen` (experts), `vit`, `connector`, `latents`, `words`.
+    They have no gradients, moments or average; `[und, vit, connector, words]` trains what draws."""
     seed: int = 0
     """Of data order, dropout, times and noise."""
     cache: Path | None = None
@@ -157,6 +173,8 @@ class TrainSettings:
             ),
             minimum=1,
         )
+        if set(self.freeze) == set(PARTS):
+            raise ValueError("freeze names every part; leave at least one to train")
         check_range(self, "ce_weight", "num_threads", "num_workers", minimum=0)
         check_range(self, "timestep_shift", minimum=0, above=True)
         check_range(self, "seed", minimum=0, maximum=1 << 63, below=True)

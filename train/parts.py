@@ -1,0 +1,58 @@
+"""The parts of a model that a run can train or leave as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal, get_args
+
+from torch import nn
+
+Part = Literal["und", "gen", "vit", "connector", "latents", "words"]
+"""`und`, `gen`: the experts; `vit`: the eyes; `connector`: from the eyes into the decoder;
+`latents`: latents and times in, velocities out; `words`: embeddings and the head over them."""
+PARTS: tuple[Part, ...] = get_args(Part)
+
+_PREFIXES: dict[str, Part] = {
+    "vision.": "vit",
+    "connector.": "connector",
+    "latent_in.": "latents",
+    "latent_out.": "latents",
+    "time_embed.": "latents",
+    "embed_tokens.": "words",
+    "lm_head.": "words",
+}
+
+
+def part_of(name: str) -> Part:
+    """The part that a parameter of `Bagel` belongs to.
+
+    Raises:
+        KeyError: None has such a name.
+    """
+    for prefix, part in _PREFIXES.items():
+        if name.startswith(prefix):
+            return part
+    if ".und." in name:
+        return "und"
+    if ".gen." in name:
+        return "gen"
+    raise KeyError(name)
+
+
+def freeze(model: nn.Module, parts: Collection[str]) -> dict[str, nn.Parameter]:
+    """Leave parts of a model as they are.
+
+    Args:
+        model: A `Bagel`; what is frozen takes no gradients from then on.
+        parts: Of `PARTS`.
+
+    Returns:
+        What is left to train, by name.
+    """
+    trained = {}
+    for name, parameter in model.named_parameters():
+        if part_of(name) in parts:
+            parameter.requires_grad_(False)
+        else:
+            trained[name] = parameter
+    return trained
