@@ -20,7 +20,7 @@ from staged.loops.events import (
 )
 from staged.report import EARLY, Outcome
 from staged.shapes.sight.judged import judged
-from staged.trajectory import Trajectory
+from staged.trajectory import Answer, Trajectory
 
 _MAX_CHARS = 160
 """Of a fault; the page and `--json` have all."""
@@ -64,8 +64,10 @@ def figures(trajectory: Trajectory) -> dict[str, Any]:
         {"who": opinion.who, "mark": opinion.mark, "good": opinion.good, "words": opinion.words}
         for opinion in Outcome.of(trajectory).opinions
     ]
+    texts = [step.text for step in trajectory.steps if isinstance(step, Answer)]
     return {
         "prompt": trajectory.prompt,
+        **({"answer": texts[0]} if texts else {}),
         "seed": trajectory.provenance["seeds"]["rollout"],
         "flow_steps": trajectory.num_flow_steps,
         "complete": trajectory.complete,
