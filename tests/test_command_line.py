@@ -293,6 +293,20 @@ def test_torch_that_loads_slowly_is_announced_on_a_terminal(tmp_path: Path) -> N
     assert shown.startswith(b"loading torch ...") and shown.endswith(b"\r\x1b[K")
 
 
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_give_their_core_away_while_they_wait(own: str | None) -> None:
+    """Or pictures take fifty times as long beside a busy process; the user's own choice stands."""
+    code = "import staged.command_line.running as r; r.run('x', lambda: bool(__import__('torch')))"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({"OMP_WAIT_POLICY": own} if own else {})
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    if "OMP_WAIT_POLICY" not in done.stderr:
+        pytest.skip("this torch has no OpenMP that shows its settings")
+    assert f"OMP_WAIT_POLICY = '{own or 'PASSIVE'}'" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [(0, "0.0 x/s"), (0.034, "0.034 x/s"), (0.96, "1.0 x/s"), (3.24, "3.2 x/s"),

@@ -37,6 +37,10 @@ def run(name: str, command: Callable[[], int]) -> int:
         SystemExit: of the parser: a wrong command line, or `--help`.
         Exception: a mistake of ours.
     """
+    # Threads of torch wait for one another by spinning. Where another process has a core, the one
+    # that is waited for does not run meanwhile: a picture of the miniature took 50 to 70 seconds
+    # instead of one. This is read as torch loads; a choice of the user's own stands.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with session() as console:
         try:
             try:
