@@ -292,6 +292,10 @@ def test_shipped_settings_are_listed_and_copied(
     [
         "generate",
         "generate a --prompts b",
+        "generate a --preset edit",
+        "generate a --preset t2i --image b",
+        "generate a --size 48",
+        "generate a --guidance-interval 0.5",
         "data plan-sketch",
         "eval miniature --out out",
         "eval miniature --out out --score-only --seed 1",
