@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from data_pipelines.plan_sketch.job import LEDGER
-from data_pipelines.plan_sketch.shards import trajectories, with_images
+from data_pipelines.job import LEDGER
 from data_pipelines.reasons import mistake_in_words, reason_in_words
+from data_pipelines.shards import trajectories, with_images
 from staged.jobs.records import Records, is_older
 from staged.report import (
     Cell,

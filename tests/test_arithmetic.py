@@ -25,7 +25,8 @@ import data_pipelines
 import eval as eval_package
 import staged as staged_package
 import train
-from data_pipelines.plan_sketch.claim import record_settings, refuse_other_settings, settled
+from data_pipelines.claim import record_settings, refuse_other_settings
+from data_pipelines.plan_sketch.job import settled
 from data_pipelines.plan_sketch.settings import Drawing, PlanSketchSettings, Prompts
 from eval.__main__ import main as staged_eval
 from eval.generation.model import Model

@@ -14,7 +14,8 @@ import pytest
 from data_pipelines.__main__ import main
 from data_pipelines.base import BaseSettings
 from data_pipelines.base import build as build_base
-from data_pipelines.plan_sketch.job import LEDGER, Report, run_job
+from data_pipelines.job import LEDGER, Report
+from data_pipelines.plan_sketch.job import run_job
 from data_pipelines.plan_sketch.settings import Critiques, PlanSketchSettings, Prompts, Steps
 from data_pipelines.runner import run
 from staged import settings as settings_of

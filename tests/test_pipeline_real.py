@@ -17,8 +17,7 @@ from test_editor import tiny_kontext
 import staged
 from data_pipelines.__main__ import main
 from data_pipelines.plan_sketch import everyday
-from data_pipelines.plan_sketch.job import run_job
-from data_pipelines.plan_sketch.services import Services
+from data_pipelines.plan_sketch.job import priced, run_job
 from data_pipelines.plan_sketch.settings import (
     Critiques,
     Drawing,
@@ -26,6 +25,7 @@ from data_pipelines.plan_sketch.settings import (
     Prompts,
     Steps,
 )
+from data_pipelines.services import Services
 from staged import strict_yaml
 from staged.backends.diffusers.editor import DiffusersEditor
 from staged.backends.diffusers.settings import DiffusersSettings
@@ -276,10 +276,10 @@ def test_an_image_is_found_again_by_another_device(kontext: Path, tmp_path: Path
             with Ledger(tmp_path / "ledger", fingerprint="f", writer=0) as ledger:
                 services = Services(
                     lmm=LmmClient(LMM),
-                    editor=DiffusersEditor(editor),
+                    drawing=replace(
+                        priced(DiffusersEditor(editor), again.drawing), in_thread=False
+                    ),
                     ledger=ledger,
-                    drawing=again.drawing,
-                    in_thread=False,
                 )
                 drawn.append(asyncio.run(services.draw(None, "a star", seed=1)))
                 assert ledger.spent.images == 1

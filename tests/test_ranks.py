@@ -13,7 +13,7 @@ import pytest
 from ranks import Command
 from serving import serve
 
-from data_pipelines.plan_sketch.job import LEDGER
+from data_pipelines.job import LEDGER
 from staged.jobs.records import Records
 from staged.shapes.players import lmm as shapes_lmm
 from staged.shapes.players.misbehaviour import SHAPES_LMM

@@ -15,9 +15,9 @@ from data_pipelines.plan_sketch.requests import (
     sketch_inspection_request,
     steps_request,
 )
-from data_pipelines.plan_sketch.services import Services, UnitEndError
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.prompts import Prompt
+from data_pipelines.services import Services, UnitEndError
 from staged.jobs.records import Result
 from staged.scene_graph import (
     Add,

@@ -1,57 +1,30 @@
-"""The whole job: settings to a folder with a ledger and, at the end, shards."""
+"""The pipeline as a job: its prompts, its language model and its editor."""
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from data_pipelines import job
+from data_pipelines.claim import SETTINGS
 from data_pipelines.plan_sketch.build import Builder
-from data_pipelines.plan_sketch.claim import record_settings, refuse_other_settings, settled
 from data_pipelines.plan_sketch.requests import PROMPT_VERSION
-from data_pipelines.plan_sketch.services import Services
-from data_pipelines.plan_sketch.settings import PlanSketchSettings
-from data_pipelines.plan_sketch.shards import acceptance, examples, write_shards
+from data_pipelines.plan_sketch.settings import NOT_DECIDING, Drawing, PlanSketchSettings
 from data_pipelines.prompts import Allowed, PromptOf, from_file, sampled, shown_in
-from data_pipelines.runner import run
+from data_pipelines.runner import Work
+from data_pipelines.services import PricedEditor, Services
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.ledger import LedgerLog
-from staged.jobs import locks
-from staged.jobs.budget import BudgetError
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
 from staged.jobs.records import Result
 from staged.roles import ImageEditor
+from staged.settings import load, to_dict
 from staged.shapes.players import editor as shapes_editor
 from staged.shapes.players import lmm as shapes_lmm
 
-LEDGER = "ledger"
 _ALONE = Rank()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """How a job stands.
-
-    Attributes:
-        accepted: Samples in the shards.
-        rejected: Units that a filter ended.
-        failed: Units that a service ended.
-        reasons: Stage -> reason -> number, of those two.
-        examples: (stage, reason) -> what a service said of one of them.
-        unfinished: Units that are still to be done.
-        new: Units that this process ended now.
-        stopped: The limit that stopped the job, if one did.
-    """
-
-    accepted: int = 0
-    rejected: int = 0
-    failed: int = 0
-    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    examples: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    unfinished: int = 0
-    stopped: str = ""
-    new: int = field(default=0, compare=False)
 
 
 def run_job(
@@ -60,57 +33,60 @@ def run_job(
     *,
     rank: Rank = _ALONE,
     retry_failed: bool = False,
-) -> Report:
-    """Do what is left of a job, and write the shards once nothing is.
+) -> job.Report:
+    """Do what is left of a job, and write the shards once nothing is; see `data_pipelines.job`."""
+    settings = settled(settings, folder)
+    prompt_of = _prompts(settings)
+    return job.run_job(
+        settings,
+        folder,
+        working=partial(_working, settings, prompt_of),
+        prompt_of=prompt_of,
+        rank=rank,
+        retry_failed=retry_failed,
+    )
 
-    Args:
-        settings: Of the job; a folder takes one job's only.
-        folder: Where everything is written.
-        rank: Which of the processes that share the job this is.
-        retry_failed: Try again what services failed at; give it to every process of a run.
+
+def settled(settings: PlanSketchSettings, folder: Path) -> PlanSketchSettings:
+    """Say what `auto` stands for where a pipeline draws; a job that goes on keeps its precision.
 
     Raises:
-        ValueError: the folder holds other settings, or the prompts of finished units changed.
+        ValueError: There is no such device, or the folder's settings cannot be read.
     """
-    settings = settled(settings, folder)
-    refuse_other_settings(settings, folder)
-    prompt_of = _prompts(settings)
-    units = rank.share(range(settings.prompts.count))
-    (folder / LEDGER).mkdir(parents=True, exist_ok=True)
-    if rank.world_size > 1:
-        locks.check_reach(folder / LEDGER)
-    with Ledger(
-        folder / LEDGER,
-        fingerprint=settings.fingerprint,
-        writer=rank.number,
-        budget=settings.budget,
-    ) as ledger:
-        record_settings(settings, folder, ledger)
-        if retry_failed:
-            ledger.retry_failed(units)
-        stopped, new = None, 0
-        # Another process may begin a round for what fails meanwhile; then this one joins it.
-        while stopped is None and (left := ledger.left(units)):
-            stopped = asyncio.run(_work(settings, ledger, prompt_of, units, rank.label("prompts")))
-            new += len(left - ledger.left(left))
-        report = replace(_report(ledger, settings, stopped), new=new)
-        if not report.unfinished:
-            write_shards(settings, ledger, folder, prompt_of)
-    return report
+    if settings.drawing.editor is None:
+        return settings
+    from staged.devices import settle  # torch is loaded only where it draws
+
+    begun = None
+    if (path := folder / SETTINGS).is_file():
+        before = load(PlanSketchSettings, path).drawing.editor
+        begun = before.dtype if before else None
+    editor = settle(settings.drawing.editor, begun=begun)
+    return replace(settings, drawing=replace(settings.drawing, editor=editor))
 
 
-async def _work(
-    settings: PlanSketchSettings,
-    ledger: Ledger,
-    prompt_of: PromptOf,
-    units: Sequence[int],
-    label: str,
-) -> BudgetError | None:
+def priced(editor: ImageEditor, drawing: Drawing) -> PricedEditor:
+    """An editor with the sizes and the price that the settings say."""
+    assert drawing.width is not None and drawing.height is not None
+    facts = to_dict(drawing.editor or drawing.mistakes)
+    return PricedEditor(
+        editor=editor,
+        deciding={name: value for name, value in facts.items() if name not in NOT_DECIDING},
+        width=drawing.width,
+        height=drawing.height,
+        usd_per_image=drawing.usd_per_image,
+        in_thread=drawing.editor is not None,
+    )
+
+
+@asynccontextmanager
+async def _working(
+    settings: PlanSketchSettings, prompt_of: PromptOf, ledger: Ledger
+) -> AsyncIterator[Work]:
     allowed = _allowed(settings)
-    # Edits wait for their turn in threads; asyncio's own has hardly more of them than cores.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.concurrency))
     async with _lmm(settings, ledger) as lmm:
         editor = _editor(settings)  # after the key has been looked for: this may take minutes
+        drawing = priced(editor, settings.drawing)
         provenance = {
             "models": {"lmm": lmm.settings.model, "editor": editor.name},
             "prompt_versions": {"lmm": PROMPT_VERSION},
@@ -119,30 +95,11 @@ async def _work(
         }
 
         async def work(unit: int) -> Result:
-            services = Services(
-                lmm=lmm,
-                editor=editor,
-                ledger=ledger,
-                drawing=settings.drawing,
-                in_thread=settings.drawing.editor is not None,
-            )
+            services = Services(lmm=lmm, drawing=drawing, ledger=ledger)
             builder = Builder(settings, services, prompt_of(unit), provenance, allowed)
             return await builder.build()
 
-        return await run(units, work, ledger, concurrency=settings.concurrency, label=label)
-
-
-def _report(ledger: Ledger, settings: PlanSketchSettings, stopped: BudgetError | None) -> Report:
-    unfinished = ledger.left(range(settings.prompts.count))
-    reasons = acceptance(ledger)
-    samples = reasons.pop("samples")
-    return Report(
-        **samples,
-        reasons=reasons,
-        examples=examples(ledger),
-        unfinished=len(unfinished),
-        stopped=str(stopped or ""),
-    )
+        yield work
 
 
 def _prompts(settings: PlanSketchSettings) -> PromptOf:

@@ -273,6 +273,11 @@ class PlanSketchSettings:
                 )
 
     @property
+    def num_units(self) -> int:
+        """Prompts, each of which becomes one trajectory."""
+        return self.prompts.count
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of what decides the samples: how many, how fast and for how much do not."""
         return hashlib.sha256(strict_json.dumps(self.deciding).encode()).hexdigest()

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipelines.plan_sketch.settings import PlanSketchSettings
+from data_pipelines.job_settings import JobSettings
 from data_pipelines.prompts import PromptOf
 from staged import strict_json
 from staged.jobs import files, locks
@@ -18,9 +18,7 @@ from staged.trajectory import ImageRef, Trajectory
 _WRITTEN = "shards.json"
 
 
-def write_shards(
-    settings: PlanSketchSettings, ledger: Ledger, folder: Path, prompt_of: PromptOf
-) -> None:
+def write_shards(settings: JobSettings, ledger: Ledger, folder: Path, prompt_of: PromptOf) -> None:
     """Write every accepted sample, in the order of the units, whoever made it and when.
 
     One process at a time writes; where the shards say already what the ledger says, none does.
@@ -79,7 +77,7 @@ def examples(records: Records) -> dict[tuple[str, str], str]:
     return found
 
 
-def _write(settings: PlanSketchSettings, records: Records, folder: Path) -> None:
+def _write(settings: JobSettings, records: Records, folder: Path) -> None:
     with ShardWriter(
         folder,
         title=settings.title,
@@ -101,7 +99,7 @@ def _write(settings: PlanSketchSettings, records: Records, folder: Path) -> None
         )
 
 
-def _shown(settings: PlanSketchSettings) -> dict[str, object]:
+def _shown(settings: JobSettings) -> dict[str, object]:
     data = to_dict(settings)
     # Neither decides what is in the shards.
     for name in ("budget", "concurrency"):
@@ -109,7 +107,7 @@ def _shown(settings: PlanSketchSettings) -> dict[str, object]:
     return data
 
 
-def _digest(settings: PlanSketchSettings, records: Records, prompt_of: PromptOf) -> str:
+def _digest(settings: JobSettings, records: Records, prompt_of: PromptOf) -> str:
     """Hash everything that the shards and the files beside them are made from."""
     digest = hashlib.sha256(strict_json.dumps([_shown(settings), records.costs()]).encode())
     for unit, result in records.results():

@@ -1,13 +1,14 @@
-"""The two services of the pipeline, with the ledger between them and the work."""
+"""A language model and an image editor, with the ledger between them and the work."""
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from data_pipelines.plan_sketch.settings import NOT_DECIDING, Drawing
-from staged import images, settings
+from staged import images
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import Failure, LmmRequest
 from staged.jobs.ledger import Ledger, unit_key
@@ -30,35 +31,40 @@ class UnitEndError(Exception):
         self.result = result
 
 
+@dataclass(frozen=True, kw_only=True)
+class PricedEditor:
+    """An image editor as a job uses it.
+
+    Attributes:
+        editor: Who draws.
+        deciding: Of its settings what decides an image, as plain data: where it is drawn does
+            not, so that an image is found again on another machine.
+        width: Of every image, in pixels.
+        height: Of every image, in pixels.
+        usd_per_image: Price of one image.
+        in_thread: Draw in a thread, for editors that take their time.
+    """
+
+    editor: ImageEditor
+    deciding: Mapping[str, Any]
+    width: int
+    height: int
+    usd_per_image: float = 0.0
+    in_thread: bool = False
+
+
 class Services:
     """Asks and draws for one unit, and adds up what that costs.
 
     Args:
         lmm: The language model.
-        editor: The image editor.
+        drawing: The image editor, with sizes and prices.
         ledger: Where images are kept; the language model keeps its attempts there itself.
-        drawing: Sizes and prices.
-        in_thread: Draw in a thread, for editors that take their time.
     """
 
-    def __init__(
-        self,
-        *,
-        lmm: LmmClient,
-        editor: ImageEditor,
-        ledger: Ledger,
-        drawing: Drawing,
-        in_thread: bool,
-    ) -> None:
+    def __init__(self, *, lmm: LmmClient, drawing: PricedEditor, ledger: Ledger) -> None:
         """Begin with no costs."""
-        self._lmm, self._editor, self._ledger = lmm, editor, ledger
-        self._drawing, self._in_thread = drawing, in_thread
-        # Where it is drawn does not decide what: an image is found again on another machine.
-        self._identity = {
-            name: value
-            for name, value in settings.to_dict(drawing.editor or drawing.mistakes).items()
-            if name not in NOT_DECIDING
-        }
+        self._lmm, self._drawing, self._ledger = lmm, drawing, ledger
         self.usd = 0.0
         self.requests = 0
         self.images = 0
@@ -90,8 +96,8 @@ class Services:
             UnitEndError: the editor could not draw it.
         """
         key = unit_key(
-            self._editor.name,
-            self._identity,
+            self._drawing.editor.name,
+            self._drawing.deciding,
             self._drawing.width,
             self._drawing.height,
             before and hashlib.sha256(before).hexdigest(),
@@ -130,11 +136,12 @@ class Services:
     async def _drawn(self, before: bytes | None, instruction: str, seed: int) -> bytes:
         def draw() -> bytes:
             pixels = None if before is None else images.decode(before)
-            size: dict[str, Any] = {"width": self._drawing.width, "height": self._drawing.height}
-            return images.encode_png(self._editor.edit(pixels, instruction, seed=seed, **size))
+            size = {"width": self._drawing.width, "height": self._drawing.height}
+            drawn = self._drawing.editor.edit(pixels, instruction, seed=seed, **size)
+            return images.encode_png(drawn)
 
         try:
-            return await asyncio.to_thread(draw) if self._in_thread else draw()
+            return await asyncio.to_thread(draw) if self._drawing.in_thread else draw()
         except RoleError as error:
             raise UnitEndError(
                 Result(

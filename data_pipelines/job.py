@@ -1,0 +1,117 @@
+"""A job that builds a data set: settings to a folder with a ledger and, at the end, shards."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from data_pipelines.claim import record_settings, refuse_other_settings
+from data_pipelines.job_settings import JobSettings
+from data_pipelines.prompts import PromptOf
+from data_pipelines.runner import Work, run
+from data_pipelines.shards import acceptance, examples, write_shards
+from staged.jobs import locks
+from staged.jobs.budget import BudgetError
+from staged.jobs.ledger import Ledger
+from staged.jobs.rank import Rank
+
+LEDGER = "ledger"
+
+Working = Callable[[Ledger], AbstractAsyncContextManager[Work]]
+"""Opens what a pipeline asks and draws with, and gives what does one unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """How a job stands.
+
+    Attributes:
+        accepted: Samples in the shards.
+        rejected: Units that a filter ended.
+        failed: Units that a service ended.
+        reasons: Stage -> reason -> number, of those two.
+        examples: (stage, reason) -> what a service said of one of them.
+        unfinished: Units that are still to be done.
+        new: Units that this process ended now.
+        stopped: The limit that stopped the job, if one did.
+    """
+
+    accepted: int = 0
+    rejected: int = 0
+    failed: int = 0
+    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    examples: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    unfinished: int = 0
+    stopped: str = ""
+    new: int = field(default=0, compare=False)
+
+
+def run_job(
+    settings: JobSettings,
+    folder: Path,
+    *,
+    working: Working,
+    prompt_of: PromptOf,
+    rank: Rank,
+    retry_failed: bool,
+) -> Report:
+    """Do what is left of a job, and write the shards once nothing is.
+
+    Args:
+        settings: Of the job; a folder takes one job's only.
+        folder: Where everything is written.
+        working: Opens the pipeline's services, which stay open while units are done.
+        prompt_of: The prompt of each unit.
+        rank: Which of the processes that share the job this is.
+        retry_failed: Try again what services failed at; give it to every process of a run.
+
+    Raises:
+        ValueError: the folder holds other settings, or the prompts of finished units changed.
+    """
+    refuse_other_settings(settings, folder)
+    units = rank.share(range(settings.num_units))
+    (folder / LEDGER).mkdir(parents=True, exist_ok=True)
+    if rank.world_size > 1:
+        locks.check_reach(folder / LEDGER)
+    with Ledger(
+        folder / LEDGER,
+        fingerprint=settings.fingerprint,
+        writer=rank.number,
+        budget=settings.budget,
+    ) as ledger:
+        record_settings(settings, folder, ledger)
+        if retry_failed:
+            ledger.retry_failed(units)
+        stopped, new = None, 0
+        # Another process may begin a round for what fails meanwhile; then this one joins it.
+        while stopped is None and (left := ledger.left(units)):
+            stopped = asyncio.run(_work(settings, working, ledger, units, rank.label("prompts")))
+            new += len(left - ledger.left(left))
+        report = replace(_report(ledger, settings, stopped), new=new)
+        if not report.unfinished:
+            write_shards(settings, ledger, folder, prompt_of)
+    return report
+
+
+async def _work(
+    settings: JobSettings, working: Working, ledger: Ledger, units: Sequence[int], label: str
+) -> BudgetError | None:
+    # Edits wait for their turn in threads; asyncio's own has hardly more of them than cores.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.concurrency))
+    async with working(ledger) as work:
+        return await run(units, work, ledger, concurrency=settings.concurrency, label=label)
+
+
+def _report(ledger: Ledger, settings: JobSettings, stopped: BudgetError | None) -> Report:
+    unfinished = ledger.left(range(settings.num_units))
+    reasons = acceptance(ledger)
+    samples = reasons.pop("samples")
+    return Report(
+        **samples,
+        reasons=reasons,
+        examples=examples(ledger),
+        unfinished=len(unfinished),
+        stopped=str(stopped or ""),
+    )
