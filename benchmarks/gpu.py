@@ -12,7 +12,6 @@ import datetime
 import gc
 import importlib
 import json
-import os
 import sys
 import time
 import traceback
@@ -107,9 +106,9 @@ def _write(document: dict[str, Any], out: Path | None) -> None:
     if out is None:
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, out)
+    from staged.jobs.files import write_whole
+
+    write_whole(out, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -34,9 +34,8 @@ def write_shards(settings: JobSettings, ledger: Ledger, folder: Path, prompt_of:
         if _stand(folder, written, digest):
             return
         written.unlink(missing_ok=True)
-        for half, name in list(files.halves(folder, everyones=True)):
-            if name.endswith(".tar"):  # others may be writing their settings
-                half.unlink(missing_ok=True)
+        # Shards only: others may be writing their settings.
+        files.sweep(folder, lambda name: name.endswith(".tar"), everyones=True)
         _write(settings, ledger, folder)
         files.write_json(written, {"sha256": digest})
 

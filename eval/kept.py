@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from staged import strict_json
+from staged.jobs import locks
 from staged.jobs.files import write_whole
 from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
@@ -79,34 +80,36 @@ def fill(
         label: What a line is about, for the progress that is shown.
 
     Raises:
-        ValueError: `read` refuses a line that is there.
+        ValueError: `read` refuses a line that is there, or another process has the same rank.
         OSError: a file cannot be read or written.
     """
-    found = _gather(path, keys, read)
-    mine = rank.share(range(len(keys)))
-    lines = {i: found[i][0] for i in mine if i in found and not found[i][1].failed}
-    missing = [i for i in mine if i not in lines]
-    kept = len(mine) - len(missing)
-    progress = Progress(rank.label(label), len(mine), done=kept)
     part = part_of(path, rank)
     part.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(part, _content(lines))
-    with part.open("ab") as file:
+    busy = f"another process is writing {part}; wait for it, or choose another --out"
+    with locks.alone(part.with_name(f".{part.name}.lock"), busy):
+        found = _gather(path, keys, read)
+        mine = rank.share(range(len(keys)))
+        lines = {i: found[i][0] for i in mine if i in found and not found[i][1].failed}
+        missing = [i for i in mine if i not in lines]
+        kept = len(mine) - len(missing)
+        progress = Progress(rank.label(label), len(mine), done=kept)
+        write_whole(part, _content(lines))
+        with part.open("ab") as file:
 
-        def keep(place: int, record: Mapping[str, Any]) -> None:
-            lines[place] = strict_json.dumps(record).encode()
-            file.write(lines[place] + b"\n")
-            file.flush()
-            progress.advance()
+            def keep(place: int, record: Mapping[str, Any]) -> None:
+                lines[place] = strict_json.dumps(record).encode()
+                file.write(lines[place] + b"\n")
+                file.flush()
+                progress.advance()
 
-        produce(missing, keep)
-    write_whole(part, _content(lines))
-    if rank.world_size > 1:
-        lines = {i: line for i, (line, _) in _gather(path, keys, read).items()}
-        if len(lines) < len(keys):
-            return Filled(lines=None, new=len(missing), kept=kept)
-        write_whole(path, _content(lines))
-    return Filled(lines=tuple(lines[i] for i in sorted(lines)), new=len(missing), kept=kept)
+            produce(missing, keep)
+        write_whole(part, _content(lines))
+        if rank.world_size > 1:
+            lines = {i: line for i, (line, _) in _gather(path, keys, read).items()}
+            if len(lines) < len(keys):
+                return Filled(lines=None, new=len(missing), kept=kept)
+            write_whole(path, _content(lines))
+        return Filled(lines=tuple(lines[i] for i in sorted(lines)), new=len(missing), kept=kept)
 
 
 def _gather(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from staged.jobs.files import halves, temporary, write_json, write_whole
+from staged.jobs.files import sweep, temporary, whole_folder, write_json, write_whole
 
 WRITER = """
 import sys
@@ -50,9 +50,14 @@ def test_only_halves_of_dead_processes_of_this_machine_may_go(tmp_path: Path) ->
     elsewhere = tmp_path / ".a.b.tar.0123abcd-17-0.tmp"
     elsewhere.write_bytes(b"")
     (tmp_path / ".a.b.tar.tmp").write_bytes(b"of something else")
-    ((dead, name),) = halves(tmp_path)
-    assert name == "a.b.tar" and dead not in (ours, elsewhere)
-    assert {half for half, _ in halves(tmp_path, everyones=True)} == {ours, dead, elsewhere}
+    other = tmp_path / ".a.b.tar.tmp"
+    (dead,) = set(tmp_path.iterdir()) - {ours, elsewhere, other}
+    sweep(tmp_path, lambda name: name != "a.b.tar", everyones=True)
+    assert dead.exists()
+    sweep(tmp_path, lambda name: name == "a.b.tar")
+    assert set(tmp_path.iterdir()) == {ours, elsewhere, other}
+    sweep(tmp_path, lambda name: name == "a.b.tar", everyones=True)
+    assert set(tmp_path.iterdir()) == {other}
 
 
 def test_a_write_that_fails_leaves_no_half_and_the_file_as_it_was(
@@ -68,3 +73,53 @@ def test_a_write_that_fails_leaves_no_half_and_the_file_as_it_was(
     with pytest.raises(OSError, match="No space"):
         write_whole(path, b"after")
     assert path.read_bytes() == b"before" and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+REPLACER = """
+import os, signal, sys
+from pathlib import Path
+from staged.jobs import files
+
+renamed, folder = 0, Path(sys.argv[1])
+rename = Path.rename
+
+def deadly(path, target):
+    global renamed
+    renamed += 1
+    if renamed == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(path, target)
+
+Path.rename = deadly
+with files.whole_folder(folder) as fresh:
+    (fresh / "file").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("killed_at", [1, 2])
+def test_a_folder_is_the_old_or_the_new_one_wherever_it_is_killed(
+    tmp_path: Path, killed_at: int
+) -> None:
+    folder = tmp_path / "model"
+    with whole_folder(folder) as fresh:
+        (fresh / "file").write_text("old")
+    command = [sys.executable, "-c", REPLACER, str(folder), str(killed_at)]
+    assert subprocess.run(command).returncode == -9
+    # The earlier one is there, whole: in its place, or (between two renames) beside it.
+    place = folder if killed_at == 1 else next(tmp_path.glob(".model.*.old"))
+    assert (place / "file").read_text() == "old"
+    with whole_folder(folder) as fresh:
+        (fresh / "file").write_text("newest")
+    assert (folder / "file").read_text() == "newest"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_cannot_be_filled_leaves_the_one_that_was_there(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with whole_folder(folder) as fresh:
+        (fresh / "file").write_text("old")
+    with pytest.raises(ValueError, match="no more"), whole_folder(folder) as fresh:
+        (fresh / "file").write_text("half")
+        raise ValueError("no more")
+    assert (folder / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

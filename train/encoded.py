@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +15,8 @@ from torch import Tensor
 
 from staged import images, strict_json
 from staged.engine.engine import Engine
+from staged.jobs import locks
+from staged.jobs.files import sweep, whole
 from staged.jobs.progress import Progress
 from staged.model.finite import require_finite
 from staged.model.layout import SegmentKind
@@ -101,43 +100,42 @@ class EncodedFolder:
 
     def _read_all(self, table: Path) -> None:
         """Measure every sample and encode every image; files appear whole or not at all."""
-        with _alone(table.with_suffix(".partial")) as file:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        latents = table.with_suffix(".latents")
+        with locks.held(table.with_suffix(".lock")):
             if table.is_file():
-                os.unlink(file.name)
                 return  # another run was faster
-            file.truncate(0)
-            lengths, noised, first_token, tokens = [], [], [], 0
-            progress = Progress(f"reading {self.folder}", len(self), unit="samples/s")
-            pending: list[NDArray[np.uint8]] = []
-            for sample in range(len(self)):
-                trajectory = self.trajectory(sample)
-                segments = interleave(
-                    trajectory, self.encode, self.engine.special, self.grids_of
-                ).segments
-                lengths.append(sum(segment.num_tokens for segment in segments))
-                noised.append(sum(s.num_tokens for s in segments if s.kind is SegmentKind.NOISED))
-                first_token.append(tokens)
-                for ref in trajectory.images:
-                    tokens += _num_latents(self.grids_of(ref))
-                    pending.append(ref.array())
-                if len(pending) >= _ENCODE_BATCH or sample + 1 == len(self):
-                    for latents in self._encode(pending):
-                        require_finite(latents, f"latents of an image of {self.name(sample)} are")
-                        file.write(latents.float().cpu().numpy().tobytes())
-                    pending = []
-                progress.advance()
-            file.flush()
-            os.replace(file.name, table.with_suffix(".latents"))
-            lengths_file = table.with_suffix(".lengths.partial")
-            with lengths_file.open("wb") as rows:
-                np.savez(
-                    rows,
-                    lengths=np.array(lengths, dtype=np.int64),
-                    noised=np.array(noised, dtype=np.int64),
-                    first_token=np.array(first_token, dtype=np.int64),
-                )
+            sweep(table.parent, {table.name, latents.name}.__contains__, everyones=True)
+            with whole(latents) as file:
+                measured = self._measure(file)
             # The table last: where it is, the latents are.
-            os.replace(lengths_file, table)
+            with whole(table) as file:
+                np.savez(file, allow_pickle=False, **measured)
+
+    def _measure(self, file: BinaryIO) -> dict[str, NDArray[np.int64]]:
+        """Write every image's latents to a file, and return the table's columns."""
+        lengths, noised, first_token, tokens = [], [], [], 0
+        progress = Progress(f"reading {self.folder}", len(self), unit="samples/s")
+        pending: list[NDArray[np.uint8]] = []
+        for sample in range(len(self)):
+            trajectory = self.trajectory(sample)
+            segments = interleave(
+                trajectory, self.encode, self.engine.special, self.grids_of
+            ).segments
+            lengths.append(sum(segment.num_tokens for segment in segments))
+            noised.append(sum(s.num_tokens for s in segments if s.kind is SegmentKind.NOISED))
+            first_token.append(tokens)
+            for ref in trajectory.images:
+                tokens += _num_latents(self.grids_of(ref))
+                pending.append(ref.array())
+            if len(pending) >= _ENCODE_BATCH or sample + 1 == len(self):
+                for latents in self._encode(pending):
+                    require_finite(latents, f"latents of an image of {self.name(sample)} are")
+                    file.write(latents.float().cpu().numpy().tobytes())
+                pending = []
+            progress.advance()
+        columns = {"lengths": lengths, "noised": noised, "first_token": first_token}
+        return {name: np.array(column, dtype=np.int64) for name, column in columns.items()}
 
     def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
         """Encode images, equal sizes together: padding would change latents (group norm)."""
@@ -155,19 +153,6 @@ def _open(folder: Path) -> ShardIndex:
             "data.path"
         )
     return ShardIndex(folder)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for one process at a time, with what a killed one left in it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # Whoever held it before may have moved it into its place: then it is not ours.
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                yield file
-                return
 
 
 def _map(path: Path, columns: int) -> NDArray[np.float32]:

@@ -6,7 +6,6 @@ import copy
 import json
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -220,11 +219,8 @@ class Trainer:
                 f"{self.settings.out} holds no state of a run, so there is nothing to export; "
                 "give the same command without --export"
             )
-        folder = self.settings.out / CHECKPOINT
-        for leftover in folder.parent.glob(f".{CHECKPOINT}.*"):  # of an export that was killed
-            shutil.rmtree(leftover)
         return checkpoint.save(
-            folder,
+            self.settings.out / CHECKPOINT,
             model=self.model,
             autoencoder=self.loaded.autoencoder,
             tokenizer=self.loaded.tokenizer,

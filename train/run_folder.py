@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from staged import settings as job_settings
 from staged.devices import settle
+from staged.jobs import locks
 from staged.jobs.files import write_whole
 from staged.lines import read_lines
 from train.settings import TrainSettings
@@ -83,24 +82,17 @@ def claim_data(out: Path, fingerprint: str, *, resuming: bool) -> None:
     write_whole(path, (fingerprint + "\n").encode())
 
 
-@contextmanager
-def alone_in(out: Path) -> Iterator[None]:
+def alone_in(out: Path) -> AbstractContextManager[None]:
     """Keep other processes out of the run while the block lasts; a killed one blocks nobody.
 
     Raises:
         ValueError: Another process trains there.
     """
-    with (out / "lock").open("w") as file:
-        try:
-            # A lock of the process, not of the open file: forked workers, which outlive a killed
-            # trainer by seconds, must not hold it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise ValueError(
-                f"another process is training in {out}; wait for it, end it, or choose another "
-                "`out`"
-            ) from None
-        yield
+    return locks.alone(
+        out / "lock",
+        f"another process is training in {out}; wait for it, end it, or choose another `out`",
+        forks=True,
+    )
 
 
 def cut_log(path: Path, step: int) -> None:

@@ -5,7 +5,6 @@ Everything else (data order, dropout, times, noise, learning rate) is a function
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from staged.jobs.files import sweep, whole_folder
 from staged.model.weights import check_weights
 from train.ema import WeightAverage
 from train.optimizer import Optimizers
@@ -57,26 +57,17 @@ class RunState:
         if average is not None:
             tensors |= {f"average.{name}": t.cpu() for name, t in average.tensors.items()}
         target = self.folder / f"{step:08d}"
-        partial = self.folder / f".{step:08d}.partial"
-        for leftover in self.folder.glob(".*.partial"):
-            shutil.rmtree(leftover)
-        partial.mkdir(parents=True)
         try:
-            save_file(tensors, partial / _FILE, metadata={"step": str(step), **(facts or {})})
-            _flush(partial / _FILE)
+            # Who writes here holds the run's lock: whatever half is there, nobody will finish it.
+            sweep(self.folder, str.isdecimal, everyones=True)
+            with whole_folder(target, everyones=True) as fresh:
+                save_file(tensors, fresh / _FILE, metadata={"step": str(step), **(facts or {})})
         except (SafetensorError, OSError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
             size = sum(t.numel() * t.element_size() for t in tensors.values())
             raise OSError(
                 f"cannot write the state of step {step} ({size / 2**20:.0f} MiB) to {target}: "
                 f"{error}. Earlier states are kept; free some space and give the same command"
             ) from error
-        if target.exists():
-            shutil.rmtree(target)
-        # After the contents are on the disk, and before older states go: a power cut at any point
-        # leaves one that is whole.
-        partial.rename(target)
-        _flush(self.folder)
         for old in self.steps()[:-NUM_KEPT]:
             shutil.rmtree(self.folder / f"{old:08d}")
 
@@ -157,12 +148,3 @@ def _expected(
         if average is not None:
             expected[f"average.{name}"] = shape
     return expected
-
-
-def _flush(path: Path) -> None:
-    """Force a file, or a folder's names, onto the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

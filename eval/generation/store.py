@@ -26,7 +26,7 @@ from eval.generation.generator import Drawn, Outcome
 from eval.generation.samples import Sample
 from staged import images, strict_json
 from staged.jobs import locks
-from staged.jobs.files import halves, read_json, text_in, write_json, write_whole
+from staged.jobs.files import read_json, sweep, text_in, write_json, write_whole
 from staged.jobs.rank import Rank
 from staged.lines import read_lines
 from staged.trajectory_folder import save_trajectory
@@ -221,11 +221,7 @@ class Store:
             path = self.folder / sample.path
             names.setdefault(path.parent, set()).add(path.name)
         for folder, ours in names.items():
-            if not folder.is_dir():
-                continue
-            for half, name in list(halves(folder)):
-                if name in ours:
-                    half.unlink(missing_ok=True)
+            sweep(folder, ours.__contains__)
 
     def _attempts(self) -> dict[str, list[Line]]:
         """All lines of all processes, by path, in the order of files and lines."""

@@ -18,7 +18,7 @@ from typing import Any
 from eval.generation.claim import refuse_others
 from eval.miniature.settings import MiniatureSettings
 from staged.jobs import locks
-from staged.jobs.files import halves, read_json, temporary, text_in, write_json
+from staged.jobs.files import read_json, sweep, temporary, text_in, write_json
 from staged.settings import from_dict, to_dict
 from staged.shards import ShardWriter, read_manifest, read_shards
 from staged.shards.folder import INDEX
@@ -110,8 +110,7 @@ class Store:
         """
         batches = self.folder / _BATCHES
         batches.mkdir(parents=True, exist_ok=True)
-        for dead, _ in list(halves(batches)):
-            shutil.rmtree(dead, ignore_errors=True)
+        sweep(batches, lambda _: True)
         half = temporary(batches / name)
         with ShardWriter(half, title="drawn by staged eval miniature") as writer:
             for key, trajectory in drawn:

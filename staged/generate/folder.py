@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 from staged import strict_json
 from staged.generate.requests import REQUESTS, Request
 from staged.jobs import locks
-from staged.jobs.files import halves, read_json, text_in, write_json
+from staged.jobs.files import read_json, sweep, text_in, write_json
 from staged.settings import changes
 from staged.trajectory import Trajectory
 from staged.trajectory_folder import TRAJECTORY, load_trajectory, save_trajectory
@@ -128,8 +128,7 @@ class OutFolder:
         """
         plain = strict_json.loads(strict_json.dumps(decides), place=SETTINGS, max_bytes=2**20)
         self.refuse_others(plain)
-        for half, _ in list(halves(self.path, everyones=True)):
-            half.unlink(missing_ok=True)
+        sweep(self.path, lambda _: True, everyones=True)
         write_json(self.path / SETTINGS, {"format": FORMAT, "decides": plain})
         self.complete = self._find()
 

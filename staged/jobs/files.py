@@ -1,4 +1,4 @@
-"""Files that are absent or complete, whoever writes them and whenever a process is killed.
+"""Files and folders that are absent or complete, whoever writes them, whenever one is killed.
 
 What is not complete yet has a temporary name that says whose it is, so that processes that write
 the same file at once never touch each other's halves, and a dead one's half can be told from it.
@@ -9,15 +9,19 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, Literal
 
 from staged import strict_json
 
 _MAX_JSON_BYTES: Final = 2**30
-_TEMPORARY: Final = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-\d+\.tmp")
+_TEMPORARY: Final = re.compile(
+    r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-\d+(?P<kind>\.tmp|\.old)"
+)
 _PROCESS_TABLE: Final = Path("/proc/self/ns/pid")
 _count = itertools.count()
 
@@ -29,46 +33,107 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{owner}.tmp")
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is either absent or complete, whatever happens meanwhile."""
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that is absent or complete: it appears when the block ends well.
+
+    Args:
+        path: What it is called then.
+
+    Yields:
+        The file, still under a temporary name.
+    """
     half = temporary(path)
     try:
         with half.open("wb") as file:
-            file.write(data)
+            yield file
+            file.flush()
             os.fsync(file.fileno())
         move_into_place(half, path)
     finally:
         half.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is either absent or complete, whatever happens meanwhile."""
+    with whole(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def whole_folder(folder: Path, *, everyones: bool = False) -> Iterator[Path]:
+    """Fill a fresh folder that takes the place of `folder` when the block ends well.
+
+    Args:
+        folder: Where it shall stand; one that stands there is replaced.
+        everyones: As in `sweep`, for halves of the same folder.
+
+    Yields:
+        The fresh folder, under a temporary name.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    sweep(folder.parent, lambda name: name == folder.name, everyones=everyones)
+    fresh = temporary(folder)
+    fresh.mkdir()
+    try:
+        yield fresh
+        # Contents before the name that leads to them: a power cut must not keep the name alone.
+        for path in fresh.rglob("*"):
+            sync(path)
+        sync(fresh)
+        # A full folder is not replaced in one step. A kill between the two leaves the earlier one,
+        # whole, under its retired name.
+        if folder.exists():
+            folder.rename(fresh.with_suffix(".old"))
+        fresh.rename(folder)
+        sync(folder.parent)
+        sweep(folder.parent, lambda name: name == folder.name, everyones=everyones, kind=".old")
+        shutil.rmtree(fresh.with_suffix(".old"), ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
 def move_into_place(half: Path, path: Path) -> None:
     """Rename a synced file and make the rename durable."""
     half.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make durable which files a folder has."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make durable what a file holds, or which files a folder has."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def halves(folder: Path, *, everyones: bool = False) -> Iterator[tuple[Path, str]]:
-    """Yield temporaries of `folder` that nobody will finish, and the names they were to get.
+def sweep(
+    folder: Path,
+    ours: Callable[[str], object],
+    *,
+    everyones: bool = False,
+    kind: Literal[".tmp", ".old"] = ".tmp",
+) -> None:
+    """Remove halves of files and folders that nobody will finish.
 
     Args:
-        folder: An existing one.
+        folder: Where they are; nothing is done where it is not.
+        ours: Says of the name that one was to get whether it may go.
         everyones: All there are, for who holds the lock of those that write them. Otherwise those
             whose process is dead; whether one on another machine is cannot be seen from here, and
-            its temporaries are left alone.
+            its halves are left alone.
+        kind: Halves, or what `whole_folder` replaced and a kill left.
     """
-    for path in folder.iterdir():
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
         match = _TEMPORARY.fullmatch(path.name)
-        if match and (everyones or (match["host"] == _host() and not _alive(int(match["pid"])))):
-            yield path, match["name"]
+        if match is None or match["kind"] != kind or not ours(match["name"]):
+            continue
+        if everyones or (match["host"] == _host() and not _alive(int(match["pid"]))):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

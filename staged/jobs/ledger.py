@@ -264,8 +264,7 @@ class Ledger(Records):
         line = f"{self._name}\n".encode()
         if self._name.encode() not in whole.split(b"\n"):
             files.write_whole(path, whole + line)
-        for half, _ in list(files.halves(self.folder)):
-            half.unlink(missing_ok=True)
+        files.sweep(self.folder, lambda _: True)
 
     def _check_settings(self) -> None:
         for found in self.fingerprints - {self._fingerprint}:

@@ -97,12 +97,14 @@ def held(path: Path, *, waiting_for: str = "") -> Iterator[int]:
 
 
 @contextmanager
-def alone(path: Path, busy: str) -> Iterator[None]:
+def alone(path: Path, busy: str, *, forks: bool = False) -> Iterator[None]:
     """Be the only process that has a file's lock; the file is there for that long.
 
     Args:
         path: The file, in a folder that is there.
         busy: Said where another process has it.
+        forks: The process will fork, and what it forked may outlive it: that shall not have the
+            lock. It then holds between processes only, not within one.
 
     Raises:
         ValueError: another process has it, or the file system has no locks.
@@ -110,7 +112,7 @@ def alone(path: Path, busy: str) -> Iterator[None]:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         while True:
-            if not try_whole(file, path):
+            if not (try_byte(file, path, 0) if forks else try_whole(file, path)):
                 raise ValueError(busy)
             if _names(path, file):
                 break

@@ -7,12 +7,8 @@ tokenizer's files. Only safetensors is read: other formats can run code when ope
 
 import dataclasses
 import math
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from staged import strict_json
+from staged.jobs.files import whole_folder
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
 from staged.model.config import AutoencoderConfig, BagelConfig
@@ -240,7 +237,7 @@ def save(
         "the checkpoint to save", {named[name]: source[name] for name in source}, expected
     )
     config = dataclasses.replace(model.config, autoencoder=autoencoder.config)
-    with _replacing(folder) as fresh:
+    with whole_folder(folder) as fresh:
         config.write(fresh)
         write_safetensors(
             fresh / WEIGHTS[0], {named[name]: source[name] for name in sorted(source)}, dtype
@@ -488,35 +485,3 @@ def _load_tokenizer(folder: Path, vocab_size: int) -> BagelTokenizer | None:
             f"{folder}: its tokenizer uses {tokenizer.vocab_size} ids, the model has {vocab_size}"
         )
     return tokenizer
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A fresh folder that takes the place of ``folder`` when the block ends well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield fresh
-        fresh.chmod(0o755)  # mkdtemp's own mode hides it from other users
-        # Contents before the name that leads to them: a power cut must not keep the name alone.
-        for path in fresh.rglob("*"):
-            _flush(path)
-        _flush(fresh)
-        # A full folder is not replaced in one step. A kill between the two leaves the earlier one,
-        # whole, under its retired name.
-        retired = fresh.with_name(fresh.name + ".old")
-        if folder.exists():
-            folder.rename(retired)
-        fresh.rename(folder)
-        _flush(folder.parent)
-        shutil.rmtree(retired, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 
 from staged import images
-from staged.jobs.files import halves, move_into_place, temporary, write_json, write_whole
+from staged.jobs.files import move_into_place, sweep, temporary, write_json, write_whole
 from staged.shards import tar
 from staged.shards.card import card
 from staged.shards.counts import Stats
@@ -184,9 +184,7 @@ class ShardWriter:
         for path in self.folder.iterdir():
             if ours.fullmatch(path.name) and path.name not in kept:
                 path.unlink()
-        for path, name in list(halves(self.folder)):
-            if ours.fullmatch(name):
-                path.unlink(missing_ok=True)
+        sweep(self.folder, ours.fullmatch)
 
 
 class _OpenShard:
