@@ -178,7 +178,7 @@ def _base(arguments: argparse.Namespace) -> int:
 def _validate(arguments: argparse.Namespace) -> int:
     found = validate(arguments.folder)
     for problem in found.problems:
-        print(problem)
+        print(f"damaged: {problem}", file=sys.stderr)
     print(f"{found.samples} samples, {len(found.problems)} problems")
     console().figures({"samples": found.samples, "problems": list(found.problems)})
     return exit_codes.OK if found.ok else exit_codes.FAILED

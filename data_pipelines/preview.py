@@ -50,6 +50,7 @@ def write_preview(folder: Path, path: Path, *, number: int) -> int:
 
     Raises:
         FileNotFoundError: no finished data set is there.
+        ValueError: it has no trajectories, and its job left none out.
     """
     if number < 1:
         raise ValueError(f"number is {number}; expected at least 1")
@@ -59,6 +60,8 @@ def write_preview(folder: Path, path: Path, *, number: int) -> int:
         for sample in islice(read_shards(folder), number)
     ]
     others = list(islice(_others(folder, manifest.fingerprints), number))
+    if not kept and not others:
+        raise ValueError(f"{folder} has no trajectories to show")
     sections: list[Section] = [
         _shown("Samples", "The first of the data set.", kept[:_OPEN]),
         *_reasons(manifest),

@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after `staged eval compare`; the process's own when None.
 
     Raises:
-        ValueError: a file is no result, or the results cannot be compared.
+        ValueError: a file is no result, or the results cannot be compared or share no score.
         OSError: a file cannot be read or written.
     """
     arguments = _parser().parse_args(argv)
@@ -135,6 +135,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     differences = [
         compare(run, first, across_variants=arguments.across_variants) for run in results[1:]
     ] + [against(run, row) for row in published for run in results]
+    if not any(e.num_clusters for difference in differences for e in difference.estimates.values()):
+        raise ValueError(
+            f"nothing to compare with {first.run}: no prompt has scores in both of two results"
+        )
     console().figures(
         {
             "results": [result.figures() for result in results],

@@ -23,7 +23,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
-        raise ValueError(f"{path}: not a checkpoint of plain tensors: {error}") from None
+        # In one line, and without torch's advice to unpickle whatever is in there.
+        why = str(error).strip().split("\n")[0].split(". ")[0]
+        raise ValueError(
+            f"{path}: not a checkpoint of plain tensors; damaged, of another kind, or has code "
+            f"in it ({why or type(error).__name__})"
+        ) from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a state dictionary, got {type(content).__name__}")
     return content

@@ -1,6 +1,7 @@
 """What holds for every command of the tree, whoever adds one."""
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -9,11 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_eval_judge import write_prompts
 
+from eval.results import Result
 from staged.cli import main
 from staged.cli.completion import SHELLS, tree
 from staged.cli.main import choose
 from staged.command_line import Parser, exit_codes, walk
+from staged.shards.writer import ShardWriter
 
 TREE = dict(walk(choose))
 LEAVES = [
@@ -57,6 +61,51 @@ MISSING = {
 }  # fmt: skip
 """For each command, arguments with something missing; for a new command, add a row."""
 
+NOTHING: dict[str, list[str] | None] = {
+    "demo": None,
+    "data plan-sketch": ["prompts.count=1", "prompts.file=blank.txt", "--out", "out"],
+    "data base": ["none.yaml"],
+    "data validate": ["zero"],
+    "data stats": ["zero"],
+    "data preview": ["zero"],
+    "train": ["configs/shapes/demo_train.yaml", "out=out", "data=[{path: zero}]"],
+    "generate": ["--prompts", "blank.txt", "--out", "out"],
+    "eval miniature": ["--score-only", "--out", "out"],
+    "eval skills": ["--checkpoint", "miniature:base", "--num-per-skill", "0", "--out", "out"],
+    "eval tune-guidance": ["--checkpoint", "miniature:base", "--num-per-skill", "0",
+                           "--out", "out"],
+    "eval generate": ["--benchmark", "geneval", "--prompts", "images", "--out", "out",
+                      "--allow-unscored", "--generator", "folder", "images=images",
+                      "pattern={prompt}_{image}"],
+    "eval on-ray": ["0", "detect"],
+    "eval geneval": ["--detections", "blank.txt", "--out", "out", "--allow-unscored"],
+    "eval detect": ["images", "--detector", "miniature", "--out", "out"],
+    "eval convert-detector": ["blank.txt", "--out", "out"],
+    "eval judge-wise": ["images", "--version", "verified", "--prompts", "wise", "--out", "out",
+                        "base_url=http://127.0.0.1:9/v1"],
+    "eval wise": ["--judgements", "blank.txt", "--version", "verified", "--out", "out",
+                  "--allow-unscored"],
+    "eval answer-geneval2": ["images", "--prompts", "questions.jsonl", "--out", "out",
+                             "--through", "server"],
+    "eval geneval2": ["--answers", "blank.txt", "--prompts", "questions.jsonl", "--out", "out",
+                      "--allow-unscored"],
+    "eval rewards": ["--images", "images", "--reward", "clipscore", "--out", "out",
+                     "--allow-unscored"],
+    "eval convert-reward": ["hps", "blank.txt", "--out", "out"],
+    "eval compare": ["unscored.json", "unscored2.json"],
+    "eval report": ["unscored.json", "--samples", "unscored.jsonl", "--images", "empty",
+                    "--out", "out"],
+    "report": ["zero", "--out", "out"],
+    "verify bagel": ["empty"],
+    "shapes measure-detector": ["--num-scenes", "0"],
+    "shapes preview": ["--num-per-task", "0"],
+    "shapes ship": ["empty", "base"],
+    "configs": None,
+    "completion": None,
+}  # fmt: skip
+"""For each command, arguments that leave it nothing to do, of the fixture `nothing`; None where
+there is always something. It must fail and say so: whoever runs it in a script sees no pictures."""
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +118,7 @@ def options(parser: Parser) -> list[argparse.Action]:
 
 
 def test_the_tree_is_complete() -> None:
-    assert {" ".join(words) for words in LEAVES} == set(MISSING)
+    assert {" ".join(words) for words in LEAVES} == set(MISSING) == set(NOTHING)
     assert len(TREE) > len(LEAVES) > 25
 
 
@@ -134,6 +183,49 @@ def test_what_is_missing_is_told_in_one_line(
     assert len(said) == 1 and said[0].startswith("staged")
     assert "Errno" not in said[0] and "Traceback" not in said[0]
     assert not any(path.is_file() for path in tmp_path.rglob("*")), "it began to write"
+
+
+@pytest.fixture(scope="module")
+def nothing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of inputs that are as they must be, and hold nothing."""
+    folder = tmp_path_factory.mktemp("nothing")
+    (folder / "empty").mkdir()
+    (folder / "blank.txt").write_text("\n  \n\n")
+    (folder / "none.yaml").write_text("out: shards\nnum_samples: 0\n")
+    with ShardWriter(folder / "zero", title="zero") as writer:
+        writer.finish()
+    record = {"tag": "counting", "include": [{"class": "dog", "count": 2}], "prompt": "two dogs"}
+    (folder / "images" / "00000" / "samples").mkdir(parents=True)
+    (folder / "images" / "00000" / "metadata.jsonl").write_text(json.dumps(record))
+    question = [["Is there a dog?", "yes"]]
+    known = {"prompt": "two dogs", "atom_count": 1, "vqa_list": question, "skills": ["object"]}
+    (folder / "questions.jsonl").write_text(json.dumps(known))
+    write_prompts(folder / "wise" / "wise_verified", "verified")
+    unscored = {"metadata": record, "image": "0.png", "detections": None, "error": "broken"}
+    (folder / "unscored.jsonl").write_text(json.dumps(unscored))
+    for name in ("unscored", "unscored2"):
+        Result(
+            benchmark="geneval", variant={}, run=name, weights={"counting": 1},
+            samples={"counting": {"two dogs": (None,)}},
+        ).write(folder / f"{name}.json")  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("command", [command for command, given in NOTHING.items() if given])
+def test_nothing_to_do_is_no_success(
+    command: str, nothing: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`looked at 0 images` and `0 samples, 0 problems` were successes."""
+    monkeypatch.chdir(nothing)
+    try:
+        code = main([*command.split(), *(NOTHING[command] or ())])
+    except SystemExit as left:
+        code = left.code
+    said = capsys.readouterr()
+    assert code in (exit_codes.FAILED, exit_codes.USAGE), said
+    last = said.err.strip().split("\n")[-1]
+    assert last.startswith("staged") or last.startswith("damaged: no samples"), said
+    assert "Errno" not in last and "Traceback" not in said.err
 
 
 def test_one_word_for_one_thing() -> None:

@@ -261,7 +261,7 @@ def test_a_damaged_data_set_is_found(tmp_path: Path, capsys: pytest.CaptureFixtu
     content[len(content) // 2] ^= 0xFF
     shard.write_bytes(content)
     assert main(["validate", str(tmp_path / "data")]) == 1
-    assert "shard-000000.tar" in capsys.readouterr().out
+    assert "shard-000000.tar" in capsys.readouterr().err
 
 
 def launch(count: int, out: Path) -> subprocess.Popen[bytes]:

@@ -33,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     prompt_file = load_prompts(arguments.prompts) if arguments.prompts else None
     origin = origin_of(arguments, paths, default_name=paths[0].stem)
     scored = [(line, line.verdict()) for path in paths for line in read_detections(path)]
+    if not scored:
+        raise ValueError(
+            f"{', '.join(map(str, paths))}: no detections; `staged eval detect` makes them"
+        )
     write_verdicts(scored, arguments.out)
     result = summarise(
         [(line.prompt, verdict) for line, verdict in scored],

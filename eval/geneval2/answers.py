@@ -94,7 +94,7 @@ def read_answers(
 
     Raises:
         ValueError: a line is no answer to these prompts, stands there twice, or answers come from
-            several models. The message begins with `FILE:LINE`.
+            several models. The message begins with `FILE:LINE`. Or there is none.
         OSError: the file cannot be read.
     """
     by_prompt: dict[int, list[ImageAnswers]] = {p.prompt_id: [] for p in prompt_file.prompts}
@@ -108,6 +108,8 @@ def read_answers(
             )
         there.append(answers)
         judges |= {answers.judge} - {""}
+    if not any(by_prompt.values()):
+        raise ValueError(f"{path}: no answers; `staged eval answer-geneval2` gets them")
     if len(judges) > 1:
         raise ValueError(
             f"{path}: answers of {len(judges)} models: {'; '.join(sorted(judges))}. Their "

@@ -106,7 +106,8 @@ def open_run(
         images_folder: Where the images lie that the lines name.
 
     Raises:
-        ValueError: a file is not as it must be, or images are given without lines.
+        ValueError: a file is not as it must be, images are given without lines, or there are none
+            of those that the lines name.
         OSError: a file cannot be read.
     """
     folder = path if path.is_dir() else path.parent
@@ -123,6 +124,10 @@ def open_run(
     if images_folder is not None:
         generated = _generated(images_folder)
         samples = tuple(_with_facts(sample, generated) for sample in samples)
+        named = [sample.image for sample in samples if sample.image]
+        if not any((images_folder / _below(image)).is_file() for image in named):
+            such = f", such as {named[0]!r:.80}" if named else ""
+            raise ValueError(f"{images_folder} has none of the images that {lines} names{such}")
     return Run(result=result, samples=samples, folder=images_folder)
 
 

@@ -169,7 +169,7 @@ def _wise(path: Path, result: Result) -> Iterator[Sample]:
             score=judged.score,
             reasons=tuple(said),
             kinds=tuple(kinds) or ("judged wrong",),
-            image=f"{judged.prompt_id}.png",
+            image=str(line.get("image", f"{judged.prompt_id}.png")),
         )
 
 

@@ -147,6 +147,7 @@ async def _judge(
     line: dict[str, Any] = {"prompt_id": prompt.prompt_id, "judge": judge_name(client.settings)}
     if path is None:
         return {**line, "score": None, "reason": "no image"}
+    line["image"] = path.name
     try:
         image = images.read_file(path)
         line["sha256"] = hashlib.sha256(image).hexdigest()

@@ -93,6 +93,7 @@ def read_judgements(path: Path, version: Version) -> Judgements:
     Raises:
         ValueError: a line is no JSON object, names no prompt or one a second time, or carries the
             legacy judge's aspects where `version` is another. The message begins with `FILE:LINE`.
+            Or there is none.
         OSError: the file cannot be read.
     """
     by_id = {
@@ -110,6 +111,8 @@ def read_judgements(path: Path, version: Version) -> Judgements:
             )
         first[prompt_id] = place
         by_id[prompt_id] = judgement
+    if not first:
+        raise ValueError(f"{path}: no judgements; `staged eval judge-wise` makes them")
     return Judgements(by_id=by_id)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 OK: Final = 0
 """Done."""
 FAILED: Final = 1
-"""Not done, or done with a bad outcome (damaged data, unscored samples); a line says why."""
+"""Not done, nothing to do, or a bad outcome (damaged data, unscored samples); a line says why."""
 USAGE: Final = 2
 """The command line is wrong: nothing was begun."""
 STOPPED: Final = 3

@@ -75,7 +75,10 @@ def load_all(path: Path, limit: int) -> list[Trajectory]:
         ValueError: there is none, or one is damaged.
     """
     if (path / INDEX).is_file():
-        return [sample.trajectory for sample in islice(read_shards(path), limit)]
+        shown = [sample.trajectory for sample in islice(read_shards(path), limit)]
+        if not shown:
+            raise ValueError(f"{path} is a data set without samples")
+        return shown
     if path.is_file() or (path / TRAJECTORY).is_file():
         return [load_trajectory(path)]
     found = sorted(path.glob(f"*/{TRAJECTORY}"))[:limit]

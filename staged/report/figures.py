@@ -87,7 +87,7 @@ class Curve:
             log_y: See the class.
 
         Raises:
-            ValueError: the file is missing, too large, or no such log.
+            ValueError: the file is missing, too large, no such log, or has none of the keys.
         """
         path = Path(path)
         if not path.is_file() or path.stat().st_size > MAX_LOG_BYTES:
@@ -101,6 +101,8 @@ class Curve:
                         points[key].append((float(record["step"]), float(record[key])))
             except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(f"{line.place} is no line of a training log: {error}") from None
+        if not any(points.values()):
+            raise ValueError(f"{path} has no line with {' or '.join(keys)}: nothing was trained")
         series = tuple(Series(name=keys[key], points=points[key]) for key in keys)
         return cls(
             title=title, series=series, x_label="step", y_label="loss", intro=intro, log_y=log_y

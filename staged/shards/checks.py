@@ -84,12 +84,17 @@ def validate(folder: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> Validati
 def damage(folder: Path | str) -> list[str]:
     """Compare the files with the index: what is missing, or has other bytes. Reads no sample.
 
+    A data set without samples is damaged too: nothing can be made of it.
+
     Raises:
         FileNotFoundError: the folder has no index: no data set, or an unfinished one.
         ValueError: the index is malformed.
     """
     folder = Path(folder)
-    return [problem for entry in read_index(folder) for problem in _check_file(folder, entry)]
+    entries = read_index(folder)
+    if not sum(entry.samples for entry in entries):
+        return ["no samples: the data set is empty"]
+    return [problem for entry in entries for problem in _check_file(folder, entry)]
 
 
 def stats(

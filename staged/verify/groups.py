@@ -55,7 +55,10 @@ def verify_golden(
     golden = Golden.read(folder, device=str(chosen.device), dtype=chosen.dtype)
     results = Comparisons(tolerance=tolerance)
     for name in groups:
+        before = len(results.made)
         GROUPS[name](golden, results)
+        if len(results.made) == before:
+            raise ValueError(f"{folder} has no numbers of {name}: nothing was compared")
     seconds = time.perf_counter() - started
     failed = results.failed
     worst = max(results.made, key=lambda comparison: comparison.relative)
