@@ -117,6 +117,15 @@ def read(engine: Engine, *parts: str | int) -> Context:
     return context
 
 
+def test_images_of_many_sizes_are_encoded_together_to_what_each_is_alone() -> None:
+    model = engine()
+    sizes = [(16, 16), (8, 16), (16, 16), (24, 24), (16, 8)] * 40  # more than one call holds
+    pictures = [picture(seed, *size) for seed, size in enumerate(sizes)]
+    for together, pixels in zip(model.to_latents_each(pictures), pictures, strict=True):
+        torch.testing.assert_close(together, model.to_latents(pixels), atol=1e-5, rtol=1e-5)
+    assert model.to_latents_each([]) == []
+
+
 def test_greedy_text_equals_a_plain_loop_that_recomputes_everything() -> None:
     parts: list[tuple[str | int, ...]] = [("a star",), ("a red circle", 3, "add a star"), (4, "a")]
     contexts = [read(ENGINE, *some) for some in parts]

@@ -22,10 +22,10 @@ from training import (
     write_data,
 )
 
+from staged.engine.engine import Engine
 from staged.model.layout import SegmentKind
 from staged.sequence import Dropout, interleave
 from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Trajectory
-from train.encoded import EncodedFolder
 from train.examples import Examples
 from train.job import Trainer
 from train.packing import Pack, build_pack, draw_dropout
@@ -326,7 +326,7 @@ def test_data_are_read_once_for_all_runs_that_share_a_cache(
     def unexpected(*_: Any) -> None:
         raise AssertionError("the images were encoded again")
 
-    monkeypatch.setattr(EncodedFolder, "_encode", unexpected)
+    monkeypatch.setattr(Engine, "to_latents_each", unexpected)
     second = Trainer(replace(settings, out=tmp_path / "two")).examples
     assert np.array_equal(first.lengths, second.lengths)
     assert torch.equal(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -129,19 +129,13 @@ class EncodedFolder:
                 tokens += _num_latents(self.grids_of(ref))
                 pending.append(ref.array())
             if len(pending) >= _ENCODE_BATCH or sample + 1 == len(self):
-                for latents in self._encode(pending):
+                for latents in self.engine.to_latents_each(pending):
                     require_finite(latents, f"latents of an image of {self.name(sample)} are")
                     file.write(latents.float().cpu().numpy().tobytes())
                 pending = []
             progress.advance()
         columns = {"lengths": lengths, "noised": noised, "first_token": first_token}
         return {name: np.array(column, dtype=np.int64) for name, column in columns.items()}
-
-    def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
-        """Encode images, equal sizes together: padding would change latents (group norm)."""
-        if pictures and len({picture.shape for picture in pictures}) == 1:
-            return list(self.engine.to_latents_batch(pictures))
-        return [self.engine.to_latents(picture) for picture in pictures]
 
 
 def _open(folder: Path) -> ShardIndex:

@@ -93,7 +93,7 @@ class SceneExamples:
     @cached_property
     def _latents(self) -> Tensor:
         pictures = [trajectory.images[0].array() for trajectory in self._trajectories]
-        return self.engine.to_latents_batch(pictures).cpu()
+        return torch.stack(self.engine.to_latents_each(pictures)).cpu()
 
     def trajectory(self, sample: int) -> Trajectory:
         """One sample."""

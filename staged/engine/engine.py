@@ -8,6 +8,7 @@ Letters: B contexts, n latent tokens, Z numbers a latent token.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -30,6 +31,11 @@ from staged.model.layout import Layout, Segment, SegmentKind, lay_out
 from staged.model.patches import patchify
 from staged.model.tokenizer import BagelTokenizer
 from staged.sequence import Grids, clean_copies, noised_copy, text_block
+
+_PIXELS = 8 * 1024 * 1024
+"""Encoded in one call: the largest activation of FLUX's encoder takes 256 bytes a pixel."""
+_CPU_PIXELS = 8 * 48 * 48
+"""The same on a CPU: more do not stay in its cache, and take twice as long each."""
 
 _NOT_FINITE = -1
 """Stands for a token where the logits are no numbers."""
@@ -139,10 +145,8 @@ class Engine:
         """
         if vision_only:
             clean = torch.zeros(0, self._config.latent_token_dim)
-        elif len({picture.shape for picture in pictures}) == 1:
-            clean = self.to_latents_batch(pictures).flatten(0, 1)
         else:
-            clean = torch.cat([self.to_latents(picture) for picture in pictures])
+            clean = torch.cat(self.to_latents_each(pictures))
         patches = torch.cat([self.to_patches(picture) for picture in pictures])
         inputs = Inputs(
             clean.to(self.device, self.dtype),
@@ -164,14 +168,24 @@ class Engine:
 
     def to_latents(self, pixels: NDArray[np.uint8]) -> Tensor:
         """(h, w, 3) uint8 to the (n, Z) latent tokens of its clean copy."""
-        return self.to_latents_batch([pixels])[0]
+        return self.to_latents_each([pixels])[0]
 
-    def to_latents_batch(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Images of one size to (b, n, Z) latent tokens."""
-        latent, _ = self._copy_sizes(*pictures[0].shape[:2])
-        return self.encode(
-            torch.stack([images.from_pixels(images.resize(p, *latent)) for p in pictures])
-        )
+    def to_latents_each(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        """Images of any sizes to the (n, Z) latent tokens of each, equal sizes together.
+
+        Padding different ones to one size would change latents: the autoencoder's group norms see
+        a whole image.
+        """
+        places: dict[tuple[int, int], list[int]] = {}
+        for place, picture in enumerate(pictures):
+            latent, _ = self._copy_sizes(*picture.shape[:2])
+            places.setdefault(latent, []).append(place)
+        found: dict[int, Tensor] = {}
+        for latent, alike in places.items():
+            resized = [images.resize(pictures[place], *latent) for place in alike]
+            encoded = self.encode(torch.stack([images.from_pixels(p) for p in resized]))
+            found |= dict(zip(alike, encoded, strict=True))
+        return [found[place] for place in range(len(pictures))]
 
     def to_patches(self, pixels: NDArray[np.uint8]) -> Tensor:
         """(h, w, 3) uint8 to the (m, P) float32 patches of its ViT copy.
@@ -193,8 +207,13 @@ class Engine:
     def encode(self, pictures: Tensor) -> Tensor:
         """(b, 3, h, w) in [-1, 1] to (b, n, Z) latent tokens, without sampling noise."""
         parameter = next(self.autoencoder.parameters())
-        latents = self.autoencoder.encode(pictures.to(parameter.device, parameter.dtype))
-        return tokens_from_latents(latents, self._config.latent_patch_size)
+        at_once = _CPU_PIXELS if parameter.device.type == "cpu" else _PIXELS
+        most = max(at_once // math.prod(pictures.shape[-2:]), 1)
+        latents = [
+            self.autoencoder.encode(some.to(parameter.device, parameter.dtype))
+            for some in pictures.split(most)
+        ]
+        return tokens_from_latents(torch.cat(latents), self._config.latent_patch_size)
 
     # --- writing -----------------------------------------------------------------------------
 
