@@ -196,6 +196,7 @@ def test_an_image_is_edited(tmp_path: Path) -> None:
         (["a star", *FRESH, "--guidance-renorm-min", "2"], "renorm_min is 2.0"),
         (["a star", *FRESH, "--size", "48x50"], "multiples of 8, such as 48 x 48"),
         (["a star", *FRESH, "--size", "4096x16"], "give sides from 8 to 48"),
+        (["a star", *FRESH, "--max-text-tokens", "1000000"], "max_text_tokens is 1000000"),
         (["a star", *FRESH, "--device", "cuda:99"], "this machine has"),
         (["a star", *FRESH, "--max-flow-steps", "1"], "a sketch takes 2 flow steps"),
         (["a star", *FRESH, "--image", "/nonexistent.png"], "nonexistent.png"),

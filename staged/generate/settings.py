@@ -9,6 +9,7 @@ from staged.loops.policy import Inspect, Mode, Player, Policy, Sketcher
 from staged.protocol import check_text
 from staged.ranges import check_finite, check_range
 from staged.settings import to_dict
+from staged.trajectory import MAX_TEXT_CHARS
 
 if TYPE_CHECKING:  # it brings torch
     from staged.model.flows import FlowSettings
@@ -106,6 +107,8 @@ class DrawSettings:
         """
         check_finite(self)
         check_range(self, "width", "height", minimum=1)
+        # No text of a step may be longer, and a token is a character at least.
+        check_range(self, "max_text_tokens", minimum=1, maximum=2 * MAX_TEXT_CHARS)
         if (self.width is None) != (self.height is None):
             raise ValueError(f"width {self.width}, height {self.height}: give both, or neither")
         if self.mode == "one-shot" and self.planner == "scripted":
