@@ -7,8 +7,6 @@ failure with a reason, or, where every request would end the same way, an error.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,6 +19,7 @@ from staged.backends.http.api_key import read_api_key
 from staged.backends.http.limiter import Limiter
 from staged.backends.http.replies import Received, Refused
 from staged.backends.http.service import Service, ServiceError
+from staged.data_urls import from_base64
 
 MAX_REPLY_BYTES = images.MAX_IMAGE_BYTES * 4 // 3 + 2**20
 """Base64 makes four bytes of three."""
@@ -144,19 +143,20 @@ class Endpoint:
 
 
 def _understood(reply: Mapping[str, Any], cost: Mapping[str, float]) -> Outcome:
-    """Read a reply: one image, in base64, also as a data URL or in lines."""
+    """Read a reply: one image, in base64."""
     data = reply.get("data")
     image = data[0] if isinstance(data, list) and len(data) == 1 else None
     if not isinstance(image, dict):
         return Failed(reason="invalid_reply", detail="it does not hold one image", cost=cost)
     encoded = image.get("b64_json")
+    url = image.get("url")
+    if encoded is None and isinstance(url, str) and url.lower().startswith("data:"):
+        encoded = url
     if not isinstance(encoded, str):
         detail = "no b64_json in it; set response_format=b64_json"
         return Failed(reason="invalid_reply", detail=detail, cost=cost)
-    if encoded.startswith("data:"):
-        encoded = encoded.partition(",")[2]
     try:
-        pixels = images.decode(base64.b64decode("".join(encoded.split()), validate=True))
-    except (ValueError, binascii.Error) as error:
+        pixels = images.decode(from_base64(encoded))
+    except ValueError as error:
         return Failed(reason="invalid_image", detail=str(error), cost=cost)
     return Drawn(pixels=pixels, cost=cost)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
 
 from staged import __version__, images
+from staged.data_urls import to_data_url
 from staged.report import chart as charts
 from staged.report.rounds import ending, rounds
 from staged.report.sections import Opening, Section
@@ -23,8 +23,6 @@ PIXEL_ART_PX = 128
 """Images up to this side are enlarged without smoothing."""
 STEP_PX = 640
 """Longest side of a picture among others; the picture that a page opens with stays as it is."""
-
-_MIME = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +96,9 @@ def _image(source: ImageRef | bytes, whole: bool = False) -> dict[str, Any]:
     if data is None:
         raise ValueError(f"image {source!r} is not loaded; read it from its sample first")
     data = data if whole else shrunk(data, STEP_PX)
-    extension, width, height = images.probe(data)
+    _, width, height = images.probe(data)
     return {
-        "uri": f"data:{_MIME[extension]};base64,{base64.b64encode(data).decode('ascii')}",
+        "uri": to_data_url(data),
         "width": width,
         "height": height,
         "pixel_art": max(width, height) <= PIXEL_ART_PX,

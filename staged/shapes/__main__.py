@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from staged.command_line import Parser, add_out_file, add_seed, console, count, outputs, run
+from staged.data_urls import to_data_url
 from staged.images import encode_png
 from staged.shapes.sight.detect import detect
 from staged.shapes.sight.measure import CONDITIONS, MAX_OFFSET_PX, MIN_VISIBLE, Measurement, measure
@@ -216,10 +216,9 @@ def _card(prompt: Prompt, split: Split, rng: np.random.Generator) -> tuple[str, 
     picture = render(sample_scene(prompt.spec, rng, split))
     verdict = satisfied(prompt.spec, detect(picture))
     opinion = "right" if verdict.exact else "; ".join(verdict.reasons)
-    data = base64.b64encode(encode_png(picture)).decode()
     text = html.escape(prompt.text)
     return prompt.task, (
-        f"<figure><img alt='{text}' src='data:image/png;base64,{data}'>"
+        f"<figure><img alt='{text}' src='{to_data_url(encode_png(picture))}'>"
         f"<figcaption>{text}<br><small>{html.escape(opinion)}</small></figcaption></figure>"
     )
 

@@ -1,6 +1,5 @@
 """Between our requests and the bytes of the chat completions API."""
 
-import base64
 import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from staged import images
 from staged.backends.http.replies import MAX_DETAIL_CHARS, clean
 from staged.backends.lmm.types import FailureKind, FirstToken
+from staged.data_urls import to_data_url
 
 MAX_ANSWER_CHARS = 1_000_000
 _MAX_FENCES = 8
@@ -59,15 +59,14 @@ def data_url(image: bytes, *, max_side_px: int) -> str:
     Raises:
         ValueError: not such an image.
     """
-    extension, width, height = images.probe(image)
+    _, width, height = images.probe(image)
     scale = max_side_px / max(width, height)
     if scale < 1 or not images.is_plain(image):
         scale = min(scale, 1)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         scaled = Image.fromarray(images.decode(image)).resize(size, Image.Resampling.LANCZOS)
-        image, extension = images.encode_png(np.asarray(scaled)), "png"
-    kind = "jpeg" if extension == "jpg" else extension
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
+        image = images.encode_png(np.asarray(scaled))
+    return to_data_url(image)
 
 
 Outcome = tuple[Literal["ok"] | FailureKind, str]

@@ -9,8 +9,6 @@ What it says is exact (see `answers`) unless it is told to misbehave.
 """
 
 import asyncio
-import base64
-import binascii
 import json
 from typing import Any
 
@@ -22,6 +20,7 @@ from starlette.routing import Route
 
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import AttemptLog, LmmSettings
+from staged.data_urls import from_base64
 from staged.shapes.players.answers import ANSWERS
 from staged.shapes.players.misbehaviour import SHAPES_LMM, Misbehaviour, Misdeed
 
@@ -102,13 +101,9 @@ def _read(body: Any) -> tuple[str, dict[str, Any], list[bytes]]:
 
 
 def _image(url: str) -> bytes:
-    head, _, data = url.partition(",")
-    if not head.startswith("data:image/") or not head.endswith(";base64"):
+    if not url.lower().startswith("data:"):
         raise ValueError("images are read from data URLs only")
-    try:
-        return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"image: {error}") from None
+    return from_base64(url)
 
 
 def _completion(raw: bytes, answer: dict[str, Any], misdeed: Misdeed | None) -> dict[str, Any]:
