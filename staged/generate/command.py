@@ -137,13 +137,14 @@ def _report(model: Model, folder: OutFolder, took: str) -> int:
         f"{name} {flow.guidance.text_scale:g} and {flow.guidance.image_scale:g}"
         for name, flow in vars(flows).items()
     )
-    facts = (
+    facts = [
+        *([f"Before everything stands: {settings.system}"] if settings.system else []),
         f"Checkpoint {settings.checkpoint}, mode {settings.mode}; planner {settings.planner}, "
         f"inspector {settings.inspector}, sketcher {settings.sketcher}.",
         f"{flows.num_flow_steps} flow steps a sketch; guidance by text and by images: {guidances}; "
         f"{settings.device}, {settings.dtype}.",
         f"{complete} of {count} trajectories came to their end; {took}.",
-    )
+    ]
     shown = folder.load(MAX_SHOWN)
     more = f"The first {MAX_SHOWN} of {count}." if count > MAX_SHOWN else ""
     page = folder.path / REPORT
