@@ -29,6 +29,7 @@ from staged.shapes.miniature import open_checkpoint
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.interrupts import Interrupts
+from train.memory import kept_bytes, require_memory
 from train.objective import Objective, Supervised, mean_losses, task_means, task_sums
 from train.optimizer import learning_rate, make_optimizers
 from train.packing import MAX_FILLER, Pack
@@ -78,6 +79,12 @@ class Trainer:
         eyes = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
         self.engine = Engine(self.model, eyes, self.loaded.tokenizer, flows=self.loaded.flows)
         self.parameters = freeze(self.model, settings.freeze)
+        decay = settings.optimizer.ema_decay
+        self.optimizer = make_optimizers(self.parameters, settings.optimizer, self.dtype)
+        kept = kept_bytes(
+            self.model, self.parameters, self.optimizer, averaged=decay > 0, dtype=self.dtype
+        )
+        require_memory(kept, self.device)
         if not resuming:  # afterwards they take the place of what is there
             outputs.folder(settings.out, need_bytes=self._bytes_to_write())
         self.examples = Examples(
@@ -96,8 +103,6 @@ class Trainer:
             name=self.examples.name,
         )
         self.packs = StepPacks(self.examples, self.plan, self.engine.special, settings)
-        self.optimizer = make_optimizers(self.parameters, settings.optimizer, self.dtype)
-        decay = settings.optimizer.ema_decay
         self.average = WeightAverage(self.parameters, decay) if decay else None
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
 

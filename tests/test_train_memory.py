@@ -1,0 +1,79 @@
+"""What a run keeps is counted before it begins, and refused where the device has less."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training import World, build
+
+from staged.model.bagel import Bagel
+from staged.model.config import BagelConfig
+from train import memory
+from train.job import Trainer
+from train.memory import kept_bytes, require_memory
+from train.optimizer import Optimizers
+from train.parts import freeze
+from train.settings import Optimizer, Subset
+
+FULL = Path(__file__).parents[1] / "configs/bagel_7b/model"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.mark.parametrize(
+    ("frozen", "averaged", "parts"),
+    [
+        ((), True, "299 GiB (weights 54, gradients 54, moments 109, average 54, working copy 27)"),
+        (
+            ("und", "vit", "connector", "words"),
+            False,
+            "155 GiB (weights 54, gradients 24, moments 49, working copy 27)",
+        ),
+    ],
+)
+def test_the_full_size_model_is_refused_on_one_gpu_of_today(
+    frozen: tuple[str, ...], averaged: bool, parts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.device("meta"):
+        model = Bagel(BagelConfig.from_folder(FULL))
+    trained = freeze(model, frozen)
+    optimizer = Optimizers(torch.optim.AdamW(trained.values()))
+    kept = kept_bytes(model, trained, optimizer, averaged=averaged, dtype=torch.bfloat16)
+    monkeypatch.setattr(memory, "memory_of", lambda device: 79 * 2**30)
+    with pytest.raises(ValueError) as error:
+        require_memory(kept, torch.device("cuda"))
+    assert str(error.value).startswith(f"a step keeps {parts}, activations not counted, and cuda")
+    monkeypatch.setattr(memory, "memory_of", lambda device: sum(kept.values()))
+    require_memory(kept, torch.device("cuda"))
+
+
+def test_a_run_is_refused_before_its_data_are_read(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "memory_of", lambda device: 2**10)
+    nowhere = (Subset(path=tmp_path / "nowhere"),)
+    with pytest.raises(ValueError, match=r"a step keeps .* and cpu has 0\.0"):
+        Trainer(world.settings(tmp_path / "out", data=nowhere))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_what_is_counted_is_what_a_step_leaves(world: World, tmp_path: Path, kind: str) -> None:
+    settings = world.settings(tmp_path / "out", num_steps=1, freeze=("vit",))
+    settings = replace(settings, optimizer=Optimizer(kind=kind))  # type: ignore[arg-type]
+    trainer = Trainer(settings)
+    trainer.run()
+    states = [trainer.optimizer.state_of(p).values() for p in trainer.parameters.values()]
+    kept = kept_bytes(
+        trainer.model, trainer.parameters, trainer.optimizer, averaged=True, dtype=torch.float32
+    )
+    moments = [tensor for tensors in states for tensor in tensors]
+    average = trainer.average
+    assert average is not None
+    assert kept["moments"] == sum(tensor.nbytes for tensor in moments)
+    assert kept["average"] == sum(tensor.nbytes for tensor in average.tensors.values())
+    assert kept["weights"] == sum(p.nbytes for p in trainer.model.parameters())
+    assert kept["working copy"] == 0

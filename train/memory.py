@@ -1,0 +1,75 @@
+"""Whether what a run keeps fits its device: told at once, not after hours of encoding."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from train.optimizer import Optimizers
+
+_GIB = 2**30
+
+
+def require_memory(kept: Mapping[str, int], device: torch.device) -> None:
+    """Require room for what is there in every step; activations, which packs decide, come on top.
+
+    Args:
+        kept: Bytes, as `kept_bytes` counts them.
+        device: Of the run.
+
+    Raises:
+        ValueError: The device has less memory than that in all.
+    """
+    there = memory_of(device)
+    if sum(kept.values()) > there:
+        parts = ", ".join(f"{name} {_gib(size)}" for name, size in kept.items() if size)
+        raise ValueError(
+            f"a step keeps {_gib(sum(kept.values()))} GiB ({parts}), activations not counted, and "
+            f"{device} has {_gib(there)}. optimizer.ema_decay=0 goes without an average, `freeze` "
+            "trains less of the model"
+        )
+
+
+def kept_bytes(
+    model: nn.Module,
+    trained: Mapping[str, nn.Parameter],
+    optimizer: Optimizers,
+    *,
+    averaged: bool,
+    dtype: torch.dtype,
+) -> dict[str, int]:
+    """Count what stays from step to step, and the gradients and working copy of each.
+
+    Args:
+        model: In float32.
+        trained: Its parameters that are trained, by name.
+        optimizer: Of them.
+        averaged: Whether there is an average of them.
+        dtype: Of forward and backward.
+    """
+    whole = sum(p.numel() for p in model.parameters())
+    part = sum(p.numel() for p in trained.values())
+    shapes = [shape for p in trained.values() for shape in optimizer.shapes_of(p).values()]
+    return {
+        "weights": 4 * whole,
+        "gradients": 4 * part,
+        "moments": 4 * sum(map(math.prod, shapes)),
+        "average": 4 * part * averaged,
+        # What is computed in float32 is the weights themselves.
+        "working copy": dtype.itemsize * whole * (dtype != torch.float32),
+    }
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory that a device has, whoever uses them."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.{0 if size >= 10 * _GIB else 1}f}"
