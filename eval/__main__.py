@@ -25,7 +25,7 @@ BENCHMARKS = {
     "geneval": Command("detections, by GenEval's rules", "eval.geneval.command:main"),
     "detect": Command("find objects in images, for geneval", "eval.geneval.detect_command:main"),
     "convert-detector": Command(
-        "mmdet's Mask2Former for detect", "eval.geneval.detect_command:convert"
+        "mmdet's Mask2Former for detect", "eval.converters.command:detector"
     ),
     "judge-wise": Command("a language model on images, for wise", "eval.wise.judge_command:main"),
     "wise": Command("judgements of WISE, legacy or verified", "eval.wise.command:main"),
@@ -35,7 +35,7 @@ BENCHMARKS = {
     "geneval2": Command("answers about images, by Soft-TIFA", "eval.geneval2.command:main"),
     "rewards": Command("CLIPScore, PickScore and others", "eval.rewards.command:main"),
     "convert-reward": Command(
-        "published weights of a reward, for rewards", "eval.rewards.command:convert"
+        "published weights of a reward, for rewards", "eval.converters.command:reward"
     ),
     "compare": Command("results of several runs, and published ones", "eval.compare:main"),
     "report": Command("results as one web page, with pictures", "eval.report:main"),

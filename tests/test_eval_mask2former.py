@@ -14,6 +14,7 @@ from transformers import (
     SwinConfig,
 )
 
+from eval.converters.mmdet import convert, convert_file, convert_model
 from eval.geneval.clip_color import ClipColors, cut_out, to_pixels
 from eval.geneval.mask2former import (
     MEAN,
@@ -23,7 +24,6 @@ from eval.geneval.mask2former import (
     postprocess,
     preprocess,
 )
-from eval.geneval.mmdet_checkpoint import convert, convert_file, convert_model
 from eval.geneval.names import CLASSES, COLORS
 from staged.model.finite import NotFiniteError
 from staged.roles import Detection

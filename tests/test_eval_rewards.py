@@ -13,13 +13,13 @@ from vlm import save_tiny as save_tiny_vlm
 
 from eval.__main__ import main as staged_eval
 from eval.compare import compare
+from eval.converters.open_clip import convert_model
 from eval.downloads import file_sha256
 from eval.geneval.clip_color import to_pixels
 from eval.results import OVERALL, Result
 from eval.rewards.aesthetic import AestheticHead, load_head
 from eval.rewards.embedding import ClipEmbedder
 from eval.rewards.kinds import KINDS
-from eval.rewards.open_clip import convert_model
 from eval.rewards.scorers import VqaScorer, aesthetic, clip_score, hps, pick_score
 from eval.vqa.question import Answer
 from staged.images import encode_png

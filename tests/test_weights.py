@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from test_editor import SETTINGS
 from test_editor import pipeline as pipeline  # the fixture
 
+from eval.converters.aesthetic import convert_head
 from eval.geneval.clip_color import ClipColors
-from eval.rewards.aesthetic import AestheticHead, convert_head, load_head
+from eval.rewards.aesthetic import AestheticHead, load_head
 from eval.rewards.embedding import ClipEmbedder
 from eval.vqa.local import LocalAnswerer
 from eval.vqa.question import Question

@@ -1,4 +1,4 @@
-"""The command lines of `staged eval detect` and `staged eval convert-detector`."""
+"""The command line of `staged eval detect`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from staged.command_line import (
     UsageError,
     add_device,
     add_out_file,
-    add_out_folder,
     console,
     exit_codes,
 )
@@ -65,32 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"wrote {arguments.out}; score it with `staged eval geneval --detections`")
     if not looked.detected:
         raise ValueError(f"not one image could be looked at; {arguments.out} says why")
-    return exit_codes.OK
-
-
-def convert(argv: Sequence[str] | None = None) -> int:
-    """Run `staged eval convert-detector`.
-
-    Args:
-        argv: Arguments after the command; the process's own when None.
-
-    Raises:
-        ValueError: not a checkpoint of mmdet's Mask2Former with a Swin backbone.
-        OSError: a file cannot be read or written.
-    """
-    parser = Parser(
-        prog="staged eval convert-detector",
-        description="Convert mmdet's Mask2Former checkpoint, GenEval's detector.",
-        epilog="example: staged eval convert-detector "
-        "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco.pth --out detectors/mmdet",
-    )
-    parser.add_argument("checkpoint", type=Path, help="file of mmdet 2.x (.pth)")
-    add_out_folder(parser, words="folder for --weights")
-    arguments = parser.parse_args(argv)
-    from eval.geneval.mmdet_checkpoint import convert_file
-
-    convert_file(arguments.checkpoint, arguments.out)
-    print(f"wrote {arguments.out}")
     return exit_codes.OK
 
 

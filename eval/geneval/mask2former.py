@@ -2,7 +2,7 @@
 
 Preprocessing and postprocessing are those of mmdet's
 `mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco` at test time. The network is the same; its weights
-are the official ones after `eval.geneval.mmdet_checkpoint`, or transformers' own, trained by the
+are the official ones after `eval.converters.mmdet`, or transformers' own, trained by the
 paper's authors, whose scores are a variant of the metric and say so in the detector's name.
 
 Letters: h, w image size; H, W network input size, multiples of 32; q queries; c classes.

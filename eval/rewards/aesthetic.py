@@ -6,23 +6,19 @@ learnt to predict ratings from 1 to 10; nothing keeps its output between them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eval.geneval.mask2former import fingerprint
-from eval.pickled import read_checkpoint
 from staged.model.weights import check_weights
 
 WEIGHTS_FILE = "model.safetensors"
 WIDTHS = (768, 1024, 128, 64, 16, 1)
-_KEY = re.compile(r"layers\.(\d+)\.(weight|bias)")
 
 
 class AestheticHead(nn.Module):
@@ -57,7 +53,7 @@ class AestheticHead(nn.Module):
 
 
 def load_head(folder: Path) -> AestheticHead:
-    """Read what `convert_head` wrote.
+    """Read what `eval.converters.aesthetic` wrote.
 
     Raises:
         ValueError: the folder holds no such head.
@@ -73,18 +69,6 @@ def load_head(folder: Path) -> AestheticHead:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is no readable safetensors file: {error}") from None
     return head_of(state, str(path))
-
-
-def convert_head(checkpoint: Path, folder: Path) -> None:
-    """Write the published checkpoint as safetensors.
-
-    Raises:
-        ValueError: not such a checkpoint.
-        OSError: a file cannot be read or written.
-    """
-    head = head_of(_renumbered(read_checkpoint(checkpoint), str(checkpoint)), str(checkpoint))
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(head.state_dict(), folder / WEIGHTS_FILE)
 
 
 def head_of(state: Mapping[str, Tensor], place: str) -> AestheticHead:
@@ -103,18 +87,3 @@ def head_of(state: Mapping[str, Tensor], place: str) -> AestheticHead:
     )
     head.load_state_dict(weights)
     return head.eval()
-
-
-def _renumbered(state: Mapping[str, Any], place: str) -> dict[str, Tensor]:
-    """Count linear layers only: the original's numbers count dropout too."""
-    found: dict[int, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        match = _KEY.fullmatch(key)
-        if match is None or not isinstance(value, Tensor):
-            raise ValueError(f"{place}: {key}: no weight of the aesthetic predictor")
-        found.setdefault(int(match[1]), {})[match[2]] = value
-    return {
-        f"layers.{index}.{name}": value
-        for index, number in enumerate(sorted(found))
-        for name, value in found[number].items()
-    }

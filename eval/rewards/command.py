@@ -1,4 +1,4 @@
-"""The command lines of `staged eval rewards` and `staged eval convert-reward`."""
+"""The command line of `staged eval rewards`."""
 
 from __future__ import annotations
 
@@ -74,44 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{result.benchmark}: the prompts of {number} images were read in part only")
     print(f"wrote {', '.join(str(arguments.out / f'{r.benchmark}.json') for r in results)}")
     return exit_code("staged eval rewards", results, allow_unscored=arguments.allow_unscored)
-
-
-def convert(argv: Sequence[str] | None = None) -> int:
-    """Run `staged eval convert-reward`.
-
-    Args:
-        argv: Arguments after the command; the process's own when None.
-
-    Raises:
-        ValueError: not a checkpoint of that reward.
-        OSError: a file cannot be read or written.
-    """
-    parser = Parser(
-        prog="staged eval convert-reward",
-        description="Convert a reward's published checkpoint to safetensors, for --weights.",
-        epilog="example: staged eval convert-reward hps HPS_v2.1_compressed.pt --out rewards/hps\n"
-        "         staged eval convert-reward aesthetic sac+logos+ava1-l14-linearMSE.pth "
-        "--out rewards/aesthetic",
-    )
-    parser.add_argument("reward", choices=("aesthetic", "hps"), help="whose checkpoint it is")
-    parser.add_argument("checkpoint", type=Path, help="file of PyTorch (.pt, .pth)")
-    add_out_folder(parser, words="folder for --weights")
-    parser.add_argument(
-        "--tokenizer",
-        default=CLIP_H_TOKENIZER,
-        help="hps: CLIP's tokenizer, folder or Hub id (default: %(default)s)",
-    )
-    arguments = parser.parse_args(argv)
-    if arguments.reward == "hps":
-        from eval.rewards.open_clip import convert_file
-
-        convert_file(arguments.checkpoint, arguments.out, arguments.tokenizer)
-    else:
-        from eval.rewards.aesthetic import convert_head
-
-        convert_head(arguments.checkpoint, arguments.out)
-    print(f"wrote {arguments.out}; use it as --weights {arguments.reward}={arguments.out}")
-    return exit_codes.OK
 
 
 def render(results: Sequence[Result]) -> str:

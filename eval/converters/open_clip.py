@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from eval.pickled import read_checkpoint
+from eval.converters.pickled import read_checkpoint
 from staged.model.weights import check_weights
 
 TEXT_HEAD_DIM, VISION_HEAD_DIM = 64, 80

@@ -16,10 +16,10 @@ from typing import Any, cast
 from torch import Tensor
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
+from eval.converters.pickled import read_checkpoint
 from eval.downloads import sha256_of
 from eval.geneval.mask2former import COMPUTED, SOURCE_FILE
 from eval.geneval.names import CLASSES
-from eval.pickled import read_checkpoint
 from staged.model.weights import check_weights
 
 _SWIN = "model.pixel_level_module.encoder.swin"
