@@ -7,9 +7,8 @@ from itertools import islice
 
 from eval.skills.judge import Judged, judge
 from eval.skills.probes import Probe
-from staged.backends.bagel import BagelSettings
+from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.engine.engine import Engine
-from staged.generate.casting import bagel_player
 from staged.jobs.progress import Progress
 from staged.model.flows import Flows
 from staged.roles import Ask, RoleError
@@ -40,7 +39,7 @@ def ask(
     judged: dict[int, Judged] = {}
     for batch in _batches(probes, batch_size):
         asked = [probes[index] for index in batch]
-        player = bagel_player(engine, settings)  # a new one: what it has read never comes again
+        player = BagelPlayer(engine, settings)  # a new one: what it has read never comes again
         asks = [Ask(trajectory=p.trajectory, moves=(p.move,), seed=p.seed) for p in asked]
         answers: Sequence[Step | RoleError]
         answers = player.draw(asks) if asked[0].move == "sketch" else player.write(asks)

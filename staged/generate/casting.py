@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
+from staged.backends.bagel import BagelPlayer, EditingSketcher
 from staged.devices import AUTO, DTYPES, choose_arithmetic
 from staged.engine.engine import Engine, ImageSizes
 from staged.loops.policy import Player, Policy, Sketcher
@@ -124,8 +124,3 @@ def open_engine(checkpoint: str, *, device: str = AUTO, dtype: str = AUTO, seed:
     if loaded.tokenizer is None:
         raise ValueError(f"{checkpoint} has no tokenizer files; nothing can be read or written")
     return Engine(loaded.model, loaded.autoencoder, loaded.tokenizer, flows=loaded.flows)
-
-
-def bagel_player(engine: Engine, settings: BagelSettings | None = None) -> BagelPlayer:
-    """A player of all roles, by default drawing as its checkpoint says."""
-    return BagelPlayer(engine, settings or BagelSettings(flows=engine.flows))

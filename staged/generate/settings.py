@@ -63,13 +63,13 @@ class DrawSettings:
     """Whether plans are inspected; a scripted inspector decides for itself."""
     inspect_sketch: Inspect = "model"
     """Whether sketches are."""
-    max_rounds: int = 6
+    max_rounds: int = Policy.max_rounds
     """Plans that are sketched, at most."""
-    max_refinements: int = 2
+    max_refinements: int = Policy.max_refinements
     """Of one plan, and of one round's sketch, at most."""
-    max_flow_steps: int = 300
+    max_flow_steps: int = Policy.max_flow_steps
     """Network evaluations of a trajectory, at most."""
-    max_attempts: int = 3
+    max_attempts: int = Policy.max_attempts
     """Times that one step is tried before it fails."""
     temperature: float = 0.0
     """Of text; 0 takes the likeliest token."""

@@ -79,18 +79,12 @@ def fine_tune(base: str, data: Path, folder: Path, sizes: Sizes) -> Path:
 
 def draw(checkpoint: str, folder: Path, sizes: Sizes) -> list[Trajectory]:
     """`staged generate`, one prompt after another, each step printed as it comes."""
-    from staged.backends.bagel import BagelSettings
-    from staged.generate.casting import Casting, bagel_player, open_engine
+    from staged.generate.model import Model
+    from staged.generate.settings import DrawSettings
     from staged.generate.telling import describe, looked_at
-    from staged.loops.staged import StagedLoop
 
-    engine = open_engine(checkpoint)
-    flows = engine.flows.each(
-        lambda flow: replace(flow, num_flow_steps=sizes.num_flow_steps or flow.num_flow_steps)
-    )
-    player = bagel_player(engine, BagelSettings(flows=flows, max_text_tokens=128))
-    loop = StagedLoop(Casting().cast(player, checkpoint))
-
+    settings = DrawSettings(checkpoint=checkpoint, num_flow_steps=sizes.num_flow_steps)
+    loop = Model(settings).loop(batch_size=1)
     ended: list[Trajectory] = []
 
     def tell(event: Event) -> None:
