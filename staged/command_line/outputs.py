@@ -16,6 +16,7 @@ from typing import Final
 
 MIN_FREE_BYTES: Final = 64 * 2**20
 """What must be free where a command writes, if nobody knows better."""
+_LINK_TO_NOTHING: Final = "is a link to what is not there; remove it"
 
 
 def folder(path: Path, *, need_bytes: int = MIN_FREE_BYTES) -> Path:
@@ -41,13 +42,19 @@ def file(path: Path, *, need_bytes: int = MIN_FREE_BYTES) -> Path:
 
     Raises:
         IsADirectoryError: It is a folder.
+        NotADirectoryError: A part of it is a file, or it is a link into a folder that is not there.
         OSError: It cannot be written, or its disk is too full.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file", str(path))
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, "cannot be written", str(path))
-    _writable(_existing(path.parent), path, need_bytes)
+    place = path.parent
+    if path.is_symlink():  # where it leads is written, perhaps on another disk
+        place = Path(os.path.realpath(path)).parent
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, _LINK_TO_NOTHING, str(path))
+    _writable(_existing(place), path, need_bytes)
     return path
 
 
@@ -81,9 +88,7 @@ def _existing(path: Path) -> Path:
         if place.exists():
             raise NotADirectoryError(errno.ENOTDIR, "is a file; name a folder", str(place))
         if place.is_symlink():
-            raise NotADirectoryError(
-                errno.ENOTDIR, "is a link to what is not there; remove it", str(place)
-            )
+            raise NotADirectoryError(errno.ENOTDIR, _LINK_TO_NOTHING, str(place))
     raise NotADirectoryError(errno.ENOTDIR, "has no folder above it", str(path))
 
 

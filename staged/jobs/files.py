@@ -4,6 +4,7 @@ What is not complete yet has a temporary name that says whose it is, so that pro
 the same file at once never touch each other's halves, and a dead one's half can be told from it.
 """
 
+import errno
 import functools
 import hashlib
 import itertools
@@ -27,10 +28,20 @@ _count = itertools.count()
 
 
 def temporary(path: Path) -> Path:
-    """Return a name beside `path` that no other process, on any machine, and no thread uses."""
+    """Return a name beside `path` that no other process, on any machine, and no thread uses.
+
+    Beside what it leads to where it is a link, perhaps on another disk: `move_into_place` then
+    changes that, and the link stays.
+    """
+    path = target(path)
     # Without dots: what stands before the last two of them is the name of the file.
     owner = f"{_host()}-{os.getpid()}-{next(_count)}"
     return path.with_name(f".{path.name}.{owner}.tmp")
+
+
+def target(path: Path) -> Path:
+    """Return where a link leads, whether something is there or not; other paths as they are."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextmanager
@@ -65,12 +76,14 @@ def whole_folder(folder: Path, *, everyones: bool = False) -> Iterator[Path]:
     """Fill a fresh folder that takes the place of `folder` when the block ends well.
 
     Args:
-        folder: Where it shall stand; one that stands there is replaced.
+        folder: Where it shall stand; one that stands there is replaced. A link stays, and leads to
+            the new one.
         everyones: As in `sweep`, for halves of the same folder.
 
     Yields:
         The fresh folder, under a temporary name.
     """
+    folder = target(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep(folder.parent, lambda name: name == folder.name, everyones=everyones)
     fresh = temporary(folder)
@@ -94,7 +107,8 @@ def whole_folder(folder: Path, *, everyones: bool = False) -> Iterator[Path]:
 
 
 def move_into_place(half: Path, path: Path) -> None:
-    """Rename a synced file and make the rename durable."""
+    """Rename a synced file to what its `temporary` was made of, and make the rename durable."""
+    path = target(path)
     half.replace(path)
     sync(path.parent)
 
@@ -104,6 +118,10 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some disks that are not local take it for files alone.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
