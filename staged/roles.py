@@ -13,7 +13,7 @@ says so for each; where it raises instead, the loop asks for one at a time.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +31,6 @@ from staged.trajectory import (
 
 Pixels = NDArray[np.uint8]
 """(h, w, 3) RGB, 0-255."""
-
-
-Request_contra = TypeVar("Request_contra", contravariant=True)
-Reply_co = TypeVar("Reply_co", covariant=True)
 
 
 class RoleError(RuntimeError):
@@ -58,17 +54,6 @@ class Planner(Protocol):
         ...
 
 
-class Sketcher(Protocol):
-    """Draws."""
-
-    def sketch(self, trajectory: Trajectory, *, seed: int) -> Sketch:
-        """Draw the last plan onto the last sketch; after a refinement, correct the sketch.
-
-        Without a plan it draws the prompt, onto the input image where there is one.
-        """
-        ...
-
-
 class Inspector(Protocol):
     """Looks for conflicts; what is not drawn yet is none."""
 
@@ -85,56 +70,12 @@ class Refiner(Protocol):
         ...
 
 
-class Selector(Protocol):
-    """Chooses among candidates."""
-
-    def select(self, prompt: str, candidates: Sequence[Pixels], *, seed: int) -> "Selection":
-        """Choose the image that fits the prompt best."""
-        ...
-
-
 class Director(Protocol):
     """Decides what comes next, where that is learned or scripted apart from the stages."""
 
     def next_move(self, trajectory: Trajectory) -> Move:
         """Choose one of `trajectory.legal_next()`."""
         ...
-
-
-class Judge(Protocol):
-    """Scores an image."""
-
-    def judge(self, prompt: str, image: Pixels) -> "Judgement":
-        """Score how well the image shows the prompt."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """A choice among candidates.
-
-    Attributes:
-        index: Of the chosen one.
-        scores: One for each candidate, higher is better; their scale is the selector's.
-        reason: Why.
-    """
-
-    index: int
-    scores: tuple[float, ...]
-    reason: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """A score, or the reason why there is none: unscored is not zero.
-
-    Attributes:
-        score: In [0, 1]; None where it could not be scored.
-        reason: Why.
-    """
-
-    score: float | None
-    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,18 +130,6 @@ class Illustrator(Protocol):
         self, asks: Sequence[Ask], on_preview: Preview | None = None
     ) -> list[Sketch | RoleError]:
         """Draw for each ask, or say why not."""
-        ...
-
-
-class LanguageModel(Protocol[Request_contra, Reply_co]):
-    """A model that reads text and images and writes text that follows a schema.
-
-    The request and the reply are the client's own types (`staged.backends.lmm.types`), failures
-    among them, so that a job can tell a refusal from a broken line.
-    """
-
-    async def ask(self, request: Request_contra, /) -> Reply_co:
-        """Ask once; whatever retries there are happen inside."""
         ...
 
 

@@ -206,25 +206,6 @@ def test_a_trajectory_goes_on_from_an_edited_step(learned: BagelPlayer) -> None:
     assert done == trajectory  # what is complete stays as it is
 
 
-def test_single_roles_are_played_too(learned: BagelPlayer) -> None:
-    player, steps = fresh(learned), lesson().steps
-
-    def so_far(count: int) -> Trajectory:
-        return Trajectory(prompt=PROMPT, steps=steps[:count])
-
-    assert player.next_move(so_far(0)) == "plan"
-    assert player.plan(so_far(0), seed=0) == steps[0]
-    assert player.inspect(so_far(1), "plan", seed=0) == steps[1]
-    assert player.refine(so_far(2), seed=0) == steps[2]
-    assert player.next_move(so_far(4)) == "sketch"
-    assert player.sketch(so_far(4), seed=1).image.array().shape == (16, 16, 3)
-    assert player.next_move(so_far(5)) == "inspect sketch"
-    assert player.next_move(so_far(8)) == "plan"
-    assert player.next_move(so_far(11)) == "stop"
-    with pytest.raises(ValueError, match="plan may not come here; expected refine plan"):
-        player.plan(so_far(2), seed=0)
-
-
 # --- failures -----------------------------------------------------------------------------------
 
 

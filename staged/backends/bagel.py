@@ -9,10 +9,9 @@ Many trajectories advance together; a step never depends on which others do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import torch
 
@@ -27,20 +26,14 @@ from staged.roles import Ask, Pixels, Preview, RoleError
 from staged.sequence import step_text
 from staged.trajectory import (
     ImageRef,
-    Inspection,
     Move,
-    Plan,
     Refinement,
     Sketch,
-    Step,
-    Target,
     TextStep,
     Trajectory,
     TrajectoryError,
     moves,
 )
-
-Wanted = TypeVar("Wanted", bound=Step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +83,7 @@ class BagelSettings:
 
 
 class BagelPlayer:
-    """All roles over one engine: singly (`Planner`, …) and for many at once (`Writer`, …)."""
+    """All roles over one engine, for many trajectories at once."""
 
     def __init__(self, engine: Engine, settings: BagelSettings | None = None) -> None:
         """Wrap an engine."""
@@ -102,8 +95,6 @@ class BagelPlayer:
             max_tokens=self.settings.max_cached_tokens,
             vision_only=self.settings.vision_only,
         )
-
-    # --- many at once ------------------------------------------------------------------------
 
     @property
     def num_flow_steps(self) -> int:
@@ -195,40 +186,6 @@ class BagelPlayer:
             on_step=preview if on_preview and self.settings.preview_every else None,
         )
 
-    # --- one at a time -----------------------------------------------------------------------
-
-    def next_move(self, trajectory: Trajectory) -> Move:
-        """Choose what comes next; where only the text would tell, it is written to see."""
-        ask = Ask(trajectory=trajectory, moves=trajectory.legal_next(), seed=0)
-        [chosen] = self.choose([ask])
-        if isinstance(chosen, RoleError):
-            raise chosen
-        if len(chosen) == 1:
-            return chosen[0]
-        [step] = self.write([replace(ask, moves=chosen)])
-        if isinstance(step, RoleError):
-            raise step
-        return moves((*trajectory.steps, step))[-1]
-
-    def plan(self, trajectory: Trajectory, *, seed: int) -> Plan:
-        """Write a plan."""
-        return self._one(self.write, trajectory, "plan", seed, Plan)
-
-    def inspect(self, trajectory: Trajectory, target: Target, *, seed: int) -> Inspection:
-        """Inspect the last plan or sketch."""
-        move: Move = "inspect plan" if target == "plan" else "inspect sketch"
-        return self._one(self.write, trajectory, move, seed, Inspection)
-
-    def refine(self, trajectory: Trajectory, *, seed: int) -> Refinement:
-        """Write the correction that the last inspection asks for."""
-        return self._one(self.write, trajectory, trajectory.legal_next()[0], seed, Refinement)
-
-    def sketch(self, trajectory: Trajectory, *, seed: int) -> Sketch:
-        """Draw."""
-        return self._one(self.draw, trajectory, "sketch", seed, Sketch)
-
-    # --- shared ------------------------------------------------------------------------------
-
     def _read(self, asks: Sequence[Ask]) -> list[Reading]:
         return self._reader.read([ask.trajectory for ask in asks])
 
@@ -297,23 +254,6 @@ class BagelPlayer:
         for row, (part, grid) in enumerate(zip(parts, grids, strict=True)):
             with suppress(NotFiniteError):
                 yield row, self.engine.decode(part, *grid)
-
-    def _one(
-        self,
-        act: Callable[[Sequence[Ask]], Sequence[Step | RoleError]],
-        trajectory: Trajectory,
-        move: Move,
-        seed: int,
-        kind: type[Wanted],
-    ) -> Wanted:
-        if move not in trajectory.legal_next():
-            expected = " or ".join(trajectory.legal_next()) or "nothing"
-            raise ValueError(f"{move} may not come here; expected {expected}")
-        [step] = act([Ask(trajectory=trajectory, moves=(move,), seed=seed)])
-        if isinstance(step, RoleError):
-            raise step
-        assert isinstance(step, kind)
-        return step
 
 
 def _of_prompt(reading: Reading) -> torch.Tensor:

@@ -103,7 +103,7 @@ class Reader:
             vision_only: Read images as ViT copies alone.
         """
         self._vision_only = vision_only
-        self._engine, self._texts_only, self._max_tokens = engine, texts_only, max_tokens
+        self._engine, self._max_tokens = engine, max_tokens
         self._nothing = Reading(Context(), Context(), Context() if texts_only else None, None)
         self._known: OrderedDict[Parts, Reading] = OrderedDict()
 

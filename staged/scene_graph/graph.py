@@ -217,14 +217,6 @@ class SceneGraph:
             (r for r in self.relations if r.source in kept and r.target in kept),
         )
 
-    def contains(self, part: "SceneGraph") -> bool:
-        """Whether every object, attribute and relation of `part` is here too."""
-        return (
-            set(part.objects) <= set(self.objects)
-            and set(part.attributes) <= set(self.attributes)
-            and set(part.relations) <= set(self.relations)
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data, in canonical order."""
         return {

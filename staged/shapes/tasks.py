@@ -65,11 +65,6 @@ class Prompt:
         return self.request.spec
 
 
-def sample_spec(task: Task, rng: np.random.Generator, split: Split = "train") -> Spec:
-    """Draw a specification; for `knowledge` see `sample_prompt`, which keeps the fact."""
-    return sample_request(task, rng, split).spec
-
-
 def sample_prompt(task: Task, rng: np.random.Generator, split: Split = "train") -> Prompt:
     """Draw a prompt of a task."""
     request = sample_request(task, rng, split)

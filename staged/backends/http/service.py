@@ -73,7 +73,7 @@ class Service:
         """Open it; nothing is sent yet."""
         self._key = read_api_key(base_url, api_key_env)
         self._base_url, self._model, self._api_key_env = base_url.rstrip("/"), model, api_key_env
-        self._timeout_s, self._max_reply_bytes = timeout_s, max_reply_bytes
+        self._timeout_s = timeout_s
         self._backoff_s, self._max_backoff_s = backoff_s, max_backoff_s
         self._fields = fields
         self.limiter = limiter
