@@ -8,9 +8,9 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from eval.generation.endpoint import _understood
-from eval.generation.generator import Drawn, Failed
 from staged import data_urls, images
+from staged.backends.generators.endpoint import _understood
+from staged.backends.generators.generator import Drawn, Failed
 from staged.data_urls import from_base64, to_data_url
 from staged.shapes.players.lmm import _image
 

@@ -14,7 +14,6 @@ import pytest
 from eval.__main__ import main as staged_eval
 from eval.downloads import file_sha256
 from eval.generation.benchmarks import BENCHMARKS
-from eval.generation.generator import Drawn, Failed
 from eval.generation.provenance import made
 from eval.generation.run import generate
 from eval.generation.store import Store
@@ -22,6 +21,7 @@ from eval.geneval.folders import read_folders
 from eval.pictures import read_pictures
 from eval.results import Result
 from staged import images
+from staged.backends.generators.generator import Drawn, Failed
 from staged.jobs.rank import Rank
 from staged.trajectory_folder import load_trajectory
 

@@ -23,13 +23,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from eval.__main__ import main as staged_eval
 from eval.generation.benchmarks import BENCHMARKS
-from eval.generation.endpoint import Endpoint
 from eval.generation.existing import Existing
-from eval.generation.generator import Drawn, Failed
-from eval.generation.pipeline import Pipeline
 from eval.generation.samples import Sample, sample_seed
-from eval.generation.settings import EndpointSettings, ExistingSettings, PipelineSettings
+from eval.generation.settings import ExistingSettings
 from staged import images
+from staged.backends.generators.endpoint import Endpoint
+from staged.backends.generators.generator import Drawn, Failed
+from staged.backends.generators.pipeline import Pipeline
+from staged.backends.generators.settings import EndpointSettings, PipelineSettings
 
 
 def samples(*prompts, number=1):
@@ -304,7 +305,7 @@ def test_what_is_being_drawn_when_an_account_ends_is_kept():
 
 
 def test_a_reply_is_read_to_a_bound(monkeypatch):
-    monkeypatch.setattr("eval.generation.endpoint.MAX_REPLY_BYTES", 100)
+    monkeypatch.setattr("staged.backends.generators.endpoint.MAX_REPLY_BYTES", 100)
     with serve(Service().app) as url:
         [outcome] = outcomes(endpoint(url), samples("a star"))
     assert outcome.reason == "invalid_reply" and "more than 100 bytes" in outcome.detail

@@ -149,9 +149,9 @@ def test_a_choice_by_logits_of_nan_is_none() -> None:
 
 
 def test_an_evaluation_counts_the_sample_as_failed() -> None:
-    from eval.generation.generator import Drawn
-    from eval.generation.generator import Failed as NoImage
     from eval.generation.model import _outcome
+    from staged.backends.generators.generator import Drawn
+    from staged.backends.generators.generator import Failed as NoImage
 
     failed, drawn = map(_outcome, run(poisoned(), "one-shot").trajectories)
     assert isinstance(failed, NoImage) and failed.reason == "not_finite" and failed.final

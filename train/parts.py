@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from torch import nn
+if TYPE_CHECKING:  # settings name parts, and are read without torch
+    from torch import nn
 
 Part = Literal["und", "gen", "vit", "connector", "latents", "words"]
 """`und`, `gen`: the experts; `vit`: the eyes; `connector`: from the eyes into the decoder;

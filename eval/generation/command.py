@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.generation.benchmarks import BENCHMARKS
-from eval.generation.generator import Generator
 from eval.generation.run import Done, generate
+from eval.generation.samples import Sample
 from eval.generation.settings import (
-    EndpointSettings,
     ExistingSettings,
     ModelSettings,
-    PipelineSettings,
 )
 from eval.generation.store import Store, begun_dtype
 from eval.results import versions
 from staged import settings as job_settings
+from staged.backends.generators.generator import Generator
+from staged.backends.generators.settings import EndpointSettings, PipelineSettings
 from staged.command_line import (
     Parser,
     UsageError,
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_codes.OK if options.allow_unscored else exit_codes.FAILED
 
 
-def open_generator(settings: Any, prompts: Sequence[str]) -> Generator:
+def open_generator(settings: Any, prompts: Sequence[str]) -> Generator[Sample]:
     """Open the generator that some settings are of.
 
     Args:
@@ -161,11 +161,11 @@ def open_generator(settings: Any, prompts: Sequence[str]) -> Generator:
         model.understood(prompts)
         return model
     if isinstance(settings, PipelineSettings):
-        from eval.generation.pipeline import Pipeline
+        from staged.backends.generators.pipeline import Pipeline
 
         return Pipeline(settings)
     if isinstance(settings, EndpointSettings):
-        from eval.generation.endpoint import Endpoint
+        from staged.backends.generators.endpoint import Endpoint
 
         return Endpoint(settings)
     from eval.generation.existing import Existing

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import ExistingSettings
 from staged import images
+from staged.backends.generators.generator import Drawn, Failed, Outcome
 
 _FIELDS = ("prompt", "image", "number")
 _COUNTS = {"image", "number"}

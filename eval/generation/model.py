@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from eval.generation.generator import Drawn, Failed, Outcome
 from eval.generation.samples import Sample
 from eval.generation.settings import ModelSettings
+from staged.backends.generators.generator import Drawn, Failed, Outcome
 from staged.generate import model
 from staged.loops.events import Event
 from staged.model.finite import NotFiniteError

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.generation.generator import Failed, Generator
 from eval.generation.samples import Sample
 from eval.generation.store import Store
+from staged.backends.generators.generator import Failed, Generator
 from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
 from staged.jobs.units import units
@@ -38,7 +38,7 @@ class Done:
 
 
 def generate(
-    samples: Sequence[Sample], generator: Generator, store: Store, *, batch: int, rank: Rank
+    samples: Sequence[Sample], generator: Generator[Sample], store: Store, *, batch: int, rank: Rank
 ) -> Done:
     """Draw the samples of this process that the store lacks.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from staged.generate.settings import DrawSettings
-from staged.ranges import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,81 +20,6 @@ class ModelSettings(DrawSettings):
     def name(self) -> str:
         """Checkpoint and mode, to stand in a sentence."""
         return f"{self.checkpoint} {'in stages' if self.mode == 'staged' else 'in one shot'}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineSettings:
-    """Any text-to-image pipeline of diffusers, and how it is called."""
-
-    model: str
-    """Folder, or repository on the Hub."""
-    revision: str | None = None
-    """Commit on the Hub."""
-    pipeline: str = "DiffusionPipeline"
-    """Class in diffusers; this one takes the class that the model names."""
-    device: str = "auto"
-    """Torch device; `auto` is a GPU, one a process under torchrun, or the CPU."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Precision of the weights; `auto` is bfloat16 where the device multiplies it fast, and in a
-    folder that has pictures what they were drawn in."""
-    offload: bool = False
-    """Keep on the device only the part that runs: slower, for small devices."""
-    width: int | None = None
-    """In pixels; null, here and below, leaves it to the pipeline."""
-    height: int | None = None
-    """In pixels."""
-    num_inference_steps: int | None = None
-    """Steps of the sampler."""
-    guidance_scale: float | None = None
-    """Strength of the prompt."""
-    guidance_argument: str = "guidance_scale"
-    """What the pipeline calls it: `true_cfg_scale` for Qwen-Image."""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of every call, such as `{negative_prompt: blurry}`."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        check_range(self, "width", "height", "num_inference_steps", minimum=1)
-        check_range(self, "guidance_scale", minimum=0, maximum=1000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EndpointSettings:
-    """Any service with the images API of OpenAI, and how it is asked."""
-
-    model: str
-    """Name of the model at the endpoint."""
-    base_url: str = "http://127.0.0.1:8000/v1"
-    """Address of the endpoint, up to and with its `/v1`."""
-    api_key_env: str | None = None
-    """Environment variable that holds the key, such as OPENAI_API_KEY; null sends none."""
-    size: str | None = "1024x1024"
-    """Width and height in pixels; null leaves them to the endpoint."""
-    response_format: Literal["b64_json"] | None = "b64_json"
-    """How the image comes back; null does not say it, for models that know one way alone."""
-    seed_field: str | None = "seed"
-    """Field that carries a sample's seed; null for an endpoint that takes none."""
-    extra_body: dict[str, Any] = field(default_factory=dict)
-    """Further fields of every request, such as `{quality: high}`."""
-    concurrency: int = 8
-    """Most requests in flight."""
-    max_attempts: int = 6
-    """Attempts per request, the first included."""
-    timeout_s: float = 300.0
-    """Longest wait for one attempt."""
-    usd_per_image: float = 0.0
-    """Price of an image, where it has one."""
-    usd_per_million_input_tokens: float = 0.0
-    """Price of what is sent, where the endpoint counts tokens."""
-    usd_per_million_output_tokens: float = 0.0
-    """Price of what comes back, where the endpoint counts tokens."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        check_range(self, "concurrency", "max_attempts", minimum=1)
-        check_range(self, "timeout_s", minimum=0, above=True)
-        prices = ("usd_per_image", "usd_per_million_input_tokens", "usd_per_million_output_tokens")
-        check_range(self, *prices, minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,9 @@ from typing import Any, Self
 
 from eval.downloads import file_sha256
 from eval.generation.claim import refuse_others
-from eval.generation.generator import Drawn, Outcome
 from eval.generation.samples import Sample
 from staged import images, strict_json
+from staged.backends.generators.generator import Drawn, Outcome
 from staged.jobs import locks
 from staged.jobs.files import read_json, sweep, text_in, write_json, write_whole
 from staged.jobs.rank import Rank

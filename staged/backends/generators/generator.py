@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from eval.generation.samples import Sample
 from staged.roles import Pixels
 from staged.trajectory import Trajectory
+
+
+class Prompted(Protocol):
+    """What one image is drawn from."""
+
+    @property
+    def prompt(self) -> str:
+        """What is to be drawn."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of its noise."""
+        ...
+
+
+Request = TypeVar("Request", bound=Prompted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +64,7 @@ class Failed:
 Outcome = Drawn | Failed
 
 
-class Generator(Protocol):
+class Generator(Protocol[Request]):
     """Draws samples."""
 
     @property
@@ -69,7 +85,7 @@ class Generator(Protocol):
         """What decides every image, as plain JSON data; it may take a while to compute."""
         ...
 
-    def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
+    def draw(self, samples: Sequence[Request]) -> Iterator[tuple[Request, Outcome]]:
         """Draw each sample once, in any order.
 
         Raises:

@@ -11,10 +11,9 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from eval.generation.generator import Drawn, Failed, Outcome
-from eval.generation.samples import Sample
-from eval.generation.settings import EndpointSettings
 from staged import images
+from staged.backends.generators.generator import Drawn, Failed, Outcome, Prompted, Request
+from staged.backends.generators.settings import EndpointSettings
 from staged.backends.http.api_key import read_api_key
 from staged.backends.http.limiter import Limiter
 from staged.backends.http.replies import Received, Refused
@@ -54,7 +53,7 @@ class Endpoint:
         names = ("model", "base_url", "size", "seed_field", "extra_body")
         return {name: getattr(self.settings, name) for name in names}
 
-    def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
+    def draw(self, samples: Sequence[Request]) -> Iterator[tuple[Request, Outcome]]:
         """Ask for each image; answers come in their own order.
 
         Raises:
@@ -62,7 +61,7 @@ class Endpoint:
                 `ValueError`; what was being drawn meanwhile has been yielded.
         """
         waiting = iter(samples)
-        pending: dict[asyncio.Task[Outcome], Sample] = {}
+        pending: dict[asyncio.Task[Outcome], Request] = {}
         stopped: ServiceError | None = None
         with asyncio.Runner() as runner:
             service = self._open()
@@ -100,7 +99,7 @@ class Endpoint:
             limiter=Limiter(concurrency=settings.concurrency),
         )
 
-    async def _ask(self, service: Service, sample: Sample) -> Outcome:
+    async def _ask(self, service: Service, sample: Prompted) -> Outcome:
         body = self._body(sample)
         usd = 0.0
         for made in range(self.settings.max_attempts):
@@ -123,7 +122,7 @@ class Endpoint:
         service.heard(_PURPOSE)
         return _understood(got.body, cost)
 
-    def _body(self, sample: Sample) -> dict[str, Any]:
+    def _body(self, sample: Prompted) -> dict[str, Any]:
         settings = self.settings
         fields = {"size": settings.size, "response_format": settings.response_format}
         body: dict[str, Any] = {"model": settings.model, "prompt": sample.prompt, "n": 1}

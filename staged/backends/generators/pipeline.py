@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.generation.generator import Drawn, Failed, Outcome
-from eval.generation.samples import Sample
-from eval.generation.settings import PipelineSettings
 from staged.backends.diffusers.finite_pictures import FinitePictures
 from staged.backends.diffusers.loading import load_pipeline
+from staged.backends.generators.generator import Drawn, Failed, Outcome, Request
+from staged.backends.generators.settings import PipelineSettings
 from staged.model.finite import NotFiniteError
 from staged.model.weights_hash import weights_hash
 
@@ -79,7 +78,7 @@ class Pipeline:
             "weights": weights_hash(modules),
         }
 
-    def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
+    def draw(self, samples: Sequence[Request]) -> Iterator[tuple[Request, Outcome]]:
         """Draw a batch; noise comes from the CPU, so that devices agree on it."""
         generators = [torch.Generator("cpu").manual_seed(sample.seed) for sample in samples]
         with torch.inference_mode():

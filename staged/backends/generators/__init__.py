@@ -1,0 +1,1 @@
+"""Generators of images from prompts: services, and pipelines of diffusers."""
