@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from eval.__main__ import main as staged_eval
-from eval.geneval.eyes import Eyes, MiniatureDetector, open_eyes
+from eval.geneval.detect_folder import detect_in_folder
+from eval.geneval.detector import MiniatureDetector, ObjectDetector, open_detector
 from eval.geneval.folders import image_path, write_folders
-from eval.geneval.looking import look_at_folder
 from eval.geneval.prompt import parse_prompt
 from eval.geneval.selftest import check, miniature_golden, read_golden
 from eval.results import Result
@@ -91,8 +91,9 @@ def test_a_folder_is_detected_in_and_scored(tmp_path, folder, capsys):
 
 
 def test_interrupted_sharded_and_shuffled_runs_leave_the_same_result(tmp_path, folder):
-    whole, eyes = tmp_path / "whole.jsonl", Eyes(name="miniature", detector=MiniatureDetector())
-    look_at_folder(folder, whole, eyes)
+    whole = tmp_path / "whole.jsonl"
+    detector = ObjectDetector(name="miniature", detector=MiniatureDetector())
+    detect_in_folder(folder, whole, detector)
     _, expected = scored(tmp_path, folder, whole)
 
     # Killed in the middle of the third line.
@@ -100,8 +101,8 @@ def test_interrupted_sharded_and_shuffled_runs_leave_the_same_result(tmp_path, f
     lines = whole.read_bytes().split(b"\n")
     half.write_bytes(b"\n".join(lines[:2]) + b"\n" + lines[2][:40])
     counting = Counting()
-    looked = look_at_folder(folder, half, Eyes(name="miniature", detector=counting))
-    assert (looked.kept, looked.new, counting.looked) == (2, 4, 4)
+    counts = detect_in_folder(folder, half, ObjectDetector(name="miniature", detector=counting))
+    assert (counts.kept, counts.new, counting.looked) == (2, 4, 4)
     assert scored(tmp_path, folder, half)[1] == expected
 
     shared = tmp_path / "shared.jsonl"
@@ -123,30 +124,30 @@ def test_interrupted_sharded_and_shuffled_runs_leave_the_same_result(tmp_path, f
 
 def test_images_that_changed_and_other_detectors_are_looked_at_again(tmp_path, folder):
     out, counting = tmp_path / "found.jsonl", Counting()
-    eyes = Eyes(name="a", detector=counting)
-    look_at_folder(folder, out, eyes)
+    detector = ObjectDetector(name="a", detector=counting)
+    detect_in_folder(folder, out, detector)
     Image.fromarray(scene(("star", "pink"))).save(image_path(folder, 0, 0))
-    assert look_at_folder(folder, out, eyes).new == 1
-    assert look_at_folder(folder, out, replace(eyes, name="b")).new == 6
+    assert detect_in_folder(folder, out, detector).new == 1
+    assert detect_in_folder(folder, out, replace(detector, name="b")).new == 6
 
 
 def test_an_image_that_cannot_be_read_is_unscored_and_tried_again(tmp_path, folder):
     path, out = image_path(folder, 1, 0), tmp_path / "found.jsonl"
     good = path.read_bytes()
     path.write_bytes(b"no image")
-    eyes = Eyes(name="miniature", detector=MiniatureDetector())
-    assert look_at_folder(folder, out, eyes).failed == 1
+    detector = ObjectDetector(name="miniature", detector=MiniatureDetector())
+    assert detect_in_folder(folder, out, detector).failed == 1
     code, _ = scored(tmp_path, folder, out)
     assert code == 1
     assert Result.read(tmp_path / "result.json").estimates["colors"].unscored == 1
     path.write_bytes(good)
-    looked = look_at_folder(folder, out, eyes)
-    assert (looked.new, looked.failed) == (1, 0)
+    counts = detect_in_folder(folder, out, detector)
+    assert (counts.new, counts.failed) == (1, 0)
 
 
 def test_images_that_were_never_drawn_are_unscored(tmp_path, folder):
     out = tmp_path / "found.jsonl"
-    look_at_folder(folder, out, Eyes(name="miniature", detector=MiniatureDetector()))
+    detect_in_folder(folder, out, ObjectDetector(name="miniature", detector=MiniatureDetector()))
     code, _ = scored(tmp_path, folder, out, images=4)
     assert code == 1
     assert Result.read(tmp_path / "result.json").overall.unscored == 6
@@ -155,8 +156,8 @@ def test_images_that_were_never_drawn_are_unscored(tmp_path, folder):
 def test_detections_of_two_detectors_are_not_mixed(tmp_path, folder):
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for i, path in enumerate(files):
-        eyes = Eyes(name=path.stem, detector=MiniatureDetector())
-        look_at_folder(folder, path, eyes, rank=Rank(number=i, world_size=2))
+        detector = ObjectDetector(name=path.stem, detector=MiniatureDetector())
+        detect_in_folder(folder, path, detector, rank=Rank(number=i, world_size=2))
     files = sorted(tmp_path.glob("?.jsonl.*"))
     with pytest.raises(ValueError, match="2 detectors: a; b"):
         scored(tmp_path, folder, *files)
@@ -164,7 +165,7 @@ def test_detections_of_two_detectors_are_not_mixed(tmp_path, folder):
 
 def test_sound_eyes_pass_the_self_test():
     golden = miniature_golden()
-    check(open_eyes("miniature"), golden)
+    check(open_detector("miniature"), golden)
     assert {image.correct for image in golden} == {True, False}
 
 
@@ -191,13 +192,13 @@ class Broken(MiniatureDetector):
 @pytest.mark.parametrize("fault", ["random", "channels", "too sure", "too unsure", "blind"])
 def test_a_broken_detector_is_refused(fault):
     with pytest.raises(ValueError, match="golden images, so it is not used"):
-        check(Eyes(name=fault, detector=Broken(fault)), miniature_golden())
+        check(ObjectDetector(name=fault, detector=Broken(fault)), miniature_golden())
 
 
 def test_golden_images_that_cannot_tell_are_refused():
     alike = [image for image in miniature_golden() if not image.correct]
     with pytest.raises(ValueError, match="one verdict alone"):
-        check(Eyes(name="blind", detector=Broken("blind")), alike)
+        check(ObjectDetector(name="blind", detector=Broken("blind")), alike)
 
 
 def test_golden_images_are_read_from_a_folder(tmp_path):
@@ -207,7 +208,7 @@ def test_golden_images_are_read_from_a_folder(tmp_path):
              {"image": "a.png", "metadata": ring, "correct": False}]  # fmt: skip
     (tmp_path / "golden.jsonl").write_text("\n".join(map(json.dumps, lines)))
     golden = read_golden(tmp_path)
-    check(open_eyes("miniature"), golden)
+    check(open_detector("miniature"), golden)
     (tmp_path / "golden.jsonl").write_text(json.dumps(lines[0] | {"image": "../a.png"}))
     with pytest.raises(ValueError, match=r"golden\.jsonl:1\.image"):
         read_golden(tmp_path)
@@ -242,4 +243,4 @@ def test_a_random_mask2former_is_refused(tmp_path):
     ]  # fmt: skip
     (tmp_path / "golden.jsonl").write_text("\n".join(map(json.dumps, lines)))
     with pytest.raises(ValueError, match="not used"):
-        check(Eyes(name=detector.name, detector=detector), read_golden(tmp_path))
+        check(ObjectDetector(name=detector.name, detector=detector), read_golden(tmp_path))

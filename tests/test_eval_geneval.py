@@ -15,7 +15,7 @@ from eval.geneval.folders import image_path, read_folders, write_folders
 from eval.geneval.names import CLASSES, TASKS
 from eval.geneval.prompt import parse_prompt
 from eval.geneval.prompts import PINNED, load_prompts, parse_prompts
-from eval.geneval.scoring import Verdict, judge, kept, relations, to_color
+from eval.geneval.scoring import ImageScore, judge, kept, relations, to_color
 from eval.geneval.summary import ANY_CORRECT, is_complete, summarise
 from eval.results import Result
 from staged.roles import Detection
@@ -45,7 +45,7 @@ def test_all_golden_cases_have_the_reference_verdict_and_reason():
     lines = list(read_detections(GOLDEN))
     assert len(lines) == 400
     for case in lines:
-        expected = Verdict(correct=case.record["correct"], reason=case.record["reason"])
+        expected = ImageScore(correct=case.record["correct"], reason=case.record["reason"])
         assert case.verdict() == expected, case.place
 
 
@@ -123,7 +123,7 @@ def test_overall_is_the_mean_of_tasks_by_hand():
     right = [True, True, True, False, True, False, False, False]
     result = summarise(
         [
-            (prompt(tag, text), Verdict(correct=value, reason=""))
+            (prompt(tag, text), ImageScore(correct=value, reason=""))
             for tag, text, value in zip(tags, texts, right, strict=True)
         ],
         variant={},
@@ -138,7 +138,7 @@ def test_overall_is_the_mean_of_tasks_by_hand():
 
 def test_images_that_never_arrived_are_unscored_and_not_wrong():
     prompts = [prompt(text="a"), prompt(text="b")]
-    right = Verdict(correct=True, reason="")
+    right = ImageScore(correct=True, reason="")
     result = summarise([(prompts[0], right)] * 3, expected=prompts, variant={})
     assert result.overall.value == 1.0
     assert (result.overall.n, result.overall.unscored) == (3, 5)
@@ -299,7 +299,7 @@ def test_a_fetched_file_must_have_the_pinned_content(tmp_path, monkeypatch):
 
 
 def test_a_result_file_that_was_changed_is_refused(tmp_path):
-    result = summarise([(prompt(), Verdict(correct=False, reason=""))] * 2, variant={})
+    result = summarise([(prompt(), ImageScore(correct=False, reason=""))] * 2, variant={})
     path = tmp_path / "r.json"
     result.write(path)
     assert Result.read(path).estimates == result.estimates

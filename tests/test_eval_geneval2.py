@@ -13,7 +13,7 @@ from starlette.routing import Route
 from vlm import save_tiny
 
 from eval.__main__ import main as staged_eval
-from eval.geneval.eyes import MiniatureDetector
+from eval.geneval.detector import MiniatureDetector
 from eval.geneval2.asking import ask_about
 from eval.geneval2.prompts import load_prompts
 from eval.geneval2.summary import geometric_mean

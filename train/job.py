@@ -76,8 +76,8 @@ class Trainer:
             self.model.compile_experts()
         self.objective = Objective(self.model)
         # The autoencoder is frozen: its working copy may be narrow, what is exported is not.
-        eyes = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
-        self.engine = Engine(self.model, eyes, self.loaded.tokenizer, flows=self.loaded.flows)
+        codec = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
+        self.engine = Engine(self.model, codec, self.loaded.tokenizer, flows=self.loaded.flows)
         self.parameters = freeze(self.model, settings.freeze)
         decay = settings.optimizer.ema_decay
         self.optimizer = make_optimizers(self.parameters, settings.optimizer, self.dtype)

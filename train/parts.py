@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # settings name parts, and are read without torch
     from torch import nn
 
 Part = Literal["und", "gen", "vit", "connector", "latents", "words"]
-"""`und`, `gen`: the experts; `vit`: the eyes; `connector`: from the eyes into the decoder;
+"""`und`, `gen`: the experts; `vit`: the vision tower; `connector`: from there into the decoder;
 `latents`: latents and times in, velocities out; `words`: embeddings and the head over them."""
 PARTS: tuple[Part, ...] = get_args(Part)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.geneval.detections import Line, read_detections, write_verdicts
+from eval.geneval.detections import DetectedImage, read_detections, write_verdicts
 from eval.geneval.prompts import load_prompts
 from eval.geneval.summary import ANY_CORRECT, IMAGES_PER_PROMPT, is_complete, summarise
 from eval.results import OVERALL, Result
@@ -72,7 +72,7 @@ def render(result: Result) -> str:
     return f"{table}\nintervals: {METHOD}; n counts images, for `{ANY_CORRECT}` prompts{note}"
 
 
-def _detector(lines: Sequence[Line]) -> str:
+def _detector(lines: Sequence[DetectedImage]) -> str:
     """Return the one detector that all lines are of."""
     names = {str(line.record.get("detector", "unknown")) for line in lines}
     if len(names) > 1:

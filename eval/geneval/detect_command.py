@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from eval.geneval.eyes import CLIP, KINDS, MASK2FORMER, open_eyes
-from eval.geneval.looking import look_at_folder
+from eval.geneval.detect_folder import detect_in_folder
+from eval.geneval.detector import CLIP, KINDS, MASK2FORMER, open_detector
 from eval.geneval.selftest import GOLDEN_FILE, check, miniature_golden, read_golden
 from staged.command_line import (
     Parser,
@@ -40,29 +40,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             "known, so that a broken detector is noticed; --no-self-test goes without, and the "
             "results say so"
         )
-    eyes = open_eyes(
+    detector = open_detector(
         arguments.detector,
         weights=arguments.weights,
         clip=arguments.clip,
         device=arguments.device,
     )
     if arguments.no_self_test:
-        eyes = replace(eyes, name=f"{eyes.name}, not self-tested")
+        detector = replace(detector, name=f"{detector.name}, not self-tested")
     else:
         golden = read_golden(arguments.golden) if arguments.golden else miniature_golden()
-        check(eyes, golden)
+        check(detector, golden)
         print(f"self-test passed: {len(golden)} golden images")
-    looked = look_at_folder(arguments.images, arguments.out, eyes, rank=rank)
-    words = f"looked at {looked.new} images, {looked.kept} were there, {looked.failed} failed"
+    counts = detect_in_folder(arguments.images, arguments.out, detector, rank=rank)
+    words = f"looked at {counts.new} images, {counts.kept} were there, {counts.failed} failed"
     print(rank.label(words))
-    if looked.without_images:
-        print(f"{looked.without_images} prompts have no image; `staged eval geneval` misses them")
-    console().figures({"new": looked.new, "kept": looked.kept, "failed": looked.failed})
-    if looked.detected is None:
+    if counts.without_images:
+        print(f"{counts.without_images} prompts have no image; `staged eval geneval` misses them")
+    console().figures({"new": counts.new, "kept": counts.kept, "failed": counts.failed})
+    if counts.detected is None:
         print("detections of other processes are still missing")
         return exit_codes.OK
     print(f"wrote {arguments.out}; score it with `staged eval geneval --detections`")
-    if not looked.detected:
+    if not counts.detected:
         raise ValueError(f"not one image could be looked at; {arguments.out} says why")
     return exit_codes.OK
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.geneval.names import CLASSES, COCO_NAMES, COLORS
-from eval.geneval.prompt import Prompt, parse_prompt
-from eval.geneval.scoring import Verdict, judge
+from eval.geneval.prompt import GenEvalPrompt, parse_prompt
+from eval.geneval.scoring import ImageScore, judge
 from staged import strict_json
 from staged.jobs.files import write_whole
 from staged.lines import read_lines
@@ -30,7 +30,7 @@ _KNOWN = {"detections": list, "error": str, "correct": bool, "reason": str}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class DetectedImage:
     """One image of the file.
 
     Attributes:
@@ -41,19 +41,19 @@ class Line:
     """
 
     record: dict[str, Any]
-    prompt: Prompt
+    prompt: GenEvalPrompt
     detections: tuple[Detection, ...] | None
     place: str
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ImageScore:
         """Score the image; without detections it is unscored."""
         if self.detections is None:
             error = self.record.get("error") or "no detections"
-            return Verdict(correct=None, reason=f"unscored: {error}")
+            return ImageScore(correct=None, reason=f"unscored: {error}")
         return judge(self.prompt, self.detections)
 
 
-def read_detections(path: Path) -> Iterator[Line]:
+def read_detections(path: Path) -> Iterator[DetectedImage]:
     """Read a file line by line; empty lines are passed over.
 
     Raises:
@@ -64,7 +64,7 @@ def read_detections(path: Path) -> Iterator[Line]:
         yield parse_line(content, place)
 
 
-def parse_line(content: bytes, place: str) -> Line:
+def parse_line(content: bytes, place: str) -> DetectedImage:
     """Check one line.
 
     Raises:
@@ -82,17 +82,17 @@ def parse_line(content: bytes, place: str) -> Line:
     prompt = parse_prompt(record["metadata"], f"{place}: metadata")
     found = record.get("detections")
     if record.get("error") or found is None:
-        return Line(record=record, prompt=prompt, detections=None, place=place)
+        return DetectedImage(record=record, prompt=prompt, detections=None, place=place)
     if len(found) > MAX_DETECTIONS:
         raise ValueError(f"{place}: {len(found)} detections; at most {MAX_DETECTIONS}")
     detections = tuple(
         _detection(value, f"{place}: detections[{index}]") for index, value in enumerate(found)
     )
     _check_labels(prompt, detections, place)
-    return Line(record=record, prompt=prompt, detections=detections, place=place)
+    return DetectedImage(record=record, prompt=prompt, detections=detections, place=place)
 
 
-def write_verdicts(scored: Iterable[tuple[Line, Verdict]], path: Path) -> None:
+def write_verdicts(scored: Iterable[tuple[DetectedImage, ImageScore]], path: Path) -> None:
     """Write every line with `correct` (null when unscored) and `reason`.
 
     Raises:
@@ -125,7 +125,7 @@ def _detection(value: Any, place: str) -> Detection:
     return Detection(class_name=record["label"], box=(x1, y1, x2, y2), score=score, color=color)
 
 
-def _check_labels(prompt: Prompt, detections: Iterable[Detection], place: str) -> None:
+def _check_labels(prompt: GenEvalPrompt, detections: Iterable[Detection], place: str) -> None:
     # Other worlds have other classes; in GenEval's own a foreign label would never match and
     # pass for a missing object.
     if not prompt.class_names <= set(CLASSES):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.geneval.detections import MAX_LINE_BYTES
-from eval.geneval.prompt import Prompt, parse_prompt
+from eval.geneval.prompt import GenEvalPrompt, parse_prompt
 from eval.numbered import METADATA, SAMPLES, numbered_folders
 from staged import strict_json
 from staged.jobs.files import write_whole
@@ -28,7 +28,7 @@ class PromptFolder:
     """
 
     index: int
-    prompt: Prompt
+    prompt: GenEvalPrompt
     images: tuple[tuple[int, Path], ...]
 
 
@@ -43,7 +43,7 @@ def image_path(folder: Path, prompt_index: int, image_index: int) -> Path:
     return folder / f"{prompt_index:05}" / SAMPLES / f"{image_index:05}.png"
 
 
-def write_folders(folder: Path, prompts: Sequence[Prompt]) -> None:
+def write_folders(folder: Path, prompts: Sequence[GenEvalPrompt]) -> None:
     """Make a folder for each prompt, with its record; images that exist stay.
 
     Raises:
@@ -77,5 +77,5 @@ def read_folders(folder: Path) -> Iterator[PromptFolder]:
         )
 
 
-def _read_metadata(path: Path) -> Prompt:
+def _read_metadata(path: Path) -> GenEvalPrompt:
     return parse_prompt(strict_json.read(path, max_bytes=MAX_LINE_BYTES), str(path))

@@ -41,7 +41,7 @@ class Exclude:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompt:
+class GenEvalPrompt:
     """One record of the prompt file.
 
     Attributes:
@@ -81,7 +81,7 @@ class Prompt:
         }
 
 
-def parse_prompt(value: Any, place: str) -> Prompt:
+def parse_prompt(value: Any, place: str) -> GenEvalPrompt:
     """Check one record; keys that others added (`id`, `seed`) are passed over.
 
     Args:
@@ -101,7 +101,7 @@ def parse_prompt(value: Any, place: str) -> Prompt:
     excluded = record.get("exclude") or []
     if max(len(record["include"]), len(excluded)) > MAX_CLAUSES:
         raise ValueError(f"{place}: more than {MAX_CLAUSES} clauses")
-    return Prompt(
+    return GenEvalPrompt(
         tag=record["tag"],
         text=strict_json.unicode_text(record["prompt"], f"{place}.prompt"),
         include=tuple(

@@ -13,7 +13,7 @@ from pathlib import Path
 from eval.downloads import PinnedFile, fetch, sha256_of
 from eval.geneval.detections import MAX_LINE_BYTES
 from eval.geneval.folders import read_folders
-from eval.geneval.prompt import Prompt, parse_prompt
+from eval.geneval.prompt import GenEvalPrompt, parse_prompt
 from staged import strict_json
 from staged.lines import split_lines
 
@@ -52,7 +52,7 @@ class PromptFile:
 
     variant: str
     sha256: str
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[GenEvalPrompt, ...]
 
 
 def load_prompts(source: str | Path) -> PromptFile:
@@ -86,7 +86,7 @@ def parse_prompts(content: bytes, place: str) -> PromptFile:
 
     A variant is recognised by its prompts, so that copies in another layout keep its name.
     """
-    prompts: list[Prompt] = []
+    prompts: list[GenEvalPrompt] = []
     first: dict[str, str] = {}
     for line, where in split_lines(content, place, max_bytes=MAX_LINE_BYTES):
         prompt = parse_prompt(strict_json.loads(line, place=where, max_bytes=MAX_LINE_BYTES), where)

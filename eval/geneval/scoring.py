@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.geneval.names import COLORS
-from eval.geneval.prompt import Include, Prompt
+from eval.geneval.prompt import GenEvalPrompt, Include
 from staged.roles import Detection
 
 MIN_SCORE = 0.3
@@ -29,7 +29,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class ImageScore:
     """What scoring one image says.
 
     Attributes:
@@ -58,7 +58,7 @@ def kept(detections: Iterable[Detection], tag: str) -> dict[str, list[Detection]
     }
 
 
-def to_color(prompt: Prompt, detections: Iterable[Detection]) -> list[Detection]:
+def to_color(prompt: GenEvalPrompt, detections: Iterable[Detection]) -> list[Detection]:
     """Return the detections whose colour the verdict will ask for, and no others."""
     by_class = kept(detections, prompt.tag)
     wanted: list[Detection] = []
@@ -94,7 +94,7 @@ def relations(a: Box, b: Box) -> tuple[str, ...]:
     return tuple(relation for relation, true in holds.items() if true)
 
 
-def judge(prompt: Prompt, detections: Iterable[Detection]) -> Verdict:
+def judge(prompt: GenEvalPrompt, detections: Iterable[Detection]) -> ImageScore:
     """Score one image.
 
     Args:
@@ -110,14 +110,14 @@ def judge(prompt: Prompt, detections: Iterable[Detection]) -> Verdict:
         if clause.color is not None and len(found) == clause.count:
             colorless = sum(detection.color is None for detection in found)
             if colorless:
-                return Verdict(
+                return ImageScore(
                     correct=None, reason=f"unscored: {colorless} {clause.class_name} without color"
                 )
         failed = _count(clause, found) or _color(clause, found) or _position(clause, found, groups)
         groups.append(None if failed else found)
         reasons += [failed] if failed else []
     reasons += _excluded(prompt, by_class)
-    return Verdict(correct=not reasons, reason="\n".join(reasons))
+    return ImageScore(correct=not reasons, reason="\n".join(reasons))
 
 
 def _count(clause: Include, found: Sequence[Detection]) -> str:
@@ -160,7 +160,7 @@ def _position(
     return ""
 
 
-def _excluded(prompt: Prompt, by_class: Mapping[str, Sequence[Detection]]) -> list[str]:
+def _excluded(prompt: GenEvalPrompt, by_class: Mapping[str, Sequence[Detection]]) -> list[str]:
     counts = [(clause, len(by_class.get(clause.class_name, ()))) for clause in prompt.exclude]
     return [
         f"expected {clause.class_name}<{clause.count}, found {number}"

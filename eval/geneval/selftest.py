@@ -2,7 +2,7 @@
 
 A detector with random weights, swapped channels or a wrong threshold does not fail: it finds
 nothing, or too much, and every score is quietly low. So each golden image comes with a prompt and
-with the verdict that sound eyes give, and one wrong verdict is enough to refuse to score.
+with the verdict that a sound detector gives, and one wrong verdict is enough to refuse to score.
 
 The miniature world draws its own golden images. For photographs, give a folder with
 `golden.jsonl`: lines `{"image": "cat.jpg", "metadata": {…}, "correct": true}` whose images lie
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.geneval.detections import MAX_LINE_BYTES
-from eval.geneval.eyes import Eyes
-from eval.geneval.prompt import Prompt, parse_prompt
+from eval.geneval.detector import ObjectDetector
+from eval.geneval.prompt import GenEvalPrompt, parse_prompt
 from eval.geneval.scoring import judge
 from staged import images, strict_json
 from staged.lines import read_lines
@@ -33,7 +33,7 @@ _PLACES = ((12, 12), (36, 12), (12, 36), (36, 36))
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenImage:
-    """An image and the verdict that sound eyes give.
+    """An image and the verdict that a sound detector gives.
 
     Attributes:
         name: For messages.
@@ -44,12 +44,12 @@ class GoldenImage:
 
     name: str
     pixels: Pixels
-    prompt: Prompt
+    prompt: GenEvalPrompt
     correct: bool
 
 
-def check(eyes: Eyes, golden: Sequence[GoldenImage]) -> None:
-    """Refuse eyes that judge a golden image wrongly.
+def check(detector: ObjectDetector, golden: Sequence[GoldenImage]) -> None:
+    """Refuse a detector that judges a golden image wrongly.
 
     Raises:
         ValueError: they do; or the images could not tell, because all verdicts are alike.
@@ -61,13 +61,13 @@ def check(eyes: Eyes, golden: Sequence[GoldenImage]) -> None:
         )
     wrong = []
     for image in golden:
-        verdict = judge(image.prompt, eyes.look(image.pixels, image.prompt))
+        verdict = judge(image.prompt, detector.detect(image.pixels, image.prompt))
         if verdict.correct is not image.correct:
             found = verdict.reason or "everything that was asked for"
             wrong.append(f"{image.name} ({image.prompt.text!r}): {found}")
     if wrong:
         raise ValueError(
-            f"the detector ({eyes.name}) is wrong about {len(wrong)} of {len(golden)} golden "
+            f"the detector ({detector.name}) is wrong about {len(wrong)} of {len(golden)} golden "
             f"images, so it is not used; the first: {wrong[0]}. Check its weights, the order of "
             "colour channels and its thresholds"
         )

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eval.geneval.names import TASKS
-from eval.geneval.prompt import Prompt
-from eval.geneval.scoring import Verdict
+from eval.geneval.prompt import GenEvalPrompt
+from eval.geneval.scoring import ImageScore
 from eval.results import Result, versions
 from eval.statistics import Estimate, Observation, mean
 
@@ -21,10 +21,10 @@ ALL_IMAGES = "images"
 
 
 def summarise(
-    scored: Iterable[tuple[Prompt, Verdict]],
+    scored: Iterable[tuple[GenEvalPrompt, ImageScore]],
     *,
     variant: Mapping[str, str],
-    expected: Sequence[Prompt] = (),
+    expected: Sequence[GenEvalPrompt] = (),
     images_per_prompt: int = IMAGES_PER_PROMPT,
     run: str = "",
     provenance: Mapping[str, Any] | None = None,

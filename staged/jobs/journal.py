@@ -133,7 +133,7 @@ class Journal:
         return append(self._file, _hash(text) + b" " + text + b"\n")
 
     def flush(self) -> None:
-        """Bring everything to the disk, and before the eyes of other machines."""
+        """Bring everything to the disk, and to where other machines see it."""
         os.fsync(self._file)
 
     def close(self) -> None:

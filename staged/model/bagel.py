@@ -1,4 +1,4 @@
-"""BAGEL: a decoder with two experts, eyes (ViT) and a hand (latents), over one layout.
+"""BAGEL: a decoder with two experts, a vision tower (ViT) and latents, over one layout.
 
 Letters: T tokens, C hidden size, V vocabulary, Z numbers a latent token, P numbers a patch.
 """

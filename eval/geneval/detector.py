@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from eval.geneval.prompt import Prompt
+from eval.geneval.prompt import GenEvalPrompt
 from eval.geneval.scoring import to_color
 from staged.roles import Detection, Detector, Pixels
 from staged.shapes.sight import detect as shapes
@@ -26,7 +26,7 @@ class ColorClassifier(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eyes:
+class ObjectDetector:
     """A detector with what it needs to be used.
 
     Attributes:
@@ -39,7 +39,7 @@ class Eyes:
     detector: Detector
     colors: ColorClassifier | None = None
 
-    def look(self, image: Pixels, prompt: Prompt) -> tuple[Detection, ...]:
+    def detect(self, image: Pixels, prompt: GenEvalPrompt) -> tuple[Detection, ...]:
         """Find objects, and the colours of those whose colour the prompt's verdict asks for."""
         found = self.detector.detect(image)
         wanted = to_color(prompt, found) if self.colors else []
@@ -71,9 +71,9 @@ class MiniatureDetector:
         )
 
 
-def open_eyes(
+def open_detector(
     kind: str, *, weights: str = MASK2FORMER, clip: str = CLIP, device: str = "auto"
-) -> Eyes:
+) -> ObjectDetector:
     """Load what looks.
 
     Args:
@@ -86,7 +86,7 @@ def open_eyes(
         ValueError: no such kind or model.
     """
     if kind == "miniature":
-        return Eyes(name="miniature", detector=MiniatureDetector())
+        return ObjectDetector(name="miniature", detector=MiniatureDetector())
     if kind != "mask2former":
         raise ValueError(f"detector {kind!r}; expected one of {', '.join(KINDS)}")
     from eval.geneval.clip_color import ClipColors
@@ -98,4 +98,4 @@ def open_eyes(
     print(chosen.words)
     detector = Mask2FormerDetector.load(Path(weights), device=chosen.device)
     colors = ClipColors.load(Path(clip), device=chosen.device)
-    return Eyes(name=f"{detector.name}; {colors.name}", detector=detector, colors=colors)
+    return ObjectDetector(name=f"{detector.name}; {colors.name}", detector=detector, colors=colors)

@@ -12,9 +12,9 @@ from typing import Any
 
 from eval.downloads import file_sha256
 from eval.geneval.detections import parse_line
-from eval.geneval.eyes import Eyes
+from eval.geneval.detector import ObjectDetector
 from eval.geneval.folders import read_folders
-from eval.geneval.prompt import Prompt
+from eval.geneval.prompt import GenEvalPrompt
 from eval.kept import Found, Keep, Key, fill
 from eval.numbered import no_images
 from staged import images, strict_json
@@ -25,7 +25,7 @@ _BOX_DIGITS, _SCORE_DIGITS = 2, 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looked:
+class DetectionCounts:
     """What was done.
 
     Attributes:
@@ -48,18 +48,20 @@ class Looked:
 class _Image:
     """An image with the beginning of the line that it will have."""
 
-    prompt: Prompt
+    prompt: GenEvalPrompt
     path: Path
     record: dict[str, Any]
 
 
-def look_at_folder(folder: Path, out: Path, eyes: Eyes, *, rank: Rank | None = None) -> Looked:
+def detect_in_folder(
+    folder: Path, out: Path, detector: ObjectDetector, *, rank: Rank | None = None
+) -> DetectionCounts:
     """Detect in every image of a folder in the reference's layout.
 
     Args:
         folder: With `NNNNN/metadata.jsonl` and `NNNNN/samples/*.png`.
         out: File of JSON lines, as `eval.geneval.detections` reads it.
-        eyes: Who looks.
+        detector: What looks.
         rank: Which of the images are this process's; all by default.
 
     Raises:
@@ -78,7 +80,7 @@ def look_at_folder(folder: Path, out: Path, eyes: Eyes, *, rank: Rank | None = N
                 "metadata": each.prompt.as_dict(),
                 "image": path.relative_to(folder).as_posix(),
                 "sha256": file_sha256(path),
-                "detector": eyes.name,
+                "detector": detector.name,
             },
         )
         for each in folders
@@ -95,7 +97,7 @@ def look_at_folder(folder: Path, out: Path, eyes: Eyes, *, rank: Rank | None = N
     def produce(missing: list[int], keep: Keep) -> None:
         nonlocal failed
         for index in missing:
-            found = _look(wanted[index], eyes)
+            found = _detect(wanted[index], detector)
             failed += found["detections"] is None
             keep(index, {**wanted[index].record, **found})
 
@@ -104,7 +106,7 @@ def look_at_folder(folder: Path, out: Path, eyes: Eyes, *, rank: Rank | None = N
     detected = None
     if filled.lines is not None:
         detected = sum(parse_line(line, str(out)).detections is not None for line in filled.lines)
-    return Looked(
+    return DetectionCounts(
         new=filled.new,
         kept=filled.kept,
         failed=failed,
@@ -118,9 +120,9 @@ def _key(record: Mapping[str, Any]) -> Key:
     return tuple(strict_json.dumps(record.get(name)) for name in names)
 
 
-def _look(image: _Image, eyes: Eyes) -> dict[str, Any]:
+def _detect(image: _Image, detector: ObjectDetector) -> dict[str, Any]:
     try:
-        found = eyes.look(images.decode_file(image.path), image.prompt)
+        found = detector.detect(images.decode_file(image.path), image.prompt)
     except ValueError as error:
         return {"detections": None, "error": str(error)[:500]}
     return {"detections": [_as_dict(detection) for detection in found]}
