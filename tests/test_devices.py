@@ -53,7 +53,7 @@ def work(engine: Engine) -> tuple[list[Tensor], list[TextBlock], list[Drawing]]:
     engine.append_images(contexts, [tiny.picture(1), tiny.picture(2, 8, 12)])
     without_text = [context.fork() for context in contexts]
     sampling = [TextSampling(max_tokens=5), TextSampling(max_tokens=7, temperature=1, top_p=0.9)]
-    blocks = [block for block, _ in engine.write(contexts, sampling)]
+    blocks = [block for block in engine.write(contexts, sampling)]
     drawings = engine.draw(
         contexts,
         without_text,
@@ -61,7 +61,7 @@ def work(engine: Engine) -> tuple[list[Tensor], list[TextBlock], list[Drawing]]:
         sizes=[(16, 16), (8, 16)],
         seeds=[0, 1],
         settings=FlowSettings(num_flow_steps=3),
-        on_step=lambda step, estimate: None,
+        on_step=lambda row, step, estimate: None,
     )
     return logits, blocks, drawings
 

@@ -63,7 +63,7 @@ def draw(made: Engine) -> list[Drawing]:
 
 def write(made: Engine, temperature: float) -> list[TextBlock]:
     sampling = TextSampling(max_tokens=6, temperature=temperature, seed=3)
-    return [block for block, _ in made.write(contexts(made), [sampling] * 2)]
+    return made.write(contexts(made), [sampling] * 2)
 
 
 def test_a_drawing_of_nan_has_no_pixels_and_its_neighbour_is_as_without_it() -> None:

@@ -59,7 +59,7 @@ def test_text_and_drawings_are_those_of_the_cpu() -> None:
         worker.append_images(contexts, [tiny.picture(1), tiny.picture(2, 8, 12)])
         without_text = [context.fork() for context in contexts]
         sampling = [TextSampling(max_tokens=6), TextSampling(max_tokens=4)]
-        written.append([block.ids for block, _ in worker.write(contexts, sampling)])
+        written.append([block.ids for block in worker.write(contexts, sampling)])
         drawings = worker.draw(
             contexts,
             without_text,
@@ -73,6 +73,30 @@ def test_text_and_drawings_are_those_of_the_cpu() -> None:
     torch.testing.assert_close(drawn[0], drawn[1], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_company_changes_no_bit(dtype: torch.dtype) -> None:
+    made = engine(CUDA)
+    worker = Engine(made.model.to(dtype), made.autoencoder, made.tokenizer)
+    assert worker.num_text_slots > 1, "the kernels tell rows apart"
+    contexts = [Context() for _ in range(worker.num_text_slots + 3)]
+    prompts = ["a red circle " * (1 + i % 4) for i in range(len(contexts))]
+    worker.append_text(contexts, prompts)
+    sampling = [
+        TextSampling(max_tokens=3 + i % 9, temperature=0.9, seed=i) for i in range(len(contexts))
+    ]
+    together = worker.write(contexts, sampling)
+    nothing = [Context() for _ in contexts]
+    sizes, flow = [(16, 16)] * len(contexts), FlowSettings(num_flow_steps=4)
+    seeds = range(len(contexts))
+    drawn = worker.draw(contexts, nothing, nothing, sizes=sizes, seeds=seeds, settings=flow)
+    for row, context in enumerate(contexts):
+        assert worker.write([context], [sampling[row]]) == [together[row]]
+        [alone] = worker.draw(
+            [context], nothing[:1], nothing[:1], sizes=sizes[:1], seeds=[row], settings=flow
+        )
+        assert torch.equal(alone.latents, drawn[row].latents)
+
+
 def test_a_flow_step_never_waits_for_the_device() -> None:
     setup = Setup(device=CUDA, tiny=True)
     worker = models.engine(
@@ -82,7 +106,7 @@ def test_a_flow_step_never_waits_for_the_device() -> None:
     worker.append([context], [[packs.text_only(16)]])
     num_steps = 6
 
-    def on_step(step: int, _estimate: Tensor) -> None:
+    def on_step(_row: int, step: int, _estimate: Tensor) -> None:
         torch.cuda.set_sync_debug_mode("error" if step < num_steps else "default")
 
     try:

@@ -169,7 +169,7 @@ def append(engine: Engine, context: Context, waiting: Waiting, trajectory: Traje
         pixels = trajectory.images[image].array()
         clean = engine.to_latents(pixels)
         empty = Inputs(clean, torch.zeros(len(clean)), engine.to_patches(pixels))
-    return engine.append([context], [segments], empty)[0]
+    return engine.append([context], [segments], [empty])[0]
 
 
 def position_after(context: Context, waiting: Waiting) -> int:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
@@ -22,8 +23,8 @@ from benchmarks.parts import models, packs
 from benchmarks.parts.arithmetic import attention_flops, visible_pairs
 from benchmarks.parts.flex import FlexAttention
 from benchmarks.parts.harness import Recorder, Setup, peak_gib, reset_peak, time_s
-from staged.engine.context import CacheBatch, ChunkAttention, Context
-from staged.model.attention import Attend, PackedAttention
+from staged.engine.context import Block, ChunkAttention, Context
+from staged.model.attention import Attend, PackedAttention, attend_rows
 from staged.model.config import TransformerConfig
 from staged.model.layout import Layout, lay_out
 from staged.sequence import Grids, noised_copy
@@ -78,15 +79,12 @@ def _measure_image(config: TransformerConfig, setup: Setup, record: Recorder) ->
     layout = lay_out([[image]] * len(lengths), packs.SPECIAL).to(setup.device)
     tokens = side * side + 2
     flops = attention_flops(config, sum(tokens * (length + tokens) for length in lengths))
-    plain = ChunkAttention(_caches(config, lengths, tokens, setup), layout)
-    masked = ChunkAttention(plain.batch, layout)
-    keys = max(lengths) + tokens
-    plain.calls = [(slice(i, i + 1), n + tokens, None) for i, n in enumerate(lengths)]
-    masked.calls = [(slice(0, len(lengths)), keys, masked.mask(keys))]
+    contexts = _contexts(config, lengths, setup)
+    plain = ChunkAttention(contexts, layout)
     tensors = _random(config, layout.num_tokens, setup)
     ways: list[tuple[str, Attend, Any]] = [
         ("image", plain, None),
-        ("image_masked", masked, None),
+        ("image_masked", _Masked(contexts, layout), None),
     ]
     if setup.on_cuda:
         ways += [
@@ -105,12 +103,43 @@ def _measure_image(config: TransformerConfig, setup: Setup, record: Recorder) ->
             _require_equal(f"{name} and image", output, expected)
 
 
-def _caches(config: TransformerConfig, lengths: list[int], extra: int, setup: Setup) -> CacheBatch:
+class _Masked:
+    """The alternative: contexts side by side in one call, padded to the longest."""
+
+    def __init__(self, contexts: list[Context], layout: Layout) -> None:
+        device, self._order = layout.position_ids.device, layout.expert_order()
+        self._rows = layout.expert_rows().view(len(contexts), -1)
+        self._lengths = [context.num_tokens for context in contexts]
+        tokens = self._rows.shape[1]
+        self._keys, self._values = (
+            torch.stack(
+                [F.pad(x, (0, 0, 0, 0, 0, max(self._lengths) + tokens - len(x))) for x in caches]
+            )
+            for caches in zip(*((c.keys[0], c.values[0]) for c in contexts), strict=True)
+        )
+        used = torch.tensor(self._lengths, device=device) + tokens
+        self._mask = torch.arange(self._keys.shape[1], device=device) < used[:, None, None, None]
+        self._mask = self._mask.expand(-1, 1, tokens, -1)
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `staged.model.attention.Attend`."""
+        for row, length in enumerate(self._lengths):
+            there = slice(length, length + self._rows.shape[1])
+            self._keys[row, there], self._values[row, there] = (
+                key[self._rows[row]],
+                value[self._rows[row]],
+            )
+        q, k, v = (x.transpose(1, 2) for x in (query[self._rows], self._keys, self._values))
+        out = attend_rows(q, k, v, self._mask).transpose(1, 2).flatten(0, 1)
+        return out.index_select(0, self._order)
+
+
+def _contexts(config: TransformerConfig, lengths: list[int], setup: Setup) -> list[Context]:
     contexts = []
     for length in lengths:
         _, keys, values = _random(config, length, setup)
-        contexts.append(Context(keys=[keys], values=[values], position=length))
-    return CacheBatch(contexts, extra, config, device=setup.device, dtype=setup.dtype)
+        contexts.append(Context(blocks=(Block((keys,), (values,)),), position=length))
+    return contexts
 
 
 def _random(config: TransformerConfig, num_tokens: int, setup: Setup) -> list[Tensor]:

@@ -13,7 +13,6 @@ from itertools import pairwise
 from statistics import median
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.parts import models, packs
 from benchmarks.parts.arithmetic import decode_bytes, flow_flops
@@ -35,11 +34,6 @@ from staged.model.flows import FlowSettings
 
 _UNGUIDED = Guidance(text_scale=1.0, image_scale=1.0)
 _ALWAYS = Guidance(interval=(0.0, 1.0))
-_WITHOUT_CUDNN = [
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
 
 
 def run(setup: Setup, record: Recorder) -> None:
@@ -58,9 +52,6 @@ def run(setup: Setup, record: Recorder) -> None:
         name = f"decode_batch_{count}"
         with record.attempt(name):
             _measure_text(name, engine, count, setup, record)
-        with record.attempt(name), sdpa_kernel(_WITHOUT_CUDNN):
-            # cuDNN plans anew for every number of keys, which grows with every token.
-            _measure_text(f"{name}_without_cudnn", engine, count, setup, record)
     side = engine.sizes.latent_max
     del engine
     _measure_autoencoder(setup, side, record)
@@ -109,7 +100,7 @@ def _context_with_image(
     def read() -> tuple[Context, Context, Context]:
         full, texts_only = Context(), Context()
         engine.append([full, texts_only], [[words], [words]])
-        engine.append([full], [[picture]], image)
+        engine.append([full], [[picture]], [image])
         without_text = full.fork()
         engine.append([full, texts_only], [[words], [words]])
         return full, without_text, texts_only
@@ -138,7 +129,7 @@ def _measure_flow(
         sizes=[(side, side)],
         seeds=[0],
         settings=settings,
-        on_step=lambda step, estimate: marks.mark(),
+        on_step=lambda row, step, estimate: marks.mark(),
     )
     seconds = median(marks.intervals()[1:])
     record.add(
@@ -190,7 +181,7 @@ def _measure_text(name: str, engine: Engine, count: int, setup: Setup, record: R
 
     for _ in range(2):
         moments.clear()
-        written = engine.write([c.fork() for c in contexts], [sampling] * count, on_token)
+        written = engine.write(contexts, [sampling] * count, on_token)
     gaps = [end - start for start, end in pairwise(moments)]
     if not gaps:
         raise ValueError("the random model closed its text at once; change its seed")
@@ -203,7 +194,7 @@ def _measure_text(name: str, engine: Engine, count: int, setup: Setup, record: R
         ms_per_step=1e3 * seconds,
         tb_per_s=needed / seconds / 1e12,
         context_tokens=num_context,
-        written=[len(block.ids) for block, _ in written],
+        written=[len(block.ids) for block in written],
         peak_gib=peak_gib(setup),
     )
 

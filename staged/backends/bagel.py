@@ -4,26 +4,27 @@ What comes next is read off the logits at the last closing token, between the op
 that are legal there. Which text it is, the text itself says. A block that does not parse, or is a
 step that may not stand there, is a `RoleError`; asked again, the model samples.
 
-Many trajectories advance together; a step never depends on which others do.
+Many trajectories advance together; a step never depends on which others do, to the bit (see
+`staged.engine.engine`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from staged import protocol
-from staged.backends.reading import Reader, Reading
+from staged.backends.reading import Parts, Reader, before_last_cue, parts_of, texts_of
 from staged.engine.engine import Engine
-from staged.engine.sampling import MAX_TEMPERATURE, Drawing, TextBlock, TextSampling
+from staged.engine.sampling import MAX_TEMPERATURE, TextBlock, TextSampling
 from staged.model.finite import NotFiniteError
 from staged.model.flows import Drawn, Flows, FlowSettings
 from staged.ranges import check_range
-from staged.roles import Ask, Pixels, Preview, RoleError
-from staged.sequence import step_text
+from staged.roles import Ask, Preview, RoleError
 from staged.trajectory import (
     ImageRef,
     Move,
@@ -51,7 +52,9 @@ class BagelSettings:
         retry_temperature: Of text once an attempt has failed.
         top_p: Nucleus of text.
         preview_every: Flow steps between previews; 0 makes none.
-        max_cached_tokens: Bound on what has been read and is kept, over all trajectories.
+        max_cached_tokens: Tokens whose keys and values are held at any time, over all
+            trajectories, copies for writing included; what trajectories share counts once. A step
+            that needs more than that for itself fails.
     """
 
     flows: Flows = field(default_factory=Flows)
@@ -75,11 +78,8 @@ class BagelSettings:
         )
         # Not 0: every attempt would fail alike.
         check_range(self, "retry_temperature", minimum=0, maximum=MAX_TEMPERATURE, above=True)
-        if self.preview_every < 0 or self.max_cached_tokens < 0:
-            raise ValueError(
-                f"preview_every {self.preview_every}, max_cached_tokens {self.max_cached_tokens}: "
-                "give 0 or more"
-            )
+        check_range(self, "preview_every", minimum=0)
+        check_range(self, "max_cached_tokens", minimum=1)
 
 
 class BagelPlayer:
@@ -91,7 +91,6 @@ class BagelPlayer:
         self.settings = settings or BagelSettings()
         self._reader = Reader(
             engine,
-            texts_only=self.settings.flows.guides_by_images,
             max_tokens=self.settings.max_cached_tokens,
             vision_only=self.settings.vision_only,
         )
@@ -103,91 +102,105 @@ class BagelPlayer:
 
     def choose(self, asks: Sequence[Ask]) -> list[tuple[Move, ...] | RoleError]:
         """Choose the likeliest opener of each ask; see `staged.roles.Chooser`."""
-        special = self.engine.special
-        openers = [special.text_start, special.image_start, special.stop]
-        logits = torch.stack([_of_prompt(reading) for reading in self._read(asks)])
-        finite = torch.isfinite(logits).all(dim=-1, keepdim=True)
+        told = [self._openers(ask) for ask in asks]
+        readable = [scores for scores in told if isinstance(scores, torch.Tensor)]
         # One wait for the device, however many ask.
-        told = torch.cat([finite, logits[:, openers]], dim=1).tolist()
+        numbers = iter(torch.stack(readable).tolist() if readable else [])
         return [
-            _likeliest(ask.moves, dict(zip(("text", "sketch", "stop"), scores, strict=True)))
-            if good
-            else _not_finite(NotFiniteError("logits are"))
-            for ask, (good, *scores) in zip(asks, told, strict=True)
+            scores if isinstance(scores, RoleError) else _likeliest(ask.moves, next(numbers))
+            for ask, scores in zip(asks, told, strict=True)
         ]
+
+    def _openers(self, ask: Ask) -> torch.Tensor | RoleError:
+        """Logits of the openers after all that there is."""
+        try:
+            [reading] = self._reader.read([parts_of(ask.trajectory)])
+        except RoleError as error:
+            return error
+        assert reading.openers is not None  # a prompt has been read
+        return reading.openers
 
     def write(self, asks: Sequence[Ask]) -> list[TextStep | RoleError]:
         """Write one block for each ask; see `staged.roles.Writer`."""
-        contexts = [reading.context.fork() for reading in self._read(asks)]
-        written = self.engine.write(contexts, [self._sampling(ask) for ask in asks])
-        results: list[TextStep | RoleError] = []
-        for ask, context, (block, logits) in zip(asks, contexts, written, strict=True):
-            try:
-                step = self._understand(block, ask)
-            except RoleError as error:
-                results.append(error)
-                continue
-            if self.engine.tokenizer.encode(step_text(step)) == block.ids:
-                self._reader.keep(ask.trajectory, step, context, logits)
-            results.append(step)
-        return results
+        return [
+            answer for some, beside in self._groups(asks) for answer in self._write(some, beside)
+        ]
+
+    def _write(self, asks: Sequence[Ask], beside: int) -> list[TextStep | RoleError]:
+        """Write for asks that are held at once, with so many tokens beside what is read."""
+        try:
+            blocks = self._blocks(asks, beside)
+        except RoleError as error:
+            return [error] * len(asks)
+        return [self._step(block, ask) for block, ask in zip(blocks, asks, strict=True)]
+
+    def _blocks(self, asks: Sequence[Ask], beside: int) -> list[TextBlock]:
+        # Apart, because what is read should not live longer than this: a failure keeps the frames
+        # that it came through, and everything in them.
+        readings = self._reader.read([parts_of(ask.trajectory) for ask in asks], beside=beside)
+        return self.engine.write(
+            [reading.context for reading in readings], [self._sampling(ask) for ask in asks]
+        )
+
+    def _groups(self, asks: Sequence[Ask]) -> list[tuple[list[Ask], int]]:
+        """Cut asks into runs that can be held at once; one that cannot is a run of its own.
+
+        Returns:
+            The runs, each with the tokens that writing holds beside what is read: copies with
+            room, for as many as write at a time.
+        """
+        groups: list[tuple[list[Ask], int]] = []
+        readings: dict[Parts, int] = {}
+        copies: list[int] = []
+        for ask in asks:
+            needed = self._reader.needed(parts_of(ask.trajectory))
+            readings |= needed
+            copies.append(sum(needed.values()) + self.settings.max_text_tokens + 1)
+            beside = sum(sorted(copies)[-self.engine.num_text_slots :])
+            if groups and sum(readings.values()) + beside <= self.settings.max_cached_tokens:
+                groups[-1] = ([*groups[-1][0], ask], beside)
+            else:
+                groups.append(([ask], copies[-1]))
+                readings, copies = needed, copies[-1:]
+        return groups
 
     def draw(
         self, asks: Sequence[Ask], on_preview: Preview | None = None
     ) -> list[Sketch | RoleError]:
         """Draw one image for each ask; see `staged.roles.Illustrator`."""
-        readings = self._read(asks)
-        sketches: dict[int, Sketch | RoleError] = {}
-        # Each kind of drawing has guidance of its own, and a batch has one.
-        rows_of: dict[Drawn, list[int]] = {}
-        for row, ask in enumerate(asks):
-            rows_of.setdefault(_drawn(ask.trajectory), []).append(row)
-        for drawn, rows in rows_of.items():
-            flow = self.settings.flows.of(drawn)
-            drawings = self._draw(
-                [asks[row] for row in rows], [readings[row] for row in rows], flow, rows, on_preview
-            )
-            for row, drawing in zip(rows, drawings, strict=True):
-                sketches[row] = (
-                    _not_finite(drawing.decoded)
-                    if isinstance(drawing.decoded, NotFiniteError)
-                    else Sketch(
-                        image=ImageRef.from_array(drawing.decoded),
-                        seed=asks[row].seed,
-                        num_flow_steps=flow.num_flow_steps,
-                    )
-                )
-        return [sketches[row] for row in range(len(asks))]
+        return [self._draw(ask, row, on_preview) for row, ask in enumerate(asks)]
 
-    def _draw(
-        self,
-        asks: Sequence[Ask],
-        readings: Sequence[Reading],
-        flow: FlowSettings,
-        rows: Sequence[int],
-        on_preview: Preview | None,
-    ) -> list[Drawing]:
-        """Draw asks of one kind; `rows` are their numbers for whoever watches."""
-        sizes = [self._size(ask.trajectory) for ask in asks]
+    def _draw(self, ask: Ask, row: int, on_preview: Preview | None) -> Sketch | RoleError:
+        flow = self.settings.flows.of(_drawn(ask.trajectory))
+        size = self._size(ask.trajectory)
+        every = self.settings.preview_every
 
-        def preview(step: int, estimate: torch.Tensor) -> None:
-            if on_preview is None or step % self.settings.preview_every:
-                return
-            for place, pixels in self._pictures(estimate, sizes):
-                on_preview(rows[place], step, pixels)
+        def preview(_: int, step: int, estimate: torch.Tensor) -> None:
+            # An estimate that is no picture is not shown; the drawing itself tells of it.
+            if on_preview is not None and step % every == 0:
+                with suppress(NotFiniteError):
+                    stride = self.engine.model.config.pixels_per_latent_token
+                    grid = size[0] // stride, size[1] // stride
+                    on_preview(row, step, self.engine.decode(estimate, *grid))
 
-        return self.engine.draw(
-            [reading.context for reading in readings],
-            [reading.without_text for reading in readings],
-            [reading.texts_only or reading.context for reading in readings],
-            sizes=sizes,
-            seeds=[ask.seed for ask in asks],
+        try:
+            branches = self._reader.read(_branches(parts_of(ask.trajectory), flow))
+        except RoleError as error:
+            return error
+        [drawing] = self.engine.draw(
+            *([branch.context] for branch in branches),
+            sizes=[size],
+            seeds=[ask.seed],
             settings=flow,
-            on_step=preview if on_preview and self.settings.preview_every else None,
+            on_step=preview if on_preview and every else None,
         )
-
-    def _read(self, asks: Sequence[Ask]) -> list[Reading]:
-        return self._reader.read([ask.trajectory for ask in asks])
+        if isinstance(drawing.decoded, NotFiniteError):
+            return _not_finite(drawing.decoded)
+        return Sketch(
+            image=ImageRef.from_array(drawing.decoded),
+            seed=ask.seed,
+            num_flow_steps=flow.num_flow_steps,
+        )
 
     def _sampling(self, ask: Ask) -> TextSampling:
         settings = self.settings
@@ -200,6 +213,12 @@ class BagelPlayer:
             top_p=settings.top_p,
             seed=ask.seed,
         )
+
+    def _step(self, block: TextBlock, ask: Ask) -> TextStep | RoleError:
+        try:
+            return self._understand(block, ask)
+        except RoleError as error:
+            return error
 
     def _understand(self, block: TextBlock, ask: Ask) -> TextStep:
         """Parse a block as a step that makes one of the ask's moves.
@@ -244,26 +263,21 @@ class BagelPlayer:
         stride = engine.model.config.pixels_per_latent_token
         return rows * stride, columns * stride
 
-    def _pictures(
-        self, tokens: torch.Tensor, sizes: Sequence[tuple[int, int]]
-    ) -> Iterator[tuple[int, Pixels]]:
-        """Row and picture of those estimates that are one; the drawing itself tells of others."""
-        stride = self.engine.model.config.pixels_per_latent_token
-        grids = [(height // stride, width // stride) for height, width in sizes]
-        parts = torch.split(tokens, [rows * columns for rows, columns in grids])
-        for row, (part, grid) in enumerate(zip(parts, grids, strict=True)):
-            with suppress(NotFiniteError):
-                yield row, self.engine.decode(part, *grid)
+
+def _branches(parts: Parts, flow: FlowSettings) -> list[Parts]:
+    """What the three branches of guidance stand on; what is not looked at is empty."""
+    guidance = flow.guidance
+    if guidance.text_scale == 1:
+        return [parts, (), ()]
+    return [parts, before_last_cue(parts), texts_of(parts) if guidance.image_scale > 1 else ()]
 
 
-def _of_prompt(reading: Reading) -> torch.Tensor:
-    assert reading.logits is not None  # a prompt has been read
-    return reading.logits
-
-
-def _likeliest(legal: tuple[Move, ...], scores: Mapping[str, float]) -> tuple[Move, ...]:
-    """Legal moves that the likeliest opener begins, by the logits of the three openers."""
-    likeliest = max(map(_opener, legal), key=scores.__getitem__)
+def _likeliest(legal: tuple[Move, ...], scores: Sequence[float]) -> tuple[Move, ...] | RoleError:
+    """Legal moves that the likeliest opener begins, by the logits of text, image and stop."""
+    if not all(map(math.isfinite, scores)):
+        return _not_finite(NotFiniteError("logits are"))
+    by_opener = dict(zip(("text", "sketch", "stop"), scores, strict=True))
+    likeliest = max(map(_opener, legal), key=by_opener.__getitem__)
     return tuple(move for move in legal if _opener(move) == likeliest)
 
 

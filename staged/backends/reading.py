@@ -1,9 +1,10 @@
 """What a BAGEL has read: contexts of trajectories, kept so that each step is read once.
 
-A context is a function of its trajectory alone: a text block stands in it in the tokenizer's own
-spelling, a sketch as it is encoded again from its pixels, exactly as in training. So readings are
-kept under what was read, and a trajectory may be forked, resumed, or edited anywhere; whatever is
-new after the longest known beginning is appended, many trajectories at a time.
+A context is a function of what stands in it: a text block in the tokenizer's own spelling, a
+sketch as it is encoded again from its pixels, exactly as in training, each read in a call of its
+own. So readings are kept under what was read, and a trajectory may be forked, resumed, or edited
+anywhere: whatever is new after the longest known beginning is read, and what was forgotten is read
+again, to the same bits.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from staged.engine.context import Context
 from staged.engine.engine import Engine
-from staged.sequence import step_text
+from staged.roles import RoleError
+from staged.sequence import clean_copies, step_text, text_block
 from staged.trajectory import (
     ImageRef,
     Plan,
@@ -51,19 +54,16 @@ Parts = tuple[Part, ...]
 
 @dataclass(frozen=True)
 class Reading:
-    """Contexts after some parts; they are never changed, only forked.
+    """A context after some parts; it is never changed, only forked.
 
     Attributes:
         context: Everything.
-        without_text: Everything before the last cue.
-        texts_only: The texts but for thoughts, where guidance over images is wanted, else None.
-        logits: (V,) float32 at the last token, None before anything is read.
+        openers: (3,) float32 logits of the start of a text, the start of an image, and the stop,
+            at the last token; NaN where any logit is no number. None before anything is read.
     """
 
     context: Context
-    without_text: Context
-    texts_only: Context | None
-    logits: Tensor | None
+    openers: Tensor | None
 
 
 def parts_of(trajectory: Trajectory) -> Parts:
@@ -87,109 +87,118 @@ def as_part(step: TextStep) -> Part:
     )
 
 
+def before_last_cue(parts: Parts) -> Parts:
+    """What stands before the last prompt, plan or refinement."""
+    last = max((i for i, part in enumerate(parts) if part.cue), default=0)
+    return parts[:last]
+
+
+def texts_of(parts: Parts) -> Parts:
+    """The texts that were given: without images and thoughts."""
+    return tuple(part for part in parts if isinstance(part.content, str) and not part.thought)
+
+
 class Reader:
     """Reads trajectories into contexts, each new part once, oldest readings forgotten first."""
 
-    def __init__(
-        self, engine: Engine, *, texts_only: bool, max_tokens: int, vision_only: bool = False
-    ) -> None:
+    def __init__(self, engine: Engine, *, max_tokens: int, vision_only: bool = False) -> None:
         """Start with nothing read.
 
         Args:
             engine: Holds the model.
-            texts_only: Also keep contexts without images, for guidance over images.
-            max_tokens: Tokens kept over all contexts; what exceeds them is read again when it
-                is needed. What one call reads is kept in any case.
+            max_tokens: Tokens held at any time, over all contexts; what they share counts once.
             vision_only: Read images as ViT copies alone.
         """
         self._vision_only = vision_only
         self._engine, self._max_tokens = engine, max_tokens
-        self._nothing = Reading(Context(), Context(), Context() if texts_only else None, None)
+        special = engine.special
+        self._openers = torch.tensor([special.text_start, special.image_start, special.stop])
+        # Of a reading its beginning is known too, and was used later: the oldest is a leaf, and
+        # to forget it frees exactly the tokens of its last part.
         self._known: OrderedDict[Parts, Reading] = OrderedDict()
+        self.num_tokens = 0
+        """Tokens held."""
 
-    def read(self, trajectories: Sequence[Trajectory]) -> list[Reading]:
-        """Read trajectories, those that are new together.
-
-        Raises:
-            ValueError: an image is not loaded.
-        """
-        wanted = [parts_of(trajectory) for trajectory in trajectories]
-        reached = {parts: self._longest_known(parts) for parts in wanted}
-        while behind := {p: n for p, n in reached.items() if n < len(p)}:
-            # The same beginning is read once, however many go on from it; the longest way first,
-            # so that all arrive together.
-            furthest = max(len(parts) - n for parts, n in behind.items())
-            ready = [parts[: n + 1] for parts, n in behind.items() if len(parts) - n == furthest]
-            self._read_next(list(dict.fromkeys(ready)))
-            reached = {p: self._longest_known(p) if p in behind else n for p, n in reached.items()}
-        readings = [self._recall(parts) for parts in wanted]
-        self._forget(keep=set(wanted))
-        return readings
-
-    def keep(
-        self, trajectory: Trajectory, step: TextStep, written: Context, logits: Tensor
-    ) -> None:
-        """Take over a block that the model wrote itself in a fork of a trajectory's context.
+    def read(self, wanted: Sequence[Parts], *, beside: int = 0) -> list[Reading]:
+        """Read what is new; all of it is held until the next call.
 
         Args:
-            trajectory: What had been read before.
-            step: What the block says.
-            written: The context with the block, in the tokenizer's own spelling.
-            logits: (V,) at its closing token.
+            wanted: What is to be read.
+            beside: Tokens that the caller will hold beside the readings.
+
+        Raises:
+            RoleError: `memory`: it does not fit in `max_tokens`.
+            ValueError: An image is not loaded.
         """
-        before, part = parts_of(trajectory), as_part(step)
-        reading = self._recall(before)
-        texts_only = reading.texts_only
-        if texts_only is not None and not part.thought:
-            texts_only = texts_only.fork()
-            self._engine.append_text([texts_only], [str(part.content)])
-        self._known[(*before, part)] = Reading(
-            written, reading.context if part.cue else reading.without_text, texts_only, logits
-        )
-
-    def _read_next(self, prefixes: Sequence[Parts]) -> None:
-        """Read the last part of each prefix; all before it is known."""
-        for kind in (str, ImageRef):
-            some = [parts for parts in prefixes if isinstance(parts[-1].content, kind)]
-            # Thoughts apart: fewer contexts get them.
-            for thought in (False, True):
-                if alike := [parts for parts in some if parts[-1].thought is thought]:
-                    self._append(alike)
-
-    def _append(self, prefixes: Sequence[Parts]) -> None:
-        before = [self._recall(parts[:-1]) for parts in prefixes]
-        contexts = [reading.context.fork() for reading in before]
-        blind = [reading.texts_only.fork() for reading in before if reading.texts_only is not None]
-        contents = [parts[-1].content for parts in prefixes]
-        texts = [content for content in contents if isinstance(content, str)]
-        if texts:
-            told = [] if prefixes[0][-1].thought else blind
-            both = [*texts, *texts][: len(contexts) + len(told)]
-            logits = self._engine.append_text([*contexts, *told], both)
-        else:
-            pictures = [content.array() for content in contents if isinstance(content, ImageRef)]
-            logits = self._engine.append_images(contexts, pictures, vision_only=self._vision_only)
-        for row, (parts, reading) in enumerate(zip(prefixes, before, strict=True)):
-            self._known[parts] = Reading(
-                contexts[row],
-                reading.context if parts[-1].cue else reading.without_text,
-                blind[row] if blind else None,
-                logits[row],
+        needed = sum({k: n for parts in wanted for k, n in self.needed(parts).items()}.values())
+        if needed + beside > self._max_tokens:
+            raise RoleError(
+                "memory",
+                f"what stands after {_prompt(wanted[0])!r:.80} takes {needed} tokens of cache"
+                + (f", what may be written {beside} more" if beside else "")
+                + f", and max_cached_tokens is {self._max_tokens}; raise it, or lower the limits "
+                "on rounds, refinements, text tokens or the size of sketches",
             )
+        for parts in wanted:
+            self._touch(parts)
+        for parts in wanted:
+            for end in range(1, len(parts) + 1):
+                if parts[:end] not in self._known:
+                    self._read_last(parts[:end], beside)
+            self._touch(parts)
+        self._forget(beside)
+        return [self._recall(parts) for parts in wanted]
 
-    def _longest_known(self, parts: Parts) -> int:
-        return next((n for n in range(len(parts), 0, -1) if parts[:n] in self._known), 0)
+    def needed(self, parts: Parts) -> dict[Parts, int]:
+        """Tokens that are held when it is read: of the last part of each beginning.
+
+        Raises:
+            ValueError: An image is not loaded.
+        """
+        return {parts[:end]: self._count(parts[:end]) for end in range(1, len(parts) + 1)}
+
+    def _count(self, parts: Parts) -> int:
+        """Tokens of the last part."""
+        if (known := self._known.get(parts)) is not None:
+            return known.context.blocks[-1].num_tokens
+        content = parts[-1].content
+        if isinstance(content, str):
+            return text_block(self._engine.tokenizer.encode(content)).num_tokens
+        copies = clean_copies(self._engine.grids(*content.array().shape[:2]))
+        return sum(copy.num_tokens for copy in copies[1 if self._vision_only else 0 :])
+
+    def _read_last(self, parts: Parts, beside: int) -> None:
+        """Read the last part; all before it is known."""
+        self._forget(beside + self._count(parts))
+        context, content = self._recall(parts[:-1]).context.fork(), parts[-1].content
+        if isinstance(content, str):
+            [logits] = self._engine.append_text([context], [content])
+        else:
+            [logits] = self._engine.append_images(
+                [context], [content.array()], vision_only=self._vision_only
+            )
+        openers = logits[self._openers.to(logits.device)]
+        openers = openers.masked_fill(~torch.isfinite(logits).all(), torch.nan)
+        self._known[parts] = Reading(context, openers)
+        self.num_tokens += context.blocks[-1].num_tokens
+        self._touch(parts)
 
     def _recall(self, parts: Parts) -> Reading:
-        if not parts:
-            return self._nothing
-        self._known.move_to_end(parts)
-        return self._known[parts]
+        return self._known[parts] if parts else Reading(Context(), None)
 
-    def _forget(self, keep: set[Parts]) -> None:
-        total = sum(reading.context.num_tokens for reading in self._known.values())
-        for parts in list(self._known):
-            if total <= self._max_tokens:
-                break
-            if parts not in keep:
-                total -= self._known.pop(parts).context.num_tokens
+    def _touch(self, parts: Parts) -> None:
+        """Note that a reading is used, and then its beginnings, up to the shortest."""
+        for end in range(len(parts), 0, -1):
+            if parts[:end] in self._known:
+                self._known.move_to_end(parts[:end])
+
+    def _forget(self, room: int) -> None:
+        """Forget the oldest until there is room for so many tokens."""
+        while self._known and self.num_tokens + room > self._max_tokens:
+            _, forgotten = self._known.popitem(last=False)
+            self.num_tokens -= forgotten.context.blocks[-1].num_tokens
+
+
+def _prompt(parts: Parts) -> str:
+    """The first cue, to name what is read."""
+    return next((str(part.content) for part in parts if part.cue), "")

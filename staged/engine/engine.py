@@ -1,9 +1,14 @@
 """The looped generator: one persistent cache a trajectory; text, looking and drawing append to it.
 
-Batched over contexts throughout. What a context yields never depends on its neighbours: each has
-its own mask, seeds and guidance norm.
+Every operation takes many contexts, and what a context yields never depends on which others there
+are, to the bit. Numbers that are summed in another order round otherwise, and kernels choose the
+order by the shapes they are given. So no shape tells of company: a text or image is read, and an
+image drawn, in calls of its own; texts are written in steps of a fixed number of rows (see
+`staged.engine.decoding`, which also says where that is looked at); the autoencoder gets one image
+at a time; each context has its own mask, random numbers and guidance norm. Another device, number
+of threads, precision or version of torch is another matter: there the last digits do differ.
 
-Letters: B contexts, n latent tokens, Z numbers a latent token.
+Letters: B contexts, n latent tokens, Z numbers a latent token, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -18,27 +24,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from staged.engine.context import CacheBatch, ChunkAttention, Context
-from staged.engine.sampling import Drawing, TextBlock, TextSampling, sample
+from staged.engine.context import ChunkAttention, Context
+from staged.engine.decoding import Decoder
+from staged.engine.sampling import Drawing, TextBlock, TextSampling
+from staged.engine.velocity import GuidedVelocity
 from staged.model import images
 from staged.model.autoencoder import Autoencoder, latents_from_tokens, tokens_from_latents
-from staged.model.bagel import Bagel, Hidden, Inputs
+from staged.model.bagel import Bagel, Inputs
 from staged.model.config import BagelConfig
 from staged.model.finite import NotFiniteError, all_finite
-from staged.model.flow import guide, integrate, time_grid
+from staged.model.flow import integrate, time_grid
 from staged.model.flows import Flows, FlowSettings
-from staged.model.layout import Layout, Segment, SegmentKind, lay_out
+from staged.model.layout import Segment, SegmentKind, lay_out
 from staged.model.patches import patchify
 from staged.model.tokenizer import BagelTokenizer
-from staged.sequence import Grids, clean_copies, noised_copy, text_block
+from staged.sequence import Grids, clean_copies, text_block
 
 _PIXELS = 8 * 1024 * 1024
 """Encoded in one call: the largest activation of FLUX's encoder takes 256 bytes a pixel."""
 _CPU_PIXELS = 8 * 48 * 48
 """The same on a CPU: more do not stay in its cache, and take twice as long each."""
-
-_NOT_FINITE = -1
-"""Stands for a token where the logits are no numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,7 @@ class Engine:
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self._config = model.config
+        self._decoder = Decoder(model, self.special)
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -100,27 +106,35 @@ class Engine:
         self,
         contexts: Sequence[Context],
         segments: Sequence[Sequence[Segment]],
-        inputs: Inputs | None = None,
+        inputs: Sequence[Inputs] | None = None,
     ) -> list[Tensor]:
-        """Append segments to contexts, in one forward pass.
+        """Append segments to contexts, in a forward pass for each.
 
         Args:
             contexts: Changed in place.
             segments: What each context gets; at least one token each.
-            inputs: Fills the image tokens, in the layout's order.
+            inputs: For each context what fills its image tokens, in order.
 
         Returns:
             For each context the (V,) float32 logits at its last token: after a closing marker,
             what comes next.
         """
-        layout = self._lay_out(contexts, segments)
-        batch = self._batch(contexts, max(layout.sample_lens))
-        hidden = self._forward(batch, layout, inputs or self._no_images())
-        batch.commit(layout)
-        batch.store()
-        for context, given in zip(contexts, segments, strict=True):
-            context.has_images |= any(s.kind is not SegmentKind.TEXT for s in given)
-        return list(self._last_logits(layout, hidden))
+        inputs = inputs or [self._no_images()] * len(contexts)
+        return [
+            self._append(context, given, fill)
+            for context, given, fill in zip(contexts, segments, inputs, strict=True)
+        ]
+
+    def _append(self, context: Context, segments: Sequence[Segment], inputs: Inputs) -> Tensor:
+        layout = lay_out([segments], self.special, first_positions=[context.position])
+        [position], layout = layout.next_positions, layout.to(self.device)
+        attention = ChunkAttention([context], layout, keep=True)
+        hidden = self.model(layout, inputs, attention)
+        context.blocks += tuple(attention.blocks())
+        context.position = position
+        context.has_images |= any(s.kind is not SegmentKind.TEXT for s in segments)
+        last = layout.expert_rows()[-1:]
+        return self.model.logits(hidden.und.index_select(0, last))[0].float()
 
     def append_text(self, contexts: Sequence[Context], texts: Sequence[str]) -> list[Tensor]:
         """Append a text block to each context; see `append`."""
@@ -143,19 +157,19 @@ class Engine:
             pictures: (h, w, 3) uint8 RGB each.
             vision_only: Leave the VAE copy out, as the published model does to understand.
         """
-        if vision_only:
-            clean = torch.zeros(0, self._config.latent_token_dim)
-        else:
-            clean = torch.cat(self.to_latents_each(pictures))
-        patches = torch.cat([self.to_patches(picture) for picture in pictures])
-        inputs = Inputs(
-            clean.to(self.device, self.dtype),
-            torch.zeros(len(clean), device=self.device),
-            patches.to(self.device, self.dtype),
-        )
+        inputs = [self._clean(picture, vision_only) for picture in pictures]
         grids = [self.grids(*picture.shape[:2]) for picture in pictures]
         first = 1 if vision_only else 0
         return self.append(contexts, [clean_copies(grid)[first:] for grid in grids], inputs)
+
+    def _clean(self, picture: NDArray[np.uint8], vision_only: bool) -> Inputs:
+        """What fills the two clean copies of an image, or the ViT copy alone."""
+        if vision_only:
+            latents = self._no_images().latents
+        else:
+            latents = self.to_latents(picture).to(self.device, self.dtype)
+        patches = self.to_patches(picture).to(self.device, self.dtype)
+        return Inputs(latents, torch.zeros(len(latents), device=self.device), patches)
 
     def grids(self, height: int, width: int) -> Grids:
         """Token grids of the two copies of an image of that many pixels."""
@@ -173,6 +187,7 @@ class Engine:
     def to_latents_each(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
         """Images of any sizes to the (n, Z) latent tokens of each, equal sizes together.
 
+        Here alone the last digits depend on how many there are; contexts get one image at a time.
         Padding different ones to one size would change latents: the autoencoder's group norms see
         a whole image.
         """
@@ -223,75 +238,36 @@ class Engine:
         contexts: Sequence[Context],
         sampling: Sequence[TextSampling],
         on_token: Callable[[int, int], None] | None = None,
-    ) -> list[tuple[TextBlock, Tensor]]:
-        """Let each context write one text block, which then stands in it.
+    ) -> list[TextBlock]:
+        """Let each context write one text block; the contexts stay as they are.
+
+        A block that shall stand in its context is appended to it. What was read token by token
+        differs in the last digits from what was read at once, and a context should be the same
+        whether its text was just written or comes from elsewhere.
 
         Args:
-            contexts: Changed in place.
+            contexts: What is written after.
             sampling: One for each context.
             on_token: Called with (index of the context, token id) as tokens come.
 
         Returns:
-            For each context the block and the (V,) float32 logits at its closing token. A block
-            that was cut off is closed all the same; one whose logits were not finite says so, and
-            its context is to be thrown away.
+            The blocks, in order. One that did not end in time, or whose logits were not finite,
+            says so.
         """
-        special = self.special
-        generators = [torch.Generator().manual_seed(s.seed) for s in sampling]
-        batch = self._batch(contexts, max(s.max_tokens for s in sampling) + 3)
-        rows = list(range(len(contexts)))
-        written: list[list[int]] = [[] for _ in rows]
-        finished, finite = [False] * len(rows), [True] * len(rows)
-        closing: list[Tensor | None] = [None] * len(rows)
-        feed = [special.text_start] * len(rows)
-        positions = [context.position for context in contexts]
-        while any(logits is None for logits in closing):
-            # Rows that are done are fed their closing token again, at a slot that is never kept.
-            layout = self._one_token(feed, positions)
-            hidden = self._forward(batch, layout, self._no_images())
-            logits = self._last_logits(layout, hidden)
-            # One wait for the device a token, however many rows there are.
-            likeliest = torch.where(
-                torch.isfinite(logits).all(dim=-1), logits.argmax(dim=-1), _NOT_FINITE
-            ).tolist()
-            for row in rows:
-                if closing[row] is not None:
-                    continue
-                batch.lengths[row] += 1
-                positions[row] += 1
-                if feed[row] == special.text_end:
-                    finite[row] = likeliest[row] != _NOT_FINITE
-                    closing[row] = logits[row]
-                    continue
-                token = likeliest[row]
-                if token == _NOT_FINITE:
-                    finite[row], closing[row] = False, logits[row]
-                    continue
-                if sampling[row].temperature > 0:
-                    token = sample(logits[row], sampling[row], generators[row])
-                if token == special.text_end:
-                    finished[row] = True
-                elif len(written[row]) == sampling[row].max_tokens:
-                    token = special.text_end  # cut off
-                else:
-                    written[row].append(token)
-                    if on_token is not None:
-                        on_token(row, token)
-                feed[row] = token
-        batch.store()
-        results = []
-        for row, context in enumerate(contexts):
-            context.position = positions[row]
-            ids, last = tuple(written[row]), closing[row]
-            assert last is not None
-            block = TextBlock(
-                ids=ids,
-                text=self.tokenizer.decode(ids),
-                finished=finished[row],
-                finite=finite[row],
+        return [
+            TextBlock(
+                ids=tuple(written.ids),
+                text=self.tokenizer.decode(tuple(written.ids)),
+                finished=written.finished,
+                finite=written.finite,
             )
-            results.append((block, last))
-        return results
+            for written in self._decoder.write(contexts, sampling, on_token)
+        ]
+
+    @property
+    def num_text_slots(self) -> int:
+        """Contexts that write at a time, each in a copy with room for what it writes."""
+        return self._decoder.num_slots
 
     # --- drawing -----------------------------------------------------------------------------
 
@@ -305,9 +281,12 @@ class Engine:
         sizes: Sequence[tuple[int, int]],
         seeds: Sequence[int],
         settings: FlowSettings,
-        on_step: Callable[[int, Tensor], None] | None = None,
+        on_step: Callable[[int, int, Tensor], None] | None = None,
     ) -> list[Drawing]:
-        """Draw one image in each context; the contexts stay as they are.
+        """Draw one image in each context, one after another; the contexts stay as they are.
+
+        The branches of an image's guidance share a call. Images do not: one fills a GPU, and a CPU
+        gains little from more.
 
         Args:
             contexts: With everything the image shall follow.
@@ -316,12 +295,13 @@ class Engine:
             sizes: (height, width) of each image in pixels.
             seeds: Of each image's noise.
             settings: Steps, grid, guidance.
-            on_step: Called with (steps done, (sum of n, Z) estimate of the finished latents),
-                the estimate being where the velocity of that step leads in a straight line.
+            on_step: Called with (index of the context, steps done, (n, Z) estimate of the finished
+                latents), the estimate being where the velocity of that step leads in a straight
+                line.
 
         Returns:
             The drawings, in order. One whose numbers were not finite holds that instead of
-            pixels; its neighbours are as they would be without it.
+            pixels.
 
         Raises:
             ValueError: A size is no multiple of the pixels per latent token, or too large.
@@ -329,79 +309,42 @@ class Engine:
         stride = self._config.pixels_per_latent_token
         for height, width in sizes:
             self._config.check_picture(height, width)
-        grids = [(height // stride, width // stride) for height, width in sizes]
-        guidance = settings.guidance
-        image_rows = [
-            row
-            for row, context in enumerate(contexts)
-            if context.has_images and guidance.image_scale > 1
-        ]
-        count = len(contexts)
-        branches = [*contexts]
-        if guidance.text_scale > 1:
-            branches += [*without_text, *(without_images[row] for row in image_rows)]
-        branch_grids = [*grids, *grids, *(grids[row] for row in image_rows)][: len(branches)]
-        widest = max(rows * columns for rows, columns in grids) + 2
-        batch = self._batch(branches, widest)
-        plans = {
-            size: self._flow_plan(batch, branches[:size], branch_grids[:size])
-            for size in {count, len(branches)}
-        }
-        lens = [rows * columns for rows, columns in grids]
+        drawings = []
+        for row, three in enumerate(zip(contexts, without_text, without_images, strict=True)):
+            grid = (sizes[row][0] // stride, sizes[row][1] // stride)
+            report = None if on_step is None else partial(on_step, row)
+            drawings.append(self._draw(three, grid, seeds[row], settings, report))
+        return drawings
+
+    def _draw(
+        self,
+        branches: tuple[Context, Context, Context],
+        grid: tuple[int, int],
+        seed: int,
+        settings: FlowSettings,
+        on_step: Callable[[int, Tensor], None] | None,
+    ) -> Drawing:
+        velocity = GuidedVelocity(self.model, self.special, branches, grid, settings.guidance)
+        times = time_grid(settings.num_flow_steps, settings.timestep_shift)
         steps = 0
 
         def velocity_at(x_t: Tensor, t: float) -> Tensor:
-            velocity = guided_velocity_at(x_t, t)
+            nonlocal steps
+            found, steps = velocity(x_t, t), steps + 1
             if on_step is not None:
-                nonlocal steps
-                steps += 1
-                on_step(steps, x_t - t * velocity)
-            return velocity
+                on_step(steps, x_t - t * found)
+            return found
 
-        def guided_velocity_at(x_t: Tensor, t: float) -> Tensor:
-            active = len(branches) if guidance.at(t) else count
-            parts = list(torch.split(x_t, lens))
-            if active > count:
-                parts += [*parts, *(parts[row] for row in image_rows)]
-            layout, attention = plans[active]
-            tokens = torch.cat(parts).to(self.dtype)
-            times = torch.full((len(tokens),), t, device=self.device)
-            inputs = Inputs(tokens, times, self._no_images().patches)
-            hidden = self.model(layout, inputs, attention)
-            velocities = torch.split(
-                self.model.velocity(hidden.gen).float(), [len(p) for p in parts]
-            )
-            if active == count:
-                return torch.cat(velocities)
-            guided = []
-            for row in range(count):
-                blind = None
-                if row in image_rows:
-                    blind = velocities[2 * count + image_rows.index(row)][None]
-                guided.append(
-                    guide(velocities[row][None], velocities[count + row][None], blind, guidance)[0]
-                )
-            return torch.cat(guided)
-
-        noise = torch.cat(
-            [self.noise(seed, length) for seed, length in zip(seeds, lens, strict=True)]
-        ).to(self.device)
-        grid = time_grid(settings.num_flow_steps, settings.timestep_shift)
-        latents = integrate(velocity_at, noise, grid)
-        parts = torch.split(latents, lens)
+        noise = self.noise(seed, grid[0] * grid[1]).to(self.device)
+        latents = integrate(velocity_at, noise, times)
         # What a velocity was at any step shows in the latents, so one look at the end will do,
         # and the device is waited for once.
-        finite = torch.stack([all_finite(tokens) for tokens in parts]).tolist()
-        return [
-            self._drawing(tokens, grid) if good else _not_drawn(tokens)
-            for tokens, grid, good in zip(parts, grids, finite, strict=True)
-        ]
-
-    def _drawing(self, tokens: Tensor, grid: tuple[int, int]) -> Drawing:
+        if not all_finite(latents):
+            return Drawing(latents=latents, decoded=NotFiniteError("latents are"))
         try:
-            return Drawing(latents=tokens, decoded=self.decode(tokens, *grid))
+            return Drawing(latents=latents, decoded=self.decode(latents, *grid))
         except NotFiniteError as error:
-            return Drawing(latents=tokens, decoded=error)
+            return Drawing(latents=latents, decoded=error)
 
     def noise(self, seed: int, num_tokens: int) -> Tensor:
         """(num_tokens, Z) float32 on the CPU: the same on every device."""
@@ -422,52 +365,6 @@ class Engine:
 
     # --- shared ------------------------------------------------------------------------------
 
-    def _flow_plan(
-        self, batch: CacheBatch, contexts: Sequence[Context], grids: Sequence[tuple[int, int]]
-    ) -> tuple[Layout, ChunkAttention]:
-        copies = [[noised_copy(Grids(latent=grid, vision=(0, 0)))] for grid in grids]
-        layout = self._lay_out(contexts, copies)
-        return layout, ChunkAttention(batch, layout)
-
-    def _lay_out(
-        self, contexts: Sequence[Context], segments: Sequence[Sequence[Segment]]
-    ) -> Layout:
-        positions = [context.position for context in contexts]
-        return lay_out(segments, self.special, first_positions=positions).to(self.device)
-
-    def _one_token(self, tokens: Sequence[int], positions: Sequence[int]) -> Layout:
-        """A layout of one bare token a context: the inside of a text block being written."""
-        count = len(tokens)
-        index = torch.arange(count)
-        none = index[:0]
-        return Layout(
-            sample_lens=(1,) * count,
-            next_positions=tuple(position + 1 for position in positions),
-            position_ids=torch.tensor(positions),
-            segment_ids=torch.zeros_like(index),
-            modes=torch.full_like(index, SegmentKind.TEXT),
-            token_ids=torch.tensor(tokens),
-            text_index=index,
-            vision_index=none,
-            latent_index=none,
-            vision_grids=(),
-            latent_grids=(),
-            noised=none.bool(),
-            velocity_rows=none,
-            ce_index=none,
-            labels=none,
-            ce_weights=none.float(),
-        ).to(self.device)
-
-    def _batch(self, contexts: Sequence[Context], extra: int) -> CacheBatch:
-        return CacheBatch(
-            contexts, extra, self._config.transformer, device=self.device, dtype=self.dtype
-        )
-
-    def _forward(self, batch: CacheBatch, layout: Layout, inputs: Inputs) -> Hidden:
-        hidden: Hidden = self.model(layout, inputs, ChunkAttention(batch, layout))
-        return hidden
-
     def _no_images(self) -> Inputs:
         config = self._config
         empty = torch.empty(0, device=self.device)
@@ -476,12 +373,3 @@ class Engine:
             empty,
             empty.new_empty(0, config.vision.patch_dim, dtype=self.dtype),
         )
-
-    def _last_logits(self, layout: Layout, hidden: Hidden) -> Tensor:
-        """(B, V) float32 at the last token of each sample."""
-        ends = torch.tensor(layout.sample_lens, device=self.device).cumsum(0) - 1
-        return self.model.logits(hidden.und[layout.expert_rows()[ends]]).float()
-
-
-def _not_drawn(tokens: Tensor) -> Drawing:
-    return Drawing(latents=tokens, decoded=NotFiniteError("latents are"))

@@ -2,7 +2,7 @@
 
 It advances many trajectories together, in groups that do the same: as long as any of them has
 something to write, those write; then all draw. What a trajectory becomes depends on its prompt
-and seed, never on its company.
+and seed, never on its company, as far as that is true of the players (of BAGEL it is, to the bit).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, models
 from torch import Tensor
 
-from staged.engine.context import CacheBatch, ChunkAttention, Context
+from staged.engine.context import ChunkAttention, Context
 from staged.engine.engine import Engine, ImageSizes
 from staged.engine.sampling import TextSampling
 from staged.model.autoencoder import latents_from_tokens
@@ -105,7 +105,7 @@ def _compare_text(golden: Golden, engine: Engine, context: Context, results: Com
     """Greedy ids as the engine writes them, and the logits at each of them."""
     expected = golden.tensor("infer.greedy_ids")
     ids = expected[1:].tolist()
-    [(block, _)] = engine.write([context.fork()], [TextSampling(max_tokens=len(ids))])
+    [block] = engine.write([context], [TextSampling(max_tokens=len(ids))])
     written = torch.tensor([golden.special.text_start, *block.ids])
     # The reference was not stopped by the closing token; the engine always is.
     closing = (expected == golden.special.text_end).nonzero()
@@ -115,14 +115,7 @@ def _compare_text(golden: Golden, engine: Engine, context: Context, results: Com
     layout = lay_out([[text_block(ids)]], engine.special, first_positions=[context.position]).to(
         engine.device
     )
-    batch = CacheBatch(
-        [context.fork()],
-        layout.num_tokens,
-        golden.loaded.config.transformer,
-        device=engine.device,
-        dtype=engine.dtype,
-    )
-    hidden = engine.model(layout, golden.inputs(), ChunkAttention(batch, layout))
+    hidden = engine.model(layout, golden.inputs(), ChunkAttention([context], layout))
     logits = engine.model.logits(hidden.und[: len(expected)])
     results.add("infer", "greedy_logits", logits, golden.tensor("infer.greedy_logits"))
 

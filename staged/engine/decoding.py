@@ -1,0 +1,249 @@
+"""Text, token by token: a fixed number of slots, whoever is in them.
+
+A product of matrices rounds by its shape, and its shape must not tell how many write: so every
+step has the same number of rows, some of them in vain. Attention is a call for each row, over
+exactly its own keys. What is left is whether kernels treat the rows of one call alike; most do,
+some do not (MKL's, where threads part the rows unevenly), and `rows_alike` looks.
+
+Letters: V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from staged.engine.context import Context, attend_one
+from staged.engine.sampling import TextSampling, sample
+from staged.model.bagel import Bagel, Inputs
+from staged.model.layout import Layout, SegmentKind, SpecialTokens
+
+SLOTS = {"cpu": 8, "cuda": 16}
+"""Rows of a step by kind of device: what costs hardly more than one row does."""
+
+_WITHOUT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""cuDNN plans anew for every number of keys, which grows with every token."""
+
+_NOT_FINITE = -1
+"""Stands for a token where the logits are no numbers."""
+
+
+class GrowingCache:
+    """A context's keys and values, with room for the tokens that are being written."""
+
+    def __init__(self, context: Context, room: int, model: Bagel) -> None:
+        """Copy the context in; it stays as it is."""
+        config, like = model.config.transformer, model.embed_tokens.weight
+        self.num_tokens = context.num_tokens
+        shape = (self.num_tokens + room, config.num_kv_heads, config.head_dim)
+        self.keys, self.values = (
+            [like.new_empty(shape) for _ in range(config.num_layers)] for _ in range(2)
+        )
+        for copies, parts in ((self.keys, context.keys), (self.values, context.values)):
+            for copy, part in zip(copies, parts, strict=bool(context.blocks)):
+                copy[: self.num_tokens] = part
+
+
+@dataclass
+class Written:
+    """What has been written of a block.
+
+    Attributes:
+        ids: Tokens so far, without markers.
+        finished: It closed itself.
+        finite: The logits were numbers throughout.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    finished: bool = False
+    finite: bool = True
+
+
+@dataclass
+class _Row:
+    """A block on its way.
+
+    Attributes:
+        number: Of its context.
+        sampling: How it is written.
+        cache: What has been read and written.
+        position: Rope position of `feed`.
+        feed: The token that goes in next.
+        generator: Of its draws.
+        written: So far.
+    """
+
+    number: int
+    sampling: TextSampling
+    cache: GrowingCache
+    position: int
+    feed: int
+    generator: torch.Generator
+    written: Written = field(default_factory=Written)
+
+
+class Decoder:
+    """Writes many blocks, as many at a time as there are slots."""
+
+    def __init__(self, model: Bagel, special: SpecialTokens) -> None:
+        """Decode with a model."""
+        self._model, self._special = model, special
+        like = model.embed_tokens.weight
+        self._device = like.device
+        config = model.config
+        self._no_images = Inputs(
+            like.new_empty(0, config.latent_token_dim),
+            torch.empty(0, device=self._device),
+            like.new_empty(0, config.vision.patch_dim),
+        )
+        self._alike: dict[int, bool] = {}
+
+    @property
+    def num_slots(self) -> int:
+        """Rows of a step; 1 where the kernels would tell one row from another."""
+        # Kernels part their work among threads, so with another number they are others.
+        threads = torch.get_num_threads()
+        slots = SLOTS.get(self._device.type, SLOTS["cuda"])
+        if threads not in self._alike:
+            self._alike[threads] = self.rows_alike(slots)
+        return slots if self._alike[threads] else 1
+
+    def rows_alike(self, slots: int) -> bool:
+        """Whether one and the same row comes out with the same bits in every slot."""
+        rows = [self._row(i, Context(), TextSampling(max_tokens=1)) for i in range(slots)]
+        logits = self._logits(rows, slots)
+        return torch.equal(logits, logits[:1].expand_as(logits))
+
+    def write(
+        self,
+        contexts: Sequence[Context],
+        sampling: Sequence[TextSampling],
+        on_token: Callable[[int, int], None] | None = None,
+    ) -> list[Written]:
+        """Write a block in each context; the contexts stay as they are. See `Engine.write`."""
+        with sdpa_kernel(_WITHOUT_CUDNN):
+            return self._write(contexts, sampling, on_token)
+
+    def _write(
+        self,
+        contexts: Sequence[Context],
+        sampling: Sequence[TextSampling],
+        on_token: Callable[[int, int], None] | None,
+    ) -> list[Written]:
+        slots = self.num_slots
+        waiting = deque(enumerate(zip(contexts, sampling, strict=True)))
+        done: dict[int, Written] = {}
+        writing: list[_Row] = []
+        while waiting or writing:
+            while waiting and len(writing) < slots:
+                number, (context, how) = waiting.popleft()
+                writing.append(self._row(number, context, how))
+            logits = self._logits(writing, slots)
+            # One wait for the device a token, however many rows there are.
+            likeliest = torch.where(
+                torch.isfinite(logits).all(dim=-1), logits.argmax(dim=-1), _NOT_FINITE
+            ).tolist()
+            going_on = []
+            for place, row in enumerate(writing):
+                if self._take(row, likeliest[place], logits[place], on_token):
+                    going_on.append(row)
+                else:
+                    done[row.number] = row.written
+            writing = going_on
+        return [done[number] for number in range(len(contexts))]
+
+    def _take(
+        self,
+        row: _Row,
+        likeliest: int,
+        logits: Tensor,
+        on_token: Callable[[int, int], None] | None,
+    ) -> bool:
+        """Give a row its next token; return whether it goes on."""
+        if likeliest == _NOT_FINITE:
+            row.written.finite = False
+            return False
+        token = likeliest
+        if row.sampling.temperature > 0:
+            token = sample(logits, row.sampling, row.generator)
+        if token == self._special.text_end:
+            row.written.finished = True
+            return False
+        if len(row.written.ids) == row.sampling.max_tokens:
+            return False  # cut off
+        row.written.ids.append(token)
+        row.feed = token
+        if on_token is not None:
+            on_token(row.number, token)
+        return True
+
+    def _row(self, number: int, context: Context, sampling: TextSampling) -> _Row:
+        return _Row(
+            number=number,
+            sampling=sampling,
+            cache=GrowingCache(context, sampling.max_tokens + 1, self._model),
+            position=context.position,
+            feed=self._special.text_start,
+            generator=torch.Generator().manual_seed(sampling.seed),
+        )
+
+    def _logits(self, rows: Sequence[_Row], slots: int) -> Tensor:
+        """Feed each row its token: (rows, V) float32."""
+        empty = slots - len(rows)
+        tokens = [row.feed for row in rows] + [self._special.text_start] * empty
+        positions = [row.position for row in rows] + [0] * empty
+        layout = _one_token(tokens, positions).to(self._device)
+        hidden = self._model(layout, self._no_images, _SlotAttention(rows, slots))
+        for row in rows:
+            row.cache.num_tokens += 1
+            row.position += 1
+        return self._model.logits(hidden.und)[: len(rows)].float()
+
+
+class _SlotAttention:
+    """Attention of one token a row to the row's cache; slots without a row get zeros."""
+
+    def __init__(self, rows: Sequence[_Row], slots: int) -> None:
+        self._caches, self._empty = [row.cache for row in rows], slots - len(rows)
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `staged.model.attention.Attend`."""
+        attended = []
+        for row, cache in enumerate(self._caches):
+            end = cache.num_tokens + 1
+            keys, values = cache.keys[layer], cache.values[layer]
+            keys[end - 1], values[end - 1] = key[row], value[row]
+            attended.append(attend_one(query[row : row + 1], keys[:end], values[:end]))
+        if self._empty:
+            attended.append(query.new_zeros(self._empty, *query.shape[1:]))
+        return torch.cat(attended)
+
+
+def _one_token(tokens: Sequence[int], positions: Sequence[int]) -> Layout:
+    """A layout of one bare token a row: the inside of a text block being written."""
+    count = len(tokens)
+    index = torch.arange(count)
+    none = index[:0]
+    return Layout(
+        sample_lens=(1,) * count,
+        next_positions=tuple(position + 1 for position in positions),
+        position_ids=torch.tensor(positions),
+        segment_ids=torch.zeros_like(index),
+        modes=torch.full_like(index, SegmentKind.TEXT),
+        token_ids=torch.tensor(tokens),
+        text_index=index,
+        vision_index=none,
+        latent_index=none,
+        vision_grids=(),
+        latent_grids=(),
+        noised=none.bool(),
+        velocity_rows=none,
+        ce_index=none,
+        labels=none,
+        ce_weights=none.float(),
+    )

@@ -1,0 +1,218 @@
+"""What is read, written and drawn never depends on what else is, to the bit."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from tiny import SIDE
+from torch import Tensor
+
+from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.engine import decoding
+from staged.engine.context import Context
+from staged.engine.engine import Engine
+from staged.engine.sampling import TextSampling
+from staged.generate.casting import open_engine
+from staged.loops.policy import Policy
+from staged.loops.staged import Cast, StagedLoop
+from staged.model.flow import Guidance
+from staged.model.flows import FlowSettings
+from staged.trajectory import Trajectory
+
+FLOW = FlowSettings(
+    num_flow_steps=4,
+    timestep_shift=2.0,
+    guidance=Guidance(text_scale=4.0, image_scale=1.5, interval=(0.3, 1.0)),
+)
+STARTS: list[tuple[str | int, ...]] = [
+    ("a star",),
+    (1, "a red circle above a blue star and a ring"),
+    ("x", 2, "a ring", 3),
+    ("a red circle", "a blue star"),
+    (4, "x", 5, "make it blue"),
+    ("a star", "x"),
+    ("a ring", 6),
+]
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    made = tiny.engine(1)
+    model = made.model.to(getattr(torch, request.param))
+    return Engine(model, made.autoencoder, made.tokenizer)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def read(engine: Engine, parts: Sequence[str | int]) -> Context:
+    """A context of texts (str) and pictures (seed, every other one small)."""
+    context = Context()
+    for part in parts:
+        if isinstance(part, str):
+            engine.append_text([context], [part])
+        else:
+            height = SIDE if part % 2 else 8
+            engine.append_images([context], [tiny.picture(part, height)])
+    return context
+
+
+def alike(ours: Context, theirs: Context) -> bool:
+    pairs = zip(ours.keys + ours.values, theirs.keys + theirs.values, strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_reading_does_not_depend_on_company(engine: Engine) -> None:
+    together = [read(engine, start) for start in STARTS]
+    alone = [context.fork() for context in together]
+    texts = ["a star", "a red circle above a blue star", "x", "", "a ring " * 9, "x x", "a"]
+    logits = engine.append_text(together, texts)
+    seen = engine.append_images(together, [tiny.picture(n, 8, SIDE) for n in range(7)])
+    for row, context in enumerate(alone):
+        [expected] = engine.append_text([context], [texts[row]])
+        assert torch.equal(logits[row], expected)
+        [expected] = engine.append_images([context], [tiny.picture(row, 8, SIDE)])
+        assert torch.equal(seen[row], expected)
+        assert alike(together[row], context)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_writing_does_not_depend_on_company(engine: Engine, temperature: float) -> None:
+    """More write than there are slots, they end at different times, and some once alone."""
+    count = decoding.SLOTS["cpu"] + 3
+    contexts = [read(engine, STARTS[i % len(STARTS)]) for i in range(count)]
+    sampling = [
+        TextSampling(max_tokens=3 + i % 7, temperature=temperature, top_p=0.9, seed=i)
+        for i in range(count)
+    ]
+    seen: list[tuple[int, Tensor]] = []
+    engine._decoder._take = _noting(engine._decoder._take, seen)  # type: ignore[method-assign]
+    together = engine.write(contexts, sampling)
+    logits = _by_row(seen, count)
+    for row in range(0, count, 2):
+        seen.clear()
+        assert engine.write([contexts[row]], [sampling[row]]) == [together[row]]
+        # Equal tokens could hide different numbers.
+        for ours, theirs in zip(logits[row], _by_row(seen, 1)[0], strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_writing_does_not_depend_on_company_where_threads_share_the_work() -> None:
+    test_writing_does_not_depend_on_company(tiny.engine(1), 0.9)
+
+
+def _noting(take: Callable[..., bool], seen: list[tuple[int, Tensor]]) -> Callable[..., bool]:
+    def noting(row: decoding._Row, likeliest: int, logits: Tensor, told: object) -> bool:
+        seen.append((row.number, logits.clone()))
+        return take(row, likeliest, logits, told)
+
+    return noting
+
+
+def _by_row(seen: Sequence[tuple[int, Tensor]], count: int) -> list[list[Tensor]]:
+    return [[logits for number, logits in seen if number == row] for row in range(count)]
+
+
+def test_drawing_does_not_depend_on_company(engine: Engine) -> None:
+    contexts = [read(engine, start) for start in STARTS]
+    blind = [read(engine, start[:-1]) for start in STARTS]
+    texts = [read(engine, [p for p in start if isinstance(p, str)]) for start in STARTS]
+    sizes = [(SIDE, SIDE), (8, SIDE), (12, 4), (SIDE, SIDE), (SIDE, 8), (4, 4), (SIDE, SIDE)]
+    seeds = range(7)
+    together = engine.draw(contexts, blind, texts, sizes=sizes, seeds=seeds, settings=FLOW)
+    for row, drawing in enumerate(together):
+        [alone] = engine.draw(
+            *([some[row]] for some in (contexts, blind, texts)),
+            sizes=[sizes[row]],
+            seeds=[seeds[row]],
+            settings=FLOW,
+        )
+        assert torch.equal(drawing.latents, alone.latents)
+        assert drawing.pixels.shape == (*sizes[row], 3)
+        assert (drawing.pixels == alone.pixels).all()
+
+
+# --- kernels that tell rows apart ---------------------------------------------------------------
+
+
+def test_where_kernels_treat_rows_differently_texts_are_written_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As MKL's do where threads part the rows unevenly: the last rows sum in another order."""
+    exact = F.linear
+
+    def uneven(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        out = exact(x, weight, bias)
+        if x.dim() == 2 and len(x) > 1:
+            half = x.shape[1] // 2
+            last = exact(x[-1:, half:], weight[:, half:]) + exact(x[-1:, :half], weight[:, :half])
+            out[-1:] = last if bias is None else last + bias
+        return out
+
+    engine = tiny.engine(1)
+    contexts = [read(engine, start) for start in STARTS]
+    sampling = [TextSampling(max_tokens=9, temperature=1.0, seed=i) for i in range(len(STARTS))]
+    assert engine.num_text_slots == decoding.SLOTS["cpu"]
+    monkeypatch.setattr(F, "linear", uneven)
+    other = Engine(engine.model, engine.autoencoder, engine.tokenizer)
+    assert other.num_text_slots == 1
+    together = other.write(contexts, sampling)
+    assert together == [
+        other.write([context], [how])[0] for context, how in zip(contexts, sampling, strict=True)
+    ]
+
+
+def test_rows_are_looked_at_again_with_another_number_of_threads() -> None:
+    engine, asked = tiny.engine(1), []
+    engine._decoder.rows_alike = lambda slots: not asked.append(slots)  # type: ignore[method-assign]
+    before = torch.get_num_threads()
+    assert engine.num_text_slots == engine.num_text_slots == decoding.SLOTS["cpu"]
+    torch.set_num_threads(before + 1)
+    try:
+        assert engine.num_text_slots == decoding.SLOTS["cpu"]
+    finally:
+        torch.set_num_threads(before)
+    assert len(asked) == 2
+
+
+# --- the shipped miniature ----------------------------------------------------------------------
+
+PROMPTS = [
+    "a photo of a red circle above a blue star",
+    "a photo of a ring",
+    "a photo of three hearts",
+    "a photo of a green cross and a yellow drop",
+    "a photo of a red star left of a blue ring, and a green heart below the red star",
+    "a photo of a blue square",
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_six_trajectories_of_the_miniature_are_the_same_alone_and_together(dtype: str) -> None:
+    """In float32 two of six pictures differed, in bfloat16 four of six and a text."""
+    engine = open_engine("miniature:staged", dtype=dtype)
+    flows = engine.flows.each(lambda flow: replace(flow, num_flow_steps=4))
+    settings = BagelSettings(flows=flows, max_text_tokens=96)
+    policy = Policy(max_rounds=1, max_refinements=1, max_attempts=1)
+
+    def run(prompts: Sequence[str], seeds: Sequence[int], batch_size: int) -> list[Trajectory]:
+        cast = Cast.of(BagelPlayer(engine, settings), "miniature")
+        return StagedLoop(cast, policy, batch_size=batch_size).run(prompts, seeds)
+
+    together = run(PROMPTS, range(6), 6)
+    assert together == run(PROMPTS, range(6), 1)
+    assert all(trajectory.images for trajectory in together)
+    assert len({moves_of(trajectory) for trajectory in together}) > 1  # not in step
+
+
+def moves_of(trajectory: Trajectory) -> tuple[str, ...]:
+    return tuple(type(step).__name__ for step in trajectory.steps)

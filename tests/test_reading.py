@@ -1,0 +1,166 @@
+"""What is read is kept up to a limit, and does not depend on what was kept."""
+
+import weakref
+
+import pytest
+import tiny
+import torch
+
+from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.reading import Parts, Reader, before_last_cue, parts_of, texts_of
+from staged.engine.context import Block
+from staged.engine.decoding import GrowingCache
+from staged.engine.engine import Engine
+from staged.loops.policy import Policy
+from staged.loops.staged import Cast, StagedLoop
+from staged.model.flow import Guidance
+from staged.model.flows import Flows, FlowSettings
+from staged.roles import Ask, RoleError
+from staged.trajectory import Inspection, Trajectory
+
+FLOW = FlowSettings(num_flow_steps=2, guidance=Guidance(text_scale=2.0, image_scale=1.5))
+WHOLE = tiny.staged_trajectory()
+
+
+def trajectory(count: int, prompt: str = WHOLE.prompt) -> Trajectory:
+    return Trajectory(prompt=prompt, steps=WHOLE.steps[:count])
+
+
+def same(ours: Reader, theirs: Reader, wanted: Parts) -> None:
+    """Both read the same, to the bit."""
+    [one], [other] = ours.read([wanted]), theirs.read([wanted])
+    assert one.openers is not None and other.openers is not None
+    assert torch.equal(one.openers, other.openers)
+    assert one.context.position == other.context.position
+    for name in ("keys", "values"):
+        for a, b in zip(getattr(one.context, name), getattr(other.context, name), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_what_is_read_step_by_step_or_again_is_what_is_read_at_once() -> None:
+    engine = tiny.engine()
+    kept = Reader(engine, max_tokens=10_000)
+    for count in range(len(WHOLE.steps)):
+        kept.read([parts_of(trajectory(count))])
+    wanted = parts_of(WHOLE)
+    same(kept, Reader(engine, max_tokens=10_000), wanted)
+    tight = Reader(engine, max_tokens=sum(kept.needed(wanted).values()))
+    tight.read([parts_of(trajectory(9, "x"))])  # what was read is forgotten for it
+    same(kept, tight, wanted)
+
+
+def test_what_readings_share_is_held_once() -> None:
+    reader = Reader(tiny.engine(), max_tokens=10_000)
+    [whole] = reader.read([parts_of(WHOLE)])
+    assert reader.num_tokens == whole.context.num_tokens
+    reader.read([parts_of(trajectory(count)) for count in range(len(WHOLE.steps))])
+    assert reader.num_tokens == whole.context.num_tokens
+    # Up to the first image, the texts are the whole.
+    [texts] = reader.read([texts_of(parts_of(WHOLE))])
+    before = sum(reader.needed(parts_of(trajectory(5))).values())
+    assert reader.num_tokens == whole.context.num_tokens + texts.context.num_tokens - before
+
+
+def test_guidance_is_against_the_absence_of_the_last_cue() -> None:
+    parts = parts_of(WHOLE)
+    told = [before_last_cue(parts[:end]) for end in range(1, len(parts) + 1)]
+    assert told[0] == ()  # only the prompt
+    assert told[4] == parts[:4]  # the plan that replaced another
+    assert told[5] == told[6] == told[7] == parts[:4]  # neither verdict nor sketch is a cue
+    assert told[8] == parts[:8]  # the next plan
+    assert told[11] == parts[:11]  # a refinement of the sketch
+
+
+# --- the limit ----------------------------------------------------------------------------------
+
+
+class Held:
+    """All caches that there are, whoever holds them, counted at every pass through a model."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
+        self.there: weakref.WeakSet[Block | GrowingCache] = weakref.WeakSet()
+        self.peak = 0
+        for kind in (Block, GrowingCache):
+            self._watch(monkeypatch, kind)
+        engine.model.register_forward_hook(lambda *_: self.look())
+
+    def _watch(self, monkeypatch: pytest.MonkeyPatch, kind: type) -> None:
+        begin = kind.__init__  # type: ignore[misc]
+
+        def begin_and_note(made: Block | GrowingCache, *given: object) -> None:
+            begin(made, *given)
+            self.there.add(made)
+
+        monkeypatch.setattr(kind, "__init__", begin_and_note)
+
+    def look(self) -> None:
+        self.peak = max(self.peak, sum(len(cache.keys[0]) for cache in self.there))
+
+
+@pytest.mark.parametrize("limit", [600, 800, 4000])
+def test_no_more_is_held_than_the_limit_says(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counted less than half of what was there, and kept more than it counted."""
+    settings = BagelSettings(
+        flows=Flows().each(lambda _: FLOW), max_text_tokens=20, max_cached_tokens=limit
+    )
+    player = BagelPlayer(tiny.engine(), settings)
+    held = Held(monkeypatch, player.engine)
+    asks = [
+        Ask(trajectory=trajectory(count, prompt), moves=("plan",), seed=1)
+        for count, prompt in ((0, "a star"), (3, WHOLE.prompt), (8, WHOLE.prompt), (7, "x"))
+    ] * 3
+    assert not any(_reason(answer) == "memory" for answer in player.choose(asks))
+    assert not any(_reason(answer) == "memory" for answer in player.write(asks))
+    drawing = [Ask(trajectory=trajectory(8, p), moves=("sketch",), seed=1) for p in ("x", "y")]
+    assert not any(isinstance(answer, RoleError) for answer in player.draw(drawing))
+    assert held.peak <= limit
+    if limit < 4000:
+        assert held.peak > limit - 150  # there was not room for all
+
+
+def _reason(answer: object) -> str:
+    return answer.reason if isinstance(answer, RoleError) else ""
+
+
+def test_a_limit_changes_nothing_but_the_work() -> None:
+    engine = tiny.engine()
+
+    def run(limit: int) -> list[Trajectory]:
+        settings = BagelSettings(
+            flows=Flows().each(lambda _: FLOW), max_text_tokens=20, max_cached_tokens=limit
+        )
+        starts = [trajectory(count) for count in (7, 8, 12)]
+        policy = Policy(max_flow_steps=20, max_attempts=2)
+        return StagedLoop(Cast.of(BagelPlayer(engine, settings), "tiny"), policy).run(
+            starts, [1, 2, 3]
+        )
+
+    assert run(900) == run(100_000)
+
+
+def test_what_does_not_fit_even_alone_fails_by_name_and_the_others_go_on() -> None:
+    settings = BagelSettings(
+        flows=Flows().each(lambda _: FLOW), max_text_tokens=20, max_cached_tokens=200
+    )
+    player = BagelPlayer(tiny.engine(), settings)
+    long, short = trajectory(8, "a star and a circle"), Trajectory(prompt="a star")
+    asks = [Ask(trajectory=t, moves=("plan",), seed=1) for t in (long, short)]
+    for answers in (player.write(asks), player.choose(asks), player.draw(asks)):
+        assert [_reason(answer) == "memory" for answer in answers] == [True, False]
+        assert "after 'a star and a circle' takes" in str(answers[0])
+        assert "max_cached_tokens is 200" in str(answers[0])
+    # What it would write counts too.
+    fits = sum(Reader(player.engine, max_tokens=1).needed(parts_of(short)).values())
+    tight = BagelPlayer(
+        player.engine,
+        BagelSettings(flows=settings.flows, max_text_tokens=20, max_cached_tokens=fits + 20),
+    )
+    [answer] = tight.write(asks[1:])
+    assert _reason(answer) == "memory" and "what may be written" in str(answer)
+    assert not isinstance(tight.choose(asks[1:])[0], RoleError)
+
+
+def test_an_accepted_inspection_is_no_cue() -> None:
+    accepted = Inspection(target="plan", verdict="accept", critique="fine")
+    checked = Trajectory(prompt="p", steps=(tiny.plan("a star"), accepted))
+    assert before_last_cue(parts_of(checked)) == parts_of(checked)[:1]
