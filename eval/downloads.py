@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from staged import proxies
 from staged.jobs.files import write_whole
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -77,7 +78,8 @@ def fetch(pinned: PinnedFile) -> bytes:
                     raise ValueError(f"{pinned.url}: more than {MAX_BYTES} bytes; not the file")
     except httpx.HTTPError as error:
         raise ValueError(
-            f"{pinned.url}: {error}; fetch the file by other means and give its path"
+            f"{pinned.url}: {error}{proxies.blamed(pinned.url)}; fetch the file by other means and "
+            "give its path"
         ) from None
     found = sha256_of(content)
     if found != pinned.sha256:

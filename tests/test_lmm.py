@@ -675,15 +675,6 @@ def test_an_address_without_http_is_refused() -> None:
         LmmClient(replace(SETTINGS, base_url="localhost:8000/v1"))
 
 
-def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    (reply,), _, _ = ask(lambda *_: GOOD)
-    assert isinstance(reply, Reply)
-
-
 def test_the_limiter_spends_no_more_than_its_rates() -> None:
     now = [0.0]
     limiter = Limiter(

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from staged import proxies
 from staged.command_line import exit_codes
 from staged.command_line.console import session
 from staged.command_line.parser import UsageError
@@ -69,6 +70,9 @@ def describe(error: Exception) -> str | None:
     kind = type(error).__name__
     if isinstance(error, ModuleNotFoundError):
         return f"this needs the module {error.name!r}, which is not installed"
+    if isinstance(error, ImportError) and error.name is None:  # a library says what it needs
+        named = proxies.variables() if "proxy" in str(error) else []
+        return str(error) + (f" (it is set by {' and '.join(sorted(named))})" if named else "")
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{_text(error.filename)}: {error.strerror[:1].lower()}{error.strerror[1:]}"
     if isinstance(error, OSError) and error.strerror and error.errno:

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from staged import strict_json
+from staged import proxies, strict_json
 from staged.jobs.files import whole_folder
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
@@ -470,8 +470,9 @@ def _resolve(source: str | Path, revision: str | None) -> Path:
     try:
         path = snapshot_download(str(source), revision=revision, allow_patterns=list(_HUB_FILES))
     except (OSError, ValueError) as error:  # the Hub's errors are among these
+        said = " ".join(str(error).split()) + proxies.blamed("https://huggingface.co")
         raise ValueError(
-            f"{source} is no folder here and did not come from the Hub: {error}"
+            f"{source} is no folder here and did not come from the Hub: {said}"
         ) from error
     return Path(path)
 

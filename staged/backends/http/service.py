@@ -7,18 +7,17 @@ instead of failing every unit of it; so does one that every request of a kind me
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import random
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn, cast
-from urllib.parse import urlsplit
 
 import httpx
 import openai
 
+from staged import proxies
 from staged.backends.http.api_key import read_api_key, without_key
 from staged.backends.http.bounded import ReplyTooLongError, bound_replies
 from staged.backends.http.limiter import Limiter
@@ -53,7 +52,8 @@ class Service:
         http_client: In place of the network's, for a service in this process; closed with this.
 
     Raises:
-        ValueError: no such address, or the environment variable of the key is not set.
+        ValueError: no such address, the environment variable of the key is not set, or that of a
+            proxy has none that can be used.
     """
 
     def __init__(
@@ -77,13 +77,7 @@ class Service:
         self._backoff_s, self._max_backoff_s = backoff_s, max_backoff_s
         self._fields = fields
         self.limiter = limiter
-        http = http_client or httpx.AsyncClient(
-            timeout=timeout_s,
-            follow_redirects=True,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            # A proxy is for the world outside; it does not know this machine's servers.
-            trust_env=not _is_this_machine(base_url),
-        )
+        http = http_client or _client(base_url, timeout_s)
         bound_replies(http, max_reply_bytes)
         self._openai = openai.AsyncOpenAI(
             base_url=self._base_url,
@@ -192,7 +186,8 @@ class Service:
         self.check()
 
     def _stop(self, message: str) -> NoReturn:
-        self._stopped = self._stopped or ServiceError(message)  # the first one is the cause
+        # The first one is the cause.
+        self._stopped = self._stopped or ServiceError(message + proxies.blamed(self._base_url))
         self._stop_event.set()
         raise self._stopped
 
@@ -228,9 +223,13 @@ class Service:
         return clean(without_key(text, self._key))[:MAX_DETAIL_CHARS]
 
 
-def _is_this_machine(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
+def _client(base_url: str, timeout_s: float) -> httpx.AsyncClient:
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        return httpx.AsyncClient(
+            timeout=timeout_s,
+            follow_redirects=True,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            trust_env=not proxies.is_this_machine(base_url),
+        )
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"{base_url}: {error}{proxies.blamed(base_url)}") from None
