@@ -24,7 +24,7 @@ Working = Callable[[Ledger], AbstractAsyncContextManager[Work]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class JobSummary:
     """How a job stands.
 
     Attributes:
@@ -56,7 +56,7 @@ def run_job(
     prompt_of: PromptOf,
     rank: Rank,
     retry_failed: bool,
-) -> Report:
+) -> JobSummary:
     """Do what is left of a job, and write the shards once nothing is.
 
     Args:
@@ -104,11 +104,11 @@ async def _work(
         return await run(units, work, ledger, concurrency=settings.concurrency, label=label)
 
 
-def _report(ledger: Ledger, settings: JobSettings, stopped: BudgetError | None) -> Report:
+def _report(ledger: Ledger, settings: JobSettings, stopped: BudgetError | None) -> JobSummary:
     unfinished = ledger.left(range(settings.num_units))
     reasons = acceptance(ledger)
     samples = reasons.pop("samples")
-    return Report(
+    return JobSummary(
         **samples,
         reasons=reasons,
         examples=examples(ledger),

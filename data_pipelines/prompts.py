@@ -19,7 +19,7 @@ _MAX_FILE_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompt:
+class UnitPrompt:
     """One prompt.
 
     Attributes:
@@ -33,7 +33,7 @@ class Prompt:
     task: str | None = None
 
 
-PromptOf = Callable[[int], Prompt]
+PromptOf = Callable[[int], UnitPrompt]
 """The prompt of a unit; always the same one for the same unit."""
 
 Allowed = Callable[[SceneGraph], bool]
@@ -52,11 +52,11 @@ def sampled(tasks: Mapping[str, float], split: Split, seed: int) -> PromptOf:
     weights = np.array([tasks.get(task, 1.0 if not tasks else 0.0) for task in names])
     shares = weights / weights.sum()
 
-    def prompt_of(unit: int) -> Prompt:
+    def prompt_of(unit: int) -> UnitPrompt:
         digest = hashlib.sha256(f"{seed}/{unit}/prompt".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8]))
         task = names[int(rng.choice(len(names), p=shares))]
-        return Prompt(unit=unit, text=sample_prompt(task, rng, split).text, task=task)
+        return UnitPrompt(unit=unit, text=sample_prompt(task, rng, split).text, task=task)
 
     return prompt_of
 
@@ -79,7 +79,7 @@ def from_file(path: Path, count: int) -> PromptOf:
             texts.append(text)
     if len(texts) < count:
         raise ValueError(f"{path}: {len(texts)} prompts, but prompts.count is {count}")
-    return lambda unit: Prompt(unit=unit, text=texts[unit])
+    return lambda unit: UnitPrompt(unit=unit, text=texts[unit])
 
 
 def shown_in(split: Split) -> Allowed:

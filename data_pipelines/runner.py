@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Collection
 from staged.jobs.budget import BudgetError
 from staged.jobs.ledger import Ledger
 from staged.jobs.progress import Progress
-from staged.jobs.records import Result
+from staged.jobs.records import UnitResult
 from staged.jobs.runner import in_turn
 from staged.roles import RoleError
 
-Work = Callable[[int], Awaitable[Result]]
+Work = Callable[[int], Awaitable[UnitResult]]
 """Does one unit. What it returns must depend on the unit and the settings alone, never on what
 runs beside it; a `RoleError` is a service that failed."""
 
@@ -42,7 +42,7 @@ async def run(
             # What stops it leaves the unit unfinished: more budget, or another key, takes it up.
             result = await work(unit)
         except RoleError as error:
-            result = Result(status="failed", stage="service", reason=error.reason)
+            result = UnitResult(status="failed", stage="service", reason=error.reason)
         await ledger.finish(unit, result)
         ends[result.status] += 1
         progress.advance(note=_note(ends, ledger))

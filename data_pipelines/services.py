@@ -12,7 +12,7 @@ from staged import images
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import Failure, LmmRequest
 from staged.jobs.ledger import Ledger, unit_key
-from staged.jobs.records import Result
+from staged.jobs.records import UnitResult
 from staged.roles import ImageEditor, RoleError
 
 T = TypeVar("T", bound=BaseModel)
@@ -25,7 +25,7 @@ class UnitEndError(Exception):
         result: How; its sample is added by whoever knows the steps so far.
     """
 
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: UnitResult) -> None:
         """Keep the result."""
         super().__init__(f"{result.stage}: {result.reason}")
         self.result = result
@@ -80,7 +80,7 @@ class Services:
         self.requests += 1
         if isinstance(reply, Failure):
             raise UnitEndError(
-                Result(
+                UnitResult(
                     status="failed", stage=request.purpose, reason=reply.kind, detail=reply.detail
                 )
             )
@@ -144,7 +144,7 @@ class Services:
             return await asyncio.to_thread(draw) if self._drawing.in_thread else draw()
         except RoleError as error:
             raise UnitEndError(
-                Result(
+                UnitResult(
                     status="failed",
                     stage="draw",
                     reason=error.reason,

@@ -10,7 +10,7 @@ from data_pipelines.prompts import PromptOf
 from staged import strict_json
 from staged.jobs import files, locks
 from staged.jobs.ledger import Ledger
-from staged.jobs.records import Records, Result
+from staged.jobs.records import Records, UnitResult
 from staged.settings import to_dict
 from staged.shards import ShardWriter, read_index, read_manifest
 from staged.trajectory import ImageRef, Trajectory
@@ -40,7 +40,7 @@ def write_shards(settings: JobSettings, ledger: Ledger, folder: Path, prompt_of:
         files.write_json(written, {"sha256": digest})
 
 
-def trajectories(records: Records) -> Iterator[tuple[int, Result, Trajectory]]:
+def trajectories(records: Records) -> Iterator[tuple[int, UnitResult, Trajectory]]:
     """Yield every unit's end and trajectory; images are named by their hashes, not loaded."""
     for unit, result in records.results():
         if result.sample is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eval.published import PARTS, Published, fitting
-from eval.results import OVERALL, Result
+from eval.results import OVERALL, BenchmarkResult
 from eval.statistics import METHOD, Estimate, minus_constant, paired_difference, weighted_mean
 from eval.tables import FORMATS, show, show_interval
 from staged.command_line import Parser, UsageError, console, outputs
@@ -40,7 +40,9 @@ class Difference:
     notes: tuple[str, ...] = ()
 
 
-def compare(run: Result, reference: Result, *, across_variants: bool = False) -> Difference:
+def compare(
+    run: BenchmarkResult, reference: BenchmarkResult, *, across_variants: bool = False
+) -> Difference:
     """Pair two runs.
 
     Args:
@@ -94,7 +96,7 @@ def compare(run: Result, reference: Result, *, across_variants: bool = False) ->
     )
 
 
-def against(run: Result, published: Published) -> Difference:
+def against(run: BenchmarkResult, published: Published) -> Difference:
     """Compare a run with a published number; the interval is the run's alone."""
     known = {key: run.variant.get(key, "unknown") for key in published.variant}
     notes = [f"differs in {text}" for text in _differing(known, published.variant)]
@@ -126,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         OSError: a file cannot be read or written.
     """
     arguments = _parser().parse_args(argv)
-    results = [Result.read(path) for path in arguments.results]
+    results = [BenchmarkResult.read(path) for path in arguments.results]
     results = _named_apart(results, arguments.results)
     first = results[0]
     published = _chosen(first, arguments.published)
@@ -163,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def render(
-    results: Sequence[Result],
+    results: Sequence[BenchmarkResult],
     published: Sequence[Published],
     differences: Sequence[Difference],
     style: str,
@@ -217,7 +219,9 @@ def _table(style: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def _long_table(
-    results: Sequence[Result], published: Sequence[Published], differences: Sequence[Difference]
+    results: Sequence[BenchmarkResult],
+    published: Sequence[Published],
+    differences: Sequence[Difference],
 ) -> str:
     header = ["run", "minus", "part", "value", "low", "high", "n", "prompts", "unscored"]
     rows = [
@@ -266,7 +270,9 @@ def _differing(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _named_apart(results: Sequence[Result], paths: Sequence[Path]) -> list[Result]:
+def _named_apart(
+    results: Sequence[BenchmarkResult], paths: Sequence[Path]
+) -> list[BenchmarkResult]:
     """Add the file to names that are not unique."""
     names = [result.run for result in results]
     return [
@@ -277,7 +283,7 @@ def _named_apart(results: Sequence[Result], paths: Sequence[Path]) -> list[Resul
     ]
 
 
-def _chosen(result: Result, names: Sequence[str]) -> list[Published]:
+def _chosen(result: BenchmarkResult, names: Sequence[str]) -> list[Published]:
     rows = fitting(result.benchmark, result.variant)
     if list(names) == ["all"]:
         return rows

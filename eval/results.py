@@ -30,7 +30,7 @@ Samples = Mapping[str, Mapping[str, tuple[float | None, ...]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class BenchmarkResult:
     """Scores of one run on one benchmark.
 
     Attributes:
@@ -137,7 +137,7 @@ class Result:
         write_whole(path, strict_json.dumps(self.as_dict()).encode() + b"\n")
 
     @classmethod
-    def read(cls, path: Path) -> Result:
+    def read(cls, path: Path) -> BenchmarkResult:
         """Read a file and compute its numbers again.
 
         Raises:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from eval.downloads import sha256_of
 from eval.generation.provenance import Made, made
-from eval.results import Result, unscored_message
+from eval.results import BenchmarkResult, unscored_message
 from staged.command_line import exit_codes
 from staged.lines import read_lines
 
@@ -70,7 +70,7 @@ def lines_sha256(paths: Iterable[Path]) -> str:
     return sha256_of(b"\n".join(sorted(line.content.strip() for line in lines)))
 
 
-def exit_code(command: str, results: Iterable[Result], *, allow_unscored: bool) -> int:
+def exit_code(command: str, results: Iterable[BenchmarkResult], *, allow_unscored: bool) -> int:
     """Return 0, or 1 after saying on stderr that samples are unscored.
 
     Raises:

@@ -11,7 +11,7 @@ import pytest
 
 from staged.cli import main
 from staged.command_line import Parser
-from staged.settings.build import Builder
+from staged.settings.build import SettingsBuilder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -105,7 +105,7 @@ def read(words: list[str]) -> None:
 @pytest.fixture
 def reading_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Stop every command where it has read what it was given."""
-    parse, finish = Parser.parse_args, Builder.finish
+    parse, finish = Parser.parse_args, SettingsBuilder.finish
 
     def parse_args(self: Parser, *arguments: Any, **named: Any) -> Any:
         found = parse(self, *arguments, **named)
@@ -114,12 +114,12 @@ def reading_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             return found
         raise TakenError
 
-    def finish_(self: Builder, *arguments: Any, **named: Any) -> NoReturn:
+    def finish_(self: SettingsBuilder, *arguments: Any, **named: Any) -> NoReturn:
         finish(self, *arguments, **named)
         raise TakenError
 
     monkeypatch.setattr(Parser, "parse_args", parse_args)
-    monkeypatch.setattr(Builder, "finish", finish_)
+    monkeypatch.setattr(SettingsBuilder, "finish", finish_)
     monkeypatch.chdir(tmp_path)
 
 

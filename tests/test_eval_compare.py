@@ -9,7 +9,7 @@ from eval.__main__ import main as staged_eval
 from eval.compare import against, compare
 from eval.geneval.names import TASKS
 from eval.published import PARTS, PUBLISHED, fitting
-from eval.results import OVERALL, Result
+from eval.results import OVERALL, BenchmarkResult
 from eval.wise.versions import CATEGORIES, VERSIONS
 
 VARIANT = {"mode": "official", "prompts": "short"}
@@ -20,7 +20,7 @@ def run(name, accuracy, seed=0, *, num_prompts=60, tasks=TASKS, **variant):
     ease = np.random.default_rng(99).random((len(tasks), num_prompts, 1))
     drawn = np.random.default_rng(seed).random((len(tasks), num_prompts, 4))
     right = drawn * 0.4 + ease * 0.6 < accuracy
-    return Result(
+    return BenchmarkResult(
         benchmark="geneval",
         variant=VARIANT | variant,
         run=name,

@@ -12,7 +12,7 @@ from eval.geneval.detector import MiniatureDetector, ObjectDetector, open_detect
 from eval.geneval.folders import image_path, write_folders
 from eval.geneval.prompt import parse_prompt
 from eval.geneval.selftest import check, miniature_golden, read_golden
-from eval.results import Result
+from eval.results import BenchmarkResult
 from staged.jobs.rank import Rank
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import KINDS, Scene, Shape
@@ -78,7 +78,7 @@ def test_a_folder_is_detected_in_and_scored(tmp_path, folder, capsys):
     assert "looked at 6 images, 0 were there, 0 failed" in capsys.readouterr().out
     code, _ = scored(tmp_path, folder, found)
     assert code == 0
-    result = Result.read(tmp_path / "result.json")
+    result = BenchmarkResult.read(tmp_path / "result.json")
     assert {name: e.value for name, e in result.estimates.items()} == {
         "overall": 0.5, "single_object": 0.5, "colors": 0.5, "counting": 0.5,
     }  # fmt: skip
@@ -139,7 +139,7 @@ def test_an_image_that_cannot_be_read_is_unscored_and_tried_again(tmp_path, fold
     assert detect_in_folder(folder, out, detector).failed == 1
     code, _ = scored(tmp_path, folder, out)
     assert code == 1
-    assert Result.read(tmp_path / "result.json").estimates["colors"].unscored == 1
+    assert BenchmarkResult.read(tmp_path / "result.json").estimates["colors"].unscored == 1
     path.write_bytes(good)
     counts = detect_in_folder(folder, out, detector)
     assert (counts.new, counts.failed) == (1, 0)
@@ -150,7 +150,7 @@ def test_images_that_were_never_drawn_are_unscored(tmp_path, folder):
     detect_in_folder(folder, out, ObjectDetector(name="miniature", detector=MiniatureDetector()))
     code, _ = scored(tmp_path, folder, out, images=4)
     assert code == 1
-    assert Result.read(tmp_path / "result.json").overall.unscored == 6
+    assert BenchmarkResult.read(tmp_path / "result.json").overall.unscored == 6
 
 
 def test_detections_of_two_detectors_are_not_mixed(tmp_path, folder):

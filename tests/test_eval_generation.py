@@ -19,7 +19,7 @@ from eval.generation.run import generate
 from eval.generation.store import Store
 from eval.geneval.folders import read_folders
 from eval.pictures import read_pictures
-from eval.results import Result
+from eval.results import BenchmarkResult
 from staged import images
 from staged.backends.generators.generator import Drawn, Failed
 from staged.jobs.rank import Rank
@@ -242,7 +242,7 @@ def test_a_checkpoint_is_generated_with_detected_in_and_scored_alike_in_three_pr
         assert staged_eval(score) == 0
         results.append(result.read_bytes())
     assert results[0] == results[1]
-    result = Result.read(tmp_path / "one.json")
+    result = BenchmarkResult.read(tmp_path / "one.json")
     assert result.run == "miniature:fresh in one shot"
     assert result.provenance["generated"]["decides"]["first.num_flow_steps"] == 1
     with pytest.raises(ValueError, match=r"first\.num_flow_steps \(1, not 2\)"):
@@ -326,8 +326,10 @@ def test_geneval_2_is_generated_into_what_its_questions_and_the_rewards_read(tmp
         assert staged_eval([*aggregate, "--out", str(result), "--generated", str(out)]) == 0
         contents.append(result.read_bytes())
     assert contents[0] == contents[1]
-    assert Result.read(result).run == str(made)
-    assert Result.read(result).provenance["generated"]["decides"]["benchmark"] == "geneval2"
+    assert BenchmarkResult.read(result).run == str(made)
+    assert (
+        BenchmarkResult.read(result).provenance["generated"]["decides"]["benchmark"] == "geneval2"
+    )
     data.write_text(data.read_text().replace("a ring", "a cross"))
     with pytest.raises(ValueError, match="holds another prompt than 'a cross'"):
         generate_with(tmp_path, data, *folder, benchmark="geneval2")

@@ -17,7 +17,7 @@ from eval.geneval.prompt import parse_prompt
 from eval.geneval.prompts import PINNED, load_prompts, parse_prompts
 from eval.geneval.scoring import ImageScore, judge, kept, relations, to_color
 from eval.geneval.summary import ANY_CORRECT, is_complete, summarise
-from eval.results import Result
+from eval.results import BenchmarkResult
 from staged.roles import Detection
 
 GOLDEN = Path(__file__).parent / "golden" / "geneval_cases.jsonl"
@@ -162,7 +162,7 @@ def test_the_command_adds_verdicts_and_prints_tasks(tmp_path, capsys):
     }
     overall = sum(sum(values) / len(values) for values in by_task.values()) / 6
     assert f"{overall:.4f}" in next(t for t in printed.splitlines() if t.startswith("overall"))
-    result = Result.read(result_path)
+    result = BenchmarkResult.read(result_path)
     assert tuple(result.samples) == TASKS
     assert result.overall.value == pytest.approx(overall)
     assert is_complete(result)
@@ -302,10 +302,10 @@ def test_a_result_file_that_was_changed_is_refused(tmp_path):
     result = summarise([(prompt(), ImageScore(correct=False, reason=""))] * 2, variant={})
     path = tmp_path / "r.json"
     result.write(path)
-    assert Result.read(path).estimates == result.estimates
+    assert BenchmarkResult.read(path).estimates == result.estimates
     path.write_text(path.read_text().replace("[0.0,0.0]", "[0.0,1.0]"))
     with pytest.raises(ValueError, match="changed after it was written"):
-        Result.read(path)
+        BenchmarkResult.read(path)
 
 
 def test_scoring_needs_no_torch(tmp_path):

@@ -18,7 +18,7 @@ from eval.geneval2.asking import ask_about
 from eval.geneval2.prompts import load_prompts
 from eval.geneval2.summary import geometric_mean
 from eval.pictures import read_pictures
-from eval.results import Result
+from eval.results import BenchmarkResult
 from eval.vqa.question import Answer
 from staged import images
 from staged.jobs.rank import Rank
@@ -51,7 +51,7 @@ def aggregate(tmp_path, prompts, lines, *more):
     out = tmp_path / "result.json"
     code = staged_eval(["geneval2", "--answers", str(answers), "--prompts", str(prompts),
                         "--out", str(out), *more])  # fmt: skip
-    return code, Result.read(out)
+    return code, BenchmarkResult.read(out)
 
 
 def test_means_are_those_computed_by_hand(tmp_path, prompts):
@@ -83,8 +83,8 @@ def test_the_references_list_gives_the_same(tmp_path, prompts):
     reference.write_text(json.dumps(scores))
     staged_eval(["geneval2", "--answers", str(reference), "--prompts", str(prompts),
                  "--out", str(out)])  # fmt: skip
-    assert Result.read(out).estimates == ours.estimates
-    assert Result.read(out).also == ours.also
+    assert BenchmarkResult.read(out).estimates == ours.estimates
+    assert BenchmarkResult.read(out).also == ours.also
 
 
 def test_a_long_product_does_not_underflow():
@@ -242,7 +242,7 @@ def test_images_are_judged_aggregated_and_not_asked_about_twice(tmp_path, prompt
 
     arguments = ["geneval2", "--answers", str(answers), "--prompts", str(prompts)]
     assert staged_eval([*arguments, "--out", str(out)]) == 0
-    result = Result.read(out)
+    result = BenchmarkResult.read(out)
     assert result.overall.value == pytest.approx(0.9 / 3)
     assert result.also["skill object"].value == pytest.approx(0.9)
     assert result.variant["judge"] == "exact, first token by text, top 20"

@@ -14,12 +14,12 @@ from eval.miniature import main
 from eval.miniature.draw import draw
 from eval.miniature.report import result_of
 from eval.miniature.score import score
-from eval.miniature.settings import MiniatureSettings, Sample, samples, short_tasks
-from eval.miniature.store import Store
-from eval.results import Result
+from eval.miniature.settings import MiniatureSample, MiniatureSettings, samples, short_tasks
+from eval.miniature.store import BatchStore
+from eval.results import BenchmarkResult
 from staged.images import encode_png
 from staged.shapes.language.prompts import read_prompt
-from staged.shapes.tasks import TASKS, Prompt, Split, Task
+from staged.shapes.tasks import TASKS, Split, Task, TaskPrompt
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import Scene, Shape
 from staged.trajectory import (
@@ -36,9 +36,9 @@ SCRIPTED = [
 ]
 
 
-def run(folder: Path, *arguments: str) -> Result:
+def run(folder: Path, *arguments: str) -> BenchmarkResult:
     assert main(["--out", str(folder), *arguments]) == 0
-    return Result.read(folder / "result.json")
+    return BenchmarkResult.read(folder / "result.json")
 
 
 def test_scripted_players_draw_what_the_detector_wants(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_pictures_do_not_depend_on_batches_nor_on_interruptions(tmp_path: Path) 
         dtype="float32",
     )
     wanted = samples(settings)
-    whole, parts = Store(tmp_path / "whole"), Store(tmp_path / "parts")
+    whole, parts = BatchStore(tmp_path / "whole"), BatchStore(tmp_path / "parts")
     draw(settings, wanted, whole, batch_size=5)
     draw(settings, wanted[3:], parts, batch_size=1)
     leftover = tmp_path / "parts" / "drawn" / "000002"
@@ -116,7 +116,7 @@ def test_pictures_do_not_depend_on_batches_nor_on_interruptions(tmp_path: Path) 
 
 
 def _add(folder: Path, number: int) -> None:
-    store, png = Store(folder), encode_png(np.zeros((8, 8, 3), np.uint8))
+    store, png = BatchStore(folder), encode_png(np.zeros((8, 8, 3), np.uint8))
     for batch in range(20):
         drawn = Trajectory(prompt="p", steps=(Sketch(image=ImageRef(png=png)),))
         store.add([(f"{batch:06d}", drawn)], name=f"{batch:06d}", seconds=float(number))
@@ -131,7 +131,7 @@ def test_processes_that_draw_the_same_batch_leave_it_once(tmp_path: Path) -> Non
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
-    assert len(Store(tmp_path).trajectories()) == 20
+    assert len(BatchStore(tmp_path).trajectories()) == 20
     assert len(list((tmp_path / "drawn").iterdir())) == 20
 
 
@@ -174,9 +174,9 @@ def picture(*shapes: Shape) -> Sketch:
     return Sketch(image=ImageRef.from_array(pixels))
 
 
-def sample(text: str, task: Task = "colors") -> Sample:
-    prompt = Prompt(text=text, task=task, request=read_prompt(text))
-    return Sample(key="colors-0000-000", prompt=prompt, seed=0)
+def sample(text: str, task: Task = "colors") -> MiniatureSample:
+    prompt = TaskPrompt(text=text, task=task, request=read_prompt(text))
+    return MiniatureSample(key="colors-0000-000", prompt=prompt, seed=0)
 
 
 def test_what_is_there_beyond_the_prompt_is_correct_but_not_exact() -> None:
@@ -189,7 +189,7 @@ def test_what_is_there_beyond_the_prompt_is_correct_but_not_exact() -> None:
 
 def test_what_was_not_drawn_is_unscored_and_not_wrong(tmp_path: Path) -> None:
     run(tmp_path, *SCRIPTED, "--num-per-task", "4", "--tasks", "colors")
-    store = Store(tmp_path)
+    store = BatchStore(tmp_path)
     record, there = store.record(), store.trajectories()
     wanted = samples(record.settings)
     failed = Trajectory(

@@ -6,10 +6,10 @@ import pytest
 
 from eval.miniature.course import MAX_BUDGETS, budgets
 from eval.miniature.process import process_estimates
-from eval.miniature.settings import Sample
+from eval.miniature.settings import MiniatureSample
 from eval.statistics import Estimate
 from staged.shapes.language.prompts import read_prompt
-from staged.shapes.tasks import Prompt, Task
+from staged.shapes.tasks import Task, TaskPrompt
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import Scene, Shape
 from staged.trajectory import (
@@ -47,9 +47,9 @@ def refuse(target: Target, critique: str) -> tuple[Inspection, Refinement]:
     return refused, Refinement(instruction="make the circle red")
 
 
-def sample(text: str, task: Task = "color_attr", key: str = "0") -> Sample:
-    prompt = Prompt(text=text, task=task, request=read_prompt(text))
-    return Sample(key=key, prompt=prompt, seed=0)
+def sample(text: str, task: Task = "color_attr", key: str = "0") -> MiniatureSample:
+    prompt = TaskPrompt(text=text, task=task, request=read_prompt(text))
+    return MiniatureSample(key=key, prompt=prompt, seed=0)
 
 
 def estimates(text: str, *steps: Step, **provenance: object) -> dict[str, Estimate]:

@@ -11,8 +11,8 @@ import pytest
 from test_report import Page
 
 from eval.__main__ import main as staged_eval
-from eval.miniature.settings import MiniatureSettings, Sample, samples
-from eval.miniature.store import Record, Store
+from eval.miniature.settings import MiniatureSample, MiniatureSettings, samples
+from eval.miniature.store import BatchStore, Record
 from eval.report import main
 from eval.report.answer import answer
 from eval.report.galleries import stretches
@@ -20,7 +20,7 @@ from eval.report.page import build
 from eval.report.process import process_sections
 from eval.report.runs import Run, open_run
 from eval.report.scores import difference_sections, score_sections
-from eval.results import Result
+from eval.results import BenchmarkResult
 from eval.wise.versions import VERSIONS
 from staged import images
 from staged.report import Dots, Stacks, Table
@@ -51,12 +51,12 @@ def sketch(*shapes: Shape) -> Sketch:
     return Sketch(image=ImageRef.from_array(pixels), num_flow_steps=10)
 
 
-def wanted(sample: Sample) -> Shape:
+def wanted(sample: MiniatureSample) -> Shape:
     [thing] = sample.prompt.spec.things
     return replace(CIRCLE, kind=thing.kind, color=thing.color or "red")
 
 
-def staged_path(sample: Sample, *, right: bool) -> tuple[Step, ...]:
+def staged_path(sample: MiniatureSample, *, right: bool) -> tuple[Step, ...]:
     """One refinement from an empty picture to the right one, or to a surplus star alone."""
     description = sample.prompt.text.removeprefix("a photo of ")
     return (
@@ -72,7 +72,7 @@ def staged_path(sample: Sample, *, right: bool) -> tuple[Step, ...]:
 def evaluated(folder: Path, right: Sequence[bool | None], *, staged: bool = False) -> Path:
     """A folder of `staged eval miniature`, drawn by hand; None is not drawn."""
     settings = replace(SETTINGS, mode="staged") if staged else SETTINGS
-    store = Store(folder)
+    store = BatchStore(folder)
     store.claim(Record(settings=settings, flow={}, weights="0" * 64, versions={}))
     drawn = []
     for sample, good in zip(samples(settings), right, strict=True):
@@ -159,7 +159,7 @@ def test_a_difference_is_named_only_where_its_interval_leaves_out_zero() -> None
     def run(name: str, *scores: float) -> Run:
         prompts = {str(i): (score,) for i, score in enumerate(scores)}
         return Run(
-            result=Result(
+            result=BenchmarkResult(
                 benchmark="x", variant={}, samples={"p": prompts}, weights={"p": 1.0}, run=name
             )
         )
@@ -173,7 +173,9 @@ def test_a_difference_is_named_only_where_its_interval_leaves_out_zero() -> None
 
 def scored(name: str, *scores: float | None) -> Run:
     prompts = {str(i): (score,) for i, score in enumerate(scores)}
-    result = Result(benchmark="x", variant={}, samples={"p": prompts}, weights={"p": 1}, run=name)
+    result = BenchmarkResult(
+        benchmark="x", variant={}, samples={"p": prompts}, weights={"p": 1}, run=name
+    )
     return Run(result=result)
 
 

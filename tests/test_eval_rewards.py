@@ -16,7 +16,7 @@ from eval.compare import compare
 from eval.converters.open_clip import convert_model
 from eval.downloads import file_sha256
 from eval.geneval.clip_color import to_pixels
-from eval.results import OVERALL, Result
+from eval.results import OVERALL, BenchmarkResult
 from eval.rewards.aesthetic import AestheticHead, load_head
 from eval.rewards.embedding import ClipEmbedder
 from eval.rewards.kinds import KINDS
@@ -216,7 +216,7 @@ def test_all_rewards_are_scored_once_and_leave_results(
 
     first = {path.name: path.read_bytes() for path in out.iterdir()}
     assert set(first) == {f"{name}.{kind}" for name in KINDS for kind in ("json", "jsonl")}
-    result = Result.read(out / "clipscore.json")
+    result = BenchmarkResult.read(out / "clipscore.json")
     values = [max(100 * by_hand(folder, picture(i), "a cat" if i < 2 else "a dog")[0], 0)
               for i in range(4)]  # fmt: skip
     assert result.samples["images"]["a dog"] == pytest.approx(values[2:], abs=1e-4)
@@ -269,7 +269,7 @@ def test_a_result_says_how_its_images_were_made(tmp_path, folder, images):
         *("--weights", f"clip={folder}", "--out", str(tmp_path / "out"), "--generated", str(made)),
     ]
     assert staged_eval(arguments) == 0
-    result = Result.read(tmp_path / "out" / "clipscore.json")
+    result = BenchmarkResult.read(tmp_path / "out" / "clipscore.json")
     assert result.run == "a generator"
     assert result.provenance["generated"]["decides"] == {"seed": 7}
     (tmp_path / "0.png").write_bytes(encode_png(picture(9)))
@@ -287,7 +287,7 @@ def test_images_of_wise_are_scored_with_its_prompts(tmp_path, folder):
          "--out", str(tmp_path / "out"), "--allow-unscored"]
     )  # fmt: skip
     assert code == 0
-    result = Result.read(tmp_path / "out" / "clipscore.json")
+    result = BenchmarkResult.read(tmp_path / "out" / "clipscore.json")
     assert (result.overall.n, result.overall.unscored) == (1, 999)
     assert result.samples["images"]["prompt 7"][0] is not None
     assert result.provenance["unscored"] == {"no image": 999}
@@ -322,7 +322,7 @@ def test_vqascore_is_the_probability_of_yes_to_the_prompt(images):
 
 def test_rewards_of_two_runs_are_paired_in_their_own_scale(tmp_path):
     def run(name, shift):
-        return Result(
+        return BenchmarkResult(
             benchmark="pickscore", variant={"scorer": "s"}, run=name, weights={"images": 1.0},
             samples={"images": {str(i): (20.0 + i + shift,) for i in range(9)}}, bounds=None,
         )  # fmt: skip
@@ -331,12 +331,12 @@ def test_rewards_of_two_runs_are_paired_in_their_own_scale(tmp_path):
     gain = compare(better, base).estimates[OVERALL]
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.5, 0.5, 0.5))
     better.write(tmp_path / "b.json")
-    assert Result.read(tmp_path / "b.json").estimates == better.estimates
+    assert BenchmarkResult.read(tmp_path / "b.json").estimates == better.estimates
     for bounds in ([1, 0], [0], "x"):
         data = {**json.loads((tmp_path / "b.json").read_text()), "bounds": bounds}
         (tmp_path / "c.json").write_text(json.dumps(data))
         with pytest.raises(ValueError, match="bounds"):
-            Result.read(tmp_path / "c.json")
+            BenchmarkResult.read(tmp_path / "c.json")
     with pytest.raises(ValueError, match="of one scale"):
         compare(replace(better, bounds=(0.0, 100.0)), base)
     with pytest.raises(ValueError, match=r"score 28\.5"):

@@ -11,7 +11,7 @@ from eval.__main__ import main as staged_eval
 from eval.miniature import main
 from eval.miniature.draw import draw
 from eval.miniature.settings import MiniatureSettings, samples
-from eval.miniature.store import Store
+from eval.miniature.store import BatchStore
 from eval.on_ray import main as on_ray
 from staged import images
 from staged.jobs.rank import Rank, rank_of
@@ -32,7 +32,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def pictures(folder: Path) -> dict[str, bytes | None]:
-    return {key: t.images[0].png for key, t in Store(folder).trajectories().items()}
+    return {key: t.images[0].png for key, t in BatchStore(folder).trajectories().items()}
 
 
 def test_three_processes_in_any_order_leave_what_one_leaves(
@@ -59,7 +59,7 @@ def test_a_killed_batch_is_drawn_again_in_another_order_with_the_same_result(
         num_per_task=4,
         num_flow_steps=2,
     )
-    killed = Store(tmp_path / "killed")
+    killed = BatchStore(tmp_path / "killed")
     shuffled = random.Random(0).sample(samples(settings), 8)
     draw(settings, shuffled, killed, batch_size=2, rank=Rank(number=1, world_size=2))
     half = tmp_path / "killed" / "drawn" / samples(settings)[0].key

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from eval.__main__ import main as staged_eval
-from eval.results import Result
+from eval.results import BenchmarkResult
 from eval.wise.judgements import image_score
 from eval.wise.versions import CATEGORIES, NUM_PROMPTS, VERSIONS
 
@@ -163,4 +163,4 @@ def test_results_are_equal_whatever_the_order_of_lines(tmp_path):
     written = (tmp_path / "wise.json").read_bytes()
     judged(tmp_path, records[::-1], "verified")
     assert (tmp_path / "wise.json").read_bytes() == written
-    assert Result.read(tmp_path / "wise.json").overall.value == first["overall"]
+    assert BenchmarkResult.read(tmp_path / "wise.json").overall.value == first["overall"]

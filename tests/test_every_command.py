@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_eval_judge import write_prompts
 
-from eval.results import Result
+from eval.results import BenchmarkResult
 from staged.cli import main
 from staged.cli.completion import SHELLS, tree
 from staged.cli.main import choose
@@ -204,7 +204,7 @@ def nothing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unscored = {"metadata": record, "image": "0.png", "detections": None, "error": "broken"}
     (folder / "unscored.jsonl").write_text(json.dumps(unscored))
     for name in ("unscored", "unscored2"):
-        Result(
+        BenchmarkResult(
             benchmark="geneval", variant={}, run=name, weights={"counting": 1},
             samples={"counting": {"two dogs": (None,)}},
         ).write(folder / f"{name}.json")  # fmt: skip

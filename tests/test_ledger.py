@@ -12,10 +12,10 @@ from staged.jobs import locks
 from staged.jobs.budget import Budget, BudgetError, Spent, check
 from staged.jobs.journal import Journal, Reader
 from staged.jobs.ledger import Ledger
-from staged.jobs.records import Records, Result
+from staged.jobs.records import Records, UnitResult
 
-ACCEPTED = Result(status="accepted", sample={"text": "é"})
-FAILED = Result(status="failed", stage="service", reason="timeout")
+ACCEPTED = UnitResult(status="accepted", sample={"text": "é"})
+FAILED = UnitResult(status="failed", stage="service", reason="timeout")
 
 
 def ledger(folder: Path, writer: int = 0, budget: Budget | None = None) -> Ledger:

@@ -14,7 +14,7 @@ import pytest
 from data_pipelines.__main__ import main
 from data_pipelines.base import BaseSettings
 from data_pipelines.base import build as build_base
-from data_pipelines.job import LEDGER, Report
+from data_pipelines.job import LEDGER, JobSummary
 from data_pipelines.plan_sketch.job import run_job
 from data_pipelines.plan_sketch.settings import Critiques, PlanSketchSettings, Prompts, Steps
 from data_pipelines.runner import run
@@ -23,7 +23,7 @@ from staged.backends.http.service import ServiceError
 from staged.jobs.budget import Budget
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
-from staged.jobs.records import Records, Result
+from staged.jobs.records import Records, UnitResult
 from staged.shapes.drills import VERBS
 from staged.shapes.language.prompts import read_description, read_prompt
 from staged.shapes.players.editor import EditorMistakes
@@ -183,7 +183,7 @@ def test_failed_units_are_tried_again_only_when_asked(tmp_path: Path) -> None:
     assert first.failed > 0
     assert run_job(settings, tmp_path / "data") == first
     again = run_job(settings, tmp_path / "data", retry_failed=True)
-    assert isinstance(again, Report)
+    assert isinstance(again, JobSummary)
     assert again.accepted + again.rejected + again.failed == 8
     assert again.accepted >= first.accepted
 
@@ -198,12 +198,12 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
 
 
 def test_what_is_in_the_making_when_a_service_stops_the_job_is_finished(tmp_path: Path) -> None:
-    async def work(unit: int) -> Result:
+    async def work(unit: int) -> UnitResult:
         await asyncio.sleep(0)  # until all have begun
         if unit == 1:
             raise ServiceError("402: no credits")
         await asyncio.sleep(0.05)
-        return Result(status="accepted", sample={})
+        return UnitResult(status="accepted", sample={})
 
     with Ledger(tmp_path, fingerprint="f", writer=0) as ledger:
         with pytest.raises(ServiceError, match="no credits"):

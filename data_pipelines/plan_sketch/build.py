@@ -16,9 +16,9 @@ from data_pipelines.plan_sketch.requests import (
     steps_request,
 )
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
-from data_pipelines.prompts import Prompt
+from data_pipelines.prompts import UnitPrompt
 from data_pipelines.services import Services, UnitEndError
-from staged.jobs.records import Result
+from staged.jobs.records import UnitResult
 from staged.scene_graph import (
     Add,
     Change,
@@ -71,7 +71,7 @@ class _Intent:
     look_again: tuple[bool, bool]
 
 
-class Builder:
+class TrajectoryBuilder:
     """Builds the trajectory of one prompt. What it does depends on settings and prompt alone.
 
     Args:
@@ -86,7 +86,7 @@ class Builder:
         self,
         settings: PlanSketchSettings,
         services: Services,
-        prompt: Prompt,
+        prompt: UnitPrompt,
         provenance: dict[str, Any],
         allowed: Callable[[SceneGraph], bool],
     ) -> None:
@@ -99,13 +99,13 @@ class Builder:
         self._chosen: list[_Intent] = []
         self._notes: list[str] = []
 
-    async def build(self) -> Result:
+    async def build(self) -> UnitResult:
         """Do everything, and say how it ended; a trajectory stops at its first rejected step."""
         try:
             await self._all_steps()
         except UnitEndError as end:
             return replace(end.result, sample=self._sample())
-        return Result(status="accepted", sample=self._sample())
+        return UnitResult(status="accepted", sample=self._sample())
 
     async def _all_steps(self) -> None:
         answer = await self._services.ask(
@@ -361,7 +361,7 @@ class Builder:
         )
 
     def _reject(self, stage: str, reason: str) -> NoReturn:
-        raise UnitEndError(Result(status="rejected", stage=stage, reason=reason))
+        raise UnitEndError(UnitResult(status="rejected", stage=stage, reason=reason))
 
     def _sample(self) -> dict[str, Any]:
         services = self._services

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_pipelines import job
 from data_pipelines.claim import SETTINGS
-from data_pipelines.plan_sketch.build import Builder
+from data_pipelines.plan_sketch.build import TrajectoryBuilder
 from data_pipelines.plan_sketch.requests import PROMPT_VERSION
 from data_pipelines.plan_sketch.settings import NOT_DECIDING, Drawing, PlanSketchSettings
 from data_pipelines.prompts import Allowed, PromptOf, from_file, sampled, shown_in
@@ -18,7 +18,7 @@ from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.ledger import LedgerLog
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
-from staged.jobs.records import Result
+from staged.jobs.records import UnitResult
 from staged.roles import ImageEditor
 from staged.settings import load, to_dict
 from staged.shapes.players import editor as shapes_editor
@@ -33,7 +33,7 @@ def run_job(
     *,
     rank: Rank = _ALONE,
     retry_failed: bool = False,
-) -> job.Report:
+) -> job.JobSummary:
     """Do what is left of a job, and write the shards once nothing is; see `data_pipelines.job`."""
     settings = settled(settings, folder)
     prompt_of = _prompts(settings)
@@ -94,9 +94,9 @@ async def _working(
             "licence": editor.licence,
         }
 
-        async def work(unit: int) -> Result:
+        async def work(unit: int) -> UnitResult:
             services = Services(lmm=lmm, drawing=drawing, ledger=ledger)
-            builder = Builder(settings, services, prompt_of(unit), provenance, allowed)
+            builder = TrajectoryBuilder(settings, services, prompt_of(unit), provenance, allowed)
             return await builder.build()
 
         yield work

@@ -8,7 +8,7 @@ from pathlib import Path
 from eval.geneval.detections import DetectedImage, read_detections, write_verdicts
 from eval.geneval.prompts import load_prompts
 from eval.geneval.summary import ANY_CORRECT, IMAGES_PER_PROMPT, is_complete, summarise
-from eval.results import OVERALL, Result
+from eval.results import OVERALL, BenchmarkResult
 from eval.score_options import add_score_options, exit_code, origin_of
 from eval.statistics import METHOD
 from eval.tables import COUNTED, counted_row, plain
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code("staged eval geneval", [result], allow_unscored=arguments.allow_unscored)
 
 
-def render(result: Result) -> str:
+def render(result: BenchmarkResult) -> str:
     """Write the table of a result for a terminal."""
     rows = [counted_row(name, result.estimates[name]) for name in result.samples]
     if is_complete(result):

@@ -12,7 +12,7 @@ from typing import Any
 from eval.geneval.names import TASKS
 from eval.geneval.prompt import GenEvalPrompt
 from eval.geneval.scoring import ImageScore
-from eval.results import Result, versions
+from eval.results import BenchmarkResult, versions
 from eval.statistics import Estimate, Observation, mean
 
 IMAGES_PER_PROMPT = 4
@@ -28,7 +28,7 @@ def summarise(
     images_per_prompt: int = IMAGES_PER_PROMPT,
     run: str = "",
     provenance: Mapping[str, Any] | None = None,
-) -> Result:
+) -> BenchmarkResult:
     """Aggregate verdicts.
 
     Args:
@@ -71,7 +71,7 @@ def summarise(
     present = {task: by_prompt for task, by_prompt in samples.items() if by_prompt}
     if not present:
         raise ValueError("no image to score")
-    return Result(
+    return BenchmarkResult(
         benchmark="geneval",
         variant={"mode": "official", **variant},
         run=run,
@@ -86,7 +86,7 @@ def summarise(
     )
 
 
-def is_complete(result: Result) -> bool:
+def is_complete(result: BenchmarkResult) -> bool:
     """Say whether all six tasks are there, so that the overall score is GenEval's."""
     return set(result.samples) == set(TASKS)
 

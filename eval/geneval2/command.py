@@ -10,7 +10,7 @@ from eval.geneval2.asking import ask_about
 from eval.geneval2.prompts import load_prompts
 from eval.geneval2.summary import summarise
 from eval.pictures import read_pictures
-from eval.results import Result
+from eval.results import BenchmarkResult
 from eval.score_options import (
     add_score_options,
     exit_code,
@@ -104,7 +104,7 @@ def answer(argv: Sequence[str] | None = None) -> int:
     return exit_codes.OK
 
 
-def render(result: Result) -> str:
+def render(result: BenchmarkResult) -> str:
     """Write the table of a result for a terminal."""
     rows = [counted_row("geometric mean", result.overall)]
     rows += [counted_row(name, estimate) for name, estimate in result.also.items()]

@@ -15,7 +15,7 @@ from typing import Any
 
 from eval.geneval2.answers import Answers, ImageAnswers
 from eval.geneval2.prompts import Geneval2Prompt, PromptFile
-from eval.results import Result, versions
+from eval.results import BenchmarkResult, versions
 from eval.statistics import Estimate, Observation, mean
 
 ARITHMETIC = "arithmetic mean"
@@ -50,7 +50,7 @@ def summarise(
     judge: str | None = None,
     run: str = "",
     provenance: Mapping[str, Any] | None = None,
-) -> Result:
+) -> BenchmarkResult:
     """Aggregate answers.
 
     Args:
@@ -71,7 +71,7 @@ def summarise(
             _mean(image.probabilities, geometric_mean)
             for image in answers.by_prompt[prompt.prompt_id]
         )
-    return Result(
+    return BenchmarkResult(
         benchmark="geneval2",
         variant={
             "prompts": prompt_file.variant,

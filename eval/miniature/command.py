@@ -10,7 +10,7 @@ from typing import Any
 from eval.miniature.report import result_of, table
 from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSettings, samples, short_tasks
-from eval.miniature.store import Store
+from eval.miniature.store import BatchStore
 from eval.score_options import exit_code
 from staged.command_line import (
     Parser,
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ValueError: An option is out of range, or the folder holds something else.
     """
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
-    store = Store(options.out)
+    store = BatchStore(options.out)
     named = _given(options)
     if options.score_only and named:
         raise UsageError(

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eval.generation.model import Model
-from eval.miniature.settings import MiniatureSettings, Sample
-from eval.miniature.store import Record, Store
+from eval.miniature.settings import MiniatureSample, MiniatureSettings
+from eval.miniature.store import BatchStore, Record
 from eval.results import versions
 from staged.devices import settle
 from staged.jobs.progress import Progress
@@ -21,8 +21,8 @@ _ALL = Rank()
 
 def draw(
     settings: MiniatureSettings,
-    samples: Sequence[Sample],
-    store: Store,
+    samples: Sequence[MiniatureSample],
+    store: BatchStore,
     *,
     batch_size: int,
     rank: Rank = _ALL,

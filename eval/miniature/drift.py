@@ -9,7 +9,7 @@ from typing import Literal
 
 from eval.miniature.pictures import seen
 from staged.shapes.language.instructions import Add, Edit, Ref, Swap, read_edits
-from staged.shapes.sight.detect import Detection
+from staged.shapes.sight.detect import ShapeDetection
 from staged.shapes.sight.recognition import MAX_DRIFT_PX
 from staged.shapes.sight.verdict import MIN_SCORE, looks
 from staged.trajectory import ImageRef, Plan, Refinement, Sketch, Trajectory
@@ -87,11 +87,11 @@ def _targets(edit: Edit) -> tuple[Ref, ...]:
             return (edit.target,)
 
 
-def _shapes(image: ImageRef) -> list[Detection]:
+def _shapes(image: ImageRef) -> list[ShapeDetection]:
     return [found for found in seen(image) if found.score >= MIN_SCORE]
 
 
-def _nearest(old: Sequence[Detection], new: Sequence[Detection]) -> dict[int, int]:
+def _nearest(old: Sequence[ShapeDetection], new: Sequence[ShapeDetection]) -> dict[int, int]:
     """Pair objects that look alike, the closest first."""
     pairs = sorted(
         (math.dist((a.x, a.y), (b.x, b.y)), i, j)
@@ -106,7 +106,7 @@ def _nearest(old: Sequence[Detection], new: Sequence[Detection]) -> dict[int, in
     return partner
 
 
-def _fate(old: Detection, new: Detection | None) -> Stayed:
+def _fate(old: ShapeDetection, new: ShapeDetection | None) -> Stayed:
     if new is None:
         return Stayed(kept=False, shift_px=None)
     offsets = abs(old.x - new.x), abs(old.y - new.y)

@@ -8,8 +8,8 @@ from typing import Any
 
 from staged import images
 from staged.shapes.language.prompts import read_description
-from staged.shapes.sight.detect import Detection, detect
-from staged.shapes.sight.verdict import Verdict, satisfied
+from staged.shapes.sight.detect import ShapeDetection, detect
+from staged.shapes.sight.verdict import SceneCheck, satisfied
 from staged.shapes.world.spec import Spec
 from staged.trajectory import ImageRef, Plan, Refinement, Sketch, Trajectory
 
@@ -32,8 +32,8 @@ class Drawn:
     step: int
     round: int
     num_flow_steps: int
-    whole: Verdict
-    planned: Verdict | None
+    whole: SceneCheck
+    planned: SceneCheck | None
     by_plan: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def described(plan: Plan) -> Spec | None:
         return None
 
 
-def seen(image: ImageRef) -> tuple[Detection, ...]:
+def seen(image: ImageRef) -> tuple[ShapeDetection, ...]:
     """Detect what a picture shows; each is looked at several times, so the answer is kept.
 
     Raises:
@@ -101,5 +101,5 @@ def seen(image: ImageRef) -> tuple[Detection, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _seen(png: bytes) -> tuple[Detection, ...]:
+def _seen(png: bytes) -> tuple[ShapeDetection, ...]:
     return tuple(detect(images.decode(png, max_pixels=2**16)))

@@ -14,7 +14,7 @@ from eval.miniature.course import course_estimates
 from eval.miniature.drift import untouched
 from eval.miniature.kinds import kind_of, kinds_of
 from eval.miniature.pictures import Drawn, described, pictures_of
-from eval.miniature.settings import Sample
+from eval.miniature.settings import MiniatureSample
 from eval.statistics import UNIT, Estimate, Observation, mean
 from staged.shapes.language.critiques import read_plan_critique, read_sketch_critique
 from staged.shapes.language.faults import Fault, Missing, PlanFault, WrongNumber, plan_faults
@@ -29,7 +29,7 @@ _Found = Iterator[tuple[str, float | None]]
 
 
 def process_estimates(
-    samples: Mapping[str, Sample], trajectories: Mapping[str, Trajectory]
+    samples: Mapping[str, MiniatureSample], trajectories: Mapping[str, Trajectory]
 ) -> dict[str, Estimate]:
     """Estimate how well a model worked in stages.
 

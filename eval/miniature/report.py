@@ -10,7 +10,7 @@ from eval.miniature.process import process_estimates
 from eval.miniature.score import Scored
 from eval.miniature.settings import GENEVAL_TASKS, MiniatureSettings
 from eval.miniature.store import Record
-from eval.results import Result
+from eval.results import BenchmarkResult
 from eval.statistics import Estimate, Observation, mean, mean_of_means
 from staged.settings import fingerprint, to_dict
 from staged.trajectory import Trajectory
@@ -20,7 +20,7 @@ VERSION = "1"
 
 def result_of(
     record: Record, scored: Sequence[Scored], trajectories: Mapping[str, Trajectory]
-) -> Result:
+) -> BenchmarkResult:
     """Count.
 
     The score of a task is the share of its pictures that are correct; the overall score is the
@@ -32,7 +32,7 @@ def result_of(
         prompts = parts[item.sample.prompt.task]
         value = None if item.correct is None else float(item.correct)
         prompts[item.sample.prompt.text] = (*prompts.get(item.sample.prompt.text, ()), value)
-    return Result(
+    return BenchmarkResult(
         benchmark="miniature",
         variant={
             "version": VERSION,
@@ -105,7 +105,7 @@ def _observations(scored: Sequence[Scored], name: str) -> list[Observation]:
     ]
 
 
-def table(result: Result, seconds: float) -> str:
+def table(result: BenchmarkResult, seconds: float) -> str:
     """Say a result in some lines."""
     lines = [f"{'':32}{'correct':>8}  {'95% interval':16}{'exact':>6}{'images':>8}{'prompts':>9}"]
     for name, estimate in [*list(result.estimates.items())[1:], ("overall", result.overall)]:

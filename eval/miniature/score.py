@@ -8,7 +8,7 @@ from typing import Any
 
 from eval.miniature.kinds import kinds_of
 from eval.miniature.pictures import Drawn, pictures_of
-from eval.miniature.settings import Sample
+from eval.miniature.settings import MiniatureSample
 from staged.trajectory import Trajectory
 
 NOT_DRAWN = "not drawn"
@@ -34,7 +34,7 @@ class Scored:
             leave nothing to score.
     """
 
-    sample: Sample
+    sample: MiniatureSample
     correct: bool | None
     exact: bool | None
     reasons: tuple[str, ...]
@@ -69,12 +69,14 @@ class Scored:
         return len(self.pictures)
 
 
-def score(samples: Sequence[Sample], trajectories: Mapping[str, Trajectory]) -> tuple[Scored, ...]:
+def score(
+    samples: Sequence[MiniatureSample], trajectories: Mapping[str, Trajectory]
+) -> tuple[Scored, ...]:
     """Score every sample, in order; what was not drawn is unscored."""
     return tuple(_scored(sample, trajectories.get(sample.key)) for sample in samples)
 
 
-def _scored(sample: Sample, trajectory: Trajectory | None) -> Scored:
+def _scored(sample: MiniatureSample, trajectory: Trajectory | None) -> Scored:
     if trajectory is None:
         return Scored(
             sample=sample, correct=None, exact=None, reasons=(NOT_DRAWN,), kinds=(NOT_DRAWN,)

@@ -12,7 +12,7 @@ from eval.generation.samples import sample_seed
 from eval.generation.settings import ModelSettings
 from staged.command_line import MAX_SEED
 from staged.ranges import check_range
-from staged.shapes.tasks import TASKS, Prompt, Split, Task, sample_prompts
+from staged.shapes.tasks import TASKS, Split, Task, TaskPrompt, sample_prompts
 
 GENEVAL_TASKS: tuple[Task, ...] = TASKS[:6]
 """GenEval's own six; `composition` and `knowledge` go beyond them."""
@@ -57,7 +57,7 @@ class MiniatureSettings(ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class MiniatureSample:
     """One image to be drawn.
 
     Attributes:
@@ -68,7 +68,7 @@ class Sample:
     """
 
     key: str
-    prompt: Prompt
+    prompt: TaskPrompt
     seed: int
 
 
@@ -83,18 +83,18 @@ def short_tasks(settings: MiniatureSettings) -> dict[str, int]:
     }
 
 
-def samples(settings: MiniatureSettings) -> tuple[Sample, ...]:
+def samples(settings: MiniatureSettings) -> tuple[MiniatureSample, ...]:
     """List every sample, each prompt as often as any other.
 
     Asking for more keeps those that were there before.
     """
-    listed: list[Sample] = []
+    listed: list[MiniatureSample] = []
     for task in settings.tasks:
         rng = np.random.default_rng((settings.seed, TASKS.index(task)))
         prompts = sample_prompts(settings.num_per_task, rng, split=settings.split, tasks=(task,))
         for image in range(settings.images_per_prompt):
             listed += [
-                Sample(
+                MiniatureSample(
                     key=f"{task}-{index:04d}-{image:03d}",
                     prompt=prompt,
                     seed=sample_seed(settings.seed, prompt.text, image),

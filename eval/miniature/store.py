@@ -51,7 +51,7 @@ class Record:
         return {**settings, **self.flow, "weights": self.weights}
 
 
-class Store:
+class BatchStore:
     """The drawn part of the folder."""
 
     def __init__(self, folder: Path) -> None:

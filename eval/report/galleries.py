@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from eval.report.runs import Run
-from eval.report.samples import Sample
+from eval.report.samples import ReportSample
 from staged.report import (
     Galleries,
     Gallery,
@@ -62,7 +62,7 @@ def _failures(run: Run, per_kind: int) -> Galleries:
     return Galleries(title=f"Failures: {run.name}", galleries=galleries, intro=intro)
 
 
-def _gallery(run: Run, kind: str, samples: Sequence[Sample], most: int) -> Gallery:
+def _gallery(run: Run, kind: str, samples: Sequence[ReportSample], most: int) -> Gallery:
     pictures = _pictures(run, samples, most)
     intro = f"{len(pictures)} of {len(samples)} shown."
     if not pictures:
@@ -72,7 +72,7 @@ def _gallery(run: Run, kind: str, samples: Sequence[Sample], most: int) -> Galle
     return Gallery(title=kind[:1].upper() + kind[1:], pictures=pictures, intro=intro)
 
 
-def _pictures(run: Run, samples: Sequence[Sample], most: int) -> list[Picture]:
+def _pictures(run: Run, samples: Sequence[ReportSample], most: int) -> list[Picture]:
     """Show some, spread evenly; where one has no picture, its neighbours have a chance."""
     chosen = []
     for stretch in stretches(samples, most):
@@ -127,13 +127,19 @@ def parting_sections(runs: Sequence[Run], *, per_kind: int) -> list[Section]:
     return sections
 
 
-def _only(pairs: Sequence[tuple[Sample, Sample]], right: int) -> list[tuple[Sample, Sample]]:
+def _only(
+    pairs: Sequence[tuple[ReportSample, ReportSample]], right: int
+) -> list[tuple[ReportSample, ReportSample]]:
     """Pairs of which one is right and the other wrong."""
     return [pair for pair in pairs if pair[right].right and pair[1 - right].right is False]
 
 
 def _parting(
-    first: Run, second: Run, pairs: Sequence[tuple[Sample, Sample]], title: str, most: int
+    first: Run,
+    second: Run,
+    pairs: Sequence[tuple[ReportSample, ReportSample]],
+    title: str,
+    most: int,
 ) -> Gallery:
     pictures: list[Picture] = []
     shown = 0
@@ -183,7 +189,7 @@ def cut(text: str) -> str:
     return text if len(text) <= _MAX_CHARS else text[: _MAX_CHARS - 1] + "…"
 
 
-def _picture(sample: Sample, png: bytes, run: str = "") -> Picture:
+def _picture(sample: ReportSample, png: bytes, run: str = "") -> Picture:
     notes = ["; ".join(_some(sample.reasons)), _seed(sample)]
     return Picture(
         png=png,
@@ -194,14 +200,14 @@ def _picture(sample: Sample, png: bytes, run: str = "") -> Picture:
     )
 
 
-def _outcome(trajectory: Trajectory, sample: Sample) -> Outcome:
+def _outcome(trajectory: Trajectory, sample: ReportSample) -> Outcome:
     facts = [] if sample.seed is None else [("seed", str(sample.seed))]
     return Outcome.of(
         trajectory, facts=facts, opinions=[detector(sample.right, [*_some(sample.reasons)])]
     )
 
 
-def _seed(sample: Sample) -> str:
+def _seed(sample: ReportSample) -> str:
     return "" if sample.seed is None else f"seed {sample.seed}"
 
 

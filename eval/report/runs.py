@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from eval.miniature.store import Store
-from eval.report.samples import MAX_LINE_BYTES, Sample, read_samples
-from eval.results import Result
+from eval.miniature.store import BatchStore
+from eval.report.samples import MAX_LINE_BYTES, ReportSample, read_samples
+from eval.results import BenchmarkResult
 from staged import images, strict_json
 from staged.lines import read_lines
 from staged.report.shrunk import shrunk
@@ -35,8 +35,8 @@ class Run:
         folder: Of the images, where they lie in one.
     """
 
-    result: Result
-    samples: tuple[Sample, ...] = ()
+    result: BenchmarkResult
+    samples: tuple[ReportSample, ...] = ()
     trajectories: Mapping[str, Trajectory] = field(default_factory=dict)
     folder: Path | None = None
 
@@ -45,7 +45,7 @@ class Run:
         """What the page calls it."""
         return self.result.run
 
-    def is_staged(self, sample: Sample) -> bool:
+    def is_staged(self, sample: ReportSample) -> bool:
         """Whether the image was drawn in stages, and its steps were kept."""
         trajectory = self.trajectories.get(sample.name)
         if trajectory is not None:
@@ -53,7 +53,7 @@ class Run:
         steps = self._steps(sample)
         return steps is not None and steps.is_dir()
 
-    def trajectory(self, sample: Sample) -> Trajectory:
+    def trajectory(self, sample: ReportSample) -> Trajectory:
         """Return the steps of an image that `is_staged`, its pictures made small.
 
         Raises:
@@ -73,12 +73,12 @@ class Run:
             ]
         )
 
-    def _steps(self, sample: Sample) -> Path | None:
+    def _steps(self, sample: ReportSample) -> Path | None:
         if self.folder is None or not sample.image:
             return None
         return self.folder / STEPS / "-".join(_below(sample.image).with_suffix("").parts)
 
-    def picture(self, sample: Sample) -> bytes | None:
+    def picture(self, sample: ReportSample) -> bytes | None:
         """Return an image, made small where it is large; None where there is none.
 
         Raises:
@@ -111,13 +111,13 @@ def open_run(
         OSError: a file cannot be read.
     """
     folder = path if path.is_dir() else path.parent
-    result = Result.read(path / RESULT if path.is_dir() else path)
+    result = BenchmarkResult.read(path / RESULT if path.is_dir() else path)
     result = replace(result, run=name or result.run or path.stem)
     if images_folder is not None and lines is None:
         raise ValueError(f"{images_folder}: images without lines of samples say nothing; name both")
     if lines is None and result.benchmark == "miniature" and (folder / LINES).is_file():
         samples = read_samples(folder / LINES, result)
-        return Run(result=result, samples=samples, trajectories=Store(folder).trajectories())
+        return Run(result=result, samples=samples, trajectories=BatchStore(folder).trajectories())
     if lines is None:
         return Run(result=result)
     samples = read_samples(lines, result)
@@ -197,7 +197,7 @@ def _generated(folder: Path) -> dict[str, tuple[str, int]]:
     return found
 
 
-def _with_facts(sample: Sample, generated: Mapping[str, tuple[str, int]]) -> Sample:
+def _with_facts(sample: ReportSample, generated: Mapping[str, tuple[str, int]]) -> ReportSample:
     if sample.image not in generated:
         return sample
     prompt, seed = generated[sample.image]

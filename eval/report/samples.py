@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.geneval.detections import read_detections
-from eval.results import Result
+from eval.results import BenchmarkResult
 from eval.wise.judgements import ASPECTS, parse_judgement
 from eval.wise.versions import VERSIONS
 from staged import strict_json
@@ -27,7 +27,7 @@ UNSCORED = "unscored"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class ReportSample:
     """One image, as a report shows it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Sample:
         return None if self.score is None else self.score >= 0.5
 
 
-def read_samples(path: Path, result: Result) -> tuple[Sample, ...]:
+def read_samples(path: Path, result: BenchmarkResult) -> tuple[ReportSample, ...]:
     """Read the lines of a run.
 
     Args:
@@ -90,7 +90,7 @@ def read_samples(path: Path, result: Result) -> tuple[Sample, ...]:
     return samples
 
 
-def _miniature(path: Path, result: Result) -> Iterator[Sample]:
+def _miniature(path: Path, result: BenchmarkResult) -> Iterator[ReportSample]:
     required = {"key": str, "task": str, "prompt": str, "seed": int, "reasons": list}
     required |= {"kinds": list, "pictures": list}
     for place, line in _objects(path):
@@ -105,7 +105,7 @@ def _miniature(path: Path, result: Result) -> Iterator[Sample]:
         if line.get("correct") and reasons:
             # What is there beside what was asked for; said without this it would seem a fault.
             reasons = (f"not counted: {'; '.join(reasons)}",)
-        yield Sample(
+        yield ReportSample(
             name=line["key"],
             part=line["task"],
             score=_as_score(line.get("correct")),
@@ -133,12 +133,12 @@ _GENEVAL_KINDS = (
 )
 
 
-def _geneval(path: Path, result: Result) -> Iterator[Sample]:
+def _geneval(path: Path, result: BenchmarkResult) -> Iterator[ReportSample]:
     for number, line in enumerate(read_detections(path)):
         verdict = line.verdict()
         reasons = tuple(filter(None, verdict.reason.split("\n")))
         image = str(line.record.get("image", ""))
-        yield Sample(
+        yield ReportSample(
             name=image or str(number),
             part=line.prompt.tag,
             score=_as_score(verdict.correct),
@@ -153,7 +153,7 @@ def _geneval_kind(reason: str) -> str:
     return next((kind for words, kind in _GENEVAL_KINDS if words.fullmatch(reason)), UNSCORED)
 
 
-def _wise(path: Path, result: Result) -> Iterator[Sample]:
+def _wise(path: Path, result: BenchmarkResult) -> Iterator[ReportSample]:
     version = VERSIONS[result.variant.get("version", "")]
     for content, place in read_lines(path, max_bytes=MAX_LINE_BYTES):
         judged = parse_judgement(content, version, place)
@@ -163,7 +163,7 @@ def _wise(path: Path, result: Result) -> Iterator[Sample]:
         kinds = [f"no {name.replace('_', ' ')}" for name, value in aspects.items() if value == 0]
         if judged.score is None:
             said = kinds = [judged.reason]
-        yield Sample(
+        yield ReportSample(
             name=str(judged.prompt_id),
             part=version.category(judged.prompt_id),
             score=judged.score,
@@ -173,7 +173,7 @@ def _wise(path: Path, result: Result) -> Iterator[Sample]:
         )
 
 
-_READERS: dict[str, Callable[[Path, Result], Iterator[Sample]]] = {
+_READERS: dict[str, Callable[[Path, BenchmarkResult], Iterator[ReportSample]]] = {
     "miniature": _miniature,
     "geneval": _geneval,
     "wise": _wise,

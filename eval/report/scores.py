@@ -8,8 +8,8 @@ from dataclasses import replace
 from eval.compare import Difference, compare
 from eval.miniature.course import budgets
 from eval.report.runs import Run
-from eval.report.samples import Sample
-from eval.results import OVERALL, Result
+from eval.report.samples import ReportSample
+from eval.results import OVERALL, BenchmarkResult
 from eval.statistics import Estimate
 from staged.report import Cell, Dots, Row, Section, Table
 
@@ -109,7 +109,7 @@ def _at_equal_cost(runs: Sequence[Run], *, across_variants: bool) -> list[Sectio
     return [table]
 
 
-def _within(run: Run, budget: int) -> Result:
+def _within(run: Run, budget: int) -> BenchmarkResult:
     """The result of the pictures that were there with so much spent."""
     parts: dict[str, dict[str, tuple[float | None, ...]]] = {
         part: {} for part in run.result.samples
@@ -120,7 +120,7 @@ def _within(run: Run, budget: int) -> Result:
     return replace(run.result, samples=parts)
 
 
-def _newest(sample: Sample, budget: int) -> float | None:
+def _newest(sample: ReportSample, budget: int) -> float | None:
     return next((score for steps, score in reversed(sample.course) if steps <= budget), None)
 
 

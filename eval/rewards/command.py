@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.pictures import Picture, read_pictures
-from eval.results import Result
+from eval.results import BenchmarkResult
 from eval.rewards.kinds import CLIP_H_TOKENIZER, CLIP_L, KINDS, VQA_QUESTION
 from eval.score_options import add_score_options, exit_code, origin_of
 from eval.statistics import METHOD
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code("staged eval rewards", results, allow_unscored=arguments.allow_unscored)
 
 
-def render(results: Sequence[Result]) -> str:
+def render(results: Sequence[BenchmarkResult]) -> str:
     """Write the table of all rewards for a terminal."""
     rows = [counted_row(result.benchmark, result.overall) for result in results]
     table = plain(["reward", "mean", *COUNTED], rows)
@@ -89,7 +89,7 @@ def _score(
     pictures: Sequence[Picture],
     weights: Mapping[str, str | None],
     arguments: argparse.Namespace,
-) -> Result | None:
+) -> BenchmarkResult | None:
     # Heavy imports wait until there is something to score.
     from eval.rewards.scoring import score_pictures, summarise
 

@@ -14,7 +14,7 @@ from typing import Any
 from eval.downloads import file_sha256, sha256_of
 from eval.kept import Found, Keep, Key, fill
 from eval.pictures import Picture
-from eval.results import Result, versions
+from eval.results import BenchmarkResult, versions
 from eval.rewards.scorers import Score, Scorer
 from staged import strict_json
 from staged.jobs.rank import Rank
@@ -110,7 +110,7 @@ def summarise(
     *,
     run: str = "",
     provenance: Mapping[str, Any] | None = None,
-) -> Result:
+) -> BenchmarkResult:
     """Make a result of scores: their mean over images, clustered by prompt.
 
     Args:
@@ -126,7 +126,7 @@ def summarise(
     for record in scored.records:
         by_prompt[record["prompt"]].append(record["score"])
     digest = sha256_of(strict_json.dumps(sorted(by_prompt)).encode())[:12]
-    return Result(
+    return BenchmarkResult(
         benchmark=scorer.kind.name,
         variant={"scorer": scorer.name, "prompts": f"{len(by_prompt)} prompts, sha256 {digest}"},
         run=run,

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from eval.results import Result, versions
+from eval.results import BenchmarkResult, versions
 from eval.skills.judge import Judged
 from eval.skills.probes import MANNERS, Manner, Probe, probes
 from eval.statistics import Observation, mean
@@ -83,7 +83,7 @@ def _result(
     run: str,
     variant: dict[str, str],
     provenance: dict[str, Any],
-) -> Result:
+) -> BenchmarkResult:
     parts: dict[str, dict[str, tuple[float | None, ...]]] = {}
     done, kept = defaultdict(list), defaultdict(list)
     for probe, outcome in zip(asked, outcomes, strict=True):
@@ -96,7 +96,7 @@ def _result(
             observed = Observation(cluster=probe.cluster, value=float(stayed))
             kept[probe.skill].append(observed)
             kept["all"].append(observed)
-    return Result(
+    return BenchmarkResult(
         benchmark="skills",
         variant=variant,
         samples=parts,
@@ -110,7 +110,7 @@ def _result(
     )
 
 
-def _table(result: Result) -> str:
+def _table(result: BenchmarkResult) -> str:
     lines = [f"{'':24}{'right':>7}  {'95% interval':16}{'done':>6}{'kept':>6}{'probes':>8}"]
     for name, estimate in result.estimates.items():
         also = [result.also.get(f"{what}/{name}") for what in ("done", "kept")]

@@ -11,7 +11,7 @@ from eval.skills.probes import Probe
 from eval.skills.wanted import wanted
 from staged.roles import RoleError
 from staged.shapes.language.instructions import Swap
-from staged.shapes.sight.detect import Detection
+from staged.shapes.sight.detect import ShapeDetection
 from staged.shapes.sight.verdict import looks, satisfied
 from staged.shapes.world.spec import Thing
 from staged.trajectory import ImageRef, Inspection, Sketch, Step
@@ -60,10 +60,10 @@ def exchanged(edit: Swap, before: ImageRef, after: ImageRef) -> bool:
     )
 
 
-def _seen_one(image: ImageRef, thing: Thing) -> Detection | None:
+def _seen_one(image: ImageRef, thing: Thing) -> ShapeDetection | None:
     fitting = [found for found in seen(image) if thing.allows(looks(found))]
     return max(fitting, key=lambda found: found.score, default=None)
 
 
-def _distance(a: Detection, b: Detection) -> float:
+def _distance(a: ShapeDetection, b: ShapeDetection) -> float:
     return math.dist((a.x, a.y), (b.x, b.y))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.results import Result
+from eval.results import BenchmarkResult
 from eval.score_options import add_score_options, exit_code, origin_of
 from eval.statistics import METHOD
 from eval.tables import COUNTED, counted_row, plain
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code("staged eval wise", [result], allow_unscored=arguments.allow_unscored)
 
 
-def render(result: Result) -> str:
+def render(result: BenchmarkResult) -> str:
     """Write the table of a result for a terminal."""
     rows = [counted_row(name, estimate) for name, estimate in result.estimates.items()]
     variant = result.variant

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval.results import Result, versions
+from eval.results import BenchmarkResult, versions
 from eval.wise.judgements import Judgements
 from eval.wise.versions import CATEGORIES, Version
 
@@ -18,7 +18,7 @@ def summarise(
     judge: str | None = None,
     run: str = "",
     provenance: Mapping[str, Any] | None = None,
-) -> Result:
+) -> BenchmarkResult:
     """Aggregate judgements.
 
     Args:
@@ -36,7 +36,7 @@ def summarise(
     for prompt_id, judgement in judgements.by_id.items():
         # Digits in front keep the file in the order of ids.
         samples[version.category(prompt_id)][f"{prompt_id:04}"] = (judgement.score,)
-    return Result(
+    return BenchmarkResult(
         benchmark="wise",
         variant={
             "version": version.name,

@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 from staged import strict_json
 from staged.jobs import files, journal, locks
 from staged.jobs.budget import Budget, Meter, check
-from staged.jobs.records import FORMAT, WRITERS, Answer, Records, Result
+from staged.jobs.records import FORMAT, WRITERS, Answer, Records, UnitResult
 
 _LOCK: Final = "lock"
 _CLAIMS: Final = "claims"
@@ -217,7 +217,7 @@ class Ledger(Records):
         self._append(answer)
         await self._on_disk()
 
-    async def finish(self, unit: int, result: Result) -> None:
+    async def finish(self, unit: int, result: UnitResult) -> None:
         """Keep the end of a unit; it is on the disk when this returns."""
         record = {"kind": "result", "round": self.round, "unit": unit, **vars(result)}
         self._append(record)

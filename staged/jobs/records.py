@@ -65,7 +65,7 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class UnitResult:
     """The end of one unit of work.
 
     Attributes:
@@ -154,14 +154,14 @@ class Records:
         """What all processes have spent; calls in flight count."""
         return Spent(usd=self._usd, requests=self._calls["requests"], images=self._calls["images"])
 
-    def results(self) -> Iterator[tuple[int, Result]]:
+    def results(self) -> Iterator[tuple[int, UnitResult]]:
         """Yield how every unit ended, ordered by unit: the last time, if it was tried again."""
         for unit in sorted(self._ends):
             place = self._ends[unit].place
             record = self._readers[place.writer].at(place.span)
             yield (
                 unit,
-                Result(
+                UnitResult(
                     status=record["status"],
                     stage=record["stage"],
                     reason=record["reason"],

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from staged import strict_json, strict_yaml
 from staged.jobs.files import write_whole
-from staged.settings.build import Builder, SettingsError
+from staged.settings.build import SettingsBuilder, SettingsError
 from staged.settings.kinds import nearest
 from staged.settings.plain import changes, to_dict
 from staged.settings.table import describe
@@ -65,7 +65,7 @@ def load(cls: type[S], path: str | Path | None = None, overrides: Sequence[str] 
         source = str(found)
         data, lines = strict_yaml.read(found)
         data = {} if data is None else data
-    builder = Builder(source, lines)
+    builder = SettingsBuilder(source, lines)
     for expression in overrides:
         data = builder.override(data, expression)
     return builder.finish(cls, data)
@@ -77,7 +77,7 @@ def from_dict(cls: type[S], data: Mapping[str, Any], source: str = "settings") -
     Raises:
         SettingsError: everything that is wrong, at once; `source` names the origin.
     """
-    return Builder(source, {}).finish(cls, data)
+    return SettingsBuilder(source, {}).finish(cls, data)
 
 
 def fingerprint(settings: Any) -> str:

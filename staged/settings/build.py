@@ -38,7 +38,7 @@ class Override:
     expression: str
 
 
-class Builder:
+class SettingsBuilder:
     """Builds one settings object, collecting problems instead of stopping at the first.
 
     Args:
@@ -136,7 +136,7 @@ class Builder:
                 readings = [parsed]
         except ValueError:
             pass  # not YAML, so it can only be text as it stands
-        attempts = [Builder(f"override {override.expression!r}", {}) for _ in readings]
+        attempts = [SettingsBuilder(f"override {override.expression!r}", {}) for _ in readings]
         for attempt, reading in zip(attempts, readings, strict=True):
             result = attempt._value(kind, reading, path)
             if result is not MISSING:
@@ -150,7 +150,7 @@ class Builder:
         members = [member for member in members if member is not type(None)]
         # A member of exactly the value's type goes first: with float | int, 1 stays an int.
         members.sort(key=lambda member: member is not type(value))
-        attempts = [Builder(self.source, self.lines) for _ in members]
+        attempts = [SettingsBuilder(self.source, self.lines) for _ in members]
         for attempt, member in zip(attempts, members, strict=True):
             result = attempt._value(member, value, path, default)
             if result is not MISSING:

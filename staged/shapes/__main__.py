@@ -17,7 +17,7 @@ from staged.images import encode_png
 from staged.shapes.sight.detect import detect
 from staged.shapes.sight.measure import CONDITIONS, MAX_OFFSET_PX, MIN_VISIBLE, Measurement, measure
 from staged.shapes.sight.verdict import satisfied
-from staged.shapes.tasks import TASKS, Prompt, Split, sample_prompts, sample_scene
+from staged.shapes.tasks import TASKS, Split, TaskPrompt, sample_prompts, sample_scene
 from staged.shapes.world.render import render
 
 
@@ -211,7 +211,7 @@ def _preview(out: Path, num_per_task: int, split: Split, seed: int) -> int:
     return 0
 
 
-def _card(prompt: Prompt, split: Split, rng: np.random.Generator) -> tuple[str, str]:
+def _card(prompt: TaskPrompt, split: Split, rng: np.random.Generator) -> tuple[str, str]:
     """A task's name, and a figure with a satisfying picture and the detector's opinion of it."""
     picture = render(sample_scene(prompt.spec, rng, split))
     verdict = satisfied(prompt.spec, detect(picture))

@@ -52,7 +52,7 @@ _MAX_DRAWS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompt:
+class TaskPrompt:
     """A prompt, its task, and what it means."""
 
     text: str
@@ -65,10 +65,10 @@ class Prompt:
         return self.request.spec
 
 
-def sample_prompt(task: Task, rng: np.random.Generator, split: Split = "train") -> Prompt:
+def sample_prompt(task: Task, rng: np.random.Generator, split: Split = "train") -> TaskPrompt:
     """Draw a prompt of a task."""
     request = sample_request(task, rng, split)
-    return Prompt(text=write_prompt(request), task=task, request=request)
+    return TaskPrompt(text=write_prompt(request), task=task, request=request)
 
 
 def sample_prompts(
@@ -77,7 +77,7 @@ def sample_prompts(
     *,
     split: Split = "train",
     tasks: Sequence[Task] = TASKS,
-) -> tuple[Prompt, ...]:
+) -> tuple[TaskPrompt, ...]:
     """Draw different prompts, task by task.
 
     Args:
@@ -91,9 +91,9 @@ def sample_prompts(
     """
     if num_per_task < 1:
         raise ValueError(f"num_per_task {num_per_task}; expected 1 or more")
-    prompts: dict[str, Prompt] = {}
+    prompts: dict[str, TaskPrompt] = {}
     for task in tasks:
-        seen: dict[str, Prompt] = {}
+        seen: dict[str, TaskPrompt] = {}
         idle = 0
         while len(seen) < num_per_task and idle < 500:
             prompt = sample_prompt(task, rng, split)

@@ -17,7 +17,7 @@ from staged.trajectory_folder import save_trajectory
 
 if TYPE_CHECKING:
     from eval.miniature.score import Scored
-    from eval.results import Result
+    from eval.results import BenchmarkResult
     from eval.statistics import Estimate
 
 DATA_CONFIG = Path("configs/shapes/demo_data.yaml")
@@ -37,7 +37,7 @@ class Score:
     """
 
     label: str
-    result: Result
+    result: BenchmarkResult
     scored: Sequence[Scored]
     trajectories: Mapping[str, Trajectory]
     difference: Estimate | None = None
@@ -125,7 +125,7 @@ def _score(label: str, checkpoint: str, mode: str, folder: Path, sizes: Sizes) -
     from eval.miniature.report import result_of
     from eval.miniature.score import score
     from eval.miniature.settings import MiniatureSettings, samples
-    from eval.miniature.store import Store
+    from eval.miniature.store import BatchStore
     from staged.settings import from_dict
 
     data: dict[str, Any] = {
@@ -136,7 +136,7 @@ def _score(label: str, checkpoint: str, mode: str, folder: Path, sizes: Sizes) -
         "num_flow_steps": sizes.num_flow_steps,
     }
     settings = from_dict(MiniatureSettings, data, "demo")
-    wanted, store = samples(settings), Store(folder)
+    wanted, store = samples(settings), BatchStore(folder)
     draw_samples(settings, wanted, store, batch_size=32, tell=lambda _: None)  # as said at first
     trajectories = store.trajectories()
     scored = score(wanted, trajectories)
@@ -145,7 +145,7 @@ def _score(label: str, checkpoint: str, mode: str, folder: Path, sizes: Sizes) -
     return Score(label=label, result=result, scored=scored, trajectories=trajectories)
 
 
-def _difference(first: Result, second: Result) -> Estimate:
+def _difference(first: BenchmarkResult, second: BenchmarkResult) -> Estimate:
     from eval.statistics import mean_of_means, paired_difference
 
     return mean_of_means(

@@ -32,7 +32,7 @@ from staged.shapes.language.faults import (
 )
 from staged.shapes.language.prompts import read_description, read_prompt
 from staged.shapes.language.steps import describe_graph, edits_of
-from staged.shapes.sight.detect import Detection, detect
+from staged.shapes.sight.detect import ShapeDetection, detect
 from staged.shapes.sight.recognition import absent, answer, recognise, rest_unchanged, see
 from staged.shapes.sight.verdict import satisfied
 from staged.shapes.world.scene import Scene
@@ -125,7 +125,7 @@ ANSWERS: dict[str, Answer] = {
 
 
 @lru_cache(maxsize=256)
-def _detections(picture: bytes) -> tuple[Detection, ...]:
+def _detections(picture: bytes) -> tuple[ShapeDetection, ...]:
     return tuple(detect(images.decode(picture, max_pixels=2**16)))
 
 

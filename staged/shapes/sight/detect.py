@@ -41,7 +41,7 @@ _PLUS = ndimage.generate_binary_structure(2, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detection:
+class ShapeDetection:
     """One object found in an image.
 
     Attributes:
@@ -74,7 +74,7 @@ class _Fit:
     score: float
 
 
-def detect(image: NDArray[np.uint8]) -> list[Detection]:
+def detect(image: NDArray[np.uint8]) -> list[ShapeDetection]:
     """Find every object in an image, best fit first.
 
     A region that resembles no class is still reported, with a low score: a blob that should
@@ -121,14 +121,14 @@ def _check(image: NDArray[np.uint8]) -> None:
         )
 
 
-def _detect(surface: Surface, regions: list[Region]) -> list[Detection]:
-    found: list[Detection] = []
+def _detect(surface: Surface, regions: list[Region]) -> list[ShapeDetection]:
+    found: list[ShapeDetection] = []
     for region in regions:
         found += _classify(surface, region)
     return sorted(found, key=lambda d: -d.score)
 
 
-def _classify(surface: Surface, region: Region) -> list[Detection]:
+def _classify(surface: Surface, region: Region) -> list[ShapeDetection]:
     """Name one region, or the several shapes of one colour that it is made of."""
     others = surface.foreground & ~region.mask
     hidden = ndimage.binary_dilation(others, structure=_PLUS) & ~region.mask
@@ -155,8 +155,8 @@ def _bounds(mask: Mask) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _detection(color: Color, mask: Mask, fit: _Fit) -> Detection:
-    return Detection(
+def _detection(color: Color, mask: Mask, fit: _Fit) -> ShapeDetection:
+    return ShapeDetection(
         kind=fit.kind, color=color, box=_bounds(mask), mask=mask, size=fit.size, x=fit.x, y=fit.y,
         score=min(max(fit.score, 0.0), 1.0),
     )  # fmt: skip

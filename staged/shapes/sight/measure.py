@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from staged import images
-from staged.shapes.sight.detect import Detection, detect
+from staged.shapes.sight.detect import ShapeDetection, detect
 from staged.shapes.world.render import render, silhouette
 from staged.shapes.world.scene import (
     CANVAS_PX,
@@ -149,7 +149,7 @@ CONDITIONS: dict[str, tuple[Callable[[np.random.Generator], Scene], Damage]] = {
 """Name of each condition to how its scenes are drawn and what is then done to the picture."""
 
 
-def num_right(shapes: Sequence[Shape], found: Sequence[Detection]) -> int:
+def num_right(shapes: Sequence[Shape], found: Sequence[ShapeDetection]) -> int:
     """Pair detections with shapes of the same class and colour in the same place, once each."""
     free = list(shapes)
     for detection in found:

@@ -17,7 +17,7 @@ from staged.shapes.language.faults import (
     WrongNumber,
     WrongPlace,
 )
-from staged.shapes.sight.detect import Detection
+from staged.shapes.sight.detect import ShapeDetection
 from staged.shapes.world.scene import RELATIONS, Relation
 from staged.shapes.world.spec import Spec, Thing
 
@@ -29,7 +29,7 @@ MAX_DETECTIONS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class SceneCheck:
     """What the detector says about a picture.
 
     Attributes:
@@ -77,7 +77,7 @@ def relations_between(a: Sequence[float], b: Sequence[float]) -> tuple[Relation,
     return tuple(relation for relation in RELATIONS if share[relation] > 0.5)
 
 
-def satisfied(spec: Spec, detections: Sequence[Detection]) -> Verdict:
+def satisfied(spec: Spec, detections: Sequence[ShapeDetection]) -> SceneCheck:
     """Judge detections against a specification.
 
     Several alike must be there in exactly their number, a single thing at least once; relations
@@ -119,18 +119,18 @@ def satisfied(spec: Spec, detections: Sequence[Detection]) -> Verdict:
             faults.append(WrongPlace(thing=thing, against=against, wanted=relation, seen=place))
     blobs = [d for d in found if d.score < MIN_SCORE]
     surplus += [Extra(thing=Thing(kind=d.kind, color=d.color)) for d in (*free, *blobs)]
-    return Verdict(faults=tuple(faults), surplus=tuple(surplus))
+    return SceneCheck(faults=tuple(faults), surplus=tuple(surplus))
 
 
-def looks(detection: Detection) -> Thing:
+def looks(detection: ShapeDetection) -> Thing:
     """A detection as a thing."""
     return Thing(kind=detection.kind, color=detection.color, size=detection.size)
 
 
-def _cast(spec: Spec, shapes: Sequence[Detection]) -> dict[int, Detection]:
+def _cast(spec: Spec, shapes: Sequence[ShapeDetection]) -> dict[int, ShapeDetection]:
     """Choose a detection for every single thing: as many as can be, then most relations."""
     singles = [index for index, thing in enumerate(spec.things) if thing.number == 1]
-    best: dict[int, Detection] = {}
+    best: dict[int, ShapeDetection] = {}
     best_score = -1
     for players in _casts(spec, singles, shapes):
         held = sum(
@@ -147,8 +147,8 @@ def _cast(spec: Spec, shapes: Sequence[Detection]) -> dict[int, Detection]:
 
 
 def _casts(
-    spec: Spec, singles: Sequence[int], shapes: Sequence[Detection]
-) -> Iterator[dict[int, Detection]]:
+    spec: Spec, singles: Sequence[int], shapes: Sequence[ShapeDetection]
+) -> Iterator[dict[int, ShapeDetection]]:
     """Every way to choose, the best-scored first; a thing goes without only if it must."""
     if not singles:
         yield {}
@@ -165,8 +165,8 @@ def _casts(
 
 
 def _explain(
-    thing: Thing, free: Sequence[Detection], shapes: Sequence[Detection]
-) -> tuple[Fault, Detection | None]:
+    thing: Thing, free: Sequence[ShapeDetection], shapes: Sequence[ShapeDetection]
+) -> tuple[Fault, ShapeDetection | None]:
     """What is there instead of a thing, if anything is."""
     for d in free:
         if d.kind == thing.kind and thing.color not in (None, d.color):
@@ -183,7 +183,7 @@ def _explain(
     return Missing(thing=thing), None
 
 
-def _name(thing: Thing, detection: Detection, shapes: Sequence[Detection]) -> Thing:
+def _name(thing: Thing, detection: ShapeDetection, shapes: Sequence[ShapeDetection]) -> Thing:
     """Call a detection by its kind, and by its colour where the kind alone is not clear."""
     alike = sum(d.kind == detection.kind for d in shapes)
     color = detection.color if alike > 1 or thing.color == detection.color else None
