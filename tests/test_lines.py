@@ -139,6 +139,7 @@ def test_settings_and_json_may_begin_with_a_mark(tmp_path: Path) -> None:
                 "staged/jobs/locks.py",
                 "staged/jobs/records.py",
                 "staged/report/page.py",
+                "staged/shapes/expectation.py",
                 "staged/shapes/miniature.py",
                 "staged/shapes/ship.py",
                 "train/run_folder.py",

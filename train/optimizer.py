@@ -39,7 +39,7 @@ class Optimizers:
         """Update every parameter with the learning rate `lr`."""
         for optimizer in self._all:
             for group in optimizer.param_groups:
-                group["lr"] = lr * group["lr_ratio"]
+                group["lr"] = lr * group.get("lr_ratio", 1.0)
             optimizer.step()
 
     def zero_grad(self) -> None:
