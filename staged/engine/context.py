@@ -24,7 +24,7 @@ from staged.model.attention import attend_rows
 from staged.model.layout import Layout
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # told apart by identity: forks share it, and it counts once
 class Block:
     """Keys and values of tokens that were read together; forks share it, and nobody changes it.
 
@@ -107,6 +107,8 @@ class ChunkAttention:
             if self._keep:
                 self._kept[row][0].append(k)
                 self._kept[row][1].append(v)
+            # Together for this call only: kernels want keys in one piece, and a context that kept
+            # them so could share none of them with its forks.
             k = torch.cat([*(block.keys[layer] for block in context.blocks), k])
             v = torch.cat([*(block.values[layer] for block in context.blocks), v])
             attended.append(attend_one(q, k, v, self._masks[row]))

@@ -40,10 +40,12 @@ class GrowingCache:
         """Copy the context in; it stays as it is."""
         config, like = model.config.transformer, model.embed_tokens.weight
         self.num_tokens = context.num_tokens
+        # Room for the whole block: growing by a token would copy, each time, all that was read.
         shape = (self.num_tokens + room, config.num_kv_heads, config.head_dim)
         self.keys, self.values = (
             [like.new_empty(shape) for _ in range(config.num_layers)] for _ in range(2)
         )
+        # Where nothing has been read there are no layers to copy from.
         for copies, parts in ((self.keys, context.keys), (self.values, context.values)):
             for copy, part in zip(copies, parts, strict=bool(context.blocks)):
                 copy[: self.num_tokens] = part
@@ -140,6 +142,7 @@ class Decoder:
         done: dict[int, Written] = {}
         writing: list[_Row] = []
         while waiting or writing:
+            # A slot that falls free is taken at once, so that a long text holds nobody up.
             while waiting and len(writing) < slots:
                 number, (context, how) = waiting.popleft()
                 writing.append(self._row(number, context, how))
@@ -194,6 +197,7 @@ class Decoder:
 
     def _logits(self, rows: Sequence[_Row], slots: int) -> Tensor:
         """Feed each row its token: (rows, V) float32."""
+        # What an empty slot computes is thrown away; its rows keep the shapes the same.
         empty = slots - len(rows)
         tokens = [row.feed for row in rows] + [self._special.text_start] * empty
         positions = [row.position for row in rows] + [0] * empty
@@ -217,6 +221,7 @@ class _SlotAttention:
         for row, cache in enumerate(self._caches):
             end = cache.num_tokens + 1
             keys, values = cache.keys[layer], cache.values[layer]
+            # First: a token sees itself.
             keys[end - 1], values[end - 1] = key[row], value[row]
             attended.append(attend_one(query[row : row + 1], keys[:end], values[:end]))
         if self._empty:

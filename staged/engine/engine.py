@@ -133,6 +133,7 @@ class Engine:
         context.blocks += tuple(attention.blocks())
         context.position = position
         context.has_images |= any(s.kind is not SegmentKind.TEXT for s in segments)
+        # The head over the last token alone: an image has thousands, a vocabulary 152,064 words.
         last = layout.expert_rows()[-1:]
         return self.model.logits(hidden.und.index_select(0, last))[0].float()
 
@@ -225,6 +226,7 @@ class Engine:
         at_once = _CPU_PIXELS if parameter.device.type == "cpu" else _PIXELS
         most = max(at_once // math.prod(pictures.shape[-2:]), 1)
         latents = [
+            # In its own precision, not the model's: what is rounded here shows in every picture.
             self.autoencoder.encode(some.to(parameter.device, parameter.dtype))
             for some in pictures.split(most)
         ]
@@ -336,6 +338,8 @@ class Engine:
             return found
 
         noise = self.noise(seed, grid[0] * grid[1]).to(self.device)
+        # x_t stays float32 whatever the model computes in: a step adds a fiftieth of a velocity, of
+        # which bfloat16 would keep some two bits.
         latents = integrate(velocity_at, noise, times)
         # What a velocity was at any step shows in the latents, so one look at the end will do,
         # and the device is waited for once.

@@ -46,6 +46,7 @@ class GuidedVelocity:
         self._no_patches = like.new_empty(0, model.config.vision.patch_dim)
         copy = [noised_copy(Grids(latent=grid, vision=(0, 0)))]
         self._plans = {}
+        # Outside the interval of guidance the first branch is enough.
         for needed in {1, count}:
             some = branches[:needed]
             layout = lay_out(
@@ -58,8 +59,10 @@ class GuidedVelocity:
         count = max(self._plans) if self._guidance.at(t) else 1
         layout, attention = self._plans[count]
         times = torch.full((count * len(x_t),), t, device=x_t.device)
+        # Narrowed for the network alone; see `Engine._draw`.
         tokens = x_t.to(self._no_patches.dtype).repeat(count, 1)
         hidden = self._model(layout, Inputs(tokens, times, self._no_patches), attention)
+        # Widened before guidance, which multiplies the differences of nearly equal numbers.
         velocities = self._model.velocity(hidden.gen).float().view(count, 1, *x_t.shape)
         if count == 1:
             return velocities[0, 0]
