@@ -24,7 +24,7 @@ from staged.model.attention import attend_rows
 from staged.model.layout import Layout
 
 
-@dataclass(frozen=True, eq=False)  # told apart by identity: forks share it, and it counts once
+@dataclass(frozen=True, eq=False)  # by identity: forks share it
 class Block:
     """Keys and values of tokens that were read together; forks share it, and nobody changes it.
 
