@@ -5,6 +5,7 @@ import random
 import struct
 from pathlib import Path
 from typing import Any
+from zlib import compress, crc32
 
 import numpy as np
 import pytest
@@ -70,6 +71,33 @@ def test_grey_of_16_bits_keeps_its_upper_8() -> None:
     clear = encoded(Image.fromarray(levels), "PNG", transparency=0x1234)
     expected[0, 1] = 255
     assert np.array_equal(images.decode(clear), expected)
+
+
+def png_of_16_bits(levels: np.ndarray, color_type: int) -> bytes:
+    """A PNG as scanners write it, which Pillow itself cannot."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc32(name + data))
+
+    height, width = levels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    parts = ((b"IHDR", header), (b"IDAT", compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize(("color_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_colours_and_alpha_of_16_bits_keep_their_upper_8(color_type: int, channels: int) -> None:
+    levels = np.random.default_rng(0).integers(0, 2**16, (5, 7, channels))
+    if color_type != 2:
+        levels[..., -1] = np.where(np.arange(7) < 3, 0xFFFF, 0)
+    data = png_of_16_bits(levels, color_type)
+    colors = (levels >> 8).astype(np.uint8)
+    expected = colors[..., :3] if channels > 2 else np.repeat(colors[..., :1], 3, axis=-1)
+    if color_type != 2:
+        expected[:, 3:] = 255  # the background
+    assert np.array_equal(images.decode(data), expected)
+    assert images.probe(data) == ("png", 7, 5)
 
 
 def test_transparency_shows_white() -> None:
