@@ -196,11 +196,11 @@ def _parser() -> Parser:
         "example: staged eval rewards --images images --reward clipscore,pickscore --out rewards\n"
         "         staged eval rewards --images wise --wise verified --prompts data --out rewards\n"
         "             --reward hps,aesthetic --weights hps=w/hps --weights aesthetic=w/head\n\n"
-        "IMAGES is a folder NNNNN/metadata.jsonl with NNNNN/samples/*.png, with --wise one of\n"
-        '{prompt_id}.png, a file of lines {"image": PATH, "prompt": TEXT}, or a JSON file\n'
-        "{TEXT: PATH}. Each reward leaves REWARD.json, a result that `staged eval compare` takes,\n"
-        "and REWARD.jsonl, a line for each image. The same command goes on where it was\n"
-        "interrupted.\n\n" + server_help(),
+        "IMAGES is a folder NNNNN/metadata.jsonl with NNNNN/samples/*.png (or .jpg, .webp), with\n"
+        '--wise one of {prompt_id}.png, a file of lines {"image": PATH, "prompt": TEXT}, or a\n'
+        "JSON file {TEXT: PATH}. Each reward leaves REWARD.json, a result that `staged eval\n"
+        "compare` takes, and REWARD.jsonl, a line for each image. The same command goes on where\n"
+        "it was interrupted.\n\n" + server_help(),
     )
     parser.add_argument("--images", type=Path, required=True, help="what is scored")
     parser.add_argument(
