@@ -79,7 +79,7 @@ class Director(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class StepRequest:
     """What is wanted next for one trajectory among many that advance together.
 
     Attributes:
@@ -96,29 +96,29 @@ class Ask:
 
 
 Preview = Callable[[int, int, Pixels], None]
-"""Called while drawing with (index of the ask, flow steps done, estimate of the picture)."""
+"""Called while drawing with (index of the request, flow steps done, estimate of the picture)."""
 
 
-class Chooser(Protocol):
+class BatchedDirector(Protocol):
     """Directs many trajectories at once."""
 
-    def choose(self, asks: Sequence[Ask]) -> Sequence[tuple[Move, ...] | RoleError]:
-        """Narrow the moves of each ask to one, or to several texts between which the text tells.
+    def choose(self, requests: Sequence[StepRequest]) -> Sequence[tuple[Move, ...] | RoleError]:
+        """Narrow each request to one move, or to several texts between which the text tells.
 
         Or say why not; the loop asks again, with another seed.
         """
         ...
 
 
-class Writer(Protocol):
+class BatchedWriter(Protocol):
     """Plans, inspects, refines or answers for many trajectories at once."""
 
-    def write(self, asks: Sequence[Ask]) -> list[TextStep | RoleError]:
-        """Write for each ask one step that makes one of its moves, or say why not."""
+    def write(self, requests: Sequence[StepRequest]) -> list[TextStep | RoleError]:
+        """Write for each request one step that makes one of its moves, or say why not."""
         ...
 
 
-class Illustrator(Protocol):
+class BatchedSketcher(Protocol):
     """Sketches for many trajectories at once."""
 
     @property
@@ -127,9 +127,9 @@ class Illustrator(Protocol):
         ...
 
     def draw(
-        self, asks: Sequence[Ask], on_preview: Preview | None = None
+        self, requests: Sequence[StepRequest], on_preview: Preview | None = None
     ) -> list[Sketch | RoleError]:
-        """Draw for each ask, or say why not."""
+        """Draw for each request, or say why not."""
         ...
 
 

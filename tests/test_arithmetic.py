@@ -41,7 +41,7 @@ from staged.cli import main as staged
 from staged.cli.main import choose
 from staged.command_line import walk
 from staged.devices import choose_arithmetic, choose_device, settle
-from staged.generate.casting import open_engine
+from staged.generate.role_choice import open_engine
 from staged.settings import from_dict, load, save_resolved
 from train.autoencoder.job import train as train_autoencoder
 from train.autoencoder.settings import AutoencoderJob

@@ -18,7 +18,7 @@ from staged.backends.diffusers.settings import DiffusersSettings
 from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.engine.sampling import Drawing, TextBlock, TextSampling, sample
-from staged.generate.casting import Casting
+from staged.generate.role_choice import RoleChoice
 from staged.loops.events import Event, Failed, Previewed, Retried, Stopped
 from staged.loops.policy import Policy
 from staged.loops.staged import StagedLoop
@@ -124,7 +124,7 @@ def run(made: Engine, mode: str, previews: int = 0) -> Told:
         made, BagelSettings(flows=Flows().each(lambda _: flow), preview_every=previews)
     )
     policy = Policy(mode=mode)  # type: ignore[arg-type]
-    loop = StagedLoop(Casting().cast(player, "tiny"), policy)
+    loop = StagedLoop(RoleChoice().roles(player, "tiny"), policy)
     events: list[Event] = []
     return Told(events, loop.run([POISON, SOUND], [0, 1], events.append))
 

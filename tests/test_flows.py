@@ -8,11 +8,11 @@ import tiny
 
 from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.engine.engine import Engine
-from staged.generate.casting import open_engine
+from staged.generate.role_choice import open_engine
 from staged.model import checkpoint
 from staged.model.flow import Guidance
 from staged.model.flows import FLOWS, Flows, FlowSettings, read_flows, write_flows
-from staged.roles import Ask
+from staged.roles import StepRequest
 from staged.shapes.miniature import CHECKPOINTS
 from staged.trajectory import Inspection, Plan, Refinement, Trajectory
 
@@ -56,7 +56,7 @@ def test_what_has_no_meaning_is_named_with_its_key(tmp_path: Path) -> None:
         read_flows(tmp_path)
 
 
-def asks() -> list[Ask]:
+def requests() -> list[StepRequest]:
     """A first sketch, an edit by a plan, a refinement, and an edit of an input image."""
     plan = Plan(instruction="add a star", description="a star")
     first = Trajectory(prompt="a star", steps=(plan,))
@@ -66,7 +66,7 @@ def asks() -> list[Ask]:
     refinement = Trajectory(prompt="a star", steps=(plan, tiny.sketch(0), judged, refined))
     given = Trajectory(prompt="a star", inputs=(tiny.sketch(1).image,))
     return [
-        Ask(trajectory=trajectory, moves=("sketch",), seed=seed)
+        StepRequest(trajectory=trajectory, moves=("sketch",), seed=seed)
         for seed, trajectory in enumerate((first, edit, refinement, given))
     ]
 
@@ -81,7 +81,7 @@ def test_each_kind_of_picture_is_drawn_in_its_own_way(monkeypatch: pytest.Monkey
         return draw(self, *args, seeds=seeds, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Engine, "draw", watching)
-    drawn = player.draw(asks())
+    drawn = player.draw(requests())
     assert dict(used) == {0: OWN.first, 1: OWN.edit, 2: OWN.refinement, 3: OWN.edit}
     assert [sketch.num_flow_steps for sketch in drawn] == [2, 3, 4, 3]  # type: ignore[union-attr]
     assert player.num_flow_steps == 4
@@ -90,7 +90,7 @@ def test_each_kind_of_picture_is_drawn_in_its_own_way(monkeypatch: pytest.Monkey
 def test_previews_are_told_under_the_number_of_their_ask() -> None:
     player = BagelPlayer(tiny.engine(), BagelSettings(flows=OWN, preview_every=1))
     seen: set[tuple[int, int]] = set()
-    player.draw(asks(), lambda row, step, pixels: seen.add((row, step)))
+    player.draw(requests(), lambda row, step, pixels: seen.add((row, step)))
     assert {row for row, _ in seen} == {0, 1, 2, 3}
     assert max(step for row, step in seen if row == 2) > max(s for row, s in seen if row == 0)
 

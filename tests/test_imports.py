@@ -19,7 +19,7 @@ PURE = [
     "staged.shards",
     "staged.roles",
     "staged.loops.staged",
-    "staged.loops.singly",
+    "staged.loops.unbatched",
     "staged.backends.lmm.client",
     "staged.report",
     "staged.shapes.tasks",

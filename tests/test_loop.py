@@ -11,7 +11,7 @@ import tiny
 from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
 from staged.backends.reading import parts_of
 from staged.engine.sampling import TextBlock
-from staged.generate.casting import Casting
+from staged.generate.role_choice import RoleChoice
 from staged.loops.events import (
     Event,
     Failed,
@@ -25,11 +25,11 @@ from staged.loops.events import (
     ThoughtWritten,
 )
 from staged.loops.policy import Policy
-from staged.loops.singly import OneByOne
-from staged.loops.staged import Cast, StagedLoop
+from staged.loops.staged import Roles, StagedLoop
+from staged.loops.unbatched import Unbatched
 from staged.model.flow import Guidance
 from staged.model.flows import Flows, FlowSettings
-from staged.roles import Ask, RoleError
+from staged.roles import RoleError, StepRequest
 from staged.shapes.language.prompts import read_prompt
 from staged.shapes.players.editor import EditorMistakes, ShapesEditor
 from staged.shapes.players.scripted import ScriptedPlanner, ScriptedSketcher
@@ -93,7 +93,7 @@ def fresh(player: BagelPlayer, **changes: object) -> BagelPlayer:
 
 
 def run(player: BagelPlayer, *starts: str | Trajectory, **policy: object) -> list[Trajectory]:
-    loop = StagedLoop(Cast.of(player, "tiny"), Policy(**policy))
+    loop = StagedLoop(Roles.of(player, "tiny"), Policy(**policy))
     return loop.run(starts, range(len(starts)))
 
 
@@ -104,7 +104,7 @@ def words(trajectory: Trajectory) -> list[object]:
 
 def test_the_model_takes_the_way_it_learned_and_stops_by_itself(learned: BagelPlayer) -> None:
     events: list[Event] = []
-    loop = StagedLoop(Cast.of(fresh(learned), "tiny"), Policy())
+    loop = StagedLoop(Roles.of(fresh(learned), "tiny"), Policy())
     [trajectory] = loop.run([PROMPT], [3], events.append)
     assert moves(trajectory.steps) == moves(lesson().steps)
     assert words(trajectory) == words(lesson())
@@ -125,10 +125,10 @@ def test_what_a_prompt_and_seed_become_does_not_depend_on_company(learned: Bagel
     ]
     seeds = [5, 6, 7, 8]
     policy = Policy(max_attempts=2)
-    together = StagedLoop(Cast.of(fresh(learned), "tiny"), policy).run(starts, seeds)
-    in_pairs = StagedLoop(Cast.of(fresh(learned), "tiny"), policy, batch_size=2).run(starts, seeds)
+    together = StagedLoop(Roles.of(fresh(learned), "tiny"), policy).run(starts, seeds)
+    in_pairs = StagedLoop(Roles.of(fresh(learned), "tiny"), policy, batch_size=2).run(starts, seeds)
     for start, seed, one, two in zip(starts, seeds, together, in_pairs, strict=True):
-        [alone] = StagedLoop(Cast.of(fresh(learned), "tiny"), policy).run([start], [seed])
+        [alone] = StagedLoop(Roles.of(fresh(learned), "tiny"), policy).run([start], [seed])
         for other in (one, two):
             assert other == alone
     assert together[0].images[0] != together[3].images[0]  # the seed does count
@@ -165,7 +165,7 @@ def test_a_trajectory_goes_on_from_an_edited_step(learned: BagelPlayer) -> None:
 
 def test_a_block_that_never_ends_fails_and_says_so(learned: BagelPlayer) -> None:
     events: list[Event] = []
-    loop = StagedLoop(Cast.of(fresh(learned, max_text_tokens=3), "tiny"), Policy(max_attempts=3))
+    loop = StagedLoop(Roles.of(fresh(learned, max_text_tokens=3), "tiny"), Policy(max_attempts=3))
     [trajectory] = loop.run([PROMPT], [0], events.append)
     assert trajectory.steps == () and not trajectory.complete
     assert trajectory.provenance["failure"] == "truncated"
@@ -190,7 +190,9 @@ def test_a_block_that_is_no_step_here_is_a_typed_failure(
     player = BagelPlayer(tiny.engine(), SETTINGS)
     block = TextBlock(ids=player.engine.tokenizer.encode(text), text=text, finished=finished)
     monkeypatch.setattr(player.engine, "write", lambda *_: [block])
-    [failure] = player.write([Ask(trajectory=Trajectory(prompt="p"), moves=("plan",), seed=0)])
+    [failure] = player.write(
+        [StepRequest(trajectory=Trajectory(prompt="p"), moves=("plan",), seed=0)]
+    )
     assert isinstance(failure, RoleError) and failure.reason == reason
 
 
@@ -201,7 +203,9 @@ def test_a_special_token_inside_a_block_is_not_overlooked(monkeypatch: pytest.Mo
     block = TextBlock(ids=ids, text=player.engine.tokenizer.decode(ids), finished=True)
     assert block.text == text
     monkeypatch.setattr(player.engine, "write", lambda *_: [block])
-    [failure] = player.write([Ask(trajectory=Trajectory(prompt="p"), moves=("plan",), seed=0)])
+    [failure] = player.write(
+        [StepRequest(trajectory=Trajectory(prompt="p"), moves=("plan",), seed=0)]
+    )
     assert isinstance(failure, RoleError) and failure.reason == "protocol"
 
 
@@ -212,21 +216,24 @@ class Scripted:
 
     def __init__(self, *, failures: int = 0, wrong: TextStep | None = None) -> None:
         self.failures, self.wrong = failures, wrong
-        self.asks: list[Ask] = []
+        self.requests: list[StepRequest] = []
 
-    def choose(self, asks: Sequence[Ask]) -> list[tuple[object, ...]]:
-        return [tuple(m for m in ask.moves if m not in ("stop", "sketch"))[-1:] for ask in asks]
+    def choose(self, requests: Sequence[StepRequest]) -> list[tuple[object, ...]]:
+        return [
+            tuple(m for m in request.moves if m not in ("stop", "sketch"))[-1:]
+            for request in requests
+        ]
 
-    def write(self, asks: Sequence[Ask]) -> list[TextStep | RoleError]:
-        self.asks += asks
-        return [self._step(ask) for ask in asks]
+    def write(self, requests: Sequence[StepRequest]) -> list[TextStep | RoleError]:
+        self.requests += requests
+        return [self._step(request) for request in requests]
 
-    def _step(self, ask: Ask) -> TextStep | RoleError:
-        if ask.attempt < self.failures:
+    def _step(self, request: StepRequest) -> TextStep | RoleError:
+        if request.attempt < self.failures:
             return RoleError("refusal", "not now")
         if self.wrong is not None:
             return self.wrong
-        match ask.moves[0]:
+        match request.moves[0]:
             case "plan":
                 return tiny.plan("more")
             case "think":
@@ -237,26 +244,28 @@ class Scripted:
                 return Inspection(target="sketch", verdict="revise", critique="no")
         return Refinement(instruction="again")
 
-    def draw(self, asks: Sequence[Ask], on_preview: object = None) -> list[Sketch | RoleError]:
-        self.asks += asks
-        return [replace(tiny.sketch(0), num_flow_steps=10) for _ in asks]
+    def draw(
+        self, requests: Sequence[StepRequest], on_preview: object = None
+    ) -> list[Sketch | RoleError]:
+        self.requests += requests
+        return [replace(tiny.sketch(0), num_flow_steps=10) for _ in requests]
 
 
 def test_a_failed_step_is_tried_again_with_another_seed() -> None:
     player = Scripted(failures=2)
     [trajectory] = StagedLoop(
-        Cast.of(player, "s"), Policy(max_attempts=3, max_rounds=1, max_refinements=0)
+        Roles.of(player, "s"), Policy(max_attempts=3, max_rounds=1, max_refinements=0)
     ).run(["p"], [0])
     assert trajectory.complete
     assert trajectory.provenance["retries"] == {"refusal": 2}
-    tries = [ask for ask in player.asks if ask.moves == ("plan",)]
-    assert [ask.attempt for ask in tries] == [0, 1, 2]
-    assert len({ask.seed for ask in tries}) == 3
+    tries = [request for request in player.requests if request.moves == ("plan",)]
+    assert [request.attempt for request in tries] == [0, 1, 2]
+    assert len({request.seed for request in tries}) == 3
 
 
 def test_a_step_of_the_wrong_kind_is_refused() -> None:
     wrong = Inspection(target="sketch", verdict="accept", critique="fine")
-    [trajectory] = StagedLoop(Cast.of(Scripted(wrong=wrong), "s")).run(["p"], [0])
+    [trajectory] = StagedLoop(Roles.of(Scripted(wrong=wrong), "s")).run(["p"], [0])
     assert trajectory.provenance["failure"] == "illegal" and trajectory.steps == ()
 
 
@@ -267,12 +276,12 @@ class Undecided(Scripted):
         super().__init__()
         self.trouble, self.raises = trouble, raises
 
-    def choose(self, asks: Sequence[Ask]) -> list[object]:
-        self.asks += asks
+    def choose(self, requests: Sequence[StepRequest]) -> list[object]:
+        self.requests += requests
         chosen: list[object] = []
-        for ask in asks:
-            left = self.trouble.get(ask.trajectory.prompt, [])
-            chosen.append(left.pop(0) if left else (ask.moves[0],))
+        for request in requests:
+            left = self.trouble.get(request.trajectory.prompt, [])
+            chosen.append(left.pop(0) if left else (request.moves[0],))
         errors = [error for error in chosen if isinstance(error, RoleError)]
         if self.raises and errors:
             raise errors[0]
@@ -291,21 +300,21 @@ def test_a_choice_that_fails_is_made_again_and_touches_no_other(
 ) -> None:
     player = Undecided({"p": [*trouble, *trouble]})
     events: list[Event] = []
-    done = StagedLoop(Cast.of(player, "s"), ONE_ROUND).run(["p", "q"], [0, 1], events.append)
+    done = StagedLoop(Roles.of(player, "s"), ONE_ROUND).run(["p", "q"], [0, 1], events.append)
     assert [trajectory.complete for trajectory in done] == [True, True]
     assert done[0].provenance["retries"] == {reason: 2} and done[1].provenance["retries"] == {}
     retried = [event for event in events if isinstance(event, Retried)]
     assert [event.moves for event in retried] == [("plan", "sketch")] * 2
-    tries = [a for a in player.asks if a.trajectory.prompt == "p" and len(a.moves) > 1]
-    assert [ask.attempt for ask in tries[:3]] == [0, 1, 2]
+    tries = [a for a in player.requests if a.trajectory.prompt == "p" and len(a.moves) > 1]
+    assert [request.attempt for request in tries[:3]] == [0, 1, 2]
     # The attempts at choosing are not counted against what is chosen.
-    assert player.asks[[a.moves for a in player.asks].index(("plan",))].attempt == 0
+    assert player.requests[[a.moves for a in player.requests].index(("plan",))].attempt == 0
 
 
 @pytest.mark.parametrize("raises", [False, True])
 def test_a_choice_that_always_fails_ends_its_trajectory_alone(raises: bool) -> None:
     player = Undecided({"p": [RoleError("refusal", "no") for _ in range(99)]}, raises=raises)
-    done = StagedLoop(Cast.of(player, "s"), ONE_ROUND).run(["q", "p", "r"], [0, 1, 2])
+    done = StagedLoop(Roles.of(player, "s"), ONE_ROUND).run(["q", "p", "r"], [0, 1, 2])
     assert [trajectory.complete for trajectory in done] == [True, False, True]
     assert done[1].provenance["failure"] == "refusal" and done[1].steps == ()
 
@@ -317,21 +326,23 @@ def test_a_director_that_fails_for_one_prompt_directs_the_others() -> None:
                 raise RoleError("grammar", "what is p?")
             return trajectory.legal_next()[0] if len(trajectory.steps) < 2 else "stop"
 
-    playing = OneByOne(director=Director())  # type: ignore[arg-type]
-    cast = replace(Cast.of(Scripted(), "s"), chooser=playing)
-    done = StagedLoop(cast, ONE_ROUND).run(["q", "p"], [0, 1])
+    playing = Unbatched(director=Director())  # type: ignore[arg-type]
+    roles = replace(Roles.of(Scripted(), "s"), director=playing)
+    done = StagedLoop(roles, ONE_ROUND).run(["q", "p"], [0, 1])
     assert [trajectory.complete for trajectory in done] == [True, False]
     assert done[1].provenance["failure"] == "grammar"
 
 
 def test_a_sketcher_that_raises_for_one_draws_for_the_others() -> None:
     class Sketcher(Scripted):
-        def draw(self, asks: Sequence[Ask], on_preview: object = None) -> list[Sketch | RoleError]:
-            if any(ask.trajectory.prompt == "p" for ask in asks):
+        def draw(
+            self, requests: Sequence[StepRequest], on_preview: object = None
+        ) -> list[Sketch | RoleError]:
+            if any(request.trajectory.prompt == "p" for request in requests):
                 raise RoleError("content_filter")
-            return super().draw(asks, on_preview)
+            return super().draw(requests, on_preview)
 
-    done = StagedLoop(Cast.of(Sketcher(), "s"), ONE_ROUND).run(["p", "q"], [0, 1])
+    done = StagedLoop(Roles.of(Sketcher(), "s"), ONE_ROUND).run(["p", "q"], [0, 1])
     assert [trajectory.provenance.get("failure") for trajectory in done] == ["content_filter", None]
 
 
@@ -351,7 +362,7 @@ def test_whoever_never_stops_is_stopped_at_a_state_that_may_stop(
         inspect_plan="always",
         inspect_sketch="always",
     )
-    [trajectory] = StagedLoop(Cast.of(Scripted(), "s"), policy).run(["p"], [0])
+    [trajectory] = StagedLoop(Roles.of(Scripted(), "s"), policy).run(["p"], [0])
     assert trajectory.complete and trajectory.provenance["ended_by"] == "policy"
     made = moves(trajectory.steps)
     rounds = made.count("plan") - made.count("refine plan")
@@ -366,29 +377,29 @@ def test_whoever_never_stops_is_stopped_at_a_state_that_may_stop(
 def test_inspections_are_always_never_or_as_the_model_decides() -> None:
     for when, count in (("always", 1), ("never", 0)):
         policy = Policy(max_rounds=1, max_refinements=1, inspect_plan=when, inspect_sketch="never")
-        [trajectory] = StagedLoop(Cast.of(Scripted(), "s"), policy).run(["p"], [0])
+        [trajectory] = StagedLoop(Roles.of(Scripted(), "s"), policy).run(["p"], [0])
         made = moves(trajectory.steps)
         assert made.count("inspect plan") == count and "inspect sketch" not in made
 
 
 def test_one_shot_is_one_sketch_unless_sketches_are_always_inspected() -> None:
-    cast = Cast.of(Scripted(), "s")
-    [plain] = StagedLoop(cast, Policy(mode="one-shot")).run(["p"], [0])
+    roles = Roles.of(Scripted(), "s")
+    [plain] = StagedLoop(roles, Policy(mode="one-shot")).run(["p"], [0])
     assert moves(plain.steps) == ("sketch", "stop")
     inspected = Policy(mode="one-shot", inspect_sketch="always", max_refinements=1)
-    [corrected] = StagedLoop(cast, inspected).run(["p"], [0])
+    [corrected] = StagedLoop(roles, inspected).run(["p"], [0])
     expected = ("sketch", "inspect sketch", "refine sketch", "sketch", "stop")
     assert moves(corrected.steps) == expected
 
 
 def test_a_one_shot_sketch_may_be_thought_about_first() -> None:
     events: list[Event] = []
-    loop = StagedLoop(Cast.of(Scripted(), "s"), Policy(mode="one-shot", think=True))
+    loop = StagedLoop(Roles.of(Scripted(), "s"), Policy(mode="one-shot", think=True))
     [trajectory] = loop.run(["p"], [0], events.append)
     assert moves(trajectory.steps) == ("think", "sketch", "stop")
     assert [type(event) for event in events] == [ThoughtWritten, SketchDrawn, Stopped]
     wrong = Scripted(wrong=tiny.plan("a star"))
-    loop = StagedLoop(Cast.of(wrong, "s"), Policy(mode="one-shot", think=True))
+    loop = StagedLoop(Roles.of(wrong, "s"), Policy(mode="one-shot", think=True))
     [trajectory] = loop.run(["p"], [0])
     assert trajectory.provenance["failure"] == "illegal"
 
@@ -397,7 +408,7 @@ def test_a_start_that_needs_a_sketch_beyond_the_limit_fails_by_name() -> None:
     start = Trajectory(prompt="p", steps=(replace(tiny.sketch(0), num_flow_steps=95),))
     refused = Inspection(target="sketch", verdict="revise", critique="no")
     start = start.extend(refused, Refinement(instruction="again"))
-    loop = StagedLoop(Cast.of(Scripted(), "s"), Policy(max_flow_steps=100))
+    loop = StagedLoop(Roles.of(Scripted(), "s"), Policy(max_flow_steps=100))
     [trajectory] = loop.run([start], [0])
     assert trajectory.provenance["failure"] == "limit" and trajectory.steps == start.steps
 
@@ -419,9 +430,9 @@ def test_a_policy_that_cannot_be_is_refused(settings: dict[str, object], message
 
 def test_a_loop_that_could_draw_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="a sketch takes 10 flow steps, max_flow_steps is 9"):
-        StagedLoop(Cast.of(Scripted(), "s"), Policy(max_flow_steps=9))
+        StagedLoop(Roles.of(Scripted(), "s"), Policy(max_flow_steps=9))
     with pytest.raises(ValueError, match="1 seeds for 2 prompts"):
-        StagedLoop(Cast.of(Scripted(), "s")).run(["a", "b"], [0])
+        StagedLoop(Roles.of(Scripted(), "s")).run(["a", "b"], [0])
 
 
 # --- other players ------------------------------------------------------------------------------
@@ -436,9 +447,9 @@ def test_scripted_players_find_and_correct_what_a_careless_editor_draws() -> Non
     ]
     editor = ShapesEditor(mistakes=EditorMistakes(wrong_color=0.3, wrong_kind=0.2))
     player = BagelPlayer(tiny.engine(), SETTINGS)
-    casting = Casting(planner="scripted", inspector="scripted", sketcher="scripted")
-    cast = replace(casting.cast(player, "tiny"), sketcher=ScriptedSketcher(editor))
-    done = StagedLoop(cast, casting.policy(Policy(max_rounds=4, max_refinements=4))).run(
+    choice = RoleChoice(planner="scripted", inspector="scripted", sketcher="scripted")
+    roles = replace(choice.roles(player, "tiny"), sketcher=ScriptedSketcher(editor))
+    done = StagedLoop(roles, choice.policy(Policy(max_rounds=4, max_refinements=4))).run(
         prompts, [1, 2, 3, 4]
     )
     refused = 0
@@ -456,24 +467,26 @@ def test_scripted_players_beside_a_model_of_larger_pictures_are_refused() -> Non
     player.engine.sizes = replace(player.engine.sizes, latent_max=1024)
     for role in ("planner", "inspector", "sketcher"):
         with pytest.raises(ValueError, match=f"{role} scripted: .* BAGEL draws 1024 x 1024"):
-            Casting(**{role: "scripted"}).cast(player, "BAGEL")
-    assert Casting(sketcher="editing").cast(player, "BAGEL").names["sketcher"] == "BAGEL (editing)"
+            RoleChoice(**{role: "scripted"}).roles(player, "BAGEL")
+    assert (
+        RoleChoice(sketcher="editing").roles(player, "BAGEL").names["sketcher"] == "BAGEL (editing)"
+    )
 
 
 def test_a_prompt_that_a_scripted_planner_cannot_read_fails_by_name() -> None:
     planner = ScriptedPlanner()
-    playing = OneByOne(director=planner, planner=planner)
-    cast = replace(Cast.of(Scripted(), "s"), chooser=playing, planner=playing)
-    [trajectory] = StagedLoop(cast).run(["draw me a sheep"], [0])
+    playing = Unbatched(director=planner, planner=planner)
+    roles = replace(Roles.of(Scripted(), "s"), director=playing, planner=playing)
+    [trajectory] = StagedLoop(roles).run(["draw me a sheep"], [0])
     assert trajectory.provenance["failure"] == "grammar"
 
 
 def test_a_scripted_inspector_corrects_a_one_shot_sketch() -> None:
-    casting = Casting(inspector="scripted", sketcher="scripted")
-    cast = casting.cast(BagelPlayer(tiny.engine(), SETTINGS), "tiny")
+    choice = RoleChoice(inspector="scripted", sketcher="scripted")
+    roles = choice.roles(BagelPlayer(tiny.engine(), SETTINGS), "tiny")
     careless = ScriptedSketcher(ShapesEditor(mistakes=EditorMistakes(wrong_color=0.6)))
-    policy = casting.policy(Policy(mode="one-shot", max_rounds=1, max_refinements=6))
-    loop = StagedLoop(replace(cast, sketcher=careless), policy)
+    policy = choice.policy(Policy(mode="one-shot", max_rounds=1, max_refinements=6))
+    loop = StagedLoop(replace(roles, sketcher=careless), policy)
     prompts = [f"a photo of a {color} star" for color in ("red", "blue", "green", "white")]
     done = loop.run(prompts, range(4))
     assert any("refine sketch" in moves(trajectory.steps) for trajectory in done)
@@ -488,15 +501,17 @@ def test_an_editing_sketcher_asks_for_one_edit_after_another() -> None:
     asked: list[Trajectory] = []
     draw = player.draw
 
-    def recording(asks: Sequence[Ask], on_preview: object = None) -> list[Sketch | RoleError]:
-        asked.extend(ask.trajectory for ask in asks)
-        return draw(asks)
+    def recording(
+        requests: Sequence[StepRequest], on_preview: object = None
+    ) -> list[Sketch | RoleError]:
+        asked.extend(request.trajectory for request in requests)
+        return draw(requests)
 
     player.draw = recording  # type: ignore[method-assign]
     sketcher, steps = EditingSketcher(player), lesson().steps
     for count in (4, 7, 9):
         start = Trajectory(prompt=PROMPT, steps=steps[:count])
-        [sketch] = sketcher.draw([Ask(trajectory=start, moves=("sketch",), seed=0)])
+        [sketch] = sketcher.draw([StepRequest(trajectory=start, moves=("sketch",), seed=0)])
         assert isinstance(sketch, Sketch)
     first, corrected, second = asked
     plans = [step for step in steps if isinstance(step, Plan)]
@@ -517,7 +532,7 @@ def test_an_edit_takes_the_size_of_its_input() -> None:
 def test_previews_come_while_a_sketch_forms(learned: BagelPlayer) -> None:
     events: list[Event] = []
     player = fresh(learned, preview_every=1)
-    StagedLoop(Cast.of(player, "tiny"), Policy(mode="one-shot")).run(
+    StagedLoop(Roles.of(player, "tiny"), Policy(mode="one-shot")).run(
         ["a star", "x"], [0, 1], events.append
     )
     previews = [event for event in events if isinstance(event, Previewed)]
@@ -530,7 +545,7 @@ def test_previews_come_while_a_sketch_forms(learned: BagelPlayer) -> None:
 
 
 def test_texts_that_belong_to_different_players_must_be_told_apart() -> None:
-    cast = replace(Cast.of(Scripted(), "s"), inspector=Scripted())
+    roles = replace(Roles.of(Scripted(), "s"), inspector=Scripted())
     with pytest.raises(ValueError, match="set the policy's inspections to always or never"):
-        cast.writer(("inspect sketch", "plan"))
-    assert cast.writer(("inspect sketch",)) is cast.inspector
+        roles.writer(("inspect sketch", "plan"))
+    assert roles.writer(("inspect sketch",)) is roles.inspector

@@ -12,10 +12,10 @@ from staged.engine.context import Block
 from staged.engine.decoding import GrowingCache
 from staged.engine.engine import Engine
 from staged.loops.policy import Policy
-from staged.loops.staged import Cast, StagedLoop
+from staged.loops.staged import Roles, StagedLoop
 from staged.model.flow import Guidance
 from staged.model.flows import Flows, FlowSettings
-from staged.roles import Ask, RoleError
+from staged.roles import RoleError, StepRequest
 from staged.trajectory import Inspection, Trajectory
 
 FLOW = FlowSettings(num_flow_steps=2, guidance=Guidance(text_scale=2.0, image_scale=1.5))
@@ -105,13 +105,15 @@ def test_no_more_is_held_than_the_limit_says(limit: int, monkeypatch: pytest.Mon
     )
     player = BagelPlayer(tiny.engine(), settings)
     held = Held(monkeypatch, player.engine)
-    asks = [
-        Ask(trajectory=trajectory(count, prompt), moves=("plan",), seed=1)
+    requests = [
+        StepRequest(trajectory=trajectory(count, prompt), moves=("plan",), seed=1)
         for count, prompt in ((0, "a star"), (3, WHOLE.prompt), (8, WHOLE.prompt), (7, "x"))
     ] * 3
-    assert not any(_reason(answer) == "memory" for answer in player.choose(asks))
-    assert not any(_reason(answer) == "memory" for answer in player.write(asks))
-    drawing = [Ask(trajectory=trajectory(8, p), moves=("sketch",), seed=1) for p in ("x", "y")]
+    assert not any(_reason(answer) == "memory" for answer in player.choose(requests))
+    assert not any(_reason(answer) == "memory" for answer in player.write(requests))
+    drawing = [
+        StepRequest(trajectory=trajectory(8, p), moves=("sketch",), seed=1) for p in ("x", "y")
+    ]
     assert not any(isinstance(answer, RoleError) for answer in player.draw(drawing))
     assert held.peak <= limit
     if limit < 4000:
@@ -131,7 +133,7 @@ def test_a_limit_changes_nothing_but_the_work() -> None:
         )
         starts = [trajectory(count) for count in (7, 8, 12)]
         policy = Policy(max_flow_steps=20, max_attempts=2)
-        return StagedLoop(Cast.of(BagelPlayer(engine, settings), "tiny"), policy).run(
+        return StagedLoop(Roles.of(BagelPlayer(engine, settings), "tiny"), policy).run(
             starts, [1, 2, 3]
         )
 
@@ -144,8 +146,8 @@ def test_what_does_not_fit_even_alone_fails_by_name_and_the_others_go_on() -> No
     )
     player = BagelPlayer(tiny.engine(), settings)
     long, short = trajectory(8, "a star and a circle"), Trajectory(prompt="a star")
-    asks = [Ask(trajectory=t, moves=("plan",), seed=1) for t in (long, short)]
-    for answers in (player.write(asks), player.choose(asks), player.draw(asks)):
+    requests = [StepRequest(trajectory=t, moves=("plan",), seed=1) for t in (long, short)]
+    for answers in (player.write(requests), player.choose(requests), player.draw(requests)):
         assert [_reason(answer) == "memory" for answer in answers] == [True, False]
         assert "after 'a star and a circle' takes" in str(answers[0])
         assert "max_cached_tokens is 200" in str(answers[0])
@@ -155,9 +157,9 @@ def test_what_does_not_fit_even_alone_fails_by_name_and_the_others_go_on() -> No
         player.engine,
         BagelSettings(flows=settings.flows, max_text_tokens=20, max_cached_tokens=fits + 20),
     )
-    [answer] = tight.write(asks[1:])
+    [answer] = tight.write(requests[1:])
     assert _reason(answer) == "memory" and "what may be written" in str(answer)
-    assert not isinstance(tight.choose(asks[1:])[0], RoleError)
+    assert not isinstance(tight.choose(requests[1:])[0], RoleError)
 
 
 def test_an_accepted_inspection_is_no_cue() -> None:

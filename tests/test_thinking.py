@@ -17,11 +17,11 @@ from staged.generate.settings import DrawSettings
 from staged.images import encode_png
 from staged.loops.events import Event, SketchDrawn, Stopped, ThoughtWritten
 from staged.loops.policy import Policy
-from staged.loops.staged import Cast, StagedLoop
+from staged.loops.staged import Roles, StagedLoop
 from staged.model import checkpoint
 from staged.model.flow import Guidance
 from staged.model.flows import Flows, FlowSettings
-from staged.roles import Ask, RoleError
+from staged.roles import RoleError, StepRequest
 from staged.trajectory import Answer, ImageRef, Sketch, Stop, Thought, Trajectory, moves
 from staged.trajectory_folder import load_trajectory
 
@@ -60,8 +60,8 @@ def saved(engine: Engine, folder: Path) -> str:
 
 def test_a_model_that_learned_to_think_does_so_and_then_draws(thinker: Engine) -> None:
     events: list[Event] = []
-    cast = Cast.of(BagelPlayer(thinker, SETTINGS), "tiny")
-    loop = StagedLoop(cast, Policy(mode="one-shot", think=True))
+    roles = Roles.of(BagelPlayer(thinker, SETTINGS), "tiny")
+    loop = StagedLoop(roles, Policy(mode="one-shot", think=True))
     [made] = loop.run([Trajectory(prompt=PROMPT, system=SYSTEM)], [0], events.append)
     assert made.steps[0] == THOUGHT and moves(made.steps) == ("think", "sketch", "stop")
     assert [type(event) for event in events] == [ThoughtWritten, SketchDrawn, Stopped]
@@ -85,12 +85,12 @@ def test_a_thought_is_drawn_in_the_contexts_of_the_reference(inputs: tuple[Image
     [drawing] = engine.draw(
         [whole], [no_text], [no_images], sizes=[(height, width)], seeds=[3], settings=FLOW
     )
-    ask = Ask(trajectory=thought_about(*inputs), moves=("sketch",), seed=3)
-    [sketch] = BagelPlayer(engine, SETTINGS).draw([ask])
+    request = StepRequest(trajectory=thought_about(*inputs), moves=("sketch",), seed=3)
+    [sketch] = BagelPlayer(engine, SETTINGS).draw([request])
     assert isinstance(sketch, Sketch)
     drawn = sketch.image.array().astype(int)
     assert np.abs(drawn - drawing.pixels).max() <= 1  # of 255: contexts were read one by one
-    other = replace(ask, trajectory=replace(ask.trajectory, system=None))
+    other = replace(request, trajectory=replace(request.trajectory, system=None))
     [without] = BagelPlayer(engine, SETTINGS).draw([other])
     assert isinstance(without, Sketch)
     assert np.abs(without.image.array().astype(int) - drawn).max() > 8  # that it stood there counts
@@ -109,15 +109,15 @@ def test_an_answer_of_the_vit_alone_is_learned_and_given() -> None:
     steps = (Answer(text="it is a red star"), Stop())
     asked = Trajectory(prompt=PROMPT, inputs=(INPUT,))
     engine = learn(replace(asked, steps=steps), 60, vision_only=True)
-    ask = Ask(trajectory=asked, moves=("answer",), seed=0)
+    request = StepRequest(trajectory=asked, moves=("answer",), seed=0)
     player = BagelPlayer(engine, replace(SETTINGS, vision_only=True))
-    assert player.write([ask]) == [steps[0]]
+    assert player.write([request]) == [steps[0]]
 
 
 def test_a_text_that_is_no_thought_is_no_step() -> None:
     engine = learn(Trajectory(prompt=PROMPT, steps=(Answer(text="a star"),)), 40)
-    ask = Ask(trajectory=Trajectory(prompt=PROMPT), moves=("think",), seed=0)
-    [failure] = BagelPlayer(engine, SETTINGS).write([ask])
+    request = StepRequest(trajectory=Trajectory(prompt=PROMPT), moves=("think",), seed=0)
+    [failure] = BagelPlayer(engine, SETTINGS).write([request])
     assert isinstance(failure, RoleError) and failure.reason == "protocol"
     assert "expected <think>" in str(failure)
 

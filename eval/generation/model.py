@@ -17,7 +17,7 @@ from staged.trajectory import Sketch, Stop, Trajectory
 
 
 class Model:
-    """A checkpoint with a cast and limits.
+    """A checkpoint with roles and limits.
 
     Args:
         settings: Which, and how it draws.

@@ -11,7 +11,7 @@ from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.engine.engine import Engine
 from staged.jobs.progress import Progress
 from staged.model.flows import Flows
-from staged.roles import Ask, RoleError
+from staged.roles import RoleError, StepRequest
 from staged.trajectory import Step
 
 
@@ -40,7 +40,7 @@ def ask(
     for batch in _batches(probes, batch_size):
         asked = [probes[index] for index in batch]
         player = BagelPlayer(engine, settings)  # a new one: what it has read never comes again
-        asks = [Ask(trajectory=p.trajectory, moves=(p.move,), seed=p.seed) for p in asked]
+        asks = [StepRequest(trajectory=p.trajectory, moves=(p.move,), seed=p.seed) for p in asked]
         answers: Sequence[Step | RoleError]
         answers = player.draw(asks) if asked[0].move == "sketch" else player.write(asks)
         for index, probe, step in zip(batch, asked, answers, strict=True):

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     from eval.skills.ask import ask
     from staged.devices import choose_arithmetic
-    from staged.generate.casting import open_engine
+    from staged.generate.role_choice import open_engine
     from staged.model.weights_hash import weights_hash
 
     chosen = choose_arithmetic(options.device, options.dtype)

@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = _asked(options, manner)
     from eval.skills.ask import ask
     from staged.devices import choose_arithmetic
-    from staged.generate.casting import open_engine
+    from staged.generate.role_choice import open_engine
     from staged.model.flows import FLOWS, write_flows
 
     arithmetic = choose_arithmetic(options.device, options.dtype)

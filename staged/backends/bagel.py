@@ -24,7 +24,7 @@ from staged.engine.sampling import MAX_TEMPERATURE, TextBlock, TextSampling
 from staged.model.finite import NotFiniteError
 from staged.model.flows import Drawn, Flows, FlowSettings
 from staged.ranges import check_range
-from staged.roles import Ask, Preview, RoleError
+from staged.roles import Preview, RoleError, StepRequest
 from staged.trajectory import (
     ImageRef,
     Move,
@@ -100,79 +100,86 @@ class BagelPlayer:
         """Network evaluations a sketch, at most."""
         return self.settings.flows.num_flow_steps
 
-    def choose(self, asks: Sequence[Ask]) -> list[tuple[Move, ...] | RoleError]:
-        """Choose the likeliest opener of each ask; see `staged.roles.Chooser`."""
-        told = [self._openers(ask) for ask in asks]
+    def choose(self, requests: Sequence[StepRequest]) -> list[tuple[Move, ...] | RoleError]:
+        """Choose the likeliest opener of each request; see `staged.roles.BatchedDirector`."""
+        told = [self._openers(request) for request in requests]
         readable = [scores for scores in told if isinstance(scores, torch.Tensor)]
         # One wait for the device, however many ask.
         numbers = iter(torch.stack(readable).tolist() if readable else [])
         return [
-            scores if isinstance(scores, RoleError) else _likeliest(ask.moves, next(numbers))
-            for ask, scores in zip(asks, told, strict=True)
+            scores if isinstance(scores, RoleError) else _likeliest(request.moves, next(numbers))
+            for request, scores in zip(requests, told, strict=True)
         ]
 
-    def _openers(self, ask: Ask) -> torch.Tensor | RoleError:
+    def _openers(self, request: StepRequest) -> torch.Tensor | RoleError:
         """Logits of the openers after all that there is."""
         try:
-            [reading] = self._reader.read([parts_of(ask.trajectory)])
+            [reading] = self._reader.read([parts_of(request.trajectory)])
         except RoleError as error:
             return error
         assert reading.openers is not None  # a prompt has been read
         return reading.openers
 
-    def write(self, asks: Sequence[Ask]) -> list[TextStep | RoleError]:
-        """Write one block for each ask; see `staged.roles.Writer`."""
+    def write(self, requests: Sequence[StepRequest]) -> list[TextStep | RoleError]:
+        """Write one block for each request; see `staged.roles.BatchedWriter`."""
         return [
-            answer for some, beside in self._groups(asks) for answer in self._write(some, beside)
+            answer
+            for some, beside in self._groups(requests)
+            for answer in self._write(some, beside)
         ]
 
-    def _write(self, asks: Sequence[Ask], beside: int) -> list[TextStep | RoleError]:
-        """Write for asks that are held at once, with so many tokens beside what is read."""
+    def _write(self, requests: Sequence[StepRequest], beside: int) -> list[TextStep | RoleError]:
+        """Write for requests that are held at once, with so many tokens beside what is read."""
         try:
-            blocks = self._blocks(asks, beside)
+            blocks = self._blocks(requests, beside)
         except RoleError as error:
-            return [error] * len(asks)
-        return [self._step(block, ask) for block, ask in zip(blocks, asks, strict=True)]
+            return [error] * len(requests)
+        return [self._step(block, request) for block, request in zip(blocks, requests, strict=True)]
 
-    def _blocks(self, asks: Sequence[Ask], beside: int) -> list[TextBlock]:
+    def _blocks(self, requests: Sequence[StepRequest], beside: int) -> list[TextBlock]:
         # Apart, because what is read should not live longer than this: a failure keeps the frames
         # that it came through, and everything in them.
-        readings = self._reader.read([parts_of(ask.trajectory) for ask in asks], beside=beside)
+        readings = self._reader.read(
+            [parts_of(request.trajectory) for request in requests], beside=beside
+        )
         return self.engine.write(
-            [reading.context for reading in readings], [self._sampling(ask) for ask in asks]
+            [reading.context for reading in readings],
+            [self._sampling(request) for request in requests],
         )
 
-    def _groups(self, asks: Sequence[Ask]) -> list[tuple[list[Ask], int]]:
-        """Cut asks into runs that can be held at once; one that cannot is a run of its own.
+    def _groups(self, requests: Sequence[StepRequest]) -> list[tuple[list[StepRequest], int]]:
+        """Cut requests into runs that can be held at once; one that cannot is a run of its own.
 
         Returns:
             The runs, each with the tokens that writing holds beside what is read: copies with
             room, for as many as write at a time.
         """
-        groups: list[tuple[list[Ask], int]] = []
+        groups: list[tuple[list[StepRequest], int]] = []
         readings: dict[Parts, int] = {}
         copies: list[int] = []
-        for ask in asks:
-            needed = self._reader.needed(parts_of(ask.trajectory))
+        for request in requests:
+            needed = self._reader.needed(parts_of(request.trajectory))
             readings |= needed
             copies.append(sum(needed.values()) + self.settings.max_text_tokens + 1)
             beside = sum(sorted(copies)[-self.engine.num_text_slots :])
             if groups and sum(readings.values()) + beside <= self.settings.max_cached_tokens:
-                groups[-1] = ([*groups[-1][0], ask], beside)
+                groups[-1] = ([*groups[-1][0], request], beside)
             else:
-                groups.append(([ask], copies[-1]))
+                groups.append(([request], copies[-1]))
                 readings, copies = needed, copies[-1:]
         return groups
 
     def draw(
-        self, asks: Sequence[Ask], on_preview: Preview | None = None
+        self, requests: Sequence[StepRequest], on_preview: Preview | None = None
     ) -> list[Sketch | RoleError]:
-        """Draw one image for each ask; see `staged.roles.Illustrator`."""
-        return [self._draw(ask, row, on_preview) for row, ask in enumerate(asks)]
+        """Draw one image for each request; see `staged.roles.BatchedSketcher`."""
+        return [self._draw(request, row, on_preview) for row, request in enumerate(requests)]
 
-    def _draw(self, ask: Ask, row: int, on_preview: Preview | None) -> Sketch | RoleError:
-        flow = self.settings.flows.of(_drawn(ask.trajectory))
-        size = self._size(ask.trajectory)
+    def _draw(
+        self, request: StepRequest, row: int, on_preview: Preview | None
+    ) -> Sketch | RoleError:
+        flow = self.settings.flows.of(_drawn(request.trajectory))
+        size = self._size(request.trajectory)
         every = self.settings.preview_every
 
         def preview(_: int, step: int, estimate: torch.Tensor) -> None:
@@ -184,13 +191,13 @@ class BagelPlayer:
                     on_preview(row, step, self.engine.decode(estimate, *grid))
 
         try:
-            branches = self._reader.read(_branches(parts_of(ask.trajectory), flow))
+            branches = self._reader.read(_branches(parts_of(request.trajectory), flow))
         except RoleError as error:
             return error
         [drawing] = self.engine.draw(
             *([branch.context] for branch in branches),
             sizes=[size],
-            seeds=[ask.seed],
+            seeds=[request.seed],
             settings=flow,
             on_step=preview if on_preview and every else None,
         )
@@ -198,30 +205,30 @@ class BagelPlayer:
             return _not_finite(drawing.decoded)
         return Sketch(
             image=ImageRef.from_array(drawing.decoded),
-            seed=ask.seed,
+            seed=request.seed,
             num_flow_steps=flow.num_flow_steps,
         )
 
-    def _sampling(self, ask: Ask) -> TextSampling:
+    def _sampling(self, request: StepRequest) -> TextSampling:
         settings = self.settings
         temperature = settings.temperature
-        if ask.attempt:
+        if request.attempt:
             temperature = max(temperature, settings.retry_temperature)
         return TextSampling(
             max_tokens=settings.max_text_tokens,
             temperature=temperature,
             top_p=settings.top_p,
-            seed=ask.seed,
+            seed=request.seed,
         )
 
-    def _step(self, block: TextBlock, ask: Ask) -> TextStep | RoleError:
+    def _step(self, block: TextBlock, request: StepRequest) -> TextStep | RoleError:
         try:
-            return self._understand(block, ask)
+            return self._understand(block, request)
         except RoleError as error:
             return error
 
-    def _understand(self, block: TextBlock, ask: Ask) -> TextStep:
-        """Parse a block as a step that makes one of the ask's moves.
+    def _understand(self, block: TextBlock, request: StepRequest) -> TextStep:
+        """Parse a block as a step that makes one of the request's moves.
 
         Raises:
             RoleError: `not_finite`, `truncated`, `protocol` or `illegal`.
@@ -233,13 +240,13 @@ class BagelPlayer:
         # Decoding leaves special tokens out; a block that holds one is not what it decodes to.
         if not set(block.ids).isdisjoint(vars(self.engine.special).values()):
             raise RoleError("protocol", f"special token inside {block.text!r:.200}")
-        trajectory = ask.trajectory
+        trajectory = request.trajectory
         step: TextStep
         try:
             # Free texts: what stands around them says nothing.
-            if ask.moves == ("answer",):
+            if request.moves == ("answer",):
                 step = protocol.parse_answer(block.text.strip())
-            elif ask.moves == ("think",):
+            elif request.moves == ("think",):
                 step = protocol.parse_thought(block.text.strip())
             else:
                 step = protocol.parse(block.text, target=trajectory.inspection_target)
@@ -248,8 +255,8 @@ class BagelPlayer:
             raise RoleError("illegal", str(error)) from None
         except ValueError as error:
             raise RoleError("protocol", str(error)) from None
-        if move not in ask.moves:
-            raise RoleError("illegal", f"{move} where {' or '.join(ask.moves)} was wanted")
+        if move not in request.moves:
+            raise RoleError("illegal", f"{move} where {' or '.join(request.moves)} was wanted")
         return step
 
     def _size(self, trajectory: Trajectory) -> tuple[int, int]:
@@ -315,10 +322,12 @@ class EditingSketcher:
         return self._player.num_flow_steps
 
     def draw(
-        self, asks: Sequence[Ask], on_preview: Preview | None = None
+        self, requests: Sequence[StepRequest], on_preview: Preview | None = None
     ) -> list[Sketch | RoleError]:
-        """Draw one image for each ask; see `staged.roles.Illustrator`."""
-        requests = [replace(ask, trajectory=_as_request(ask.trajectory)) for ask in asks]
+        """Draw one image for each request; see `staged.roles.BatchedSketcher`."""
+        requests = [
+            replace(request, trajectory=_as_request(request.trajectory)) for request in requests
+        ]
         return self._player.draw(requests, on_preview)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.devices import settle
 from staged.engine.engine import Engine, ImageSizes
-from staged.generate.casting import Casting, open_engine
+from staged.generate.role_choice import RoleChoice, open_engine
 from staged.generate.settings import DrawSettings
 from staged.loops.staged import StagedLoop
 from staged.model.weights_hash import weights_hash
@@ -41,11 +41,11 @@ class Model:
         self.flows = facts.flows.each(settings.flow)
         if settings.size is not None:
             facts.config.check_picture(*settings.size)
-        self._casting = Casting(
+        self._choice = RoleChoice(
             planner=settings.planner, inspector=settings.inspector, sketcher=settings.sketcher
         )
-        self._casting.check_world(self._sizes, settings.checkpoint)
-        self._policy = self._casting.policy(settings.policy())
+        self._choice.check_world(self._sizes, settings.checkpoint)
+        self._policy = self._choice.policy(settings.policy())
         if settings.sketcher != "scripted":
             self._policy.check_cost(self.flows.num_flow_steps)
         self._playing = BagelSettings(
@@ -112,5 +112,7 @@ class Model:
         What an earlier batch has read was read in other company, and would differ in the last
         digits from what another process reads for itself.
         """
-        cast = self._casting.cast(BagelPlayer(self.engine, self._playing), self.settings.checkpoint)
-        return StagedLoop(cast, self._policy, batch_size=batch_size)
+        roles = self._choice.roles(
+            BagelPlayer(self.engine, self._playing), self.settings.checkpoint
+        )
+        return StagedLoop(roles, self._policy, batch_size=batch_size)

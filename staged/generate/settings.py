@@ -141,7 +141,7 @@ class DrawSettings:
         return self.height, self.width
 
     def policy(self) -> Policy:
-        """The loop's limits, before the casting has its say."""
+        """The loop's limits, before the choice of roles has its say."""
         names = {field.name for field in fields(Policy)}
         return Policy(**{name: value for name, value in vars(self).items() if name in names})
 

@@ -16,7 +16,7 @@ Inspect = Literal["model", "always", "never"]
 """Whether something is inspected: as the model decides, each time, or never."""
 Player = Literal["model", "scripted"]
 Sketcher = Literal["model", "editing", "scripted"]
-"""Who plays a role; see `staged.generate.casting.Casting`."""
+"""Who plays a role; see `staged.generate.role_choice.RoleChoice`."""
 
 _STEPS_A_REFINEMENT: Final = 3  # refinement, plan or sketch, inspection
 

@@ -28,7 +28,14 @@ from staged.loops.events import (
     ThoughtWritten,
 )
 from staged.loops.policy import Policy
-from staged.roles import Ask, Chooser, Illustrator, Pixels, RoleError, Writer
+from staged.roles import (
+    BatchedDirector,
+    BatchedSketcher,
+    BatchedWriter,
+    Pixels,
+    RoleError,
+    StepRequest,
+)
 from staged.trajectory import (
     Answer,
     Inspection,
@@ -49,16 +56,16 @@ OnEvent = Callable[[Event], None]
 DEFAULT_BATCH_SIZE = 64
 
 
-class _Everyone(Chooser, Writer, Illustrator, Protocol):
+class _AllRoles(BatchedDirector, BatchedWriter, BatchedSketcher, Protocol):
     """A player of all roles."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cast:
+class Roles:
     """Who plays which role.
 
     Attributes:
-        chooser: Decides what comes next.
+        director: Decides what comes next.
         planner: Writes plans, thoughts and answers.
         sketcher: Draws.
         inspector: Writes inspections.
@@ -66,19 +73,19 @@ class Cast:
         names: Role to name, for provenance.
     """
 
-    chooser: Chooser
-    planner: Writer
-    sketcher: Illustrator
-    inspector: Writer
-    refiner: Writer
+    director: BatchedDirector
+    planner: BatchedWriter
+    sketcher: BatchedSketcher
+    inspector: BatchedWriter
+    refiner: BatchedWriter
     names: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, player: _Everyone, name: str) -> Self:
+    def of(cls, player: _AllRoles, name: str) -> Self:
         """One player in all roles."""
-        roles = ("chooser", "planner", "sketcher", "inspector", "refiner")
+        roles = ("director", "planner", "sketcher", "inspector", "refiner")
         return cls(
-            chooser=player,
+            director=player,
             planner=player,
             sketcher=player,
             inspector=player,
@@ -86,7 +93,7 @@ class Cast:
             names=dict.fromkeys(roles, name),
         )
 
-    def writer(self, moves: tuple[Move, ...]) -> Writer:
+    def writer(self, moves: tuple[Move, ...]) -> BatchedWriter:
         """Return who writes one of several moves.
 
         Raises:
@@ -95,12 +102,12 @@ class Cast:
         writers = [self._writer(move) for move in moves]
         if any(writer is not writers[0] for writer in writers):
             raise ValueError(
-                f"{' and '.join(moves)} belong to different players, and the chooser left open "
+                f"{' and '.join(moves)} belong to different players, and the director left open "
                 "which it is; set the policy's inspections to always or never"
             )
         return writers[0]
 
-    def _writer(self, move: Move) -> Writer:
+    def _writer(self, move: Move) -> BatchedWriter:
         if move in ("inspect plan", "inspect sketch"):
             return self.inspector
         return self.refiner if move in ("refine plan", "refine sketch") else self.planner
@@ -119,9 +126,9 @@ class _Rollout:
     chosen: bool = False
     ended: bool = False
 
-    def ask(self) -> Ask:
+    def request(self) -> StepRequest:
         place = len(self.trajectory.steps)
-        return Ask(
+        return StepRequest(
             trajectory=self.trajectory,
             moves=self.moves,
             seed=step_seed(self.seed, place, self.attempt),
@@ -130,23 +137,23 @@ class _Rollout:
 
 
 class StagedLoop:
-    """A cast and a policy."""
+    """Roles and a policy."""
 
     def __init__(
-        self, cast: Cast, policy: Policy | None = None, *, batch_size: int = DEFAULT_BATCH_SIZE
+        self, roles: Roles, policy: Policy | None = None, *, batch_size: int = DEFAULT_BATCH_SIZE
     ) -> None:
         """Check that they fit.
 
         Args:
-            cast: Who plays.
+            roles: Who plays.
             policy: Mode and limits.
             batch_size: Trajectories that advance together, at most.
 
         Raises:
             ValueError: the limits leave no flow steps for a single sketch.
         """
-        self.cast, self.policy, self.batch_size = cast, policy or Policy(), batch_size
-        self.policy.check_cost(cast.sketcher.num_flow_steps)
+        self.roles, self.policy, self.batch_size = roles, policy or Policy(), batch_size
+        self.policy.check_cost(roles.sketcher.num_flow_steps)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; give at least 1")
 
@@ -189,13 +196,13 @@ class StagedLoop:
         undecided = [rollout for rollout in active if not rollout.moves]
         writing = [rollout for rollout in active if rollout.moves not in ((), ("sketch",))]
         if writing:
-            groups: dict[int, tuple[Writer, list[_Rollout]]] = {}
+            groups: dict[int, tuple[BatchedWriter, list[_Rollout]]] = {}
             for rollout in writing:
-                writer = self.cast.writer(rollout.moves)
+                writer = self.roles.writer(rollout.moves)
                 groups.setdefault(id(writer), (writer, []))[1].append(rollout)
             for writer, group in groups.values():
                 results: Sequence[Step | RoleError] = _asked(
-                    writer.write, [rollout.ask() for rollout in group]
+                    writer.write, [rollout.request() for rollout in group]
                 )
                 self._take(group, results, tell)
         elif active and not undecided:  # all who draw next draw together
@@ -208,7 +215,7 @@ class StagedLoop:
             if rollout.moves:
                 continue  # decided before, and waiting for its turn or for another attempt
             trajectory = rollout.trajectory
-            rollout.moves = self.policy.allowed(trajectory, self.cast.sketcher.num_flow_steps)
+            rollout.moves = self.policy.allowed(trajectory, self.roles.sketcher.num_flow_steps)
             rollout.chosen = len({_kind(move) for move in rollout.moves}) > 1
             if rollout.chosen:
                 open_ones.append(rollout)
@@ -224,7 +231,7 @@ class StagedLoop:
                 self._stop(rollout, tell)
 
     def _choose(self, open_ones: Sequence[_Rollout], tell: OnEvent) -> None:
-        chosen = _asked(self.cast.chooser.choose, [rollout.ask() for rollout in open_ones])
+        chosen = _asked(self.roles.director.choose, [rollout.request() for rollout in open_ones])
         for rollout, choice in zip(open_ones, chosen, strict=True):
             if not isinstance(choice, RoleError) and not set() < set(choice) <= set(rollout.moves):
                 wanted = " or ".join(rollout.moves)
@@ -244,17 +251,17 @@ class StagedLoop:
                     rollout=group[row].index,
                     index=len(group[row].trajectory.steps),
                     flow_step=flow_step,
-                    num_flow_steps=self.cast.sketcher.num_flow_steps,
+                    num_flow_steps=self.roles.sketcher.num_flow_steps,
                     pixels=pixels,
                 )
             )
 
-        def draw(asks: Sequence[Ask]) -> Sequence[Sketch | RoleError]:
+        def draw(requests: Sequence[StepRequest]) -> Sequence[Sketch | RoleError]:
             # Rows of a preview are those of the whole group.
-            shown = preview if previews and len(asks) == len(group) else None
-            return self.cast.sketcher.draw(asks, shown)
+            shown = preview if previews and len(requests) == len(group) else None
+            return self.roles.sketcher.draw(requests, shown)
 
-        self._take(group, _asked(draw, [rollout.ask() for rollout in group]), tell)
+        self._take(group, _asked(draw, [rollout.request() for rollout in group]), tell)
 
     def _take(
         self, group: Sequence[_Rollout], results: Sequence[Step | RoleError], tell: OnEvent
@@ -314,7 +321,7 @@ class StagedLoop:
     def _end(self, rollout: _Rollout, ended_by: EndedBy, **more: Any) -> None:
         trajectory = rollout.trajectory
         provenance = trajectory.provenance | {
-            "models": dict(self.cast.names),
+            "models": dict(self.roles.names),
             "mode": self.policy.mode,
             "seeds": {"rollout": rollout.seed},
             "ended_by": ended_by,
@@ -333,15 +340,16 @@ def step_seed(seed: int, place: int, attempt: int) -> int:
 
 
 def _asked(
-    act: Callable[[Sequence[Ask]], Sequence[Result | RoleError]], asks: Sequence[Ask]
+    act: Callable[[Sequence[StepRequest]], Sequence[Result | RoleError]],
+    requests: Sequence[StepRequest],
 ) -> Sequence[Result | RoleError]:
     """Let a player act; where it fails for all, for one at a time, so that each fails alone."""
     try:
-        return act(asks)
+        return act(requests)
     except RoleError as error:
-        if len(asks) == 1:
+        if len(requests) == 1:
             return [error]
-        return [result for ask in asks for result in _asked(act, [ask])]
+        return [result for request in requests for result in _asked(act, [request])]
 
 
 def _kind(move: Move) -> str:

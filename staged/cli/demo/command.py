@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     from staged.cli.demo import page, stages
     from staged.cli.demo.sizes import FULL, QUICK
     from staged.devices import AUTO, choose_arithmetic
-    from staged.generate.casting import open_engine
+    from staged.generate.role_choice import open_engine
 
     sizes = QUICK if options.quick else FULL
     for checkpoint in (options.base, options.staged):

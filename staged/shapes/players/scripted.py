@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from staged.roles import Ask, ImageEditor, Preview, RoleError
+from staged.roles import ImageEditor, Preview, RoleError, StepRequest
 from staged.scene_graph import SceneGraph, increments
 from staged.shapes.language.prompts import describe, read_prompt
 from staged.shapes.players import answers
@@ -78,7 +78,7 @@ class ScriptedInspector:
 
 
 class ScriptedSketcher:
-    """Plays `Illustrator` with an image editor; no flow is computed."""
+    """Plays `BatchedSketcher` with an image editor; no flow is computed."""
 
     num_flow_steps = 0
 
@@ -87,13 +87,13 @@ class ScriptedSketcher:
         self._editor = editor or ShapesEditor()
 
     def draw(
-        self, asks: Sequence[Ask], on_preview: Preview | None = None
+        self, requests: Sequence[StepRequest], on_preview: Preview | None = None
     ) -> list[Sketch | RoleError]:
-        """Draw the last plan or refinement of each ask onto its last sketch."""
+        """Draw the last plan or refinement of each request onto its last sketch."""
         results: list[Sketch | RoleError] = []
-        for ask in asks:
+        for request in requests:
             try:
-                results.append(self._sketch(ask.trajectory, ask.seed))
+                results.append(self._sketch(request.trajectory, request.seed))
             except RoleError as error:
                 results.append(error)
         return results

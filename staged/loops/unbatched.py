@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from staged.roles import Ask, Director, Inspector, Planner, Refiner, RoleError
+from staged.roles import Director, Inspector, Planner, Refiner, RoleError, StepRequest
 from staged.trajectory import Move, Target, TextStep
 
 
-class OneByOne:
-    """A `Chooser` and `Writer` made of players of single roles."""
+class Unbatched:
+    """A `BatchedDirector` and `BatchedWriter` made of players of single roles."""
 
     def __init__(
         self,
@@ -21,40 +21,40 @@ class OneByOne:
         self._director, self._planner = director, planner
         self._inspector, self._refiner = inspector, refiner
 
-    def choose(self, asks: Sequence[Ask]) -> list[tuple[Move, ...] | RoleError]:
+    def choose(self, requests: Sequence[StepRequest]) -> list[tuple[Move, ...] | RoleError]:
         """Ask the director; one that wants what the loop's limits forbid gets a stop."""
         if self._director is None:
-            raise ValueError("nobody directs; give OneByOne a director")
+            raise ValueError("nobody directs; give Unbatched a director")
         chosen: list[tuple[Move, ...] | RoleError] = []
-        for ask in asks:
+        for request in requests:
             try:
-                move = self._director.next_move(ask.trajectory)
+                move = self._director.next_move(request.trajectory)
             except RoleError as error:
                 chosen.append(error)
                 continue
-            if move not in ask.moves:
-                move = "stop" if "stop" in ask.moves else ask.moves[0]
+            if move not in request.moves:
+                move = "stop" if "stop" in request.moves else request.moves[0]
             chosen.append((move,))
         return chosen
 
-    def write(self, asks: Sequence[Ask]) -> list[TextStep | RoleError]:
-        """Write the first of each ask's moves."""
+    def write(self, requests: Sequence[StepRequest]) -> list[TextStep | RoleError]:
+        """Write the first of each request's moves."""
         results: list[TextStep | RoleError] = []
-        for ask in asks:
+        for request in requests:
             try:
-                results.append(self._step(ask))
+                results.append(self._step(request))
             except RoleError as error:
                 results.append(error)
         return results
 
-    def _step(self, ask: Ask) -> TextStep:
-        move = ask.moves[0]
+    def _step(self, request: StepRequest) -> TextStep:
+        move = request.moves[0]
         match move:
             case "plan" if self._planner is not None:
-                return self._planner.plan(ask.trajectory, seed=ask.seed)
+                return self._planner.plan(request.trajectory, seed=request.seed)
             case "inspect plan" | "inspect sketch" if self._inspector is not None:
                 target: Target = "plan" if move == "inspect plan" else "sketch"
-                return self._inspector.inspect(ask.trajectory, target, seed=ask.seed)
+                return self._inspector.inspect(request.trajectory, target, seed=request.seed)
             case "refine plan" | "refine sketch" if self._refiner is not None:
-                return self._refiner.refine(ask.trajectory, seed=ask.seed)
-        raise ValueError(f"nobody plays the role of {move!r}; give OneByOne that player")
+                return self._refiner.refine(request.trajectory, seed=request.seed)
+        raise ValueError(f"nobody plays the role of {move!r}; give Unbatched that player")

@@ -9,16 +9,16 @@ from staged.backends.bagel import BagelPlayer, EditingSketcher
 from staged.devices import AUTO, DTYPES, choose_arithmetic
 from staged.engine.engine import Engine, ImageSizes
 from staged.loops.policy import Player, Policy, Sketcher
-from staged.loops.singly import OneByOne
-from staged.loops.staged import Cast
-from staged.roles import Illustrator
+from staged.loops.staged import Roles
+from staged.loops.unbatched import Unbatched
+from staged.roles import BatchedSketcher
 from staged.shapes.miniature import is_miniature, open_checkpoint
 from staged.shapes.players.scripted import ScriptedInspector, ScriptedPlanner, ScriptedSketcher
 from staged.shapes.world.scene import CANVAS_PX
 
 
 @dataclass(frozen=True, kw_only=True)
-class Casting:
+class RoleChoice:
     """Who plays which role.
 
     Attributes:
@@ -59,7 +59,7 @@ class Casting:
                 "model play"
             )
 
-    def cast(self, player: BagelPlayer, name: str) -> Cast:
+    def roles(self, player: BagelPlayer, name: str) -> Roles:
         """Give the roles to a model and the scripted players.
 
         Args:
@@ -70,26 +70,26 @@ class Casting:
             ValueError: scripted players beside a model of another world.
         """
         self.check_world(player.engine.sizes, name)
-        cast = Cast.of(player, name)
-        names = dict(cast.names)
+        roles = Roles.of(player, name)
+        names = dict(roles.names)
         if self.sketcher != "model":
-            sketchers: dict[str, Illustrator] = {
+            sketchers: dict[str, BatchedSketcher] = {
                 "editing": EditingSketcher(player),
                 "scripted": ScriptedSketcher(),
             }
-            cast = replace(cast, sketcher=sketchers[self.sketcher])
+            roles = replace(roles, sketcher=sketchers[self.sketcher])
             names["sketcher"] = f"{name} ({self.sketcher})"
         if self.planner == "scripted":
             planner = ScriptedPlanner()
-            directing = OneByOne(director=planner, planner=planner)
-            cast = replace(cast, planner=directing, chooser=directing)
-            names |= {"planner": "scripted", "chooser": "scripted"}
+            directing = Unbatched(director=planner, planner=planner)
+            roles = replace(roles, planner=directing, director=directing)
+            names |= {"planner": "scripted", "director": "scripted"}
         if self.inspector == "scripted":
             inspector = ScriptedInspector()
-            inspecting = OneByOne(inspector=inspector, refiner=inspector)
-            cast = replace(cast, inspector=inspecting, refiner=inspecting)
+            inspecting = Unbatched(inspector=inspector, refiner=inspector)
+            roles = replace(roles, inspector=inspecting, refiner=inspecting)
             names |= {"inspector": "scripted", "refiner": "scripted"}
-        return replace(cast, names=names)
+        return replace(roles, names=names)
 
     def policy(self, policy: Policy) -> Policy:
         """Let a scripted inspector look at all that was written or drawn by others.

@@ -15,9 +15,9 @@ from staged.engine import decoding
 from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.engine.sampling import TextSampling
-from staged.generate.casting import open_engine
+from staged.generate.role_choice import open_engine
 from staged.loops.policy import Policy
-from staged.loops.staged import Cast, StagedLoop
+from staged.loops.staged import Roles, StagedLoop
 from staged.model.flow import Guidance
 from staged.model.flows import FlowSettings
 from staged.trajectory import Trajectory
@@ -205,8 +205,8 @@ def test_six_trajectories_of_the_miniature_are_the_same_alone_and_together(dtype
     policy = Policy(max_rounds=1, max_refinements=1, max_attempts=1)
 
     def run(prompts: Sequence[str], seeds: Sequence[int], batch_size: int) -> list[Trajectory]:
-        cast = Cast.of(BagelPlayer(engine, settings), "miniature")
-        return StagedLoop(cast, policy, batch_size=batch_size).run(prompts, seeds)
+        roles = Roles.of(BagelPlayer(engine, settings), "miniature")
+        return StagedLoop(roles, policy, batch_size=batch_size).run(prompts, seeds)
 
     together = run(PROMPTS, range(6), 6)
     assert together == run(PROMPTS, range(6), 1)
