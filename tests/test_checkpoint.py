@@ -15,8 +15,8 @@ from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
 from staged.model.checkpoint import from_upstream_key, load, save, to_upstream_key
 from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
+from staged.model.open import open_checkpoint
 from staged.model.tokenizer import train_tokenizer
-from staged.shapes.miniature import open_checkpoint
 
 CONFIG = BagelConfig(
     transformer=TransformerConfig(

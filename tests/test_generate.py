@@ -230,7 +230,7 @@ def test_finite_weights_that_overflow_end_in_a_failure_and_no_picture(
     import torch
 
     from staged.model import checkpoint
-    from staged.shapes.miniature import open_checkpoint
+    from staged.model.open import open_checkpoint
 
     loaded = open_checkpoint("miniature:base")
     with torch.no_grad():

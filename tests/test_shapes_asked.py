@@ -8,10 +8,11 @@ import pytest
 from eval.__main__ import main as staged_eval
 from staged.cli import main
 from staged.engine.engine import ImageSizes
+from staged.model.open import look_at_checkpoint
 from staged.shapes.language.asked import QUESTION, in_its_words
 from staged.shapes.language.prompts import write_prompt
 from staged.shapes.language.sentences import sample_any_spec
-from staged.shapes.miniature import is_miniature, look_at_checkpoint, understood
+from staged.shapes.miniature import is_miniature, understood
 from staged.shapes.tasks import TASKS, sample_prompt
 
 UNKNOWN = [

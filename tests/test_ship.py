@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from staged.model import checkpoint
+from staged.model.open import open_checkpoint
 from staged.shapes import miniature, ship
 from staged.shapes.__main__ import main
 
@@ -44,7 +45,7 @@ def test_a_shipped_miniature_opens_with_the_weights_that_were_trained(
     result.write_text('{"overall": 0.5}')
     words = f"ship {finished_run(tmp_path)} base --result {result} --made-by"
     assert main([*words.split(), "staged train x.yaml"]) == 0
-    opened = miniature.open_checkpoint("miniature:base")
+    opened = open_checkpoint("miniature:base")
     for name, tensor in miniature.fresh(3).model.state_dict().items():
         assert torch.equal(opened.model.state_dict()[name], tensor.bfloat16().float()), name
     assert not (shelf / "base" / "ae.safetensors").exists()

@@ -25,7 +25,7 @@ from staged.model import checkpoint
 from staged.model.bagel import Inputs
 from staged.model.finite import NotFiniteError
 from staged.model.loss import TokenLosses
-from staged.shapes.miniature import open_checkpoint
+from staged.model.open import open_checkpoint
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.interrupts import Interrupts

@@ -12,9 +12,10 @@ from staged.engine.engine import Engine, ImageSizes
 from staged.generate.role_choice import RoleChoice, open_engine
 from staged.generate.settings import DrawSettings
 from staged.loops.staged import StagedLoop
+from staged.model.open import look_at_checkpoint
 from staged.model.weights_hash import weights_hash
 from staged.shapes.expectation import expectation
-from staged.shapes.miniature import is_miniature, look_at_checkpoint, understood
+from staged.shapes.miniature import is_miniature, understood
 from staged.trajectory import ImageRef, Trajectory
 
 

@@ -11,8 +11,9 @@ from staged.engine.engine import Engine, ImageSizes
 from staged.loops.policy import Player, Policy, Sketcher
 from staged.loops.staged import Roles
 from staged.loops.unbatched import Unbatched
+from staged.model.open import open_checkpoint
 from staged.roles import BatchedSketcher
-from staged.shapes.miniature import is_miniature, open_checkpoint
+from staged.shapes.miniature import is_miniature
 from staged.shapes.players.scripted import ScriptedInspector, ScriptedPlanner, ScriptedSketcher
 from staged.shapes.world.scene import CANVAS_PX
 
@@ -109,7 +110,7 @@ def open_engine(checkpoint: str, *, device: str = AUTO, dtype: str = AUTO, seed:
     """Load a checkpoint for generation.
 
     Args:
-        checkpoint: See `staged.shapes.miniature.open_checkpoint`.
+        checkpoint: See `staged.model.open.open_checkpoint`.
         device: Where the model runs; see `staged.devices.choose_arithmetic`.
         dtype: `auto`, `float32` or `bfloat16`; of the model, the autoencoder stays in float32.
         seed: Of `miniature:fresh`.

@@ -138,27 +138,15 @@ def understood(
     return in_its_words(prompts, answering=answering, onto_images=onto_images)
 
 
-def open_checkpoint(
-    source: str,
-    *,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+def open_named(
+    name: str, *, seed: int, device: str | torch.device, dtype: torch.dtype
 ) -> LoadedBagel:
-    """Load a checkpoint folder, a Hub id, or a miniature.
-
-    Args:
-        source: `miniature:base`, `miniature:staged`, `miniature:fresh`, a folder, or a Hub id.
-        seed: Of `miniature:fresh`.
-        device: Where the weights go.
-        dtype: Of the model in memory; the autoencoder is in float32.
+    """Load `base` or `staged`, or make `fresh`; see `staged.model.open.open_checkpoint`.
 
     Raises:
-        ValueError: There is no such checkpoint.
+        ValueError: There is no such miniature.
     """
-    name = _shipped(source)
-    if name is None:
-        return checkpoint.load(source, device=device, dtype=dtype)
+    _check_name(name)
     if name == "fresh":
         loaded = fresh(seed, device=device)
         return replace(loaded, model=loaded.model.to(dtype))
@@ -167,25 +155,18 @@ def open_checkpoint(
     )
 
 
-def look_at_checkpoint(source: str) -> Facts:
-    """Read what a checkpoint says of itself, without its weights; see `open_checkpoint`.
+def look_at_named(name: str) -> Facts:
+    """Read what one says of itself; see `staged.model.open.look_at_checkpoint`.
 
     Raises:
-        ValueError: There is no such checkpoint.
+        ValueError: There is no such miniature.
     """
-    name = _shipped(source)
-    if name is None:
-        return checkpoint.look(source)
+    _check_name(name)
     if name == "fresh":
         return Facts(config=config(_autoencoder()), flows=FLOWS)
     return checkpoint.look(CHECKPOINTS / name, autoencoder_folder=CHECKPOINTS)
 
 
-def _shipped(source: str) -> str | None:
-    """The miniature that is named; None for any other checkpoint."""
-    if not source.startswith(PREFIX):
-        return None
-    name = source.removeprefix(PREFIX)
+def _check_name(name: str) -> None:
     if name not in ("base", "staged", "fresh"):
         raise ValueError(f"no miniature {name!r}; there are base, staged and fresh")
-    return name
