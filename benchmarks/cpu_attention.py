@@ -32,8 +32,8 @@ from benchmarks.parts.packs import SPECIAL
 from staged.allocator import keep_freed_memory
 from staged.model import attention, blocks
 from staged.model.attention import PackedAttention
-from staged.model.layout import Layout, Segment, lay_out
-from staged.sequence import Grids, clean_copies, noised_copy, text_block
+from staged.model.layout import Grids, Layout, Segment, lay_out
+from staged.sequence import clean_copies, noised_copy, text_block
 
 HEADS, KEY_HEADS, HEAD_DIM = 6, 3, 32
 GRIDS = Grids(latent=(6, 6), vision=(6, 6))

@@ -13,16 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from staged import protocol
-from staged.model.layout import Segment, SegmentKind, SpecialTokens
+from staged.model.layout import Grids, Segment, SegmentKind, SpecialTokens
 from staged.trajectory import Answer, ImageRef, Inspection, Sketch, Step, Stop, Thought, Trajectory
-
-
-@dataclass(frozen=True)
-class Grids:
-    """Token grids of an image as latents and as ViT patches: (rows, columns) each."""
-
-    latent: tuple[int, int]
-    vision: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ def learn(trajectory: Trajectory, num_steps: int, *, vision_only: bool = False) 
         trajectory,
         engine.tokenizer.encode,
         engine.special,
-        lambda ref: engine.grids(*ref.array().shape[:2]),
+        lambda ref: engine.codec.grids(*ref.array().shape[:2]),
     )
     kept = [s for s in made.segments if s.kind is not SegmentKind.CLEAN or not vision_only]
     layout = lay_out([kept], engine.special)

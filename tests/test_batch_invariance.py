@@ -42,7 +42,7 @@ STARTS: list[tuple[str | int, ...]] = [
 def engine(request: pytest.FixtureRequest) -> Engine:
     made = tiny.engine(1)
     model = made.model.to(getattr(torch, request.param))
-    return Engine(model, made.autoencoder, made.tokenizer)
+    return Engine(model, made.codec, made.tokenizer)
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_where_kernels_treat_rows_differently_texts_are_written_one_at_a_time(
     sampling = [TextSampling(max_tokens=9, temperature=1.0, seed=i) for i in range(len(STARTS))]
     assert engine.num_text_slots == decoding.SLOTS["cpu"]
     monkeypatch.setattr(F, "linear", uneven)
-    other = Engine(engine.model, engine.autoencoder, engine.tokenizer)
+    other = Engine(engine.model, engine.codec, engine.tokenizer)
     assert other.num_text_slots == 1
     together = other.write(contexts, sampling)
     assert together == [

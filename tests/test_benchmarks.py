@@ -159,7 +159,7 @@ def test_flex_attention_follows_the_layout() -> None:
 
 def test_the_stand_in_autoencoder_keeps_what_it_can() -> None:
     config = models.full_config(TINY).autoencoder
-    codec = models.LinearCodec(config)
+    codec = models.LinearAutoencoder(config)
     latents = torch.randn(1, config.latent_channels, 3, 2)
     picture = codec.decode(latents)
     assert picture.shape == (1, 3, 24, 16)

@@ -68,8 +68,8 @@ def work(engine: Engine) -> tuple[list[Tensor], list[TextBlock], list[Drawing]]:
 
 def away(engine: Engine) -> Engine:
     move(engine.model)
-    move(engine.autoencoder)
-    return Engine(engine.model, engine.autoencoder, engine.tokenizer)
+    move(engine.codec.autoencoder)
+    return Engine(engine.model, engine.codec, engine.tokenizer)
 
 
 def test_the_engine_gives_the_same_on_an_accelerator() -> None:
@@ -88,7 +88,7 @@ def test_the_engine_keeps_to_bfloat16() -> None:
     with accelerator():
         engine = tiny.engine()
         engine.model.to(torch.bfloat16)
-        engine.autoencoder.to(torch.bfloat16)
+        engine.codec.autoencoder.to(torch.bfloat16)
         _, _, drawings = work(away(engine))
     assert all(home(drawing.latents).isfinite().all() for drawing in drawings)
 

@@ -46,9 +46,9 @@ class Plain:
 
     def image(self, seed: int) -> "Plain":
         pixels = picture(seed)
-        self.segments += clean_copies(self.engine.grids(*pixels.shape[:2]))
-        self.latents = torch.cat([self.latents, self.engine.to_latents(pixels)])
-        self.patches = torch.cat([self.patches, self.engine.to_patches(pixels)])
+        self.segments += clean_copies(self.engine.codec.grids(*pixels.shape[:2]))
+        self.latents = torch.cat([self.latents, self.engine.codec.to_latents(pixels)])
+        self.patches = torch.cat([self.patches, self.engine.codec.to_patches(pixels)])
         return self
 
     @torch.inference_mode()
@@ -70,7 +70,7 @@ class Plain:
     @torch.inference_mode()
     def velocity(self, x_t: Tensor, t: float) -> Tensor:
         stride = self.engine.model.config.pixels_per_latent_token
-        grids = self.engine.grids(SIDE, SIDE)
+        grids = self.engine.codec.grids(SIDE, SIDE)
         assert grids.latent == (SIDE // stride, SIDE // stride)
         _, hidden = self.forward(noised_copy(grids), x_t, t)
         return self.engine.model.velocity(hidden.gen)[len(self.latents) :]
@@ -118,7 +118,7 @@ def read(engine: Engine, *parts: str | int) -> Context:
 
 
 def test_images_of_many_sizes_are_encoded_together_to_what_each_is_alone() -> None:
-    model = engine()
+    model = engine().codec
     sizes = [(16, 16), (8, 16), (16, 16), (24, 24), (16, 8)] * 40  # more than one call holds
     pictures = [picture(seed, *size) for seed, size in enumerate(sizes)]
     for together, pixels in zip(model.to_latents_each(pictures), pictures, strict=True):

@@ -81,7 +81,7 @@ def test_pixels_that_only_the_decoder_spoils_are_found(bad: float) -> None:
     """An infinity became white in the clamp."""
     made = engine(1)
     with torch.no_grad():
-        made.autoencoder.decoder.conv_out.bias[0] = bad  # type: ignore[union-attr,index]
+        made.codec.autoencoder.decoder.conv_out.bias[0] = bad  # type: ignore[union-attr,index]
     for drawing in draw(made):
         assert torch.isfinite(drawing.latents).all()
         with pytest.raises(NotFiniteError, match="pixels are not finite"):

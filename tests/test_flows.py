@@ -28,7 +28,7 @@ def test_a_checkpoint_keeps_how_it_draws(tmp_path: Path) -> None:
     checkpoint.save(
         tmp_path / "model",
         model=made.model,
-        autoencoder=made.autoencoder,
+        autoencoder=made.codec.autoencoder,
         tokenizer=made.tokenizer,
         flows=OWN,
     )

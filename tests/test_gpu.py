@@ -39,7 +39,8 @@ def exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 def engine(device: torch.device) -> Engine:
     pytest.importorskip("diffusers", reason="the autoencoder is built by diffusers")
     made = tiny.engine()
-    return Engine(made.model.to(device), made.autoencoder.to(device), made.tokenizer)
+    made.codec.autoencoder.to(device)
+    return Engine(made.model.to(device), made.codec, made.tokenizer)
 
 
 @pytest.mark.parametrize("group", list(GROUPS))
@@ -76,7 +77,7 @@ def test_text_and_drawings_are_those_of_the_cpu() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_company_changes_no_bit(dtype: torch.dtype) -> None:
     made = engine(CUDA)
-    worker = Engine(made.model.to(dtype), made.autoencoder, made.tokenizer)
+    worker = Engine(made.model.to(dtype), made.codec, made.tokenizer)
     assert worker.num_text_slots > 1, "the kernels tell rows apart"
     contexts = [Context() for _ in range(worker.num_text_slots + 3)]
     prompts = ["a red circle " * (1 + i % 4) for i in range(len(contexts))]

@@ -19,8 +19,8 @@ from staged.model.attention import PackedAttention
 from staged.model.bagel import Inputs
 from staged.model.flow import Guidance
 from staged.model.flows import FlowSettings
-from staged.model.layout import Layout, Segment, SegmentKind, lay_out
-from staged.sequence import Dropout, Grids, Interleaved, interleave, opener
+from staged.model.layout import Grids, Layout, Segment, SegmentKind, lay_out
+from staged.sequence import Dropout, Interleaved, interleave, opener
 from staged.trajectory import ImageRef, Trajectory
 
 ENGINE = engine()
@@ -66,7 +66,7 @@ class Packed:
 
 
 def grids_of(ref: ImageRef) -> Grids:
-    return ENGINE.grids(*ref.array().shape[:2])
+    return ENGINE.codec.grids(*ref.array().shape[:2])
 
 
 @torch.inference_mode()
@@ -83,10 +83,10 @@ def packed(trajectories: Sequence[Trajectory], dropouts: Sequence[Dropout]) -> P
                 continue
             pixels = trajectory.images[image].array()
             if segment.kind is SegmentKind.VISION:
-                patches.append(ENGINE.to_patches(pixels))
+                patches.append(ENGINE.codec.to_patches(pixels))
                 continue
             noised = segment.kind is SegmentKind.NOISED
-            clean = ENGINE.to_latents(pixels)
+            clean = ENGINE.codec.to_latents(pixels)
             latents.append(ENGINE.noise(0, len(clean)) if noised else clean)
             times.append(torch.full((len(clean),), float(noised)))
     layout = lay_out([sample.segments for sample in samples], ENGINE.special)
@@ -167,8 +167,8 @@ def append(engine: Engine, context: Context, waiting: Waiting, trajectory: Traje
     )
     if image is not None:
         pixels = trajectory.images[image].array()
-        clean = engine.to_latents(pixels)
-        empty = Inputs(clean, torch.zeros(len(clean)), engine.to_patches(pixels))
+        clean = engine.codec.to_latents(pixels)
+        empty = Inputs(clean, torch.zeros(len(clean)), engine.codec.to_patches(pixels))
     return engine.append([context], [segments], [empty])[0]
 
 

@@ -464,7 +464,7 @@ def test_scripted_players_find_and_correct_what_a_careless_editor_draws() -> Non
 
 def test_scripted_players_beside_a_model_of_larger_pictures_are_refused() -> None:
     player = BagelPlayer(tiny.engine(), SETTINGS)
-    player.engine.sizes = replace(player.engine.sizes, latent_max=1024)
+    player.engine.codec.sizes = replace(player.engine.codec.sizes, latent_max=1024)
     for role in ("planner", "inspector", "sketcher"):
         with pytest.raises(ValueError, match=f"{role} scripted: .* BAGEL draws 1024 x 1024"):
             RoleChoice(**{role: "scripted"}).roles(player, "BAGEL")
@@ -525,7 +525,7 @@ def test_an_edit_takes_the_size_of_its_input() -> None:
     player = BagelPlayer(tiny.engine(), SETTINGS)
     source = tiny.editing_trajectory().inputs
     [trajectory] = run(player, Trajectory(prompt="make it blue", inputs=source), mode="one-shot")
-    expected = player.engine.grids(*source[0].array().shape[:2]).latent
+    expected = player.engine.codec.grids(*source[0].array().shape[:2]).latent
     assert trajectory.images[1].array().shape == (expected[0] * 4, expected[1] * 4, 3)
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from staged import protocol
-from staged.model.layout import SegmentKind, SpecialTokens, lay_out
-from staged.sequence import Dropout, Grids, Interleaved, interleave
+from staged.model.layout import Grids, SegmentKind, SpecialTokens, lay_out
+from staged.sequence import Dropout, Interleaved, interleave
 from staged.trajectory import (
     Answer,
     ImageRef,

@@ -7,7 +7,7 @@ import pytest
 
 from eval.__main__ import main as staged_eval
 from staged.cli import main
-from staged.engine.engine import ImageSizes
+from staged.model.codec import ImageSizes
 from staged.model.open import look_at_checkpoint
 from staged.shapes.language.asked import QUESTION, in_its_words
 from staged.shapes.language.prompts import write_prompt

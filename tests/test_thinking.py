@@ -51,7 +51,7 @@ def saved(engine: Engine, folder: Path) -> str:
     checkpoint.save(
         folder,
         model=engine.model,
-        autoencoder=engine.autoencoder,
+        autoencoder=engine.codec.autoencoder,
         tokenizer=engine.tokenizer,
         flows=Flows().each(lambda _: FLOW),
     )
@@ -100,7 +100,7 @@ def test_to_understand_images_are_read_as_vit_copies_alone() -> None:
     engine = tiny.engine()
     context = Context()
     engine.append_images([context], [INPUT.array()], vision_only=True)
-    rows, columns = engine.grids(16, 8).vision
+    rows, columns = engine.codec.grids(16, 8).vision
     assert context.num_tokens == rows * columns + 2 and context.position == 1
     assert context.has_images
 

@@ -9,8 +9,9 @@ import pytest
 import tiny
 
 from staged.engine.context import Context
+from staged.model.layout import Grids
 from staged.model.tokenizer import SPECIAL, BagelTokenizer
-from staged.sequence import Grids, interleave
+from staged.sequence import interleave
 from staged.trajectory import Answer, Trajectory
 
 Change = Callable[[dict[str, Any]], None]

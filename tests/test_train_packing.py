@@ -22,7 +22,7 @@ from training import (
     write_data,
 )
 
-from staged.engine.engine import Engine
+from staged.model.codec import ImageCodec
 from staged.model.layout import SegmentKind
 from staged.sequence import Dropout, interleave
 from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Trajectory
@@ -149,7 +149,7 @@ def test_whatever_is_dropped_leaves_a_sample_that_can_be_laid_out(world: World, 
     speaks = any(step.loss and not isinstance(step, Sketch | Stop) for step in trajectory.steps)
     for dropout in draws(trajectory, 0.5, 0.5, count=60):
         result = interleave(
-            trajectory, examples.encode, examples.engine.special, examples.grids_of, dropout
+            trajectory, examples.encode, examples.special, examples.grids_of, dropout
         )
         copies: dict[int, set[bool]] = {}
         for segment, image in zip(result.segments, result.images, strict=True):
@@ -209,7 +209,7 @@ def pack_of(
     return build_pack(
         examples,
         samples,
-        special=examples.engine.special,
+        special=examples.special,
         dropout=ConditionDropout(text=0, image=0),
         timestep_shift=shift,
         noised_copies=copies,
@@ -283,13 +283,13 @@ def test_noise_differs_between_samples_steps_and_seeds(world: World) -> None:
 
 def test_stored_latents_and_patches_are_those_that_generation_makes(world: World) -> None:
     trainer = trainer_of(world)
-    examples, engine = trainer.examples, trainer.engine
+    examples, codec = trainer.examples, trainer.codec
     for sample in range(len(examples)):
         trajectory = examples.trajectory(sample)
         for image, ref in enumerate(trajectory.images):
             stored = examples.latents(sample, trajectory, image)
-            torch.testing.assert_close(stored, engine.to_latents(ref.array()), atol=1e-5, rtol=1e-5)
-            assert torch.equal(examples.patches(trajectory, image), engine.to_patches(ref.array()))
+            torch.testing.assert_close(stored, codec.to_latents(ref.array()), atol=1e-5, rtol=1e-5)
+            assert torch.equal(examples.patches(trajectory, image), codec.to_patches(ref.array()))
 
 
 # --- who reads it and when -----------------------------------------------------------------------
@@ -326,7 +326,7 @@ def test_data_are_read_once_for_all_runs_that_share_a_cache(
     def unexpected(*_: Any) -> None:
         raise AssertionError("the images were encoded again")
 
-    monkeypatch.setattr(Engine, "to_latents_each", unexpected)
+    monkeypatch.setattr(ImageCodec, "to_latents_each", unexpected)
     second = Trainer(replace(settings, out=tmp_path / "two")).examples
     assert np.array_equal(first.lengths, second.lengths)
     assert torch.equal(

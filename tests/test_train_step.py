@@ -39,7 +39,7 @@ def pack_of(trainer: Trainer, samples: list[int], step: int = 0) -> Pack:
     return build_pack(
         trainer.examples,
         samples,
-        special=trainer.engine.special,
+        special=trainer.examples.special,
         dropout=ConditionDropout(text=0, image=0),
         timestep_shift=1.0,
         seed=0,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from staged.engine.engine import Engine
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
+from staged.model.codec import ImageCodec
 from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
 from staged.model.tokenizer import BagelTokenizer, train_tokenizer
 from staged.trajectory import (
@@ -75,7 +76,7 @@ def engine(seed: int = 0) -> Engine:
             else:
                 parameter.normal_(std=0.15)
         model.embed_tokens.weight.normal_()
-    return Engine(model.eval(), autoencoder.eval(), tokenizer())
+    return Engine(model.eval(), ImageCodec(autoencoder.eval(), CONFIG), tokenizer())
 
 
 def picture(seed: int, height: int = SIDE, width: int = SIDE) -> NDArray[np.uint8]:

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from staged import images, strict_json
-from staged.engine.engine import Engine
 from staged.jobs import locks
 from staged.jobs.files import sweep, whole
 from staged.jobs.progress import Progress
+from staged.model.codec import ImageCodec
 from staged.model.finite import require_finite
-from staged.model.layout import SegmentKind
-from staged.sequence import Grids, interleave
+from staged.model.layout import Grids, SegmentKind
+from staged.model.tokenizer import BagelTokenizer
+from staged.sequence import interleave
 from staged.shards import ShardIndex
 from staged.shards.folder import INDEX, read_index
 from staged.trajectory import ImageRef, Trajectory
@@ -38,22 +39,31 @@ class EncodedFolder:
     the autoencoder, so that every mixture with this folder shares them.
     """
 
-    def __init__(self, folder: Path, engine: Engine, encode: Encode, cache: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        codec: ImageCodec,
+        tokenizer: BagelTokenizer,
+        encode: Encode,
+        cache: Path,
+    ) -> None:
         """Open the folder; the first time, read every sample once.
 
         Args:
             folder: Of shards.
-            engine: Encodes images.
-            encode: Text to ids.
+            codec: Encodes images.
+            tokenizer: Says how texts are framed.
+            encode: Text to ids, as the tokenizer does.
             cache: Where lengths and latents are kept.
 
         Raises:
             ValueError: The folder holds no finished data set, a sample cannot be read, or the
                 cache is damaged.
         """
-        self.folder, self.engine, self.encode = folder, engine, encode
+        self.folder, self.codec, self.encode = folder, codec, encode
+        self._special = tokenizer.special
         self.index = _open(folder)
-        self.fingerprint = _fingerprint(folder, engine)
+        self.fingerprint = _fingerprint(folder, codec, tokenizer)
         table = cache / f"{self.fingerprint[:16]}.npz"
         if not table.is_file():
             self._read_all(table)
@@ -62,7 +72,7 @@ class EncodedFolder:
                 self.lengths: NDArray[np.int64] = stored["lengths"]
                 self.noised: NDArray[np.int64] = stored["noised"]
                 self._first_token: NDArray[np.int64] = stored["first_token"]
-            columns = engine.model.config.latent_token_dim
+            columns = codec.config.latent_token_dim
             self._latents = _map(table.with_suffix(".latents"), columns)
             if len(self.lengths) != len(self) or self._first_token.max(initial=0) > len(
                 self._latents
@@ -89,7 +99,7 @@ class EncodedFolder:
         if ref.png is None:
             raise ValueError(f"image {ref.name!r} is not loaded; read it from its sample first")
         _, width, height = images.probe(ref.png)
-        return self.engine.grids(height, width)
+        return self.codec.grids(height, width)
 
     def latents(self, place: int, trajectory: Trajectory, image: int) -> Tensor:
         """(n, Z) float32 latent tokens of one image of a sample."""
@@ -119,9 +129,7 @@ class EncodedFolder:
         pending: list[NDArray[np.uint8]] = []
         for sample in range(len(self)):
             trajectory = self.trajectory(sample)
-            segments = interleave(
-                trajectory, self.encode, self.engine.special, self.grids_of
-            ).segments
+            segments = interleave(trajectory, self.encode, self._special, self.grids_of).segments
             lengths.append(sum(segment.num_tokens for segment in segments))
             noised.append(sum(s.num_tokens for s in segments if s.kind is SegmentKind.NOISED))
             first_token.append(tokens)
@@ -129,7 +137,7 @@ class EncodedFolder:
                 tokens += _num_latents(self.grids_of(ref))
                 pending.append(ref.array())
             if len(pending) >= _ENCODE_BATCH or sample + 1 == len(self):
-                for latents in self.engine.to_latents_each(pending):
+                for latents in self.codec.to_latents_each(pending):
                     require_finite(latents, f"latents of an image of {self.name(sample)} are")
                     file.write(latents.float().cpu().numpy().tobytes())
                 pending = []
@@ -160,13 +168,13 @@ def _num_latents(grids: Grids) -> int:
     return grids.latent[0] * grids.latent[1]
 
 
-def _fingerprint(folder: Path, engine: Engine) -> str:
+def _fingerprint(folder: Path, codec: ImageCodec, tokenizer: BagelTokenizer) -> str:
     """Of everything that lengths and latents depend on."""
     digest = hashlib.sha256(_FORMAT)
     shards = [[entry.sha256 for entry in read_index(folder)]]
     digest.update(strict_json.dumps(shards).encode())
-    digest.update(repr((engine.sizes, engine.model.config)).encode())
-    digest.update(engine.tokenizer.backend.to_str().encode())
-    for name, tensor in sorted(engine.autoencoder.state_dict().items()):
+    digest.update(repr((codec.sizes, codec.config)).encode())
+    digest.update(tokenizer.backend.to_str().encode())
+    for name, tensor in sorted(codec.autoencoder.state_dict().items()):
         digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from staged.engine.engine import Engine
-from staged.sequence import Grids
+from staged.model.codec import ImageCodec
+from staged.model.layout import Grids
+from staged.model.tokenizer import BagelTokenizer
 from staged.trajectory import ImageRef, Trajectory
 from train.encoded import EncodedFolder
 from train.settings import Subset
@@ -19,29 +20,35 @@ from train.settings import Subset
 class Examples:
     """Samples of all subsets, one after another.
 
-    Images become latents and patches by the engine's own code: training sees what generation
-    will see.
+    Images become latents and patches by the codec that generation has too, so training sees what
+    generation will see.
     """
 
     def __init__(
-        self, subsets: Sequence[Subset], engine: Engine, cache: Path, *, noised_copies: int = 1
+        self,
+        subsets: Sequence[Subset],
+        codec: ImageCodec,
+        tokenizer: BagelTokenizer,
+        cache: Path,
+        *,
+        noised_copies: int = 1,
     ) -> None:
         """Open the subsets; see `EncodedFolder`.
 
         Args:
             subsets: The mixture.
-            engine: Encodes text and images.
+            codec: Encodes images.
+            tokenizer: Encodes text.
             cache: Folder for lengths and latents.
             noised_copies: Of each supervised sketch; lengths count them.
 
         Raises:
             ValueError: As `EncodedFolder`.
         """
-        self.engine = engine
-        config = engine.model.config
+        self.codec, self.special, config = codec, tokenizer.special, codec.config
         self.latent_dim, self.patch_dim = config.latent_token_dim, config.vision.patch_dim
-        self.encode = lru_cache(maxsize=1 << 18)(engine.tokenizer.encode)
-        self._parts = [EncodedFolder(s.path, engine, self.encode, cache) for s in subsets]
+        self.encode = lru_cache(maxsize=1 << 18)(tokenizer.encode)
+        self._parts = [EncodedFolder(s.path, codec, tokenizer, self.encode, cache) for s in subsets]
         self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
         self.lengths = np.concatenate(
             # Tables count one copy, so that runs with other numbers of them share a table.
@@ -76,7 +83,7 @@ class Examples:
 
     def patches(self, trajectory: Trajectory, image: int) -> Tensor:
         """(m, P) float32 ViT patches of one image of a sample."""
-        return self.engine.to_patches(trajectory.images[image].array())
+        return self.codec.to_patches(trajectory.images[image].array())
 
     def _find(self, sample: int) -> tuple[EncodedFolder, int]:
         subset = int(np.searchsorted(self._starts, sample, side="right")) - 1

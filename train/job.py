@@ -19,10 +19,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from staged.allocator import keep_freed_memory
 from staged.command_line import outputs
-from staged.engine.engine import Engine
 from staged.jobs.progress import Progress, rate
 from staged.model import checkpoint
 from staged.model.bagel import Inputs
+from staged.model.codec import ImageCodec
 from staged.model.finite import NotFiniteError
 from staged.model.loss import TokenLosses
 from staged.model.open import open_checkpoint
@@ -36,7 +36,6 @@ from train.packing import MAX_FILLER, Pack
 from train.parts import freeze
 from train.plan import PackPlan
 from train.run_folder import alone_in, claim, claim_data, cut_log, settled
-from train.samples import draw_sheet
 from train.settings import TrainSettings
 from train.state import NUM_KEPT, RunState
 from train.stream import StepPacks, explaining_dead_workers
@@ -76,8 +75,9 @@ class Trainer:
             self.model.compile_experts()
         self.objective = Objective(self.model)
         # The autoencoder is frozen: its working copy may be narrow, what is exported is not.
-        codec = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
-        self.engine = Engine(self.model, codec, self.loaded.tokenizer, flows=self.loaded.flows)
+        autoencoder = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
+        self.codec = ImageCodec(autoencoder, self.loaded.config)
+        self.tokenizer = self.loaded.tokenizer
         self.parameters = freeze(self.model, settings.freeze)
         decay = settings.optimizer.ema_decay
         self.optimizer = make_optimizers(self.parameters, settings.optimizer, self.dtype)
@@ -89,7 +89,8 @@ class Trainer:
             outputs.folder(settings.out, need_bytes=self._bytes_to_write())
         self.examples = Examples(
             settings.data,
-            self.engine,
+            self.codec,
+            self.tokenizer,
             settings.cache or settings.out / "cache",
             noised_copies=settings.noised_copies,
         )
@@ -102,7 +103,7 @@ class Trainer:
             seed=settings.seed,
             name=self.examples.name,
         )
-        self.packs = StepPacks(self.examples, self.plan, self.engine.special, settings)
+        self.packs = StepPacks(self.examples, self.plan, self.examples.special, settings)
         self.average = WeightAverage(self.parameters, decay) if decay else None
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
 
@@ -204,10 +205,20 @@ class Trainer:
 
     def sample(self, board: SummaryWriter) -> None:
         """Draw the fixed prompts with the averaged weights."""
+        # A run that draws nothing needs no engine; nothing else of training does.
+        from train.samples import draw_sheet
+
         path = self.settings.out / "samples" / f"{self.step:08d}.png"
         try:
             with averaged(self.parameters, self.average):
-                sheet = draw_sheet(self.engine, self.settings.log, path)
+                sheet = draw_sheet(
+                    self.model,
+                    self.codec,
+                    self.tokenizer,
+                    self.loaded.flows.first,
+                    self.settings.log,
+                    path,
+                )
         except NotFiniteError as error:  # the losses are watched; a picture is only looked at
             print(f"step {self.step}: no sample pictures: {error}", file=sys.stderr)
             return

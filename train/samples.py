@@ -12,18 +12,30 @@ from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.images import encode_png
 from staged.jobs.files import write_whole
+from staged.model.bagel import Bagel
+from staged.model.codec import ImageCodec
+from staged.model.flows import FlowSettings
+from staged.model.tokenizer import BagelTokenizer
 from train.settings import Log
 
 
-def draw_sheet(engine: Engine, log: Log, path: Path) -> NDArray[np.uint8]:
+def draw_sheet(
+    model: Bagel,
+    codec: ImageCodec,
+    tokenizer: BagelTokenizer,
+    flow: FlowSettings,
+    log: Log,
+    path: Path,
+) -> NDArray[np.uint8]:
     """Draw every prompt at once, without planning, and keep the row of pictures.
 
     Returns:
         (h, sum of w, 3) uint8.
     """
+    engine = Engine(model, codec, tokenizer)
     contexts = [Context() for _ in log.sample_prompts]
     engine.append_text(contexts, log.sample_prompts)
-    side = engine.sizes.latent_max
+    side = codec.sizes.latent_max
     drawings = engine.draw(
         contexts,
         [Context() for _ in contexts],
@@ -31,7 +43,7 @@ def draw_sheet(engine: Engine, log: Log, path: Path) -> NDArray[np.uint8]:
         contexts,
         sizes=[(side, side)] * len(contexts),
         seeds=list(range(len(contexts))),
-        settings=replace(engine.flows.first, num_flow_steps=log.sample_flow_steps),
+        settings=replace(flow, num_flow_steps=log.sample_flow_steps),
     )
     sheet = np.concatenate([drawing.pixels for drawing in drawings], axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,8 +26,8 @@ from benchmarks.parts.harness import Recorder, Setup, peak_gib, reset_peak, time
 from staged.engine.context import Block, ChunkAttention, Context
 from staged.model.attention import Attend, PackedAttention, attend_rows
 from staged.model.config import TransformerConfig
-from staged.model.layout import Layout, lay_out
-from staged.sequence import Grids, noised_copy
+from staged.model.layout import Grids, Layout, lay_out
+from staged.sequence import noised_copy
 
 _LARGEST_DIFFERENCE = 0.03  # of bfloat16 results, over the largest magnitude
 

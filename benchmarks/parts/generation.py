@@ -52,15 +52,15 @@ def run(setup: Setup, record: Recorder) -> None:
         name = f"decode_batch_{count}"
         with record.attempt(name):
             _measure_text(name, engine, count, setup, record)
-    side = engine.sizes.latent_max
+    side = engine.codec.sizes.latent_max
     del engine
     _measure_autoencoder(setup, side, record)
 
 
 def measure_flows(engine: Engine, setup: Setup, record: Recorder) -> None:
     """Evaluations with and without guidance and context, then two whole images."""
-    side = engine.sizes.latent_max
-    grid = engine.grids(side, side).latent
+    side = engine.codec.sizes.latent_max
+    grid = engine.codec.grids(side, side).latent
     prompt, nothing = Context(), Context()
     engine.append([prompt], [[packs.text_only(16 if setup.tiny else 64)]])
     drawing = (prompt, nothing, nothing)

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.parts.harness import Recorder, Setup
-from benchmarks.parts.models import LinearCodec
+from benchmarks.parts.models import LinearAutoencoder
 from staged.model import checkpoint
 from staged.verify.comparison import Comparison, Comparisons
 from staged.verify.golden import Golden
@@ -55,8 +55,8 @@ def _read(setup: Setup, dtype: torch.dtype, complete: bool) -> Golden:
 
     def stand_in(
         _folder: Path, config: Any, *, device: Any, dtype: torch.dtype = torch.float32
-    ) -> LinearCodec:
-        return LinearCodec(config).to(device, dtype)
+    ) -> LinearAutoencoder:
+        return LinearAutoencoder(config).to(device, dtype)
 
     with patch.object(checkpoint, "load_autoencoder", stand_in):
         return read()

@@ -20,9 +20,9 @@ from torch import Tensor
 from benchmarks.parts import models
 from benchmarks.parts.harness import Recorder, Setup, peak_gib, reset_peak, synchronize
 from staged import images
-from staged.engine.engine import Engine
+from staged.model.bagel import Bagel
 from staged.model.config import AutoencoderConfig
-from staged.sequence import Grids
+from staged.model.layout import Grids
 from staged.shapes import miniature
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import COLORS, KINDS, Item, Scene, place, sample_background
@@ -51,7 +51,7 @@ def run(setup: Setup, record: Recorder) -> None:
     seconds = time.perf_counter() - began
     record.add("packing", samples / seconds, "samples/s", packs=len(packs), processes=1)
 
-    trainer = _InMemoryTrainer(settings, examples.engine)
+    trainer = _InMemoryTrainer(settings, examples.model, setup)
     reset_peak(setup)
     losses, moments = [], []
     for step in range(settings.num_steps):
@@ -78,11 +78,11 @@ class SceneExamples:
     def __init__(self, setup: Setup, settings: TrainSettings, count: int) -> None:
         """Draw `count` scenes of one to three shapes."""
         config = miniature.config(_AUTOENCODER)
-        model = models.build(config, setup, torch.float32)
-        self.engine: Engine = models.engine(model, setup, torch.float32)
-        self.engine.tokenizer = miniature.tokenizer()
-        self.engine.special = self.engine.tokenizer.special
-        self.encode = lru_cache(maxsize=None)(self.engine.tokenizer.encode)
+        self.model = models.build(config, setup, torch.float32)
+        self.codec = models.codec(config, setup, torch.float32)
+        tokenizer = miniature.tokenizer()
+        self.special = tokenizer.special
+        self.encode = lru_cache(maxsize=None)(tokenizer.encode)
         self.latent_dim, self.patch_dim = config.latent_token_dim, config.vision.patch_dim
         rng = np.random.default_rng(settings.seed)
         self._trajectories = [_trajectory(rng) for _ in range(count)]
@@ -93,7 +93,7 @@ class SceneExamples:
     @cached_property
     def _latents(self) -> Tensor:
         pictures = [trajectory.images[0].array() for trajectory in self._trajectories]
-        return torch.stack(self.engine.to_latents_each(pictures)).cpu()
+        return torch.stack(self.codec.to_latents_each(pictures)).cpu()
 
     def trajectory(self, sample: int) -> Trajectory:
         """One sample."""
@@ -103,7 +103,7 @@ class SceneExamples:
         """Token grids of an image."""
         assert ref.png is not None
         _, width, height = images.probe(ref.png)
-        return self.engine.grids(height, width)
+        return self.codec.grids(height, width)
 
     def latents(self, sample: int, trajectory: Trajectory, image: int) -> Tensor:
         """(n, Z) float32 latent tokens of a sample's only image."""
@@ -111,16 +111,16 @@ class SceneExamples:
 
     def patches(self, trajectory: Trajectory, image: int) -> Tensor:
         """(m, P) float32 ViT patches of a sample's only image."""
-        return self.engine.to_patches(trajectory.images[0].array())
+        return self.codec.to_patches(trajectory.images[0].array())
 
 
 class _InMemoryTrainer(Trainer):
     """The trainer's step without what surrounds a run: folder, shards, resume."""
 
-    def __init__(self, settings: TrainSettings, engine: Engine) -> None:
+    def __init__(self, settings: TrainSettings, model: Bagel, setup: Setup) -> None:
         self.settings = settings
-        self.device, self.dtype = engine.device, getattr(torch, settings.dtype)
-        self.model = engine.model.train()
+        self.device, self.dtype = setup.device, getattr(torch, settings.dtype)
+        self.model = model.train()
         self.objective = Objective(self.model)
         self.parameters = dict(self.model.named_parameters())
         self.optimizer = make_optimizers(self.parameters, settings.optimizer, torch.float32)
@@ -159,7 +159,7 @@ def build_one(
     return build_pack(
         examples,  # type: ignore[arg-type]
         members,
-        special=examples.engine.special,
+        special=examples.special,
         dropout=settings.dropout,
         timestep_shift=settings.timestep_shift,
         seed=settings.seed,

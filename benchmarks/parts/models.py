@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchmarks.parts.harness import Setup
 from staged.engine.engine import Engine
 from staged.model.bagel import Bagel
+from staged.model.codec import ImageCodec
 from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
 from staged.model.patches import patchify, unpatchify
 from staged.model.tokenizer import train_tokenizer
@@ -59,11 +60,16 @@ def build(config: BagelConfig, setup: Setup, dtype: torch.dtype) -> Bagel:
 def engine(model: Bagel, setup: Setup, dtype: torch.dtype) -> Engine:
     """An engine around a random model, with a stand-in autoencoder."""
     tokenizer = train_tokenizer(["a red circle above a blue star"] * 8, 300)
-    codec = LinearCodec(model.config.autoencoder).to(setup.device, dtype)
-    return Engine(model.eval(), codec.eval(), tokenizer)  # type: ignore[arg-type]
+    return Engine(model.eval(), codec(model.config, setup, dtype), tokenizer)
 
 
-class LinearCodec(nn.Module):
+def codec(config: BagelConfig, setup: Setup, dtype: torch.dtype) -> ImageCodec:
+    """A codec around the stand-in autoencoder."""
+    autoencoder = LinearAutoencoder(config.autoencoder).to(setup.device, dtype)
+    return ImageCodec(autoencoder.eval(), config)  # type: ignore[arg-type]
+
+
+class LinearAutoencoder(nn.Module):
     """Stands in for the autoencoder where the decoder is measured, or diffusers is missing.
 
     Latents are fixed orthogonal projections of square blocks of pixels: learnable, and free.

@@ -8,8 +8,8 @@ from torch import Tensor
 from benchmarks.parts.harness import Setup
 from staged.model.bagel import Inputs
 from staged.model.config import BagelConfig
-from staged.model.layout import Layout, Segment, SegmentKind, SpecialTokens, lay_out
-from staged.sequence import Grids, clean_copies, noised_copy, text_block
+from staged.model.layout import Grids, Layout, Segment, SegmentKind, SpecialTokens, lay_out
+from staged.sequence import clean_copies, noised_copy, text_block
 
 SPECIAL = SpecialTokens(text_start=1, text_end=2, image_start=3, image_end=4, stop=5)
 """Any ids do: the weights are random."""

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = choose_arithmetic(options.device, options.dtype)
     print(chosen.words)
     engine = open_engine(options.checkpoint, device=str(chosen.device), dtype=chosen.dtype_name)
-    weights = weights_hash((engine.model, engine.autoencoder))
+    weights = weights_hash((engine.model, engine.codec.autoencoder))
     progress = Progress("probes", len(asked))
     outcomes = ask(engine, asked, batch_size=options.batch_size, progress=progress)
     result = _result(

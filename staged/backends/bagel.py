@@ -188,7 +188,7 @@ class BagelPlayer:
                 with suppress(NotFiniteError):
                     stride = self.engine.model.config.pixels_per_latent_token
                     grid = size[0] // stride, size[1] // stride
-                    on_preview(row, step, self.engine.decode(estimate, *grid))
+                    on_preview(row, step, self.engine.codec.decode(estimate, *grid))
 
         try:
             branches = self._reader.read(_branches(parts_of(request.trajectory), flow))
@@ -265,8 +265,8 @@ class BagelPlayer:
             return self.settings.size
         engine = self.engine
         if not trajectory.inputs:
-            return engine.sizes.latent_max, engine.sizes.latent_max
-        rows, columns = engine.grids(*trajectory.inputs[-1].array().shape[:2]).latent
+            return engine.codec.sizes.latent_max, engine.codec.sizes.latent_max
+        rows, columns = engine.codec.grids(*trajectory.inputs[-1].array().shape[:2]).latent
         stride = engine.model.config.pixels_per_latent_token
         return rows * stride, columns * stride
 

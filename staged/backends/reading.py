@@ -164,7 +164,7 @@ class Reader:
         content = parts[-1].content
         if isinstance(content, str):
             return text_block(self._engine.tokenizer.encode(content)).num_tokens
-        copies = clean_copies(self._engine.grids(*content.array().shape[:2]))
+        copies = clean_copies(self._engine.codec.grids(*content.array().shape[:2]))
         return sum(copy.num_tokens for copy in copies[1 if self._vision_only else 0 :])
 
     def _read_last(self, parts: Parts, beside: int) -> None:

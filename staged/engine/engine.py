@@ -13,11 +13,8 @@ Letters: B contexts, n latent tokens, Z numbers a latent token, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Self
 
 import numpy as np
 import torch
@@ -28,44 +25,14 @@ from staged.engine.context import ChunkAttention, Context
 from staged.engine.decoding import Decoder
 from staged.engine.sampling import Drawing, TextBlock, TextSampling
 from staged.engine.velocity import GuidedVelocity
-from staged.model import images
-from staged.model.autoencoder import Autoencoder, latents_from_tokens, tokens_from_latents
 from staged.model.bagel import Bagel, Inputs
-from staged.model.config import BagelConfig
+from staged.model.codec import ImageCodec
 from staged.model.finite import NotFiniteError, all_finite
 from staged.model.flow import integrate, time_grid
 from staged.model.flows import Flows, FlowSettings
 from staged.model.layout import Segment, SegmentKind, lay_out
-from staged.model.patches import patchify
 from staged.model.tokenizer import BagelTokenizer
-from staged.sequence import Grids, clean_copies, text_block
-
-_PIXELS = 8 * 1024 * 1024
-"""Encoded in one call: the largest activation of FLUX's encoder takes 256 bytes a pixel."""
-_CPU_PIXELS = 8 * 48 * 48
-"""The same on a CPU: more do not stay in its cache, and take twice as long each."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageSizes:
-    """Bounds of the two copies of an image, in pixels: longest side at most, shortest at least."""
-
-    latent_max: int = 1024
-    latent_min: int = 512
-    vision_max: int = 980
-    vision_min: int = 224
-
-    @classmethod
-    def of(cls, config: BagelConfig) -> Self:
-        """Upstream's bounds, cut down to what the model's position tables can hold."""
-        latent = min(cls.latent_max, config.max_latent_size * config.pixels_per_latent_token)
-        vision = min(cls.vision_max, config.vision.positions_per_side * config.vision.patch_size)
-        return cls(
-            latent_max=latent,
-            latent_min=min(cls.latent_min, latent),
-            vision_max=vision,
-            vision_min=min(cls.vision_min, vision),
-        )
+from staged.sequence import clean_copies, text_block
 
 
 class Engine:
@@ -74,25 +41,22 @@ class Engine:
     def __init__(
         self,
         model: Bagel,
-        autoencoder: Autoencoder,
+        codec: ImageCodec,
         tokenizer: BagelTokenizer,
         *,
-        sizes: ImageSizes | None = None,
         flows: Flows | None = None,
     ) -> None:
         """Wrap a loaded model; it stays on its device, in its dtype.
 
         Args:
             model: In evaluation mode.
-            autoencoder: On the same device.
+            codec: For its configuration, on the same device.
             tokenizer: Of the same checkpoint.
-            sizes: Bounds on image copies; `ImageSizes.of` the model by default.
             flows: How the checkpoint's pictures are drawn, for whoever asks; by default as the
                 published model draws.
         """
-        self.model, self.autoencoder, self.tokenizer = model, autoencoder, tokenizer
+        self.model, self.codec, self.tokenizer = model, codec, tokenizer
         self.special = tokenizer.special
-        self.sizes = sizes or ImageSizes.of(model.config)
         self.flows = flows or Flows()
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -159,7 +123,7 @@ class Engine:
             vision_only: Leave the VAE copy out, as the published model does to understand.
         """
         inputs = [self._clean(picture, vision_only) for picture in pictures]
-        grids = [self.grids(*picture.shape[:2]) for picture in pictures]
+        grids = [self.codec.grids(*picture.shape[:2]) for picture in pictures]
         first = 1 if vision_only else 0
         return self.append(contexts, [clean_copies(grid)[first:] for grid in grids], inputs)
 
@@ -168,69 +132,9 @@ class Engine:
         if vision_only:
             latents = self._no_images().latents
         else:
-            latents = self.to_latents(picture).to(self.device, self.dtype)
-        patches = self.to_patches(picture).to(self.device, self.dtype)
+            latents = self.codec.to_latents(picture).to(self.device, self.dtype)
+        patches = self.codec.to_patches(picture).to(self.device, self.dtype)
         return Inputs(latents, torch.zeros(len(latents), device=self.device), patches)
-
-    def grids(self, height: int, width: int) -> Grids:
-        """Token grids of the two copies of an image of that many pixels."""
-        latent, vision = self._copy_sizes(height, width)
-        stride, patch = self._config.pixels_per_latent_token, self._config.vision.patch_size
-        return Grids(
-            latent=(latent[1] // stride, latent[0] // stride),
-            vision=(vision[1] // patch, vision[0] // patch),
-        )
-
-    def to_latents(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """(h, w, 3) uint8 to the (n, Z) latent tokens of its clean copy."""
-        return self.to_latents_each([pixels])[0]
-
-    def to_latents_each(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
-        """Images of any sizes to the (n, Z) latent tokens of each, equal sizes together.
-
-        Here alone the last digits depend on how many there are; contexts get one image at a time.
-        Padding different ones to one size would change latents: the autoencoder's group norms see
-        a whole image.
-        """
-        places: dict[tuple[int, int], list[int]] = {}
-        for place, picture in enumerate(pictures):
-            latent, _ = self._copy_sizes(*picture.shape[:2])
-            places.setdefault(latent, []).append(place)
-        found: dict[int, Tensor] = {}
-        for latent, alike in places.items():
-            resized = [images.resize(pictures[place], *latent) for place in alike]
-            encoded = self.encode(torch.stack([images.from_pixels(p) for p in resized]))
-            found |= dict(zip(alike, encoded, strict=True))
-        return [found[place] for place in range(len(pictures))]
-
-    def to_patches(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """(h, w, 3) uint8 to the (m, P) float32 patches of its ViT copy.
-
-        The image is first brought to its latent size, as upstream does, then to the ViT's.
-        """
-        latent, vision = self._copy_sizes(*pixels.shape[:2])
-        seen = images.resize(images.resize(pixels, *latent), *vision)
-        return patchify(images.from_pixels(seen), self._config.vision.patch_size)
-
-    def _copy_sizes(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(width, height) of the latent copy and of the ViT copy."""
-        stride, patch = self._config.pixels_per_latent_token, self._config.vision.patch_size
-        sizes = self.sizes
-        latent = images.fit_size(width, height, sizes.latent_max, sizes.latent_min, stride)
-        return latent, images.fit_size(*latent, sizes.vision_max, sizes.vision_min, patch)
-
-    @torch.inference_mode()
-    def encode(self, pictures: Tensor) -> Tensor:
-        """(b, 3, h, w) in [-1, 1] to (b, n, Z) latent tokens, without sampling noise."""
-        parameter = next(self.autoencoder.parameters())
-        at_once = _CPU_PIXELS if parameter.device.type == "cpu" else _PIXELS
-        most = max(at_once // math.prod(pictures.shape[-2:]), 1)
-        latents = [
-            # In its own precision, not the model's: what is rounded here shows in every picture.
-            self.autoencoder.encode(some.to(parameter.device, parameter.dtype))
-            for some in pictures.split(most)
-        ]
-        return tokens_from_latents(torch.cat(latents), self._config.latent_patch_size)
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -346,7 +250,7 @@ class Engine:
         if not all_finite(latents):
             return Drawing(latents=latents, decoded=NotFiniteError("latents are"))
         try:
-            return Drawing(latents=latents, decoded=self.decode(latents, *grid))
+            return Drawing(latents=latents, decoded=self.codec.decode(latents, *grid))
         except NotFiniteError as error:
             return Drawing(latents=latents, decoded=error)
 
@@ -354,18 +258,6 @@ class Engine:
         """(num_tokens, Z) float32 on the CPU: the same on every device."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(num_tokens, self._config.latent_token_dim, generator=generator)
-
-    @torch.inference_mode()
-    def decode(self, tokens: Tensor, rows: int, columns: int) -> NDArray[np.uint8]:
-        """(n, Z) latent tokens to (h, w, 3) uint8 pixels.
-
-        Raises:
-            NotFiniteError: The pixels hold NaN or an infinity.
-        """
-        parameter = next(self.autoencoder.parameters())
-        latents = latents_from_tokens(tokens, rows, columns, self._config.latent_patch_size)
-        picture = self.autoencoder.decode(latents[None].to(parameter.device, parameter.dtype))
-        return images.to_pixels(picture[0].float())
 
     # --- shared ------------------------------------------------------------------------------
 

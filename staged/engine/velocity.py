@@ -13,8 +13,8 @@ from torch import Tensor
 from staged.engine.context import ChunkAttention, Context
 from staged.model.bagel import Bagel, Inputs
 from staged.model.flow import Guidance, guide
-from staged.model.layout import SpecialTokens, lay_out
-from staged.sequence import Grids, noised_copy
+from staged.model.layout import Grids, SpecialTokens, lay_out
+from staged.sequence import noised_copy
 
 
 class GuidedVelocity:

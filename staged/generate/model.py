@@ -8,10 +8,11 @@ from typing import Any
 
 from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.devices import settle
-from staged.engine.engine import Engine, ImageSizes
+from staged.engine.engine import Engine
 from staged.generate.role_choice import RoleChoice, open_engine
 from staged.generate.settings import DrawSettings
 from staged.loops.staged import StagedLoop
+from staged.model.codec import ImageSizes
 from staged.model.open import look_at_checkpoint
 from staged.model.weights_hash import weights_hash
 from staged.shapes.expectation import expectation
@@ -88,7 +89,7 @@ class Model:
     @cached_property
     def weights(self) -> str:
         """SHA-256 (hex) of the model's and the autoencoder's tensors."""
-        return weights_hash((self.engine.model, self.engine.autoencoder))
+        return weights_hash((self.engine.model, self.engine.codec.autoencoder))
 
     def decides(self) -> dict[str, Any]:
         """What decides a picture beside its prompt, by name, as plain data."""

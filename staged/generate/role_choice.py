@@ -7,10 +7,11 @@ from typing import get_args
 
 from staged.backends.bagel import BagelPlayer, EditingSketcher
 from staged.devices import AUTO, DTYPES, choose_arithmetic
-from staged.engine.engine import Engine, ImageSizes
+from staged.engine.engine import Engine
 from staged.loops.policy import Player, Policy, Sketcher
 from staged.loops.staged import Roles
 from staged.loops.unbatched import Unbatched
+from staged.model.codec import ImageSizes
 from staged.model.open import open_checkpoint
 from staged.roles import BatchedSketcher
 from staged.shapes.miniature import is_miniature
@@ -70,7 +71,7 @@ class RoleChoice:
         Raises:
             ValueError: scripted players beside a model of another world.
         """
-        self.check_world(player.engine.sizes, name)
+        self.check_world(player.engine.codec.sizes, name)
         roles = Roles.of(player, name)
         names = dict(roles.names)
         if self.sketcher != "model":
@@ -124,4 +125,4 @@ def open_engine(checkpoint: str, *, device: str = AUTO, dtype: str = AUTO, seed:
     loaded = open_checkpoint(checkpoint, seed=seed, device=chosen.device, dtype=chosen.dtype)
     if loaded.tokenizer is None:
         raise ValueError(f"{checkpoint} has no tokenizer files; nothing can be read or written")
-    return Engine(loaded.model, loaded.autoencoder, loaded.tokenizer, flows=loaded.flows)
+    return Engine(loaded.model, loaded.codec, loaded.tokenizer, flows=loaded.flows)

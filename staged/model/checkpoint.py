@@ -21,6 +21,7 @@ from staged import proxies, strict_json
 from staged.jobs.files import whole_folder
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
+from staged.model.codec import ImageCodec
 from staged.model.config import AutoencoderConfig, BagelConfig
 from staged.model.flows import Flows, read_flows, write_flows
 from staged.model.keys import autoencoder_keys, from_upstream_key, to_upstream_key
@@ -72,6 +73,11 @@ class LoadedBagel:
     config: BagelConfig
     folder: Path
     flows: Flows
+
+    @property
+    def codec(self) -> ImageCodec:
+        """The autoencoder with the sizes in which the model reads images."""
+        return ImageCodec(self.autoencoder, self.config)
 
 
 @dataclass(frozen=True, kw_only=True)

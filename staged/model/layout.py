@@ -47,6 +47,14 @@ class SpecialTokens:
     stop: int
 
 
+@dataclass(frozen=True)
+class Grids:
+    """Token grids of an image as latents and as ViT patches: (rows, columns) each."""
+
+    latent: tuple[int, int]
+    vision: tuple[int, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """One text block or one copy of an image.

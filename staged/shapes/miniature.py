@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from staged.engine.engine import ImageSizes
 from staged.model import checkpoint
 from staged.model.bagel import Bagel
 from staged.model.checkpoint import Facts, LoadedBagel
+from staged.model.codec import ImageSizes
 from staged.model.config import (
     AutoencoderConfig,
     BagelConfig,

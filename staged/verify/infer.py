@@ -8,9 +8,10 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 
 from staged.engine.context import ChunkAttention, Context
-from staged.engine.engine import Engine, ImageSizes
+from staged.engine.engine import Engine
 from staged.engine.sampling import TextSampling
 from staged.model.autoencoder import latents_from_tokens
+from staged.model.codec import ImageCodec, ImageSizes
 from staged.model.flow import Guidance
 from staged.model.flows import FlowSettings
 from staged.model.images import to_levels
@@ -23,18 +24,23 @@ from staged.verify.golden import Golden
 __all__ = ["infer"]
 
 
-class _Recorded(Engine):
-    """The engine with what the description fixes: the noise, and the ViT copy's size."""
+class _RecordedSize(ImageCodec):
+    """The codec with what the description fixes: the ViT copy's size."""
+
+    recorded_size: tuple[int, int]  # width, height
+
+    def copy_sizes(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        return super().copy_sizes(height, width)[0], self.recorded_size
+
+
+class _RecordedNoise(Engine):
+    """The engine with what the description fixes: the noise."""
 
     recorded_noise: Tensor
-    recorded_size: tuple[int, int]  # width, height
 
     def noise(self, seed: int, num_tokens: int) -> Tensor:
         assert len(self.recorded_noise) == num_tokens
         return self.recorded_noise
-
-    def _copy_sizes(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        return super()._copy_sizes(height, width)[0], self.recorded_size
 
 
 @torch.inference_mode()
@@ -60,17 +66,17 @@ def infer(golden: Golden, results: Comparisons) -> None:
         _compare_drawing(golden, engine, (context, without_text, texts_only), case, results)
 
 
-def _engine(golden: Golden) -> _Recorded:
+def _engine(golden: Golden) -> _RecordedNoise:
     sizes = golden.description["config"]
-    engine = _Recorded(
-        golden.loaded.model,
+    codec = _RecordedSize(
         golden.loaded.autoencoder,
-        _tokenizer(golden),
+        golden.loaded.config,
         sizes=ImageSizes(latent_max=max(sizes["img_hw"]), latent_min=min(sizes["img_hw"])),
     )
-    engine.recorded_noise = golden.tensor("infer.init_noise")
     height, width = sizes["vit_hw"][0]
-    engine.recorded_size = (width, height)
+    codec.recorded_size = (width, height)
+    engine = _RecordedNoise(golden.loaded.model, codec, _tokenizer(golden))
+    engine.recorded_noise = golden.tensor("infer.init_noise")
     return engine
 
 
