@@ -116,6 +116,21 @@ def test_a_stopped_run_continues_bit_for_bit(
     assert_same(train(settings), undisturbed)
 
 
+def test_a_run_whose_time_is_over_exports_what_it_has_and_goes_on_bit_for_bit(
+    world: World,
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = world.settings(tmp_path)
+    for step in (1, 2):  # a step is what any time is enough for
+        trainer = Trainer(replace(settings, max_minutes=1e-9))
+        checkpoint.load(trainer.run())
+        assert trainer.step == step
+        assert f"stopped after {step} of 8 steps: max_minutes is 1e-09" in capsys.readouterr().err
+    assert_same(train(replace(settings, max_minutes=60.0)), undisturbed)
+
+
 def test_a_stopped_run_by_muon_with_several_copies_continues_bit_for_bit(
     world: World, tmp_path: Path
 ) -> None:

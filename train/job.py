@@ -108,7 +108,7 @@ class Trainer:
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
 
     def run(self) -> Path:
-        """Train to the end and write the checkpoint.
+        """Train to the end, or as long as the settings allow, and write the checkpoint.
 
         Ctrl-C and SIGTERM save the state of the step they fall into before they act.
 
@@ -125,6 +125,7 @@ class Trainer:
         cut_log(settings.out / "log.jsonl", self.step)
         progress = Progress("step", settings.num_steps, done=self.step)
         throughput = Throughput()
+        deadline = time.monotonic() + 60 * (settings.max_minutes or math.inf)
         with (
             # What an earlier part logged beyond its last state will be logged again.
             SummaryWriter(settings.out / "tensorboard", purge_step=self.step + 1) as board,
@@ -156,7 +157,8 @@ class Trainer:
                 if log.sample_prompts and _due(self.step, log.sample_every_steps):
                     self.sample(board)
                 stop = interrupts.received is not None
-                if stop or last or self.step % settings.checkpoint_every_steps == 0:
+                late = time.monotonic() >= deadline
+                if stop or late or last or self.step % settings.checkpoint_every_steps == 0:
                     self.state.save(self.step, self.parameters, self.optimizer, self.average)
                 if stop:
                     print(
@@ -165,6 +167,14 @@ class Trainer:
                         file=sys.stderr,
                     )
                     interrupts.leave()
+                if late and not last:
+                    progress.close()
+                    print(
+                        f"stopped after {self.step} of {settings.num_steps} steps: max_minutes is "
+                        f"{settings.max_minutes:g}; the same command goes on",
+                        file=sys.stderr,
+                    )
+                    return
 
     def train_step(self, *packs: Pack) -> dict[str, float]:
         """One optimizer step over one or more packs, one after the other.

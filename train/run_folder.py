@@ -16,7 +16,10 @@ from train.settings import TrainSettings
 
 _SETTINGS = "settings.yaml"
 _DATA = "data.sha256"
-_FREE = ("out", "cache", "device", "num_threads", "num_workers", "checkpoint_every_steps", "log")
+_FREE = (
+    *("out", "cache", "device", "num_threads", "num_workers"),
+    *("checkpoint_every_steps", "max_minutes", "log"),
+)
 """What may differ between the two parts of a run: none of it changes what is learned."""
 
 

@@ -117,6 +117,9 @@ class TrainSettings:
     """Folder of the run: checkpoints, log, pictures, resolved settings."""
     num_steps: int = 10_000
     """Optimizer steps."""
+    max_minutes: float | None = None
+    """Stop after training for so long, with the checkpoint of what was learned by then; the same
+    command goes on."""
     pack_tokens: int = 33_000
     """Tokens of a packed batch, at most."""
     packs_per_step: int = 1
@@ -176,5 +179,5 @@ class TrainSettings:
         if set(self.freeze) == set(PARTS):
             raise ValueError("freeze names every part; leave at least one to train")
         check_range(self, "ce_weight", "num_threads", "num_workers", minimum=0)
-        check_range(self, "timestep_shift", minimum=0, above=True)
+        check_range(self, "timestep_shift", "max_minutes", minimum=0, above=True)
         check_range(self, "seed", minimum=0, maximum=1 << 63, below=True)

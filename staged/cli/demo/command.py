@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from staged.command_line import Parser, console, exit_codes, outputs
-from staged.jobs.files import read_json, write_json
+from staged.cli.demo.clock import Clock
+from staged.command_line import Parser, console, count, exit_codes, outputs
 from staged.jobs.progress import duration
+
+if TYPE_CHECKING:
+    from staged.cli.demo.pace import Pace
+
+PACE = "pace.json"
+"""What was measured and decided."""
+MINUTES = 8
+"""Of ten that are promised: machines become busy."""
 
 _DESCRIPTION = """Run the whole method in miniature, on any machine, with no network: build a data
 set, fine-tune a model on it, draw in stages, score the pictures, write a report. The miniature
@@ -22,36 +28,63 @@ def main(argv: list[str]) -> int:
     out = options.out or outputs.folder(Path("out/demo-quick" if options.quick else "out/demo"))
     # What follows needs torch; `--help` does not.
     from staged.cli.demo import page, stages
-    from staged.cli.demo.sizes import FULL, QUICK
+    from staged.cli.demo.pace import Amount, begin, keep
+    from staged.cli.demo.sizes import QUICK, Sizes
+    from staged.cli.demo.speed import threads
     from staged.devices import AUTO, choose_arithmetic
     from staged.generate.role_choice import open_engine
 
-    sizes = QUICK if options.quick else FULL
     for checkpoint in (options.base, options.staged):
         open_engine(checkpoint)  # a missing one is told now, not after minutes
     clock = Clock(out / "seconds.json")
     print(_DESCRIPTION)
     print(choose_arithmetic(AUTO, AUTO).words)
 
+    pace: Pace | None = None
+    if not options.quick:
+        with clock.part("Measure this machine", _WHY["measure"]):
+            pace = begin(out / PACE, options.base)
+            print(f"  {pace.speed.in_words()}")
+            print(f"  {pace.planned(60.0 * options.minutes - clock.spent()).in_words()}")
+
+    def sizes(amount: Amount) -> Sizes:
+        """Decide how much a part does as it begins, and keep it for a run that goes on."""
+        nonlocal pace
+        if pace is None:
+            return QUICK
+        pace = pace.decided(amount, 60.0 * options.minutes - clock.spent())
+        keep(out / PACE, pace)
+        return pace.sizes()
+
+    draw_threads = None if pace is None else pace.speed.draw_threads
     with clock.part("Build a data set", _WHY["data"]):
-        manifest = stages.build_data(out / "data", sizes)
+        manifest = stages.build_data(out / "data", sizes("num_prompts"))
         samples = manifest.acceptance["samples"]
         print("  " + ", ".join(f"{number} {outcome}" for outcome, number in samples.items()))
-    with clock.part("Fine-tune the base model on it", _WHY["train"]):
-        own = stages.fine_tune(options.base, out / "data", out / "training", sizes)
-        curve = page.training_curve(out / "training" / "log.jsonl")
+    with clock.part("Fine-tune the base model on it", _WHY["train"]), threads():
+        amounts = sizes("num_steps")
+        length = "" if pace is None else pace.fine_tune_in_words()
+        if length:
+            print(f"   {length}")
+        own = stages.fine_tune(options.base, out / "data", out / "training", amounts)
+        if pace is not None:
+            if own.num_steps != pace.num_steps:
+                length += f" It became slower, and {own.num_steps} were done in that time."
+            pace = pace.trained(own.num_steps, own.step_s)
+            keep(out / PACE, pace)
+        curve = page.training_curve(out / "training" / "log.jsonl", length)
         print("  " + page.falling(curve))
-    with clock.part("Draw in stages", _WHY["draw"]):
-        drawn = stages.draw(options.staged, out / "drawn", sizes)
-    with clock.part("Score", _WHY["score"]):
+    with clock.part("Draw in stages", _WHY["draw"]), threads(draw_threads):
+        drawn = stages.draw(options.staged, out / "drawn", sizes("num_per_task"))
+    with clock.part("Score", _WHY["score"]), threads(draw_threads):
         scores = stages.score_all(
             {
                 page.BASE: (options.base, "one-shot"),
-                page.OWN: (str(own), "staged"),
+                page.OWN: (str(own.checkpoint), "staged"),
                 page.SHIPPED: (options.staged, "staged"),
             },
             out / "scores",
-            sizes,
+            sizes("num_per_task"),
         )
         print(page.scores_in_words(scores))
 
@@ -77,41 +110,9 @@ def main(argv: list[str]) -> int:
     return exit_codes.OK
 
 
-class Clock:
-    """Announces parts and takes their time.
-
-    Attributes:
-        seconds: Part to its time, earlier runs in the same folder included.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Begin with no part.
-
-        Args:
-            path: File that keeps the times of all runs.
-        """
-        self.seconds: dict[str, float] = {}
-        self._path = path
-        kept = read_json(path) if path.is_file() else {}
-        times = kept.items() if isinstance(kept, dict) else ()
-        self._before = {part: float(s) for part, s in times if isinstance(s, int | float)}
-
-    @contextmanager
-    def part(self, title: str, why: str) -> Iterator[None]:
-        """Frame one part; its number, title and reason stand above what it prints."""
-        print(f"\n{len(self.seconds) + 1}. {title}\n   {why}", flush=True)
-        began = time.monotonic()
-        yield
-        now = time.monotonic() - began
-        before = self._before.get(title, 0.0)
-        self.seconds[title] = before + now
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._path, self._before | self.seconds)
-        in_all = f", {duration(before + now)} with earlier runs" if before else ""
-        print(f"   ({duration(now)}{in_all})", flush=True)
-
-
 _WHY = {
+    "measure": "A few trajectories, training steps and pictures show how much of each fits into\n"
+    "   the time. They are thrown away.",
     "data": "The method learns from trajectories: a scene graph is cut into increments, each\n"
     "   becomes an instruction and a picture, and a judge keeps the steps that are right.\n"
     "   Deliberate mistakes are put in, to teach inspection and refinement.",
@@ -142,6 +143,13 @@ def _parser() -> Parser:
         type=outputs.out_folder,
         metavar="FOLDER",
         help="folder for everything (default: out/demo)",
+    )
+    add(
+        "--minutes",
+        type=count,
+        default=MINUTES,
+        metavar="N",
+        help="how long it may take: the fine-tune is sized by it (default: %(default)s)",
     )
     add("--quick", action="store_true", help="do very little of each: a check, not a show")
     add("--base", default="miniature:base", help="model to start from (default: %(default)s)")

@@ -28,6 +28,7 @@ from staged.report import (
     Trajectories,
     detector,
 )
+from staged.shapes.sight.judged import DETECTOR
 from staged.shards import Manifest
 from staged.trajectory import Trajectory
 
@@ -75,11 +76,14 @@ def build(
     lead = " ".join(_LEAD.split())
     if quick:
         lead += " This was a quick check with very little of everything: its numbers mean nothing."
+    # Stable: in their own order among equals.
+    drawn = sorted(drawn, key=lambda trajectory: (not _right(trajectory), not trajectory.complete))
     sections: list[Section] = [
         Trajectories(
             title="Drawn in stages",
             trajectories=drawn[:1],
-            intro="By the shipped model, each with seed 0; not chosen for how they came out.",
+            intro="By the shipped model, each with seed 0. What the detector finds right stands "
+            "in front; the prompts were not chosen for how they come out.",
         ),
         *_others(drawn[1:]),
         _pictures(scores),
@@ -121,6 +125,10 @@ def _opening(scores: Sequence[Score]) -> Claims:
     return Claims(claims=[*reversed(claims)])
 
 
+def _right(trajectory: Trajectory) -> bool:
+    return bool(trajectory.provenance.get(DETECTOR, {}).get("correct"))
+
+
 def _others(drawn: Sequence[Trajectory]) -> list[Section]:
     if not drawn:
         return []
@@ -133,14 +141,20 @@ def _others(drawn: Sequence[Trajectory]) -> list[Section]:
     return [section]
 
 
-def training_curve(log: Path) -> Curve:
-    """The fine-tune's losses."""
+def training_curve(log: Path, length: str = "") -> Curve:
+    """The fine-tune's losses.
+
+    Args:
+        log: Of the run.
+        length: How long it was, and why, in a sentence.
+    """
     return Curve.from_log(
         log,
         {"mse": "pictures (squared error)", "ce": "text (nats a token)"},
         title="The fine-tune: loss",
         intro="The base model has drawn pictures before but never planned or inspected, so the "
-        "text loss falls far and fast. Each point is one packed batch; the scale is logarithmic.",
+        "text loss falls far and fast. Each point is one packed batch; the scale is logarithmic. "
+        + length,
         log_y=True,
     )
 

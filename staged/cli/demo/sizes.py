@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PROMPTS = (
+    "a photo of a green star",
+    "a photo of a ring and an arrow",
     "a photo of a red circle above a blue star",
     "a photo of three hearts",
     "a photo of a green ring left of a purple cross",

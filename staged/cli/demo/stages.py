@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,12 +60,23 @@ def examples(folder: Path, number: int) -> list[Trajectory]:
     return found[:number]
 
 
-def fine_tune(base: str, data: Path, folder: Path, sizes: Sizes) -> Path:
-    """`staged train`; goes on where it was interrupted.
+@dataclass(frozen=True, kw_only=True)
+class FineTuned:
+    """A fine-tune that came to its end, or to the end of its time.
 
-    Returns:
-        The checkpoint's folder.
+    Attributes:
+        checkpoint: Folder of the model.
+        num_steps: Steps that it was trained for.
+        step_s: Seconds that each took; None where nothing was left to train.
     """
+
+    checkpoint: Path
+    num_steps: int
+    step_s: float | None = None
+
+
+def fine_tune(base: str, data: Path, folder: Path, sizes: Sizes) -> FineTuned:
+    """`staged train`; goes on where it was interrupted."""
     from train.job import Trainer
     from train.settings import Subset, TrainSettings
 
@@ -73,8 +85,14 @@ def fine_tune(base: str, data: Path, folder: Path, sizes: Sizes) -> Path:
     checkpoint = folder / "checkpoint"
     done = folder / "state" / f"{settings.num_steps:08d}"
     if done.is_dir() and checkpoint.is_dir():
-        return checkpoint
-    return Trainer(settings).run()
+        return FineTuned(checkpoint=checkpoint, num_steps=settings.num_steps)
+    trainer = Trainer(settings)
+    before, began = trainer.step, time.monotonic()
+    trainer.run()
+    took, steps = time.monotonic() - began, trainer.step - before
+    return FineTuned(
+        checkpoint=checkpoint, num_steps=trainer.step, step_s=took / steps if steps else None
+    )
 
 
 def draw(checkpoint: str, folder: Path, sizes: Sizes) -> list[Trajectory]:
