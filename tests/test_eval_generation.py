@@ -218,15 +218,16 @@ def generate_with(tmp_path, prompts, *more, out="images", benchmark="geneval"):
 def test_a_checkpoint_is_generated_with_detected_in_and_scored_alike_in_three_processes(
     tmp_path, prompts, monkeypatch, capsys
 ):
-    model = ["--images-per-prompt", "2", "--batch-size", "2", "--generator", "model",
+    model = ["--images-per-prompt", "2", "--generator", "model",
              "checkpoint=miniature:fresh", "num_flow_steps=1"]  # fmt: skip
     assert generate_with(tmp_path, prompts, *model, out="one") == 0
     assert "drew 10 images, 0 were there" in capsys.readouterr().out
     monkeypatch.setenv("WORLD_SIZE", "3")
     for rank in "102":
         monkeypatch.setenv("RANK", rank)
-        assert generate_with(tmp_path, prompts, *model, out="three") == 0
-    assert "drew 2 images, 0 were there (process 2 of 3)" in capsys.readouterr().out
+        size = ["--batch-size", f"{int(rank) + 1}"]  # which decides nothing
+        assert generate_with(tmp_path, prompts, *size, *model, out="three") == 0
+    assert "drew 3 images, 0 were there (process 2 of 3)" in capsys.readouterr().out
     assert tree(tmp_path / "one") == tree(tmp_path / "three")
     results = []
     for name in ("one", "three"):

@@ -38,7 +38,7 @@ class Kind:
     Attributes:
         settings: Its settings class.
         words: What it is, for `--help`.
-        batch: Images side by side unless said otherwise; None where each is drawn alone.
+        batch: Images side by side unless said otherwise; None where there is no such choice.
     """
 
     settings: type[Any]
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from staged.devices import settle
 
         settings = settle(settings, begun=begun_dtype(options.out))
-    generator = open_generator(settings, [sample.prompt for sample in samples])
+    generator = open_generator(settings, [sample.prompt for sample in samples], batch)
     benchmark.prepare(options.out)
     with Store(options.out, rank) as store:
         store.claim(
@@ -113,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "versions": versions(),
             },
         )
-        done = generate(samples, generator, store, batch=batch, rank=rank)
+        unit = 1 if generator.alone else batch
+        done = generate(samples, generator, store, batch=unit, rank=rank)
     _print(done, rank, generator.name)
     console().figures(
         {
@@ -143,12 +144,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_codes.OK if options.allow_unscored else exit_codes.FAILED
 
 
-def open_generator(settings: Any, prompts: Sequence[str]) -> Generator[Sample]:
+def open_generator(settings: Any, prompts: Sequence[str], batch: int) -> Generator[Sample]:
     """Open the generator that some settings are of.
 
     Args:
         settings: Of one of `KINDS`.
         prompts: What it is to draw.
+        batch: Images side by side.
 
     Raises:
         ValueError: they cannot be followed, or a prompt is beyond the generator.
@@ -157,7 +159,7 @@ def open_generator(settings: Any, prompts: Sequence[str]) -> Generator[Sample]:
     if isinstance(settings, ModelSettings):
         from eval.generation.model import Model
 
-        model = Model(settings)
+        model = Model(settings, batch_size=batch)
         model.understood(prompts)
         return model
     if isinstance(settings, PipelineSettings):

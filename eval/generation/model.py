@@ -11,6 +11,7 @@ from eval.generation.settings import ModelSettings
 from staged.backends.generators.generator import Drawn, Failed, Outcome
 from staged.generate import model
 from staged.loops.events import Event
+from staged.loops.staged import DEFAULT_BATCH_SIZE
 from staged.model.finite import NotFiniteError
 from staged.sequence import step_text
 from staged.trajectory import Sketch, Stop, Trajectory
@@ -21,16 +22,17 @@ class Model:
 
     Args:
         settings: Which, and how it draws.
+        batch_size: Trajectories that advance together, at most; it changes none of them.
 
     Raises:
         ValueError: there is no such checkpoint, or a setting is out of range.
     """
 
-    alone = False
+    alone = True
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, *, batch_size: int = DEFAULT_BATCH_SIZE) -> None:
         """Look at the checkpoint; its weights are loaded when they are needed."""
-        self._settings = settings
+        self._settings, self._batch_size = settings, batch_size
         self._model = model.Model(settings)
         self.flows = self._model.flows
 
@@ -57,10 +59,10 @@ class Model:
         return self._model.understood(prompts)
 
     def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
-        """Draw a batch; a trajectory's last picture is its image, as a user would get it."""
+        """Draw samples; a trajectory's last picture is its image, as a user would get it."""
         prompts, seeds = [s.prompt for s in samples], [s.seed for s in samples]
-        for sample, trajectory in zip(samples, self.run(prompts, seeds), strict=True):
-            yield sample, _outcome(trajectory)
+        for place, trajectory in self.stream(prompts, seeds):
+            yield samples[place], _outcome(trajectory)
 
     def run(
         self,
@@ -68,10 +70,10 @@ class Model:
         seeds: Sequence[int],
         on_event: Callable[[Event], None] | None = None,
     ) -> list[Trajectory]:
-        """Take prompts to their end, side by side.
+        """Take prompts to their end, some side by side.
 
         Args:
-            prompts: Any number, all at once.
+            prompts: Any number.
             seeds: One for each.
             on_event: Told of everything as it happens.
 
@@ -81,9 +83,20 @@ class Model:
         Raises:
             ValueError: One of the prompts is beyond a miniature.
         """
-        loop = self._model.loop(max(len(prompts), 1))
+        ended = dict(self.stream(prompts, seeds, on_event))
+        return [ended[place] for place in range(len(prompts))]
+
+    def stream(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Iterator[tuple[int, Trajectory]]:
+        """Do what `run` does, and give each trajectory as it ends, with its place."""
+        loop = self._model.loop(self._batch_size)
         starts = [self._model.start(prompt) for prompt in self.understood(prompts)]
-        return [self._with_text_tokens(t) for t in loop.run(starts, seeds, on_event)]
+        for place, trajectory in loop.stream(starts, seeds, on_event):
+            yield place, self._with_text_tokens(trajectory)
 
     def _with_text_tokens(self, trajectory: Trajectory) -> Trajectory:
         """Note what the texts cost: tokens without their markers."""

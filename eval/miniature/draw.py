@@ -34,8 +34,8 @@ def draw(
         settings: Who draws, how.
         samples: What.
         store: Where to.
-        batch_size: Images that are drawn side by side, and kept together; a picture does not
-            depend on it, up to the rounding of its last digits.
+        batch_size: Images that are drawn side by side, at most, and kept together; no picture
+            depends on it.
         rank: Which batches are this process's.
         tell: Told where and in which precision, in a line.
 
@@ -45,11 +45,11 @@ def draw(
     Raises:
         ValueError: There is no such checkpoint, or the store holds pictures of another.
     """
-    # By key, so that a sample has the same company in whatever order the tasks are listed.
+    # By key, so that a batch is the same in whatever order the tasks are listed.
     ordered = sorted(samples, key=lambda sample: sample.key)
     batches = rank.share(units(ordered, batch_size))
     settings = settle(settings, begun=store.begun_dtype(), tell=tell)
-    model = Model(settings)
+    model = Model(settings, batch_size=batch_size)
     store.claim(
         Record(
             settings=settings,

@@ -26,7 +26,6 @@ from staged.generate.requests import (
 )
 from staged.generate.settings import DrawSettings
 from staged.generate.telling import describe, figures, looked_at
-from staged.jobs.units import units
 from staged.loops.events import Event, Failed, Stopped
 from staged.report import drawn_report
 from staged.settings import to_dict
@@ -35,7 +34,6 @@ from staged.trajectory_folder import FINAL
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
     from staged.generate.model import Model
-    from staged.loops.staged import StagedLoop
 
 _HOME = Path("out/generate")
 _FILES_A_REQUEST = 2  # at least: a picture, and final.png; each has about a byte a pixel
@@ -65,11 +63,7 @@ def main(argv: list[str]) -> int:
     starts = [model.start(words, inputs) for words in said]
     requests = make_requests(starts, num_images=options.num_images, seed=options.seed)
     out = options.out or _own_folder(requests, settings)
-    asked = {
-        **decides(requests),
-        "checkpoint": settings.checkpoint,
-        "batch_size": options.batch_size,
-    }
+    asked = {**decides(requests), "checkpoint": settings.checkpoint}
     with OutFolder(out, requests) as folder:
         # Told before weights are read, as far as it is known by then.
         folder.refuse_others({**asked, **_without_dtype(settings), **model.flows.facts()})
@@ -101,33 +95,20 @@ def main(argv: list[str]) -> int:
 
 
 def _draw(model: Model, requests: Sequence[Request], folder: OutFolder, batch_size: int) -> None:
-    for unit in units(range(len(requests)), batch_size):
-        if not folder.complete.keys() >= set(unit):
-            _draw_unit(model.loop(batch_size), unit, requests, folder)
-
-
-def _draw_unit(
-    loop: StagedLoop, unit: Sequence[int], requests: Sequence[Request], folder: OutFolder
-) -> None:
-    """Draw a unit; what is there of it keeps the others company, and is left as it is.
-
-    Numbers depend on company in their last digits, and a picture on its numbers. So whoever goes
-    on with a unit draws it in the company that it would have had without an interruption.
-    """
-    there = set(folder.complete)
+    """Draw what is missing. Nothing depends on its company, so what is there need not be drawn."""
+    left = [number for number in range(len(requests)) if number not in folder.complete]
 
     def tell(event: Event) -> None:
-        number = unit[event.rollout]
-        if number in there:
-            return
+        number = left[event.rollout]
         event = looked_at(event)
         if (text := describe(event)) is not None:
             print(f"[{number}] {text}" if len(requests) > 1 else text, flush=True)
         if isinstance(event, Stopped | Failed):
             folder.save(number, event.trajectory)
 
-    members = [requests[number] for number in unit]
-    loop.run([r.start for r in members], [r.seed for r in members], tell)
+    if left:
+        asked = [requests[number] for number in left]
+        model.loop(batch_size).run([r.start for r in asked], [r.seed for r in asked], tell)
 
 
 def _report(model: Model, folder: OutFolder, took: str) -> int:

@@ -111,8 +111,8 @@ class Model:
     def loop(self, batch_size: int) -> StagedLoop:
         """A loop whose player has read nothing yet.
 
-        What an earlier batch has read was read in other company, and would differ in the last
-        digits from what another process reads for itself.
+        Args:
+            batch_size: Trajectories that advance together, at most; it changes none of them.
         """
         roles = self._choice.roles(
             BagelPlayer(self.engine, self._playing), self.settings.checkpoint

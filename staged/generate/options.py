@@ -86,7 +86,12 @@ def parser() -> Parser:
         help="of pictures in pixels; default: the largest square, or that of the last --image",
     )
     add_drawing(parser, home)
-    add("--batch-size", type=count, default=8, help="trajectories that advance together")
+    add(
+        "--batch-size",
+        type=count,
+        default=8,
+        help="trajectories that advance together, at most; changes none (default: %(default)s)",
+    )
     return parser
 
 

@@ -11,8 +11,8 @@ T = TypeVar("T")
 def units(things: Sequence[T], size: int) -> list[tuple[T, ...]]:
     """Cut into runs of `size`, the last one shorter: what is drawn side by side.
 
-    They are cut before anything is left out or shared, because the last digits of a picture
-    depend on how many are drawn along with it.
+    They are cut before anything is left out or shared, because the last digits of what pipelines
+    of others draw depend on how many are drawn along with it; our own model's do not.
 
     Raises:
         ValueError: the size is below 1.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self, TypeVar
 
@@ -175,6 +175,19 @@ class StagedLoop:
             The trajectories in order. One whose step failed for good is not complete; its
             provenance has `failure`.
         """
+        ended = dict(self.stream(starts, seeds, on_event))
+        return [ended[index] for index in range(len(starts))]
+
+    def stream(
+        self,
+        starts: Sequence[str | Trajectory],
+        seeds: Sequence[int],
+        on_event: OnEvent | None = None,
+    ) -> Iterator[tuple[int, Trajectory]]:
+        """Do what `run` does, and give each trajectory as it ends, with its place among `starts`.
+
+        Another begins as soon as one has ended.
+        """
         if len(starts) != len(seeds):
             raise ValueError(f"{len(seeds)} seeds for {len(starts)} prompts; give one for each")
         rollouts = [
@@ -187,8 +200,8 @@ class StagedLoop:
             while waiting and len(live) < self.batch_size:
                 live.append(waiting.popleft())
             self._advance(live, tell, previews=on_event is not None)
+            yield from ((r.index, r.trajectory) for r in live if r.ended)
             live = [rollout for rollout in live if not rollout.ended]
-        return [rollout.trajectory for rollout in rollouts]
 
     def _advance(self, live: Sequence[_Rollout], tell: OnEvent, *, previews: bool) -> None:
         self._decide(live, tell)
