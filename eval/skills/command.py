@@ -9,9 +9,10 @@ from typing import Any
 
 from eval.results import BenchmarkResult, versions
 from eval.skills.judge import Judged
-from eval.skills.probes import MANNERS, Manner, Probe, probes
+from eval.skills.options import add_probing
+from eval.skills.probes import Manner, Probe, probes
 from eval.statistics import Observation, mean
-from staged.command_line import Parser, add_device, add_dtype, add_out_folder, console, count, seed
+from staged.command_line import Parser, add_out_folder, console
 from staged.jobs.progress import Progress
 
 VERSION = "1"
@@ -135,23 +136,11 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add_out_folder(parser, words="folder for the result")
-    add("--checkpoint", required=True, help="folder, Hub id, or miniature:base|staged|fresh")
-    add(
-        "--manner",
-        choices=MANNERS,
-        default="request",
-        help="ask for edits by themselves, as of a base, or as plans of a trajectory; "
-        "default: %(default)s",
-    )
+    add_probing(parser, num_per_skill=40, first_seed=0)
     add(
         "--split",
         choices=("train", "test"),
         default="test",
         help="combinations that training shows, or does not; default: %(default)s",
     )
-    add("--num-per-skill", type=count, default=40, help="probes of each; default: %(default)s")
-    add("--seed", type=seed, metavar="N", default=0, help="of scenes and noise; default: 0")
-    add("--batch-size", type=count, default=64, help="side by side; default: %(default)s")
-    add_device(parser)
-    add_dtype(parser)
     return parser

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.skills.judge import Judged
-from eval.skills.probes import MANNERS, Manner, Probe, probes
-from staged.command_line import Parser, add_device, add_dtype, add_out_folder, console, count, seed
+from eval.skills.options import add_probing
+from eval.skills.probes import Manner, Probe, probes
+from staged.command_line import Parser, add_out_folder, console, count
 from staged.jobs.progress import Progress
 
 if TYPE_CHECKING:  # what imports torch is imported when the command runs
@@ -166,14 +167,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add_out_folder(parser, words="folder for flow.yaml")
-    add("--checkpoint", required=True, help="folder, Hub id, or miniature:base|staged|fresh")
-    add(
-        "--manner",
-        choices=MANNERS,
-        default="request",
-        help="ask for edits by themselves, as of a base, or as plans of a trajectory; "
-        "default: %(default)s",
-    )
+    add_probing(parser, num_per_skill=24, first_seed=1)
     add(
         "--tune",
         nargs="+",
@@ -187,11 +181,6 @@ def _parser() -> Parser:
         add(name, type=_scale, nargs="+", metavar="SCALE", default=scales, help=words)
     add("--flow-steps", type=count, help="of the trials; default: the checkpoint's")
     add("--keep", action="store_true", help="write flow.yaml into the checkpoint's folder too")
-    add("--num-per-skill", type=count, default=24, help="probes of each; default: %(default)s")
-    add("--seed", type=seed, metavar="N", default=1, help="of scenes and noise; default: 1")
-    add("--batch-size", type=count, default=64, help="side by side; default: %(default)s")
-    add_device(parser)
-    add_dtype(parser)
     return parser
 
 
