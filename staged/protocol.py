@@ -16,12 +16,14 @@ parse is an error with its position, never a guess: the loop retries, counts and
 """
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from staged.trajectory import (
     MAX_TEXT_CHARS,
     Answer,
     Inspection,
+    Move,
     Plan,
     Refinement,
     Step,
@@ -35,6 +37,12 @@ VERDICTS: Final[dict[str, Verdict]] = {"accept": "accept", "revise": "revise"}
 
 _THINK: Final = ("<think>", "</think>")
 _FORMS: Final = (("ins", "des"), ("inspect", "verdict"), ("refine",))
+_BEGINNINGS: Final = {
+    "plan": "<ins>",
+    "inspect": "<inspect>",
+    "refine": "<refine>",
+    "think": "<think>",
+}
 _RESERVED: Final = re.compile(rf"</?(?:{'|'.join(TAGS)})>|<\|\w+\|>")
 _MAX_BLOCK_CHARS: Final = 2 * MAX_TEXT_CHARS + 64
 
@@ -77,6 +85,17 @@ def write(step: Step) -> str:
             return parse_thought(step.text).text
         case _:
             raise ValueError(f"a {type(step).__name__} has no text block")
+
+
+def beginnings(moves: Iterable[Move]) -> tuple[str, ...]:
+    """What the text blocks of moves begin with; nothing where one of them is free text."""
+    found: set[str] = set()
+    for move in moves:
+        tag = _BEGINNINGS.get(move.partition(" ")[0])
+        if tag is None:
+            return ()
+        found.add(tag)
+    return tuple(sorted(found))
 
 
 def parse(text: str, *, target: Target | None = None) -> Plan | Inspection | Refinement:

@@ -118,8 +118,9 @@ def test_a_text_that_is_no_thought_is_no_step() -> None:
     engine = learn(Trajectory(prompt=PROMPT, steps=(Answer(text="a star"),)), 40)
     request = StepRequest(trajectory=Trajectory(prompt=PROMPT), moves=("think",), seed=0)
     [failure] = BagelPlayer(engine, SETTINGS).write([request])
+    # Its beginning is held to; a model that was taught no thoughts never closes one.
     assert isinstance(failure, RoleError) and failure.reason == "protocol"
-    assert "expected <think>" in str(failure)
+    assert "<think>" in str(failure)
 
 
 def test_the_command_thinks_and_draws(

@@ -316,6 +316,20 @@ def test_a_damaged_state_is_named_and_the_older_one_serves_once_it_is_removed(
     assert_same(train(stopped), undisturbed)
 
 
+def test_a_shard_with_other_bytes_than_its_index_says_is_refused_before_it_is_encoded(
+    world: World, tmp_path: Path
+) -> None:
+    """In the middle of a picture, where it would still be one."""
+    data = shutil.copytree(world.data, tmp_path / "data")
+    shard = next(data.glob("*.tar"))
+    content = bytearray(shard.read_bytes())
+    content[content.find(b"IDAT") + 12] ^= 1
+    shard.write_bytes(content)
+    settings = world.settings(tmp_path / "out", cache=tmp_path / "cache")
+    with pytest.raises(ValueError, match=rf"data is damaged: {shard.name}: sha256"):
+        Trainer(replace(settings, data=(Subset(path=data),)))
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".latents"])
 def test_a_damaged_cache_is_named(stopped: TrainSettings, suffix: str) -> None:
     [path] = (stopped.out / "cache").glob(f"*{suffix}")

@@ -23,6 +23,7 @@ from staged.model.layout import Grids, SegmentKind
 from staged.model.tokenizer import BagelTokenizer
 from staged.sequence import interleave
 from staged.shards import ShardIndex
+from staged.shards.checks import damage
 from staged.shards.folder import INDEX, read_index
 from staged.trajectory import ImageRef, Trajectory
 
@@ -115,6 +116,13 @@ class EncodedFolder:
         with locks.held(table.with_suffix(".lock")):
             if table.is_file():
                 return  # another run was faster
+            # Once, before its images cost minutes: a byte that changed may still make a picture.
+            # Of an empty set the plan tells.
+            if len(self) and (problems := damage(self.folder)):
+                raise ValueError(
+                    f"{self.folder} is damaged: {'; '.join(problems[:3])}; build it again, or copy "
+                    "it anew (staged data validate tells all)"
+                )
             sweep(table.parent, {table.name, latents.name}.__contains__, everyones=True)
             with whole(latents) as file:
                 measured = self._measure(file)

@@ -219,6 +219,7 @@ class BagelPlayer:
             temperature=temperature,
             top_p=settings.top_p,
             seed=request.seed,
+            begins=protocol.beginnings(request.moves),
         )
 
     def _step(self, block: TextBlock, request: StepRequest) -> TextStep | RoleError:

@@ -10,6 +10,7 @@ Letters: V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +22,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from staged.engine.context import Context, attend_one
 from staged.engine.sampling import TextSampling, sample
 from staged.model.bagel import Bagel, Inputs
-from staged.model.layout import Layout, SegmentKind, SpecialTokens
+from staged.model.layout import Layout, SegmentKind
+from staged.model.tokenizer import BagelTokenizer
 
 SLOTS = {"cpu": 8, "cuda": 16}
 """Rows of a step by kind of device: what costs hardly more than one row does."""
 
 _WITHOUT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """cuDNN plans anew for every number of keys, which grows with every token."""
+
+_LIKELIEST = 64
+"""Of the tokens a block may begin with, so many of the likeliest are looked at."""
 
 _NOT_FINITE = -1
 """Stands for a token where the logits are no numbers."""
@@ -59,11 +64,13 @@ class Written:
         ids: Tokens so far, without markers.
         finished: It closed itself.
         finite: The logits were numbers throughout.
+        begun: It begins as it must.
     """
 
     ids: list[int] = field(default_factory=list)
     finished: bool = False
     finite: bool = True
+    begun: bool = True
 
 
 @dataclass
@@ -92,9 +99,10 @@ class _Row:
 class Decoder:
     """Writes many blocks, as many at a time as there are slots."""
 
-    def __init__(self, model: Bagel, special: SpecialTokens) -> None:
+    def __init__(self, model: Bagel, tokenizer: BagelTokenizer) -> None:
         """Decode with a model."""
-        self._model, self._special = model, special
+        self._model, self._special = model, tokenizer.special
+        self._tokenizer = tokenizer
         like = model.embed_tokens.weight
         self._device = like.device
         config = model.config
@@ -172,6 +180,10 @@ class Decoder:
             row.written.finite = False
             return False
         token = likeliest
+        begun = row.written.begun
+        if not begun:
+            logits = self._beginning(row, logits)
+            token = int(logits.argmax())
         if row.sampling.temperature > 0:
             token = sample(logits, row.sampling, row.generator)
         if token == self._special.text_end:
@@ -180,10 +192,36 @@ class Decoder:
         if len(row.written.ids) == row.sampling.max_tokens:
             return False  # cut off
         row.written.ids.append(token)
+        if not begun:
+            text = self._tokenizer.decode(row.written.ids)
+            row.written.begun = any(map(text.startswith, row.sampling.begins))
         row.feed = token
         if on_token is not None:
             on_token(row.number, token)
         return True
+
+    def _beginning(self, row: _Row, logits: Tensor) -> Tensor:
+        """Leave those of the (V,) logits that go on to what the block may begin with.
+
+        Compared as texts: a vocabulary may cut the same beginning in several ways, and the last
+        token of it may hold what comes after.
+        """
+        ids = row.written.ids
+        text = self._tokenizer.decode(ids)
+        wanted = [begin for begin in row.sampling.begins if begin.startswith(text)]
+        tokens = {self._tokenizer.encode(begin[len(text) :])[0] for begin in wanted}
+        tokens |= set(logits.topk(min(_LIKELIEST, len(logits))).indices.tolist())
+        fitting = [token for token in sorted(tokens) if self._fits(ids, token, text, wanted)]
+        left = torch.full_like(logits, -math.inf)
+        left[fitting] = logits[fitting]
+        return left
+
+    def _fits(self, ids: list[int], token: int, text: str, wanted: Sequence[str]) -> bool:
+        grown = self._tokenizer.decode([*ids, token])
+        # What frames a block has no text.
+        return len(grown) > len(text) and any(
+            begin.startswith(grown) or grown.startswith(begin) for begin in wanted
+        )
 
     def _row(self, number: int, context: Context, sampling: TextSampling) -> _Row:
         return _Row(
@@ -193,6 +231,7 @@ class Decoder:
             position=context.position,
             feed=self._special.text_start,
             generator=torch.Generator().manual_seed(sampling.seed),
+            written=Written(begun=not sampling.begins),
         )
 
     def _logits(self, rows: Sequence[_Row], slots: int) -> Tensor:

@@ -61,7 +61,7 @@ class Engine:
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self._config = model.config
-        self._decoder = Decoder(model, self.special)
+        self._decoder = Decoder(model, tokenizer)
 
     # --- reading -----------------------------------------------------------------------------
 
