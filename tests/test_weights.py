@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import clips
+import diffusers
 import pytest
 import torch
 import vlm
@@ -19,7 +20,7 @@ from eval.rewards.aesthetic import AestheticHead, load_head
 from eval.rewards.embedding import ClipEmbedder
 from eval.vqa.local import LocalAnswerer
 from eval.vqa.question import Question
-from staged.backends.diffusers.loading import load_pipeline
+from staged.backends.diffusers.loading import load_pipeline, refuse_unknown_settings
 from staged.images import encode_png
 from staged.model.weights import check_finite_weights, check_weights
 
@@ -139,6 +140,31 @@ PARTS = {
     "text_encoder": FILE,
     "text_encoder_2": FILE,
 }
+
+
+@pytest.mark.parametrize(
+    ("part", "file"), [("vae", "config.json"), ("scheduler", "scheduler_config.json")]
+)
+def test_settings_of_a_part_that_diffusers_would_ignore_are_refused(
+    part: str, file: str, kontext: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(kontext, tmp_path / "model")
+    config = folder / part / file
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps(told | {"not_used": None}))
+    load_kontext(folder)
+    config.write_text(json.dumps(told | {"scaling_facter": 3.0}))
+    with pytest.raises(ValueError, match=rf"part {part} .*'scaling_facter': 3\.0.*config\.json"):
+        load_kontext(folder)
+
+
+def test_what_another_scheduler_reads_of_the_same_file_may_stand_there() -> None:
+    told = dict(diffusers.PNDMScheduler().config)
+    assert "skip_prk_steps" in told
+    refuse_unknown_settings("scheduler", diffusers.DDIMScheduler.from_config(told))
+    odd = diffusers.DDIMScheduler.from_config(told | {"shft": 3.0})
+    with pytest.raises(ValueError, match=r"'shft': 3\.0"):
+        refuse_unknown_settings("scheduler", odd)
 
 
 @pytest.mark.parametrize("part", sorted(PARTS))

@@ -3,12 +3,14 @@
 Diffusers itself draws at random what a part's file lacks, and says so in its log.
 """
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from diffusers.configuration_utils import ConfigMixin
 from torch import nn
 
 from staged.devices import choose_arithmetic
@@ -29,8 +31,9 @@ def load_pipeline(
         offload: Keep on the device only the part that runs.
 
     Raises:
-        ValueError: diffusers has no such pipeline, there is no such device, or a part's weights
-            are not in safetensors, missing, unexpected, of another shape or not finite.
+        ValueError: diffusers has no such pipeline, there is no such device, a part's weights
+            are not in safetensors, missing, unexpected, of another shape or not finite, or its
+            configuration says what this diffusers does not know.
         OSError: the model cannot be had.
     """
     chosen = choose_arithmetic(device, dtype)  # before gigabytes are read
@@ -48,6 +51,9 @@ def load_pipeline(
         for name, kind in _networks(cls, folder).items()
     }
     loaded = cls.from_pretrained(folder, torch_dtype=chosen.dtype, **parts)
+    for name, part in loaded.components.items():
+        if isinstance(part, ConfigMixin):
+            refuse_unknown_settings(f"{folder}: its part {name}", part)
     if offload:
         loaded.enable_model_cpu_offload(device=chosen.device)
         return loaded
@@ -79,6 +85,31 @@ def _networks(cls: Any, folder: str) -> dict[str, Any]:
         if isinstance(kind, type) and issubclass(kind, nn.Module):
             networks[name] = kind
     return networks
+
+
+def refuse_unknown_settings(what: str, part: Any) -> None:
+    """Require that a part's configuration holds only what its class reads.
+
+    Diffusers ignores the rest, and something else runs than the configuration describes. What a
+    scheduler's kin read may stand there: one file serves all of them.
+
+    Raises:
+        ValueError: Names what is not known.
+    """
+    kin = [type(part), *getattr(part, "compatibles", ())]
+    known = {name for kind in kin for name in inspect.signature(kind.__init__).parameters}
+    unknown = {
+        name: value
+        for name, value in part.config.items()
+        # What begins with _ is about the file; null is what a key has that is not used.
+        if name not in known and not name.startswith("_") and value is not None
+    }
+    if unknown:
+        raise ValueError(
+            f"{what} is configured with {unknown}, which {type(part).__name__} of diffusers "
+            f"{diffusers.__version__} does not know and would ignore; correct its config.json, or "
+            "install the diffusers that it was made for"
+        )
 
 
 def _typed(kind: Any, dtype: torch.dtype) -> dict[str, Any]:
