@@ -27,7 +27,7 @@ import staged as staged_package
 import train
 from data_pipelines.claim import record_settings, refuse_other_settings
 from data_pipelines.plan_sketch.job import settled
-from data_pipelines.plan_sketch.settings import Drawing, PlanSketchSettings, Prompts
+from data_pipelines.plan_sketch.settings import DrawingSettings, PlanSketchSettings, Prompts
 from eval.__main__ import main as staged_eval
 from eval.generation.model import Model
 from eval.generation.settings import ModelSettings
@@ -369,7 +369,7 @@ def test_a_data_job_goes_on_in_the_precision_that_it_began_in(
     job = PlanSketchSettings(
         prompts=Prompts(file=Path("prompts.txt")),
         lmm=LmmSettings(model="reader-1", api_key_env=None),
-        drawing=Drawing(editor=DiffusersSettings(device="cpu")),
+        drawing=DrawingSettings(editor=DiffusersSettings(device="cpu")),
     )
     machine(monkeypatch, fast=True)
     first = settled(job, tmp_path)

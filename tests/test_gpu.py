@@ -21,7 +21,7 @@ from staged.verify.groups import GROUPS
 from train.objective import Objective, Supervised, mean_losses
 from train.optimizer import make_optimizers
 from train.packing import Pack
-from train.settings import Optimizer
+from train.settings import OptimizerSettings
 
 pytestmark = pytest.mark.gpu
 
@@ -134,12 +134,12 @@ def trained(device: torch.device) -> dict[str, Tensor]:
     pack = Pack(layout, *packs.inputs(layout, config, torch.float32), ("a",) * 2).to(device)
     model = model.to(device)
     parameters = dict(model.named_parameters())
-    optimizer = make_optimizers(parameters, Optimizer(), torch.float32)
+    optimizer = make_optimizers(parameters, OptimizerSettings(), torch.float32)
     ce, mse = mean_losses(Objective(model)(pack), pack, Supervised.of([pack]))
     (ce + mse).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     gradients = {f"{n}.grad": p.grad.cpu() for n, p in parameters.items() if p.grad is not None}
-    optimizer.step(lr=Optimizer().lr)
+    optimizer.step(lr=OptimizerSettings().lr)
     weights = {name: p.detach().cpu() for name, p in parameters.items()}
     return {"ce": ce.detach().cpu(), "mse": mse.detach().cpu(), **gradients, **weights}
 

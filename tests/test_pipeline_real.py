@@ -20,7 +20,7 @@ from data_pipelines.plan_sketch import everyday
 from data_pipelines.plan_sketch.job import priced, run_job
 from data_pipelines.plan_sketch.settings import (
     Critiques,
-    Drawing,
+    DrawingSettings,
     PlanSketchSettings,
     Prompts,
     Steps,
@@ -104,7 +104,7 @@ def settings(kontext: Path, folder: Path, url: str, **changes: Any) -> PlanSketc
     return PlanSketchSettings(
         prompts=Prompts(file=prompts, count=6),
         lmm=LmmSettings(model="reader-1", base_url=url, api_key_env=None),
-        drawing=Drawing(editor=editor, width=32, height=16),
+        drawing=DrawingSettings(editor=editor, width=32, height=16),
         critiques=Critiques(inspect="nothing"),
         steps=Steps(varied=1.0),
         **changes,
@@ -183,7 +183,7 @@ FILE = Prompts(file=Path("prompts.txt"))
 
 
 def test_a_real_job_has_real_defaults_and_the_miniature_its_own() -> None:
-    real = PlanSketchSettings(prompts=FILE, lmm=LMM, drawing=Drawing(editor=EDITOR))
+    real = PlanSketchSettings(prompts=FILE, lmm=LMM, drawing=DrawingSettings(editor=EDITOR))
     assert (real.drawing.width, real.drawing.height, real.drawing.foresight) == (1024, 1024, False)
     assert real.steps.limits == (5, 12)
     assert real.steps.vocabulary.classes == everyday.CLASSES
@@ -202,14 +202,23 @@ def test_a_real_job_has_real_defaults_and_the_miniature_its_own() -> None:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"drawing": Drawing(editor=EDITOR)}, "lmm: the miniature world's language model knows"),
-        ({"drawing": Drawing(editor=EDITOR), "lmm": LmmSettings(model="shapes-lmm-1")}, "lmm: the"),
+        (
+            {"drawing": DrawingSettings(editor=EDITOR)},
+            "lmm: the miniature world's language model knows",
+        ),
+        (
+            {"drawing": DrawingSettings(editor=EDITOR), "lmm": LmmSettings(model="shapes-lmm-1")},
+            "lmm: the",
+        ),
         ({"lmm": LMM, "prompts": FILE}, r"drawing\.editor: reader-1 plans, and the miniature"),
-        ({"lmm": LMM, "drawing": Drawing(editor=EDITOR)}, r"prompts\.file: sampled prompts are"),
+        (
+            {"lmm": LMM, "drawing": DrawingSettings(editor=EDITOR)},
+            r"prompts\.file: sampled prompts are",
+        ),
         (
             {
                 "lmm": LMM,
-                "drawing": Drawing(editor=EDITOR),
+                "drawing": DrawingSettings(editor=EDITOR),
                 "prompts": FILE,
                 "misbehaviour": Misbehaviour(refusal=0.1),
             },
@@ -226,11 +235,11 @@ def test_what_is_of_the_miniature_world_is_refused_in_a_real_job(
 
 def test_parts_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ValueError, match="mistakes are the miniature world's editor's"):
-        Drawing(editor=EDITOR, mistakes=EditorMistakes(wrong_color=0.5))
+        DrawingSettings(editor=EDITOR, mistakes=EditorMistakes(wrong_color=0.5))
     with pytest.raises(ValueError, match=r"height is 1000; FLUX.1 Kontext draws multiples of 16"):
-        Drawing(editor=EDITOR, height=1000)
+        DrawingSettings(editor=EDITOR, height=1000)
     with pytest.raises(ValueError, match="width is 64: the miniature world's canvas is 48 x 48"):
-        Drawing(width=64)
+        DrawingSettings(width=64)
     with pytest.raises(ValueError, match="tasks and split are for sampled prompts"):
         Prompts(file=Path("prompts.txt"), tasks={"counting": 1.0})
     served = LmmSettings(model="shapes-lmm-1", api_key_env=None)

@@ -14,7 +14,7 @@ from train.job import Trainer
 from train.memory import kept_bytes, require_memory
 from train.optimizer import Optimizers
 from train.parts import freeze
-from train.settings import Optimizer, Subset
+from train.settings import OptimizerSettings, Subset
 
 FULL = Path(__file__).parents[1] / "configs/bagel_7b/model"
 
@@ -63,7 +63,7 @@ def test_a_run_is_refused_before_its_data_are_read(
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_what_is_counted_is_what_a_step_leaves(world: World, tmp_path: Path, kind: str) -> None:
     settings = world.settings(tmp_path / "out", num_steps=1, freeze=("vit",))
-    settings = replace(settings, optimizer=Optimizer(kind=kind))  # type: ignore[arg-type]
+    settings = replace(settings, optimizer=OptimizerSettings(kind=kind))  # type: ignore[arg-type]
     trainer = Trainer(settings)
     trainer.run()
     states = [trainer.optimizer.state_of(p).values() for p in trainer.parameters.values()]

@@ -39,7 +39,7 @@ from staged.settings import load, save_resolved
 from staged.trajectory import Answer, Stop, Trajectory
 from train.job import Trainer
 from train.run_folder import alone_in, cut_log
-from train.settings import ConditionDropout, Log, Optimizer, Subset, TrainSettings
+from train.settings import ConditionDropout, Log, OptimizerSettings, Subset, TrainSettings
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_a_stopped_run_by_muon_with_several_copies_continues_bit_for_bit(
             tmp_path / out,
             noised_copies=3,
             pack_tokens=400,
-            optimizer=Optimizer(kind="muon", lr=3e-3),
+            optimizer=OptimizerSettings(kind="muon", lr=3e-3),
         )
 
     stop_after(settings("stopped"), 5)
@@ -515,15 +515,15 @@ def test_a_run_without_a_state_has_nothing_to_export(
         (lambda: Subset(path=Path("x"), repeats=float("nan")), "repeats is nan"),
         (lambda: ConditionDropout(text=1.5), "text is 1.5; give 0 or more, at most 1"),
         (lambda: ConditionDropout(image=-0.1), "image is -0.1"),
-        (lambda: Optimizer(lr=0), "lr is 0; give more than 0"),
-        (lambda: Optimizer(lr=float("inf")), "lr is inf"),
-        (lambda: Optimizer(eps=0), "eps is 0"),
-        (lambda: Optimizer(warmup_steps=-1), "warmup_steps is -1"),
-        (lambda: Optimizer(min_lr_ratio=2), "min_lr_ratio is 2"),
-        (lambda: Optimizer(betas=(0.9, 1.0)), r"betas is \(0.9, 1.0\)"),
-        (lambda: Optimizer(weight_decay=-1), "weight_decay is -1"),
-        (lambda: Optimizer(max_grad_norm=0), "max_grad_norm is 0"),
-        (lambda: Optimizer(ema_decay=1), "ema_decay is 1; give 0 or more, below 1"),
+        (lambda: OptimizerSettings(lr=0), "lr is 0; give more than 0"),
+        (lambda: OptimizerSettings(lr=float("inf")), "lr is inf"),
+        (lambda: OptimizerSettings(eps=0), "eps is 0"),
+        (lambda: OptimizerSettings(warmup_steps=-1), "warmup_steps is -1"),
+        (lambda: OptimizerSettings(min_lr_ratio=2), "min_lr_ratio is 2"),
+        (lambda: OptimizerSettings(betas=(0.9, 1.0)), r"betas is \(0.9, 1.0\)"),
+        (lambda: OptimizerSettings(weight_decay=-1), "weight_decay is -1"),
+        (lambda: OptimizerSettings(max_grad_norm=0), "max_grad_norm is 0"),
+        (lambda: OptimizerSettings(ema_decay=1), "ema_decay is 1; give 0 or more, below 1"),
         (lambda: Log(every_steps=0), "every_steps is 0; give 1 or more"),
         (lambda: Log(sample_every_steps=-1), "sample_every_steps is -1"),
         (lambda: Log(sample_flow_steps=0), "sample_flow_steps is 0"),

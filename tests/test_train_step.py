@@ -22,7 +22,7 @@ from train.objective import mean_losses as share_of_step
 from train.optimizer import learning_rate, make_optimizers, orthogonalise
 from train.packing import Pack, build_pack
 from train.parts import PARTS, Part, part_of
-from train.settings import ConditionDropout, Optimizer, Subset, TrainSettings
+from train.settings import ConditionDropout, OptimizerSettings, Subset, TrainSettings
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_a_few_samples_are_learned_by_heart(world: World, tmp_path: Path) -> Non
         pack_tokens=1000,
         num_steps=80,
         dropout=ConditionDropout(text=0, image=0),
-        optimizer=Optimizer(lr=1e-2, warmup_steps=10, ema_decay=0.9),
+        optimizer=OptimizerSettings(lr=1e-2, warmup_steps=10, ema_decay=0.9),
     )
     trainer = Trainer(settings)
     fixed = pack_of(trainer, [0, 1, 2, 3])
@@ -258,7 +258,7 @@ def test_bfloat16_computes_nearly_the_same_and_trains_float32_weights(
 
 
 def test_the_rate_warms_up_then_falls_along_a_cosine() -> None:
-    settings = Optimizer(lr=2.0, warmup_steps=4, min_lr_ratio=0.1)
+    settings = OptimizerSettings(lr=2.0, warmup_steps=4, min_lr_ratio=0.1)
     rates = [learning_rate(step, 24, settings) for step in range(25)]
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
     assert rates[4] == 2.0
@@ -269,11 +269,11 @@ def test_the_rate_warms_up_then_falls_along_a_cosine() -> None:
 
 
 def test_a_constant_rate_stays_and_a_run_may_be_shorter_than_its_warm_up() -> None:
-    constant = Optimizer(lr=1.0, warmup_steps=2, schedule="constant")
+    constant = OptimizerSettings(lr=1.0, warmup_steps=2, schedule="constant")
     assert [learning_rate(step, 5, constant) for step in range(5)] == [0.5, 1, 1, 1, 1]
-    short = Optimizer(lr=1.0, warmup_steps=10)
+    short = OptimizerSettings(lr=1.0, warmup_steps=10)
     assert [learning_rate(step, 2, short) for step in range(2)] == [0.1, 0.2]
-    assert learning_rate(0, 10, Optimizer(lr=1.0, warmup_steps=0)) == 1.0
+    assert learning_rate(0, 10, OptimizerSettings(lr=1.0, warmup_steps=0)) == 1.0
 
 
 def test_the_average_forgets_its_start_by_step() -> None:
@@ -305,7 +305,7 @@ def test_weight_decay_is_for_matrices_only() -> None:
         "lm_head.weight": nn.Parameter(torch.ones(2, 2)),
         "latent_in.bias": nn.Parameter(torch.ones(2)),
     }
-    settings = Optimizer(lr=0.1, weight_decay=0.5)
+    settings = OptimizerSettings(lr=0.1, weight_decay=0.5)
     optimizer = make_optimizers(parameters, settings, torch.float32)
     for parameter in parameters.values():
         parameter.grad = torch.zeros_like(parameter)
@@ -320,7 +320,9 @@ def test_muon_takes_the_matrices_of_the_decoder_and_turns_every_direction_alike(
         "layers.0.und.q_proj.bias": nn.Parameter(torch.zeros(4)),
         "embed_tokens.weight": nn.Parameter(torch.zeros(4, 8)),
     }
-    optimizer = make_optimizers(parameters, Optimizer(kind="muon", weight_decay=0.0), torch.float32)
+    optimizer = make_optimizers(
+        parameters, OptimizerSettings(kind="muon", weight_decay=0.0), torch.float32
+    )
     generator = torch.Generator().manual_seed(0)
     for parameter in parameters.values():
         parameter.grad = torch.randn(parameter.shape, generator=generator) * 1e-3
@@ -355,7 +357,7 @@ def test_gradients_are_scaled_down_to_the_norm_that_is_allowed(
     world: World, tmp_path: Path
 ) -> None:
     def moments(max_grad_norm: float) -> tuple[dict[str, Any], float]:
-        optimizer = Optimizer(max_grad_norm=max_grad_norm)
+        optimizer = OptimizerSettings(max_grad_norm=max_grad_norm)
         trainer = Trainer(world.settings(tmp_path / f"{max_grad_norm}", optimizer=optimizer))
         record = trainer.train_step(pack_of(trainer, [0, 1]))
         state = trainer.optimizer.state_of
@@ -413,7 +415,9 @@ def test_a_run_with_frozen_parts_continues_bit_for_bit_and_exports_all(
 
 def test_parts_learn_at_rates_of_their_own(world: World, tmp_path: Path) -> None:
     """AdamW's first step is as long as the rate, whatever the gradient."""
-    optimizer = Optimizer(lr=1e-3, warmup_steps=0, ema_decay=0, lr_ratios={"vit": 0.1, "gen": 2.0})
+    optimizer = OptimizerSettings(
+        lr=1e-3, warmup_steps=0, ema_decay=0, lr_ratios={"vit": 0.1, "gen": 2.0}
+    )
     trainer = Trainer(world.settings(tmp_path / "out", optimizer=optimizer))
     nn.init.normal_(trainer.model.latent_out.weight, std=0.1)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
@@ -430,6 +434,6 @@ def test_freezing_everything_or_an_unknown_part_is_refused() -> None:
     with pytest.raises(ValueError, match="every part"):
         TrainSettings(init="x", data=(Subset(path=Path("x")),), out=Path("x"), freeze=PARTS)
     with pytest.raises(ValueError, match="'eyes'; parts are und"):
-        Optimizer(lr_ratios={"eyes": 1.0})
+        OptimizerSettings(lr_ratios={"eyes": 1.0})
     with pytest.raises(ValueError, match="more than 0"):
-        Optimizer(lr_ratios={"vit": 0.0})
+        OptimizerSettings(lr_ratios={"vit": 0.0})

@@ -21,7 +21,7 @@ from staged.model.bagel import Bagel
 from staged.shards import ShardWriter
 from staged.trajectory import Answer, ImageRef, Inspection, Refinement, Stop, Trajectory
 from train.job import Trainer
-from train.settings import Log, Optimizer, Subset, TrainSettings
+from train.settings import Log, OptimizerSettings, Subset, TrainSettings
 
 TIMING = ("tokens_per_s", "data_wait")
 
@@ -97,7 +97,7 @@ class World:
             device="cpu",
             num_threads=1,
             checkpoint_every_steps=3,
-            optimizer=Optimizer(lr=3e-3, warmup_steps=3, weight_decay=0.01, ema_decay=0.9),
+            optimizer=OptimizerSettings(lr=3e-3, warmup_steps=3, weight_decay=0.01, ema_decay=0.9),
             log=Log(every_steps=1),
         )
         return replace(settings, **changes)

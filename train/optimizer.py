@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from train.parts import part_of
-from train.settings import Optimizer
+from train.settings import OptimizerSettings
 
 # Of a quintic that is as steep at 0 as it can be. It does not settle at 1: values between .7 and
 # 1.2 are near enough, and five iterations suffice.
@@ -65,7 +65,7 @@ class Optimizers:
 
 
 def make_optimizers(
-    parameters: Mapping[str, nn.Parameter], settings: Optimizer, dtype: torch.dtype
+    parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings, dtype: torch.dtype
 ) -> Optimizers:
     """AdamW, with Muon beside it where the settings ask for it.
 
@@ -92,7 +92,7 @@ def make_optimizers(
 
 
 def _groups(
-    parameters: Mapping[str, nn.Parameter], settings: Optimizer
+    parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings
 ) -> Iterable[dict[str, Any]]:
     """Parameters that share an optimizer, a decay and a learning rate."""
     groups: dict[tuple[bool, float, float], list[nn.Parameter]] = defaultdict(list)
@@ -186,7 +186,7 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def learning_rate(step: int, num_steps: int, settings: Optimizer) -> float:
+def learning_rate(step: int, num_steps: int, settings: OptimizerSettings) -> float:
     """The rate of step number `step`, counted from 0: linear warm-up, then cosine or constant."""
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps

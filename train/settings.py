@@ -41,7 +41,7 @@ class ConditionDropout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer:
+class OptimizerSettings:
     """AdamW or Muon, warm-up, decay, clipping, averaging."""
 
     kind: Literal["adamw", "muon"] = "adamw"
@@ -156,7 +156,7 @@ class TrainSettings:
     """Steps between resumable checkpoints."""
     dropout: ConditionDropout = field(default_factory=ConditionDropout)
     """Conditioning dropout."""
-    optimizer: Optimizer = field(default_factory=Optimizer)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     """Optimizer."""
     log: Log = field(default_factory=Log)
     """Progress."""

@@ -24,14 +24,14 @@ _AHEAD = 4
 
 
 @dataclass(frozen=True)
-class Failure:
+class PackFailure:
     """Why a pack could not be built; sent as text, for not every exception can be."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class StepPacks(Dataset[Pack | Failure]):
+class StepPacks(Dataset[Pack | PackFailure]):
     """Packs by number: step s takes `packs_per_step` of them, from number s * packs_per_step on."""
 
     examples: Examples
@@ -39,12 +39,12 @@ class StepPacks(Dataset[Pack | Failure]):
     special: SpecialTokens
     settings: TrainSettings
 
-    def __getitem__(self, number: int) -> Pack | Failure:
+    def __getitem__(self, number: int) -> Pack | PackFailure:
         """A pack, or why there is none."""
         try:
             return self.build(number)
         except (ValueError, OSError) as error:
-            return Failure(str(error))
+            return PackFailure(str(error))
 
     def build(self, number: int) -> Pack:
         """Draw and assemble a pack."""
@@ -80,7 +80,7 @@ class StepPacks(Dataset[Pack | Failure]):
             worker_init_fn=_leave_signals_to_the_trainer,
         )
         for built in loader:
-            if isinstance(built, Failure):
+            if isinstance(built, PackFailure):
                 raise ValueError(built.reason)
             yield built
 

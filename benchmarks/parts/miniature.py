@@ -32,7 +32,7 @@ from train.job import Trainer
 from train.objective import Objective
 from train.optimizer import make_optimizers
 from train.packing import Pack, build_pack
-from train.settings import Optimizer, Subset, TrainSettings
+from train.settings import OptimizerSettings, Subset, TrainSettings
 
 _AUTOENCODER = AutoencoderConfig(multipliers=(1, 1, 1), latent_channels=4)
 """The grid and width of the shipped one; what fills the latents is the stand-in's."""
@@ -136,7 +136,7 @@ def _settings(setup: Setup, num_steps: int) -> TrainSettings:
         num_steps=num_steps,
         pack_tokens=600 if setup.tiny else 16_384,
         dtype="bfloat16",
-        optimizer=Optimizer(lr=2e-3, warmup_steps=2 if setup.tiny else 20),
+        optimizer=OptimizerSettings(lr=2e-3, warmup_steps=2 if setup.tiny else 20),
     )
 
 

@@ -10,7 +10,7 @@ from data_pipelines import job
 from data_pipelines.claim import SETTINGS
 from data_pipelines.plan_sketch.build import TrajectoryBuilder
 from data_pipelines.plan_sketch.requests import PROMPT_VERSION
-from data_pipelines.plan_sketch.settings import NOT_DECIDING, Drawing, PlanSketchSettings
+from data_pipelines.plan_sketch.settings import NOT_DECIDING, DrawingSettings, PlanSketchSettings
 from data_pipelines.prompts import Allowed, PromptOf, from_file, sampled, shown_in
 from data_pipelines.runner import Work
 from data_pipelines.services import PricedEditor, Services
@@ -65,7 +65,7 @@ def settled(settings: PlanSketchSettings, folder: Path) -> PlanSketchSettings:
     return replace(settings, drawing=replace(settings.drawing, editor=editor))
 
 
-def priced(editor: ImageEditor, drawing: Drawing) -> PricedEditor:
+def priced(editor: ImageEditor, drawing: DrawingSettings) -> PricedEditor:
     """An editor with the sizes and the price that the settings say."""
     assert drawing.width is not None and drawing.height is not None
     facts = to_dict(drawing.editor or drawing.mistakes)

@@ -19,7 +19,7 @@ from staged.shapes.players.misbehaviour import SHAPES_LMM, Misbehaviour
 from staged.shapes.tasks import TASKS
 from staged.shapes.world.scene import CANVAS_PX, COLORS, KINDS
 
-Section = TypeVar("Section", "Drawing", "Steps")
+Section = TypeVar("Section", "DrawingSettings", "Steps")
 _SIDE_PX = 1024
 """Kontext, like most editors, was trained at one megapixel."""
 
@@ -147,7 +147,7 @@ class Critiques:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
+class DrawingSettings:
     """How images are drawn."""
 
     width: int | None = None
@@ -204,7 +204,7 @@ class PlanSketchSettings:
     """How it is split."""
     critiques: Critiques = field(default_factory=Critiques)
     """What is inspected and corrected."""
-    drawing: Drawing = field(default_factory=Drawing)
+    drawing: DrawingSettings = field(default_factory=DrawingSettings)
     """Who draws, and how."""
     lmm: LmmSettings | None = None
     """The language model; null asks the miniature world's, in this process."""
