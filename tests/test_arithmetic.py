@@ -29,7 +29,7 @@ from data_pipelines.claim import record_settings, refuse_other_settings
 from data_pipelines.plan_sketch.job import settled
 from data_pipelines.plan_sketch.settings import DrawingSettings, PlanSketchSettings, Prompts
 from eval.__main__ import main as staged_eval
-from eval.generation.model import Model
+from eval.generation.model import CheckpointGenerator
 from eval.generation.settings import ModelSettings
 from eval.miniature.settings import MiniatureSettings
 from eval.vqa.local import LocalAnswerer
@@ -332,7 +332,7 @@ def test_a_generator_is_known_by_the_precision_that_it_has(monkeypatch: pytest.M
     """Also where nobody asked before what `auto` is."""
     machine(monkeypatch, fast=False)
     settings = MiniatureSettings(checkpoint="miniature:fresh", device="cpu")
-    model = Model(settings)
+    model = CheckpointGenerator(settings)
     assert model.identity()["dtype"] == "float32"
 
 

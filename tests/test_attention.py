@@ -8,7 +8,7 @@ from torch import Tensor
 
 from staged.model import attention, blocks
 from staged.model.attention import PackedAttention, attend_rows
-from staged.model.blocks import Block, cut_samples, group, whole_samples
+from staged.model.blocks import QueryBlock, cut_samples, group, whole_samples
 from staged.model.layout import Layout, Segment, SegmentKind, SpecialTokens, lay_out
 
 SPECIAL = SpecialTokens(text_start=0, text_end=1, image_start=2, image_end=3, stop=4)
@@ -134,7 +134,7 @@ def test_a_plan_serves_another_precision_after_the_first() -> None:
     assert torch.equal(packed(2, *random(layout, torch.float32)[:3]), wide)
 
 
-def met(block: Block) -> set[int]:
+def met(block: QueryBlock) -> set[int]:
     return {place for run in block.keys for place in run}
 
 

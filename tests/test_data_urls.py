@@ -10,7 +10,7 @@ import pytest
 
 from staged import data_urls, images
 from staged.backends.generators.endpoint import _understood
-from staged.backends.generators.generator import Drawn, Failed
+from staged.backends.generators.generator import DrawnImage, NoImage
 from staged.data_urls import from_base64, to_data_url
 from staged.shapes.players.lmm import _image
 
@@ -48,11 +48,11 @@ def test_the_picture_has_what_tells_the_alphabets_apart() -> None:
 def test_every_spelling_is_read(text: str) -> None:
     assert from_base64(text) == DATA
     outcome = _understood({"data": [{"b64_json": text}]}, {})
-    assert isinstance(outcome, Drawn) and np.array_equal(outcome.pixels, PICTURE)
+    assert isinstance(outcome, DrawnImage) and np.array_equal(outcome.pixels, PICTURE)
     if text[:5].lower() == "data:":
         assert _image(text) == DATA
         outcome = _understood({"data": [{"b64_json": None, "url": text}]}, {})
-        assert isinstance(outcome, Drawn) and np.array_equal(outcome.pixels, PICTURE)
+        assert isinstance(outcome, DrawnImage) and np.array_equal(outcome.pixels, PICTURE)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_is_no_base64_is_said(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_base64(text)
     outcome = _understood({"data": [{"b64_json": text}]}, {})
-    assert isinstance(outcome, Failed) and outcome.reason == "invalid_image"
+    assert isinstance(outcome, NoImage) and outcome.reason == "invalid_image"
 
 
 def test_it_is_bounded_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

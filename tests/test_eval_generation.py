@@ -21,7 +21,7 @@ from eval.geneval.folders import read_folders
 from eval.pictures import read_pictures
 from eval.results import BenchmarkResult
 from staged import images
-from staged.backends.generators.generator import Drawn, Failed
+from staged.backends.generators.generator import DrawnImage, NoImage
 from staged.jobs.rank import Rank
 from staged.trajectory_folder import load_trajectory
 
@@ -57,9 +57,9 @@ class Company:
             self.drawn += 1
             rng = np.random.default_rng([sample.seed, *together])
             if sample.prompt in self.failing:
-                yield sample, Failed(reason="refused", detail="no", final=sample.image == 0)
+                yield sample, NoImage(reason="refused", detail="no", final=sample.image == 0)
             else:
-                yield sample, Drawn(pixels=rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+                yield sample, DrawnImage(pixels=rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
 
 
 def run(folder, prompts, generator=None, *, rank=None, batch=2, number=3, decides=None):

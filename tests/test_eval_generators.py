@@ -24,18 +24,18 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from eval.__main__ import main as staged_eval
 from eval.generation.benchmarks import BENCHMARKS
 from eval.generation.existing import Existing
-from eval.generation.samples import Sample, sample_seed
+from eval.generation.samples import BenchmarkSample, sample_seed
 from eval.generation.settings import ExistingSettings
 from staged import images
 from staged.backends.generators.endpoint import Endpoint
-from staged.backends.generators.generator import Drawn, Failed
+from staged.backends.generators.generator import DrawnImage, NoImage
 from staged.backends.generators.pipeline import Pipeline
 from staged.backends.generators.settings import EndpointSettings, PipelineSettings
 
 
 def samples(*prompts, number=1):
     return [
-        Sample(
+        BenchmarkSample(
             prompt_key=str(place),
             prompt=prompt,
             image=image,
@@ -145,7 +145,7 @@ def test_what_a_pipeline_withholds_is_a_failure_for_good(loaded, monkeypatch):
 
     monkeypatch.setattr(loaded, "_pipeline", withholding)
     [outcome] = outcomes(loaded, samples("a star"))
-    assert isinstance(outcome, Failed) and outcome.final and outcome.reason == "content_filter"
+    assert isinstance(outcome, NoImage) and outcome.final and outcome.reason == "content_filter"
 
 
 def test_a_picture_of_nan_is_a_failure_and_its_neighbours_are_none(pipeline_folder):
@@ -157,7 +157,7 @@ def test_a_picture_of_nan_is_a_failure_and_its_neighbours_are_none(pipeline_fold
         text.weight[broken._pipeline.tokenizer("z")["input_ids"][1]] = torch.nan
         text.weight[broken._pipeline.tokenizer("zz")["input_ids"][1]] = torch.nan
     failed, drawn = outcomes(broken, wanted)
-    assert isinstance(failed, Failed) and failed.reason == "not_finite" and failed.final
+    assert isinstance(failed, NoImage) and failed.reason == "not_finite" and failed.final
     assert "not finite" in failed.detail
     assert (drawn.pixels == outcomes(whole, wanted)[1].pixels).all()
 
@@ -233,7 +233,7 @@ def test_null_leaves_a_field_out():
     with serve(service.app) as url:
         fields = {"size": None, "seed_field": None, "response_format": None}
         [outcome] = outcomes(endpoint(url, **fields), samples("a star"))
-    assert isinstance(outcome, Drawn)
+    assert isinstance(outcome, DrawnImage)
     assert service.bodies[0] == {"model": "m", "prompt": "a star", "n": 1}
 
 
@@ -242,7 +242,7 @@ def test_a_service_that_is_busy_is_asked_again():
     service = Service({"a star": [busy, None], "a ring": [busy, busy, None]})
     with serve(service.app) as url:
         found = outcomes(endpoint(url, max_attempts=2), samples("a star", "a ring"))
-    assert isinstance(found[0], Drawn)
+    assert isinstance(found[0], DrawnImage)
     assert (found[1].reason, found[1].final) == ("rate_limit", False)
     assert len(service.bodies) == 4
 
@@ -267,7 +267,7 @@ def test_a_service_that_is_busy_is_asked_again():
 def test_what_is_no_image_is_a_failure_with_a_reason(answer, reason, final):
     with serve(Service({"a ring": [answer]}).app) as url:
         found = outcomes(endpoint(url), samples("a star", "a ring"))
-    assert isinstance(found[0], Drawn)
+    assert isinstance(found[0], DrawnImage)
     assert (found[1].reason, found[1].final) == (reason, final)
 
 
@@ -279,7 +279,7 @@ def test_an_image_is_paid_for_whatever_the_service_counts(usage):
     with serve(Service({"a ring": [answer]}).app) as url:
         generator = endpoint(url, usd_per_image=0.5, usd_per_million_input_tokens=1.0)
         [outcome] = outcomes(generator, samples("a ring"))
-    assert isinstance(outcome, Drawn) and (outcome.pixels == picture(3)).all()
+    assert isinstance(outcome, DrawnImage) and (outcome.pixels == picture(3)).all()
     assert outcome.cost == {"usd": 0.5}
 
 
@@ -301,7 +301,7 @@ def test_what_is_being_drawn_when_an_account_ends_is_kept():
             drawn.extend(outcome for _, outcome in generator.draw(samples(*prompts)))
     assert [body["prompt"] for body in service.bodies].count("star 4") == 1
     assert len(drawn) == len(service.bodies) - 1 < 9
-    assert all(isinstance(outcome, Drawn) for outcome in drawn)
+    assert all(isinstance(outcome, DrawnImage) for outcome in drawn)
 
 
 def test_a_reply_is_read_to_a_bound(monkeypatch):
@@ -390,7 +390,7 @@ def test_what_is_missing_or_broken_in_a_folder_has_failed(tmp_path):
     (tmp_path / "0.png").write_bytes(images.encode_png(picture(1)))
     (tmp_path / "1.png").write_bytes(images.encode_png(picture(1))[:40])
     found = outcomes(existing(tmp_path, "{prompt}"), samples("a star", "a ring", "a cross"))
-    assert isinstance(found[0], Drawn)
+    assert isinstance(found[0], DrawnImage)
     assert [outcome.reason for outcome in found[1:]] == ["broken image", "no image"]
 
 

@@ -19,7 +19,7 @@ from eval.geneval2.prompts import load_prompts
 from eval.geneval2.summary import geometric_mean
 from eval.pictures import read_pictures
 from eval.results import BenchmarkResult
-from eval.vqa.question import Answer
+from eval.vqa.question import VqaAnswer
 from staged import images
 from staged.jobs.rank import Rank
 from staged.shapes.world.render import render
@@ -274,7 +274,7 @@ class Fixed:
     def answer(self, questions, keep):
         self.num_asked += len(questions)
         for index in reversed(range(len(questions))):
-            keep(index, Answer(probability=1 / len(questions[index].text)))
+            keep(index, VqaAnswer(probability=1 / len(questions[index].text)))
 
 
 def test_processes_that_share_the_work_leave_the_file_of_one(tmp_path, prompts):

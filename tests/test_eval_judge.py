@@ -12,7 +12,7 @@ from eval.__main__ import main as staged_eval
 from eval.answers_kept import kept_answers
 from eval.wise.prompts import FILES, load_prompts
 from eval.wise.versions import NUM_PROMPTS, VERSIONS
-from staged.backends.lmm.types import Attempt
+from staged.backends.lmm.types import CallAttempt
 from staged.images import encode_png
 from staged.jobs.budget import BudgetError
 from staged.jobs.rank import Rank
@@ -178,9 +178,9 @@ def test_what_failed_on_the_way_is_asked_again_by_the_next_run_and_answers_are_n
             await log.record(key, "p", attempt)
 
     with kept_answers(out, usd=None) as log:
-        asyncio.run(keep(log, "a", Attempt(outcome="ok", text="{}", usd=1.0)))
-        asyncio.run(keep(log, "b", Attempt(outcome="connection", text="", usd=0.0)))
-        asyncio.run(keep(log, "c", Attempt(outcome="refusal", text="", usd=0.5)))
+        asyncio.run(keep(log, "a", CallAttempt(outcome="ok", text="{}", usd=1.0)))
+        asyncio.run(keep(log, "b", CallAttempt(outcome="connection", text="", usd=0.0)))
+        asyncio.run(keep(log, "c", CallAttempt(outcome="refusal", text="", usd=0.5)))
         assert [len(log.attempts(key)) for key in "abcd"] == [1, 1, 1, 0]
     # Another process has the answers, and the budget, in common with this one.
     with kept_answers(out, usd=1.5, rank=Rank(number=1, world_size=2)) as log:

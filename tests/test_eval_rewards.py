@@ -21,7 +21,7 @@ from eval.rewards.aesthetic import AestheticHead, load_head
 from eval.rewards.embedding import ClipEmbedder
 from eval.rewards.kinds import KINDS
 from eval.rewards.scorers import VqaScorer, aesthetic, clip_score, hps, pick_score
-from eval.vqa.question import Answer
+from eval.vqa.question import VqaAnswer
 from staged.images import encode_png
 
 
@@ -304,7 +304,7 @@ class Answers:
     def answer(self, questions, keep):
         self.texts = [question.text for question in questions]
         for index in reversed(range(len(questions))):
-            keep(index, Answer(probability=self.probabilities[index], at_most=0.9))
+            keep(index, VqaAnswer(probability=self.probabilities[index], at_most=0.9))
 
 
 def test_vqascore_is_the_probability_of_yes_to_the_prompt(images):

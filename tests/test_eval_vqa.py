@@ -14,7 +14,7 @@ from vlm import WORDS, save_tiny, save_tiny_qwen
 
 from eval.answers_kept import kept_answers
 from eval.vqa.local import LocalAnswerer
-from eval.vqa.question import Question, spellings
+from eval.vqa.question import VqaQuestion, spellings
 from eval.vqa.server import ServerAnswerer, read_first_token
 from staged.backends.lmm.types import FirstToken, LmmSettings, MemoryLog
 from staged.images import encode_png
@@ -72,8 +72,8 @@ def test_a_model_in_this_process_gives_the_softmax_of_its_logits(tmp_path, image
     accepted = spellings("four")
     answers = {}
     questions = [
-        Question(image=image, text="yes no", accepted=accepted),
-        Question(image=image, text="no four", accepted=accepted),
+        VqaQuestion(image=image, text="yes no", accepted=accepted),
+        VqaQuestion(image=image, text="no four", accepted=accepted),
     ]
     answerer.answer(questions, answers.__setitem__)
 
@@ -96,7 +96,7 @@ def test_the_judge_of_geneval_2_answers_without_its_part_for_videos(tmp_path, im
     answerer = LocalAnswerer.load(save_tiny_qwen(tmp_path / "model"))
     words = {}
     for word in ("four", "no"):
-        question = Question(image=image, text="yes no", accepted=(word,))
+        question = VqaQuestion(image=image, text="yes no", accepted=(word,))
         answerer.answer([question], lambda _, answer, word=word: words.update({word: answer}))
     pixels = Image.open(image).convert("RGB")
     text = "user: <|vision_start|><|image_pad|><|vision_end|> yes no assistant:"
@@ -118,7 +118,7 @@ def test_a_question_that_spells_a_token_of_the_chat_is_not_asked(tmp_path, image
     """It would have been one more image, or the end of the user's turn."""
     answerer, answers = LocalAnswerer.load(save(tmp_path / "model")), {}
     texts = [f"yes {token} no", "yes no"]
-    questions = [Question(image=image, text=text, accepted=("yes",)) for text in texts]
+    questions = [VqaQuestion(image=image, text=text, accepted=("yes",)) for text in texts]
     answerer.answer(questions, answers.__setitem__)
     assert (answers[0].probability, answers[0].reason) == (None, "control token")
     assert token in answers[0].detail
@@ -127,7 +127,7 @@ def test_a_question_that_spells_a_token_of_the_chat_is_not_asked(tmp_path, image
 
 def test_an_image_that_does_not_decode_has_no_answer(tmp_path, image):
     image.write_bytes(b"no image")
-    question = Question(image=image, text="yes", accepted=("yes",))
+    question = VqaQuestion(image=image, text="yes", accepted=("yes",))
     local, remote = {}, ask(Server([("Yes", -0.1)]), [question])
     LocalAnswerer.load(save_tiny(tmp_path / "model")).answer([question], local.__setitem__)
     for answers in (local, remote):
@@ -136,7 +136,7 @@ def test_an_image_that_does_not_decode_has_no_answer(tmp_path, image):
 
 def test_a_server_is_asked_for_one_token_in_plain_text(image):
     server = Server([("Yes", math.log(0.6)), ("No", math.log(0.3))])
-    answers = ask(server, [Question(image=image, text="Is it?", accepted=spellings("Yes"))])
+    answers = ask(server, [VqaQuestion(image=image, text="Is it?", accepted=spellings("Yes"))])
     assert answers[0].probability == pytest.approx(0.6)
     body = server.bodies[0]
     assert (body["max_completion_tokens"], body["logprobs"], body["top_logprobs"]) == (1, True, 20)
@@ -164,7 +164,7 @@ def test_what_a_server_does_not_name_is_bounded():
     ],
 )
 def test_a_server_without_sound_probabilities_gives_no_score(image, server, reason, asked):
-    question = Question(image=image, text="Is it?", accepted=("Yes",))
+    question = VqaQuestion(image=image, text="Is it?", accepted=("Yes",))
     answers = ask(server, [question], max_attempts=2)
     assert (answers[0].probability, answers[0].reason) == (None, reason)
     assert len(server.bodies) == asked
@@ -172,7 +172,7 @@ def test_a_server_without_sound_probabilities_gives_no_score(image, server, reas
 
 def test_no_answer_is_paid_for_twice_and_a_budget_stops(tmp_path, image):
     server = Server([("Yes", -0.1)])
-    questions = [Question(image=image, text=f"{i}?", accepted=("Yes",)) for i in range(4)]
+    questions = [VqaQuestion(image=image, text=f"{i}?", accepted=("Yes",)) for i in range(4)]
     price = {"usd_per_million_input_tokens": 1000.0, "concurrency": 1}
     with kept_answers(tmp_path / "log", usd=2.0) as log, pytest.raises(BudgetError):
         ask(server, questions, log, **price)

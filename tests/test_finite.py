@@ -150,12 +150,11 @@ def test_a_choice_by_logits_of_nan_is_none() -> None:
 
 def test_an_evaluation_counts_the_sample_as_failed() -> None:
     from eval.generation.model import _outcome
-    from staged.backends.generators.generator import Drawn
-    from staged.backends.generators.generator import Failed as NoImage
+    from staged.backends.generators.generator import DrawnImage, NoImage
 
     failed, drawn = map(_outcome, run(poisoned(), "one-shot").trajectories)
     assert isinstance(failed, NoImage) and failed.reason == "not_finite" and failed.final
-    assert isinstance(drawn, Drawn)
+    assert isinstance(drawn, DrawnImage)
 
 
 def test_numbers_are_looked_at_in_every_type() -> None:
@@ -226,7 +225,7 @@ def test_scores_of_nan_are_no_scores(tmp_path: Path) -> None:
     """`max(-1, min(1, nan))` is 1: the best score there is."""
     from eval.pictures import Picture
     from eval.rewards.embedding import ClipEmbedder
-    from eval.rewards.scorers import Score, clip_score
+    from eval.rewards.scorers import RewardScore, clip_score
     from staged.images import encode_png
 
     path = tmp_path / "image.png"
@@ -235,7 +234,7 @@ def test_scores_of_nan_are_no_scores(tmp_path: Path) -> None:
     clip = ClipEmbedder.load(folder, folder)
     with torch.no_grad():
         clip.model.visual_projection.weight.fill_(NAN)
-    scores: dict[int, Score] = {}
+    scores: dict[int, RewardScore] = {}
     picture = Picture(name="image.png", path=path, prompt="a star")
     clip_score(clip).score([picture], scores.__setitem__)
     assert scores[0].value is None and scores[0].reason == "not_finite"
@@ -256,7 +255,7 @@ def test_a_detector_of_nan_has_not_found_nothing() -> None:
 def test_an_answer_of_nan_has_no_probability(tmp_path: Path) -> None:
     """`min(nan, 1.0)` went into the mean of an evaluation."""
     from eval.vqa.local import LocalAnswerer
-    from eval.vqa.question import Answer, Question
+    from eval.vqa.question import VqaAnswer, VqaQuestion
     from staged.images import encode_png
 
     path = tmp_path / "image.png"
@@ -265,8 +264,8 @@ def test_an_answer_of_nan_has_no_probability(tmp_path: Path) -> None:
     words = answerer.model.get_input_embeddings().weight
     with torch.no_grad():
         words[vlm.WORDS.index("four")] = NAN
-    questions = [Question(image=path, text=text, accepted=("yes",)) for text in ("four", "no")]
-    answers: dict[int, Answer] = {}
+    questions = [VqaQuestion(image=path, text=text, accepted=("yes",)) for text in ("four", "no")]
+    answers: dict[int, VqaAnswer] = {}
     answerer.answer(questions, answers.__setitem__)
     assert answers[0].probability is None and answers[0].reason == "not_finite"
     assert answers[1].probability is not None

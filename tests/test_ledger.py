@@ -10,7 +10,7 @@ import pytest
 
 from staged.jobs import locks
 from staged.jobs.budget import Budget, BudgetError, Spent, check
-from staged.jobs.journal import Journal, Reader
+from staged.jobs.journal import Journal, JournalReader
 from staged.jobs.ledger import Ledger
 from staged.jobs.records import Records, UnitResult
 
@@ -72,7 +72,7 @@ def test_a_ledger_cut_at_any_byte_is_read_up_to_there_and_written_on(tmp_path: P
         lines = data[:length].count(b"\n")
         with ledger(folder) as ours:
             asyncio.run(ours.finish(7, FAILED))
-        reader = Reader(folder / "00000.jsonl")
+        reader = JournalReader(folder / "00000.jsonl")
         kinds = [record["kind"] for _, record in reader.new()]
         whole = ["begin", "call", "answer", "call", "answer", "result", "result"]
         assert kinds == [*(whole[:lines] or ["begin"]), "result"]
@@ -290,7 +290,7 @@ def test_a_record_that_could_not_be_read_is_not_written(
         ours.append({"text": "x" * 30})
         with pytest.raises(ValueError, match="too long to be read"):
             ours.append({"text": "x" * 32})
-    assert [record["text"] for _, record in Reader(tmp_path / "j").new()] == ["x" * 30]
+    assert [record["text"] for _, record in JournalReader(tmp_path / "j").new()] == ["x" * 30]
 
 
 def test_one_process_at_a_time_has_a_number(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from test_eval_judge import Judge, judged
 from test_numbered import draw
 
 from staged import proxies
-from staged.backends.generators.generator import Drawn
+from staged.backends.generators.generator import DrawnImage
 from staged.backends.http.service import ServiceError
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import LmmSettings
@@ -72,7 +72,7 @@ def test_this_machine_is_asked_past_every_proxy(
         return  # not every resolver knows such names
     with serve(Service().app) as url:
         [outcome] = outcomes(endpoint(url.replace("127.0.0.1", host)), samples("a star"))
-    assert isinstance(outcome, Drawn)
+    assert isinstance(outcome, DrawnImage)
 
 
 @pytest.mark.parametrize(

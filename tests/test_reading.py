@@ -7,8 +7,8 @@ import tiny
 import torch
 
 from staged.backends.bagel import BagelPlayer, BagelSettings
-from staged.backends.reading import Parts, Reader, before_last_cue, parts_of, texts_of
-from staged.engine.context import Block
+from staged.backends.reading import ContextParts, ContextReader, before_last_cue, parts_of, texts_of
+from staged.engine.context import KVBlock
 from staged.engine.decoding import GrowingCache
 from staged.engine.engine import Engine
 from staged.loops.policy import Policy
@@ -26,7 +26,7 @@ def trajectory(count: int, prompt: str = WHOLE.prompt) -> Trajectory:
     return Trajectory(prompt=prompt, steps=WHOLE.steps[:count])
 
 
-def same(ours: Reader, theirs: Reader, wanted: Parts) -> None:
+def same(ours: ContextReader, theirs: ContextReader, wanted: ContextParts) -> None:
     """Both read the same, to the bit."""
     [one], [other] = ours.read([wanted]), theirs.read([wanted])
     assert one.openers is not None and other.openers is not None
@@ -39,18 +39,18 @@ def same(ours: Reader, theirs: Reader, wanted: Parts) -> None:
 
 def test_what_is_read_step_by_step_or_again_is_what_is_read_at_once() -> None:
     engine = tiny.engine()
-    kept = Reader(engine, max_tokens=10_000)
+    kept = ContextReader(engine, max_tokens=10_000)
     for count in range(len(WHOLE.steps)):
         kept.read([parts_of(trajectory(count))])
     wanted = parts_of(WHOLE)
-    same(kept, Reader(engine, max_tokens=10_000), wanted)
-    tight = Reader(engine, max_tokens=sum(kept.needed(wanted).values()))
+    same(kept, ContextReader(engine, max_tokens=10_000), wanted)
+    tight = ContextReader(engine, max_tokens=sum(kept.needed(wanted).values()))
     tight.read([parts_of(trajectory(9, "x"))])  # what was read is forgotten for it
     same(kept, tight, wanted)
 
 
 def test_what_readings_share_is_held_once() -> None:
-    reader = Reader(tiny.engine(), max_tokens=10_000)
+    reader = ContextReader(tiny.engine(), max_tokens=10_000)
     [whole] = reader.read([parts_of(WHOLE)])
     assert reader.num_tokens == whole.context.num_tokens
     reader.read([parts_of(trajectory(count)) for count in range(len(WHOLE.steps))])
@@ -78,16 +78,16 @@ class Held:
     """All caches that there are, whoever holds them, counted at every pass through a model."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
-        self.there: weakref.WeakSet[Block | GrowingCache] = weakref.WeakSet()
+        self.there: weakref.WeakSet[KVBlock | GrowingCache] = weakref.WeakSet()
         self.peak = 0
-        for kind in (Block, GrowingCache):
+        for kind in (KVBlock, GrowingCache):
             self._watch(monkeypatch, kind)
         engine.model.register_forward_hook(lambda *_: self.look())
 
     def _watch(self, monkeypatch: pytest.MonkeyPatch, kind: type) -> None:
         begin = kind.__init__  # type: ignore[misc]
 
-        def begin_and_note(made: Block | GrowingCache, *given: object) -> None:
+        def begin_and_note(made: KVBlock | GrowingCache, *given: object) -> None:
             begin(made, *given)
             self.there.add(made)
 
@@ -152,7 +152,7 @@ def test_what_does_not_fit_even_alone_fails_by_name_and_the_others_go_on() -> No
         assert "after 'a star and a circle' takes" in str(answers[0])
         assert "max_cached_tokens is 200" in str(answers[0])
     # What it would write counts too.
-    fits = sum(Reader(player.engine, max_tokens=1).needed(parts_of(short)).values())
+    fits = sum(ContextReader(player.engine, max_tokens=1).needed(parts_of(short)).values())
     tight = BagelPlayer(
         player.engine,
         BagelSettings(flows=settings.flows, max_text_tokens=20, max_cached_tokens=fits + 20),

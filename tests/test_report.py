@@ -16,10 +16,10 @@ from staged.report import (
     Dots,
     Galleries,
     Gallery,
+    GalleryPicture,
     Notes,
     Opinion,
     Outcome,
-    Picture,
     Report,
     Row,
     Series,
@@ -104,7 +104,7 @@ def everything(text: str = "plain") -> Report:
             Trajectories(title=text, trajectories=[trajectory], folded=True, intro=text),
             Gallery(
                 title=text,
-                pictures=[Picture.from_array(picture(0), text, note=text, good=True)] * 2,
+                pictures=[GalleryPicture.from_array(picture(0), text, note=text, good=True)] * 2,
                 together=2,
             ),
             Curve(
@@ -143,7 +143,11 @@ def everything(text: str = "plain") -> Report:
                 title=text,
                 intro=text,
                 galleries=[
-                    Gallery(title=text, pictures=[Picture.from_array(picture(0), text)], intro=text)
+                    Gallery(
+                        title=text,
+                        pictures=[GalleryPicture.from_array(picture(0), text)],
+                        intro=text,
+                    )
                 ],
             ),
         ),
@@ -192,7 +196,7 @@ def test_text_from_outside_stays_text() -> None:
 
 
 def test_small_images_are_enlarged_without_smoothing_and_large_ones_are_not() -> None:
-    pictures = [Picture.from_array(picture(0, side, side), "x") for side in (48, 256)]
+    pictures = [GalleryPicture.from_array(picture(0, side, side), "x") for side in (48, 256)]
     page = Page(Report(title="t", sections=[Gallery(title="g", pictures=pictures)]).html())
     assert ["pixels" in (image["class"] or "") for image in page.all("img")] == [True, False]
 

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from staged.scene_graph import (
     VARIATIONS,
-    Add,
+    AddObject,
     Attribute,
-    Change,
-    Exchange,
+    ChangeAttribute,
     Relate,
     Relation,
-    Remove,
+    RemoveObject,
+    ReplaceObject,
     SceneGraph,
     SceneObject,
-    Swap,
+    SwapObjects,
     Variation,
     Vocabulary,
     apply,
@@ -193,26 +193,27 @@ def test_a_delta_applied_edit_by_edit_gives_the_other_graph(a: SceneGraph, b: Sc
 
 def test_each_kind_of_edit_is_recognised() -> None:
     assert delta(CYCLE.subgraph(["o1", "o2"]), CYCLE).edits == (
-        Add(
+        AddObject(
             object=thing("o3", "ring"),
             relations=(rel("o2", "above", "o3"), rel("o3", "right of", "o1")),
         ),
     )
     assert delta(CYCLE, CYCLE.subgraph(["o2", "o3"])).edits == (
-        Remove(object=thing("o1", "circle"), attributes=(color("o1", "red"),)),
+        RemoveObject(object=thing("o1", "circle"), attributes=(color("o1", "red"),)),
     )
     for edit in (
-        Change(object_id="o1", kind="color", before="red", after="green"),
-        Change(object_id="o1", kind="color", before="red", after=None),
-        Change(object_id="o3", kind="color", before=None, after="red"),
-        Swap(object_id="o2", before="star", after="circle"),
-        Exchange(first="o1", second="o2"),
+        ChangeAttribute(object_id="o1", kind="color", before="red", after="green"),
+        ChangeAttribute(object_id="o1", kind="color", before="red", after=None),
+        ChangeAttribute(object_id="o3", kind="color", before=None, after="red"),
+        ReplaceObject(object_id="o2", before="star", after="circle"),
+        SwapObjects(first="o1", second="o2"),
         Relate(before=(rel("o1", "left of", "o2"),), after=(rel("o1", "above", "o2"),)),
     ):
         assert delta(CYCLE, apply(CYCLE, edit)).edits == (edit,)
-    assert [edit.operation for edit in (Add, Change, Relate, Swap, Exchange, Remove)] == [
-        *("add", "change", "change", "swap", "swap", "remove")
-    ]
+    assert [
+        edit.operation
+        for edit in (AddObject, ChangeAttribute, Relate, ReplaceObject, SwapObjects, RemoveObject)
+    ] == [*("add", "change", "change", "swap", "swap", "remove")]
 
 
 def test_classes_can_be_exchanged_though_numbers_collide_on_the_way() -> None:
@@ -224,15 +225,15 @@ def test_classes_can_be_exchanged_though_numbers_collide_on_the_way() -> None:
 @pytest.mark.parametrize(
     "edit",
     [
-        Remove(object=thing("o9", "star")),
-        Remove(object=thing("o1", "star")),
-        Add(object=thing("o1", "star")),
-        Add(object=thing("o9", "star"), relations=(rel("o9", "on", "o8"),)),
-        Swap(object_id="o1", before="star", after="ring"),
-        Change(object_id="o1", kind="color", before="blue", after="red"),
-        Change(object_id="o9", kind="color", before=None, after="red"),
+        RemoveObject(object=thing("o9", "star")),
+        RemoveObject(object=thing("o1", "star")),
+        AddObject(object=thing("o1", "star")),
+        AddObject(object=thing("o9", "star"), relations=(rel("o9", "on", "o8"),)),
+        ReplaceObject(object_id="o1", before="star", after="ring"),
+        ChangeAttribute(object_id="o1", kind="color", before="blue", after="red"),
+        ChangeAttribute(object_id="o9", kind="color", before=None, after="red"),
         Relate(before=(rel("o2", "left of", "o1"),)),
-        Exchange(first="o1", second="o9"),
+        SwapObjects(first="o1", second="o9"),
     ],
 )
 def test_an_edit_that_does_not_fit_is_refused(edit: object) -> None:
@@ -274,10 +275,10 @@ def test_varied_paths_end_in_exactly_the_graph(
 
 
 OPERATIONS: dict[Variation, type] = {
-    "change": Change,
-    "swap": Swap,
-    "exchange": Exchange,
-    "remove": Remove,
+    "change": ChangeAttribute,
+    "swap": ReplaceObject,
+    "exchange": SwapObjects,
+    "remove": RemoveObject,
 }
 
 
@@ -293,7 +294,7 @@ def test_every_step_of_a_varied_path_adds_or_repairs(
     repairs = 0
     for before, after in zip((SceneGraph(), *steps), steps, strict=False):
         edits = delta(before, after).edits
-        if all(isinstance(edit, Add) for edit in edits):
+        if all(isinstance(edit, AddObject) for edit in edits):
             continue
         assert len(edits) == 1
         repairs += 1
@@ -308,7 +309,7 @@ def test_a_requested_variation_happens_and_is_named_by_the_delta(kind: Variation
             CYCLE, seed=seed, max_steps=4, vocabulary=WORDS, variations=[kind], num_variations=1
         )
         edits = [e for a, b in pairwise(steps) for e in delta(a, b)]
-        made = [e for e in edits if not isinstance(e, Add)]
+        made = [e for e in edits if not isinstance(e, AddObject)]
         # Places can be exchanged only where the pair comes before what else it relates to.
         assert kind == "exchange" or len(made) == 1
         assert all(isinstance(e, OPERATIONS[kind]) for e in made)
@@ -364,7 +365,7 @@ def test_the_questions_of_a_step() -> None:
     assert asked["o1.color"].parents == ("o1",)
     assert asked["o1 left of o2"].parents == ("o1", "o2")
 
-    swapped = apply(CYCLE, Swap(object_id="o1", before="circle", after="star"))
+    swapped = apply(CYCLE, ReplaceObject(object_id="o1", before="circle", after="star"))
     assert [q.text for q in questions(delta(CYCLE, swapped))] == [
         "Is there a star?",
         "Is there no circle?",

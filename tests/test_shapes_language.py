@@ -27,7 +27,7 @@ from staged.shapes.language.faults import (
 from staged.shapes.language.instructions import Add, Change, Ref, read_edits, write_edits
 from staged.shapes.language.phrases import GrammarError
 from staged.shapes.language.prompts import (
-    Request,
+    PromptMeaning,
     describe,
     read_description,
     read_prompt,
@@ -83,7 +83,7 @@ def test_prompts_mean_what_they_say():
 def test_descriptions_round_trip(seed):
     spec = sentences.sample_any_spec(rng_of(seed))
     assert read_description(describe(spec)) == spec
-    assert read_prompt(write_prompt(spec)) == Request(spec=spec)
+    assert read_prompt(write_prompt(spec)) == PromptMeaning(spec=spec)
 
 
 @settings(max_examples=200, deadline=None)
@@ -111,7 +111,7 @@ def test_every_fact_can_be_asked_for(fact):
         if isinstance(fact, ColorFact)
         else Thing(kind="arrow", number=fact.number)
     )
-    request = Request(spec=Spec(things=(thing,)), fact=fact)
+    request = PromptMeaning(spec=Spec(things=(thing,)), fact=fact)
     assert read_prompt(write_prompt(request)) == request
 
 

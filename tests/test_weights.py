@@ -19,7 +19,7 @@ from eval.geneval.clip_color import ClipColors
 from eval.rewards.aesthetic import AestheticHead, load_head
 from eval.rewards.embedding import ClipEmbedder
 from eval.vqa.local import LocalAnswerer
-from eval.vqa.question import Question
+from eval.vqa.question import VqaQuestion
 from staged.backends.diffusers.loading import load_pipeline, refuse_unknown_settings
 from staged.images import encode_png
 from staged.model.weights import check_finite_weights, check_weights
@@ -108,7 +108,7 @@ def test_a_head_that_the_configuration_ties_need_not_be_there(tmp_path: Path) ->
     (folder / "config.json").write_text(json.dumps(config))
     image = tmp_path / "image.png"
     image.write_bytes(encode_png(torch.full((16, 16, 3), 90, dtype=torch.uint8).numpy()))
-    question = Question(image=image, text="yes", accepted=("yes",))
+    question = VqaQuestion(image=image, text="yes", accepted=("yes",))
     told: list[float | None] = []
     for _ in range(2):
         answerer = LocalAnswerer.load(folder)

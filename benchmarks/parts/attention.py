@@ -23,7 +23,7 @@ from benchmarks.parts import models, packs
 from benchmarks.parts.arithmetic import attention_flops, visible_pairs
 from benchmarks.parts.flex import FlexAttention
 from benchmarks.parts.harness import Recorder, Setup, peak_gib, reset_peak, time_s
-from staged.engine.context import Block, ChunkAttention, Context
+from staged.engine.context import ChunkAttention, Context, KVBlock
 from staged.model.attention import Attend, PackedAttention, attend_rows
 from staged.model.config import TransformerConfig
 from staged.model.layout import Grids, Layout, lay_out
@@ -138,7 +138,7 @@ def _contexts(config: TransformerConfig, lengths: list[int], setup: Setup) -> li
     contexts = []
     for length in lengths:
         _, keys, values = _random(config, length, setup)
-        contexts.append(Context(blocks=(Block((keys,), (values,)),), position=length))
+        contexts.append(Context(blocks=(KVBlock((keys,), (values,)),), position=length))
     return contexts
 
 

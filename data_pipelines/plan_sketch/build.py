@@ -20,14 +20,14 @@ from data_pipelines.prompts import UnitPrompt
 from data_pipelines.services import Services, UnitEndError
 from staged.jobs.records import UnitResult
 from staged.scene_graph import (
-    Add,
-    Change,
+    AddObject,
+    ChangeAttribute,
     Delta,
-    Exchange,
     Relate,
-    Remove,
+    RemoveObject,
+    ReplaceObject,
     SceneGraph,
-    Swap,
+    SwapObjects,
     Vocabulary,
     delta,
     increments,
@@ -408,14 +408,14 @@ def _short(step: Delta) -> str:
     names = []
     for edit in step:
         match edit:
-            case Add(object=item) | Remove(object=item):
+            case AddObject(object=item) | RemoveObject(object=item):
                 names.append(f"{edit.operation} {name(item.id)}")
-            case Change(object_id=item, kind=kind, before=old, after=new):
+            case ChangeAttribute(object_id=item, kind=kind, before=old, after=new):
                 change = f"change {kind} of {name(item)}"
                 names.append(f"{change} from {old or 'open'} to {new or 'open'}")
-            case Swap(before=old, after=new):
+            case ReplaceObject(before=old, after=new):
                 names.append(f"swap {old} for {new}")
-            case Exchange(first=first, second=second):
+            case SwapObjects(first=first, second=second):
                 names.append(f"exchange {name(first)} and {name(second)}")
             case Relate(after=gained):
                 names += [f"move {name(r.source)} {r.name} {name(r.target)}" for r in gained]

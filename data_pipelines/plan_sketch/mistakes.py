@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from staged.scene_graph import (
-    Add,
+    AddObject,
     Attribute,
-    Change,
+    ChangeAttribute,
     Delta,
     Relate,
+    ReplaceObject,
     SceneGraph,
     SceneObject,
-    Swap,
     Vocabulary,
     apply,
 )
@@ -78,9 +78,9 @@ def _touched(step: Delta) -> list[str]:
     ids = []
     for edit in step:
         match edit:
-            case Add():
+            case AddObject():
                 ids.append(edit.object.id)
-            case Swap() | Change():
+            case ReplaceObject() | ChangeAttribute():
                 ids.append(edit.object_id)
             case _:
                 pass
@@ -90,12 +90,14 @@ def _touched(step: Delta) -> list[str]:
 def _classes(step: Delta, words: Vocabulary) -> Iterator[SceneGraph]:
     taken = {o.class_name for graph in (step.before, step.after) for o in graph.objects}
     for edit in step:
-        if isinstance(edit, Add | Swap):
-            item = edit.object.id if isinstance(edit, Add) else edit.object_id
+        if isinstance(edit, AddObject | ReplaceObject):
+            item = edit.object.id if isinstance(edit, AddObject) else edit.object_id
             before = step.after.object(item).class_name
             for name in words.classes:
                 if name not in taken:
-                    yield apply(step.after, Swap(object_id=item, before=before, after=name))
+                    yield apply(
+                        step.after, ReplaceObject(object_id=item, before=before, after=name)
+                    )
 
 
 def _attributes(step: Delta, words: Vocabulary) -> Iterator[SceneGraph]:
@@ -105,7 +107,7 @@ def _attributes(step: Delta, words: Vocabulary) -> Iterator[SceneGraph]:
                 if value != a.value:
                     yield apply(
                         step.after,
-                        Change(object_id=item, kind=a.kind, before=a.value, after=value),
+                        ChangeAttribute(object_id=item, kind=a.kind, before=a.value, after=value),
                     )
 
 
@@ -120,10 +122,10 @@ def _relations(step: Delta, words: Vocabulary) -> Iterator[SceneGraph]:
 def _extras(step: Delta, words: Vocabulary) -> Iterator[SceneGraph]:
     """One more of what the step adds: miscounting."""
     for edit in step:
-        if isinstance(edit, Add):
+        if isinstance(edit, AddObject):
             item = SceneObject(id="extra", class_name=edit.object.class_name)
             same = (Attribute(object="extra", kind=a.kind, value=a.value) for a in edit.attributes)
-            yield apply(step.after, Add(object=item, attributes=tuple(same)))
+            yield apply(step.after, AddObject(object=item, attributes=tuple(same)))
 
 
 def _losses(step: Delta, words: Vocabulary) -> Iterator[SceneGraph]:

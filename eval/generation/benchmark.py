@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from eval.generation.samples import Sample, sample_seed
+from eval.generation.samples import BenchmarkSample, sample_seed
 from staged import strict_json
 
 
@@ -42,7 +42,9 @@ class Benchmark:
         lines = strict_json.dumps(list(self.prompts.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
 
-    def samples(self, *, images_per_prompt: int | None = None, seed: int = 0) -> tuple[Sample, ...]:
+    def samples(
+        self, *, images_per_prompt: int | None = None, seed: int = 0
+    ) -> tuple[BenchmarkSample, ...]:
         """List all images: the first of every prompt, then the second of every prompt.
 
         So more images of each prompt leave the list of those that were there before as it was.
@@ -59,7 +61,7 @@ class Benchmark:
             most = "1" if self.one_image else "at least 1"
             raise ValueError(f"{wanted} images a prompt; {self.name} takes {most}")
         return tuple(
-            Sample(
+            BenchmarkSample(
                 prompt_key=key,
                 prompt=text,
                 image=image,

@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.generation.benchmarks import BENCHMARKS
 from eval.generation.run import Done, generate
-from eval.generation.samples import Sample
+from eval.generation.samples import BenchmarkSample
 from eval.generation.settings import (
     ExistingSettings,
     ModelSettings,
@@ -32,7 +32,7 @@ from staged.jobs.rank import Rank, add_options, rank_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class GeneratorKind:
     """A kind of generator.
 
     Attributes:
@@ -47,10 +47,14 @@ class Kind:
 
 
 KINDS = {
-    "model": Kind(settings=ModelSettings, words="a checkpoint of ours", batch=16),
-    "diffusers": Kind(settings=PipelineSettings, words="any pipeline of diffusers", batch=1),
-    "endpoint": Kind(settings=EndpointSettings, words="any OpenAI-compatible images service"),
-    "folder": Kind(settings=ExistingSettings, words="images made elsewhere"),
+    "model": GeneratorKind(settings=ModelSettings, words="a checkpoint of ours", batch=16),
+    "diffusers": GeneratorKind(
+        settings=PipelineSettings, words="any pipeline of diffusers", batch=1
+    ),
+    "endpoint": GeneratorKind(
+        settings=EndpointSettings, words="any OpenAI-compatible images service"
+    ),
+    "folder": GeneratorKind(settings=ExistingSettings, words="images made elsewhere"),
 }
 
 _EXAMPLES = """examples:
@@ -144,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_codes.OK if options.allow_unscored else exit_codes.FAILED
 
 
-def open_generator(settings: Any, prompts: Sequence[str], batch: int) -> Generator[Sample]:
+def open_generator(settings: Any, prompts: Sequence[str], batch: int) -> Generator[BenchmarkSample]:
     """Open the generator that some settings are of.
 
     Args:
@@ -157,9 +161,9 @@ def open_generator(settings: Any, prompts: Sequence[str], batch: int) -> Generat
     """
     # What a generator needs is imported with it: torch, diffusers, httpx.
     if isinstance(settings, ModelSettings):
-        from eval.generation.model import Model
+        from eval.generation.model import CheckpointGenerator
 
-        model = Model(settings, batch_size=batch)
+        model = CheckpointGenerator(settings, batch_size=batch)
         model.understood(prompts)
         return model
     if isinstance(settings, PipelineSettings):

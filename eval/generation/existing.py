@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eval.generation.samples import Sample
+from eval.generation.samples import BenchmarkSample
 from eval.generation.settings import ExistingSettings
 from staged import images
-from staged.backends.generators.generator import Drawn, Failed, Outcome
+from staged.backends.generators.generator import DrawnImage, DrawOutcome, NoImage
 
 _FIELDS = ("prompt", "image", "number")
 _COUNTS = {"image", "number"}
@@ -54,7 +54,9 @@ class Existing:
         """Folder and pattern; what the images are, their own SHA-256 say."""
         return {"images": str(self.settings.images), "pattern": self.settings.pattern}
 
-    def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
+    def draw(
+        self, samples: Sequence[BenchmarkSample]
+    ) -> Iterator[tuple[BenchmarkSample, DrawOutcome]]:
         """Read each image; one that is missing or broken has failed."""
         if any(s.image for s in samples) and not set(_fields_of(self.settings.pattern)) & _COUNTS:
             raise ValueError(
@@ -64,18 +66,18 @@ class Existing:
         for sample in samples:
             yield sample, self._read(sample, self._find(sample))
 
-    def _read(self, sample: Sample, path: Path | None) -> Outcome:
+    def _read(self, sample: BenchmarkSample, path: Path | None) -> DrawOutcome:
         if path is None:
             wanted = self._path(sample)
             named = wanted.suffix.lower() in images.SUFFIXES
             ending = "" if named else " with an ending of an image"
-            return Failed(reason="no image", detail=f"no {wanted}{ending}")
+            return NoImage(reason="no image", detail=f"no {wanted}{ending}")
         try:
-            return Drawn(pixels=images.decode_file(path))
+            return DrawnImage(pixels=images.decode_file(path))
         except ValueError as error:
-            return Failed(reason="broken image", detail=str(error))
+            return NoImage(reason="broken image", detail=str(error))
 
-    def _find(self, sample: Sample) -> Path | None:
+    def _find(self, sample: BenchmarkSample) -> Path | None:
         path = self._path(sample)
         if path.suffix.lower() in images.SUFFIXES:
             return path if path.is_file() else None
@@ -89,7 +91,7 @@ class Existing:
             )
         return there[0] if there else None
 
-    def _path(self, sample: Sample) -> Path:
+    def _path(self, sample: BenchmarkSample) -> Path:
         key = sample.prompt_key
         try:
             name = self.settings.pattern.format(

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from eval.generation.samples import Sample
+from eval.generation.samples import BenchmarkSample
 from eval.generation.settings import ModelSettings
-from staged.backends.generators.generator import Drawn, Failed, Outcome
+from staged.backends.generators.generator import DrawnImage, DrawOutcome, NoImage
 from staged.generate import model
 from staged.loops.events import Event
 from staged.loops.staged import DEFAULT_BATCH_SIZE
@@ -17,7 +17,7 @@ from staged.sequence import step_text
 from staged.trajectory import Sketch, Stop, Trajectory
 
 
-class Model:
+class CheckpointGenerator:
     """A checkpoint with roles and limits.
 
     Args:
@@ -33,7 +33,7 @@ class Model:
     def __init__(self, settings: ModelSettings, *, batch_size: int = DEFAULT_BATCH_SIZE) -> None:
         """Look at the checkpoint; its weights are loaded when they are needed."""
         self._settings, self._batch_size = settings, batch_size
-        self._model = model.Model(settings)
+        self._model = model.DrawingModel(settings)
         self.flows = self._model.flows
 
     @property
@@ -58,7 +58,9 @@ class Model:
         """
         return self._model.understood(prompts)
 
-    def draw(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Outcome]]:
+    def draw(
+        self, samples: Sequence[BenchmarkSample]
+    ) -> Iterator[tuple[BenchmarkSample, DrawOutcome]]:
         """Draw samples; a trajectory's last picture is its image, as a user would get it."""
         prompts, seeds = [s.prompt for s in samples], [s.seed for s in samples]
         for place, trajectory in self.stream(prompts, seeds):
@@ -107,7 +109,7 @@ class Model:
         return replace(trajectory, provenance={**trajectory.provenance, "cost": cost})
 
 
-def _outcome(trajectory: Trajectory) -> Outcome:
+def _outcome(trajectory: Trajectory) -> DrawOutcome:
     provenance = trajectory.provenance
     reason = str(provenance.get("failure", ""))
     detail = str(provenance.get("failure_detail", ""))
@@ -116,8 +118,8 @@ def _outcome(trajectory: Trajectory) -> Outcome:
     # whatever was drawn before them.
     if trajectory.last_sketch is None or reason == NotFiniteError.reason:
         # The same seeds would fail the same way again.
-        return Failed(reason=reason or "no sketch", detail=detail, final=True, cost=cost)
+        return NoImage(reason=reason or "no sketch", detail=detail, final=True, cost=cost)
     # A sketch and a stop are no news beside the image.
     steps = trajectory if len(trajectory.steps) > 2 else None
     pixels = trajectory.last_sketch.image.array()
-    return Drawn(pixels=pixels, cost=cost, note=reason, trajectory=steps)
+    return DrawnImage(pixels=pixels, cost=cost, note=reason, trajectory=steps)

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.generation.samples import Sample
+from eval.generation.samples import BenchmarkSample
 from eval.generation.store import Store
-from staged.backends.generators.generator import Failed, Generator
+from staged.backends.generators.generator import Generator, NoImage
 from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
 from staged.jobs.units import units
@@ -38,7 +38,12 @@ class Done:
 
 
 def generate(
-    samples: Sequence[Sample], generator: Generator[Sample], store: Store, *, batch: int, rank: Rank
+    samples: Sequence[BenchmarkSample],
+    generator: Generator[BenchmarkSample],
+    store: Store,
+    *,
+    batch: int,
+    rank: Rank,
 ) -> Done:
     """Draw the samples of this process that the store lacks.
 
@@ -74,7 +79,7 @@ def generate(
                 continue
             store.keep(sample, outcome, seconds=time.monotonic() - began)
             usd += outcome.cost.get("usd", 0.0)
-            if isinstance(outcome, Failed):
+            if isinstance(outcome, NoImage):
                 failures[outcome.reason] += 1
                 examples.setdefault(outcome.reason, outcome.detail)
             else:
@@ -92,7 +97,7 @@ def generate(
     )
 
 
-def _batches(samples: Sequence[Sample], size: int) -> list[tuple[Sample, ...]]:
+def _batches(samples: Sequence[BenchmarkSample], size: int) -> list[tuple[BenchmarkSample, ...]]:
     """Cut into units, each of images with one number, so that asking for more changes none.
 
     By seed, so that a prompt has the same company wherever it stands in its file.

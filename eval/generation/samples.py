@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class BenchmarkSample:
     """One image to be drawn.
 
     Attributes:

@@ -22,9 +22,9 @@ from typing import Any, Self
 
 from eval.downloads import file_sha256
 from eval.generation.claim import refuse_others
-from eval.generation.samples import Sample
+from eval.generation.samples import BenchmarkSample
 from staged import images, strict_json
-from staged.backends.generators.generator import Drawn, Outcome
+from staged.backends.generators.generator import DrawnImage, DrawOutcome
 from staged.jobs import locks
 from staged.jobs.files import read_json, sweep, text_in, write_json, write_whole
 from staged.jobs.rank import Rank
@@ -46,7 +46,7 @@ _LINE = {
 }
 _EITHER = {"sha256": str, "width": int, "height": int, "reason": str, "detail": str}
 
-Line = Mapping[str, Any]
+StoreLine = Mapping[str, Any]
 
 
 def begun_dtype(folder: Path) -> str | None:
@@ -122,7 +122,7 @@ class Store:
                     return
             write_json(path, record)
 
-    def settled(self, samples: Sequence[Sample]) -> dict[str, Line]:
+    def settled(self, samples: Sequence[BenchmarkSample]) -> dict[str, StoreLine]:
         """Say what needs no further attempt, by path: what is drawn, and what failed for good.
 
         Raises:
@@ -131,7 +131,7 @@ class Store:
         """
         return {path: line for path, line in self.latest(samples).items() if line["final"]}
 
-    def latest(self, samples: Sequence[Sample]) -> dict[str, Line]:
+    def latest(self, samples: Sequence[BenchmarkSample]) -> dict[str, StoreLine]:
         """Return the line of each sample that was tried, by path: its image's, or the last failure.
 
         A killed attempt counts for nothing.
@@ -139,7 +139,7 @@ class Store:
         # Images first: a line is written before its image, so that none seen here lacks one there.
         found = {str(sample.path): file_sha256(self.folder / sample.path) for sample in samples}
         attempts = self._attempts()
-        latest: dict[str, Line] = {}
+        latest: dict[str, StoreLine] = {}
         for sample in samples:
             path = str(sample.path)
             lines = attempts.get(path, [])
@@ -153,7 +153,7 @@ class Store:
                 latest[path] = lines[-1]
         return latest
 
-    def keep(self, sample: Sample, outcome: Outcome, *, seconds: float) -> None:
+    def keep(self, sample: BenchmarkSample, outcome: DrawOutcome, *, seconds: float) -> None:
         """Keep what came of a sample; it is on disk when this returns.
 
         Args:
@@ -170,11 +170,11 @@ class Store:
             "index": sample.image,
             "seed": sample.seed,
             "cost": dict(outcome.cost),
-            "final": isinstance(outcome, Drawn) or outcome.final,
+            "final": isinstance(outcome, DrawnImage) or outcome.final,
             "seconds": round(seconds, 3),
         }
         png = b""
-        if isinstance(outcome, Drawn):
+        if isinstance(outcome, DrawnImage):
             png = images.encode_png(outcome.pixels)
             height, width = outcome.pixels.shape[:2]
             line |= {"sha256": hashlib.sha256(png).hexdigest(), "width": width, "height": height}
@@ -191,11 +191,11 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, png)
 
-    def steps(self, sample: Sample) -> Path:
+    def steps(self, sample: BenchmarkSample) -> Path:
         """Return the folder of a sample's trajectory, whether it has one or not."""
         return self._ours / STEPS / "-".join(sample.path.with_suffix("").parts)
 
-    def finish(self, samples: Sequence[Sample]) -> list[Line] | None:
+    def finish(self, samples: Sequence[BenchmarkSample]) -> list[StoreLine] | None:
         """Write `samples.jsonl` if every sample was tried; the last process finds that it was.
 
         It has no times, so runs that agree leave the same bytes.
@@ -206,7 +206,7 @@ class Store:
         latest = self.latest(samples)
         if len(latest) < len(samples):
             return None
-        kept: list[Line] = [
+        kept: list[StoreLine] = [
             {name: value for name, value in latest[str(s.path)].items() if name != "seconds"}
             for s in sorted(samples, key=lambda s: s.number)
         ]
@@ -214,7 +214,7 @@ class Store:
         write_whole(self.folder / SAMPLES, b"".join(lines))
         return kept
 
-    def sweep(self, samples: Sequence[Sample]) -> None:
+    def sweep(self, samples: Sequence[BenchmarkSample]) -> None:
         """Remove halves of images, of a run that was killed while writing them."""
         names: dict[Path, set[str]] = {}
         for sample in samples:
@@ -223,9 +223,9 @@ class Store:
         for folder, ours in names.items():
             sweep(folder, ours.__contains__)
 
-    def _attempts(self) -> dict[str, list[Line]]:
+    def _attempts(self) -> dict[str, list[StoreLine]]:
         """All lines of all processes, by path, in the order of files and lines."""
-        attempts: dict[str, list[Line]] = {}
+        attempts: dict[str, list[StoreLine]] = {}
         for path in sorted(self._ours.glob("log-*.jsonl")):
             # What follows the last line's end is being written, or was cut off by a kill.
             for content, place in read_lines(path, max_bytes=_MAX_LINE_BYTES, whole=True):
@@ -240,7 +240,7 @@ class Store:
                 attempts.setdefault(line["image"], []).append(line)
         return attempts
 
-    def _refuse(self, sample: Sample, lines: Sequence[Line]) -> None:
+    def _refuse(self, sample: BenchmarkSample, lines: Sequence[StoreLine]) -> None:
         path = self.folder / sample.path
         if any("sha256" in line for line in lines):
             raise ValueError(

@@ -41,7 +41,7 @@ _VARIANTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptFile:
+class GenEvalPromptFile:
     """The prompts of one file.
 
     Attributes:
@@ -55,7 +55,7 @@ class PromptFile:
     prompts: tuple[GenEvalPrompt, ...]
 
 
-def load_prompts(source: str | Path) -> PromptFile:
+def load_prompts(source: str | Path) -> GenEvalPromptFile:
     """Read prompts from a path, or by the name of a variant, which may fetch its file.
 
     Args:
@@ -81,7 +81,7 @@ def load_prompts(source: str | Path) -> PromptFile:
     return parse_prompts(content, str(path))
 
 
-def parse_prompts(content: bytes, place: str) -> PromptFile:
+def parse_prompts(content: bytes, place: str) -> GenEvalPromptFile:
     """Check a file's content; see `load_prompts`.
 
     A variant is recognised by its prompts, so that copies in another layout keep its name.
@@ -104,7 +104,7 @@ def parse_prompts(content: bytes, place: str) -> PromptFile:
     )
     known = _VARIANTS | {pinned.sha256: variant for variant, pinned in PINNED.items()}
     sha256 = sha256_of(content)
-    return PromptFile(
+    return GenEvalPromptFile(
         variant=known.get(sha256) or known.get(digest) or f"custom:{digest[:12]}",
         sha256=sha256,
         prompts=tuple(prompts),

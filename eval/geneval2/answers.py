@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from eval.geneval2.prompts import Geneval2Prompt, PromptFile
+from eval.geneval2.prompts import Geneval2Prompt, Geneval2PromptFile
 from staged import strict_json
 from staged.lines import split_lines, without_mark
 
@@ -82,7 +82,7 @@ class Answers:
 
 
 def read_answers(
-    path: Path, prompt_file: PromptFile, *, images_per_prompt: int | None = None
+    path: Path, prompt_file: Geneval2PromptFile, *, images_per_prompt: int | None = None
 ) -> Answers:
     """Read a file and fill in what it lacks as unscored.
 
@@ -125,7 +125,7 @@ def read_answers(
     return Answers(by_prompt=by_prompt, judge=next(iter(judges), None))
 
 
-def parse_line(content: bytes, prompt_file: PromptFile, place: str) -> ImageAnswers:
+def parse_line(content: bytes, prompt_file: Geneval2PromptFile, place: str) -> ImageAnswers:
     """Check one line; see `read_answers`."""
     record = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
     if not isinstance(record, dict):
@@ -152,7 +152,7 @@ def parse_line(content: bytes, prompt_file: PromptFile, place: str) -> ImageAnsw
     )
 
 
-def _read(path: Path, prompt_file: PromptFile) -> list[tuple[ImageAnswers, str]]:
+def _read(path: Path, prompt_file: Geneval2PromptFile) -> list[tuple[ImageAnswers, str]]:
     with path.open("rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
@@ -164,7 +164,7 @@ def _read(path: Path, prompt_file: PromptFile) -> list[tuple[ImageAnswers, str]]
 
 
 def _read_reference(
-    content: bytes, prompt_file: PromptFile, place: str
+    content: bytes, prompt_file: Geneval2PromptFile, place: str
 ) -> list[tuple[ImageAnswers, str]]:
     lists = strict_json.loads(content, place=place, max_bytes=MAX_FILE_BYTES)
     if len(lists) != len(prompt_file.prompts):

@@ -13,10 +13,10 @@ from typing import Any
 
 from eval.downloads import file_sha256
 from eval.geneval2.answers import parse_line
-from eval.geneval2.prompts import Geneval2Prompt, PromptFile
+from eval.geneval2.prompts import Geneval2Prompt, Geneval2PromptFile
 from eval.kept import Filled, Found, Keep, Key, fill
 from eval.pictures import Picture
-from eval.vqa.question import Answer, Answerer, Question
+from eval.vqa.question import Answerer, VqaAnswer, VqaQuestion
 from staged import strict_json
 from staged.jobs.rank import Rank
 
@@ -32,7 +32,7 @@ class _Image:
 
 def ask_about(
     pictures: Sequence[Picture],
-    prompt_file: PromptFile,
+    prompt_file: Geneval2PromptFile,
     answerer: Answerer,
     out: Path,
     *,
@@ -63,19 +63,19 @@ def ask_about(
         for index in missing:
             image = images[index]
             if image.record["sha256"] is None:
-                no_image = Answer(probability=None, reason="no image")
+                no_image = VqaAnswer(probability=None, reason="no image")
                 keep(index, _line(image, [no_image] * len(image.prompt.questions)))
                 continue
             for question in image.prompt.questions:
                 owners.append(index)
                 questions.append(
-                    Question(
+                    VqaQuestion(
                         image=image.picture.path, text=question.asked, accepted=question.accepted
                     )
                 )
-        collected: defaultdict[int, dict[int, Answer]] = defaultdict(dict)
+        collected: defaultdict[int, dict[int, VqaAnswer]] = defaultdict(dict)
 
-        def collect(question: int, answer: Answer) -> None:
+        def collect(question: int, answer: VqaAnswer) -> None:
             index = owners[question]
             collected[index][question] = answer
             if len(collected[index]) == len(images[index].prompt.questions):
@@ -87,7 +87,9 @@ def ask_about(
     return fill(out, [_key(image.record) for image in images], read, produce, rank=rank or Rank())
 
 
-def _images(pictures: Sequence[Picture], prompt_file: PromptFile, judge: str) -> list[_Image]:
+def _images(
+    pictures: Sequence[Picture], prompt_file: Geneval2PromptFile, judge: str
+) -> list[_Image]:
     by_text: defaultdict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
         by_text[picture.prompt].append(picture)
@@ -121,7 +123,7 @@ def _key(record: Mapping[str, Any]) -> Key:
     return tuple(strict_json.dumps(record.get(name)) for name in names)
 
 
-def _line(image: _Image, answers: Sequence[Answer]) -> dict[str, Any]:
+def _line(image: _Image, answers: Sequence[VqaAnswer]) -> dict[str, Any]:
     record = {**image.record, "probabilities": [answer.probability for answer in answers]}
     if any(answer.at_most is not None for answer in answers):
         record["at_most"] = [answer.at_most for answer in answers]

@@ -66,7 +66,7 @@ class Geneval2Prompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptFile:
+class Geneval2PromptFile:
     """All prompts of a file.
 
     Attributes:
@@ -78,7 +78,7 @@ class PromptFile:
     variant: str
 
 
-def load_prompts(path: Path) -> PromptFile:
+def load_prompts(path: Path) -> Geneval2PromptFile:
     """Read a file.
 
     Raises:
@@ -100,7 +100,9 @@ def load_prompts(path: Path) -> PromptFile:
     if not prompts:
         raise ValueError(f"{path}: no prompts")
     digest = sha256_of(b"".join(canonical))[:12]
-    return PromptFile(prompts=tuple(prompts), variant=f"{len(prompts)} prompts, sha256 {digest}")
+    return Geneval2PromptFile(
+        prompts=tuple(prompts), variant=f"{len(prompts)} prompts, sha256 {digest}"
+    )
 
 
 def _record(value: Any, place: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from eval.geneval2.answers import Answers, ImageAnswers
-from eval.geneval2.prompts import Geneval2Prompt, PromptFile
+from eval.geneval2.prompts import Geneval2Prompt, Geneval2PromptFile
 from eval.results import BenchmarkResult, versions
 from eval.statistics import Estimate, Observation, mean
 
@@ -45,7 +45,7 @@ def arithmetic_mean(probabilities: Sequence[float]) -> float:
 
 def summarise(
     answers: Answers,
-    prompt_file: PromptFile,
+    prompt_file: Geneval2PromptFile,
     *,
     judge: str | None = None,
     run: str = "",
@@ -93,7 +93,7 @@ def summarise(
     )
 
 
-def _also(answers: Answers, prompt_file: PromptFile) -> dict[str, Estimate]:
+def _also(answers: Answers, prompt_file: Geneval2PromptFile) -> dict[str, Estimate]:
     images = [
         (prompt, image)
         for prompt in prompt_file.prompts

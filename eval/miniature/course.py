@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from eval.miniature.pictures import Drawn
+from eval.miniature.pictures import DrawnPicture
 from eval.miniature.settings import MiniatureSample
 from eval.statistics import Estimate, Observation, mean, mean_of_means
 
 MAX_BUDGETS = 16
 """Most budgets that are reported; more are thinned evenly."""
 
-Course = tuple[MiniatureSample, Sequence[Drawn]]
+Course = tuple[MiniatureSample, Sequence[DrawnPicture]]
 """A sample and its pictures, in order; none where nothing was drawn."""
 
 

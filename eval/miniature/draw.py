@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eval.generation.model import Model
+from eval.generation.model import CheckpointGenerator
 from eval.miniature.settings import MiniatureSample, MiniatureSettings
 from eval.miniature.store import BatchStore, Record
 from eval.results import versions
@@ -49,7 +49,7 @@ def draw(
     ordered = sorted(samples, key=lambda sample: sample.key)
     batches = rank.share(units(ordered, batch_size))
     settings = settle(settings, begun=store.begun_dtype(), tell=tell)
-    model = Model(settings, batch_size=batch_size)
+    model = CheckpointGenerator(settings, batch_size=batch_size)
     store.claim(
         Record(
             settings=settings,

@@ -15,7 +15,7 @@ from staged.trajectory import ImageRef, Plan, Refinement, Sketch, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class DrawnPicture:
     """A picture that a trajectory drew.
 
     Attributes:
@@ -46,7 +46,7 @@ class Drawn:
         }
 
 
-def pictures_of(trajectory: Trajectory, asked: Spec) -> tuple[Drawn, ...]:
+def pictures_of(trajectory: Trajectory, asked: Spec) -> tuple[DrawnPicture, ...]:
     """Look at every sketch of a trajectory, in order.
 
     Args:
@@ -56,7 +56,7 @@ def pictures_of(trajectory: Trajectory, asked: Spec) -> tuple[Drawn, ...]:
     Raises:
         ValueError: a picture is of another size, or not loaded.
     """
-    drawn: list[Drawn] = []
+    drawn: list[DrawnPicture] = []
     plan: Plan | None = None
     num_rounds = spent = 0
     for index, step in enumerate(trajectory.steps):
@@ -69,7 +69,7 @@ def pictures_of(trajectory: Trajectory, asked: Spec) -> tuple[Drawn, ...]:
             wanted = asked if plan is None else described(plan)
             found = seen(step.image)
             drawn.append(
-                Drawn(
+                DrawnPicture(
                     step=index,
                     round=max(num_rounds, 1),
                     num_flow_steps=spent,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from eval.miniature.course import course_estimates
 from eval.miniature.drift import untouched
 from eval.miniature.kinds import kind_of, kinds_of
-from eval.miniature.pictures import Drawn, described, pictures_of
+from eval.miniature.pictures import DrawnPicture, described, pictures_of
 from eval.miniature.settings import MiniatureSample
 from eval.statistics import UNIT, Estimate, Observation, mean
 from staged.shapes.language.critiques import read_plan_critique, read_sketch_critique
@@ -76,7 +76,7 @@ def process_estimates(
     return estimates | course_estimates(courses)
 
 
-def _observed(trajectory: Trajectory, asked: Spec, drawn: Sequence[Drawn]) -> _Found:
+def _observed(trajectory: Trajectory, asked: Spec, drawn: Sequence[DrawnPicture]) -> _Found:
     yield from _steps(trajectory, asked, {picture.step: picture for picture in drawn})
     yield from _decisions(trajectory, drawn)
     for objects in untouched(trajectory):
@@ -89,10 +89,10 @@ def _observed(trajectory: Trajectory, asked: Spec, drawn: Sequence[Drawn]) -> _F
                 yield SHIFT, stayed.shift_px
 
 
-def _steps(trajectory: Trajectory, asked: Spec, drawn: Mapping[int, Drawn]) -> _Found:
+def _steps(trajectory: Trajectory, asked: Spec, drawn: Mapping[int, DrawnPicture]) -> _Found:
     """Plans, sketches, inspections and refinements."""
     plan = _Plan(said=None, asked=asked)
-    picture: Drawn | None = None
+    picture: DrawnPicture | None = None
     states: dict[Target, bool | None] = {}
     refined: dict[Target, bool | None] = {}
     for index, step in enumerate(trajectory.steps):
@@ -149,7 +149,9 @@ def _plan_inspected(inspection: Inspection, plan: _Plan) -> _Found:
         yield "inspect plan/over-inspection", float(inspection.verdict == "revise")
 
 
-def _sketch_inspected(inspection: Inspection, picture: Drawn, pending: Sequence[Thing]) -> _Found:
+def _sketch_inspected(
+    inspection: Inspection, picture: DrawnPicture, pending: Sequence[Thing]
+) -> _Found:
     claims = _claims(inspection)
     if picture.planned is None:
         if claims:
@@ -214,11 +216,11 @@ def _outcome(
         yield f"refine {target}/helped", _number(now)
 
 
-def _decisions(trajectory: Trajectory, drawn: Sequence[Drawn]) -> _Found:
+def _decisions(trajectory: Trajectory, drawn: Sequence[DrawnPicture]) -> _Found:
     """Whether to stop, or to plan on; a stop that the loop's limits imposed is no decision."""
     imposed = trajectory.provenance.get("ended_by", "model") != "model"
     pictures = {picture.step: picture for picture in drawn}
-    picture: Drawn | None = None
+    picture: DrawnPicture | None = None
     for index, step in enumerate(trajectory.steps):
         picture = pictures.get(index, picture)
         stops = isinstance(step, Stop)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.miniature.process import process_estimates
-from eval.miniature.score import Scored
+from eval.miniature.score import SampleScore
 from eval.miniature.settings import GENEVAL_TASKS, MiniatureSettings
 from eval.miniature.store import Record
 from eval.results import BenchmarkResult
@@ -19,7 +19,7 @@ VERSION = "1"
 
 
 def result_of(
-    record: Record, scored: Sequence[Scored], trajectories: Mapping[str, Trajectory]
+    record: Record, scored: Sequence[SampleScore], trajectories: Mapping[str, Trajectory]
 ) -> BenchmarkResult:
     """Count.
 
@@ -63,7 +63,9 @@ def _roles(settings: MiniatureSettings) -> list[str]:
     return [f"{n} {getattr(settings, n)}" for n in names if getattr(settings, n) != "model"]
 
 
-def _also(scored: Sequence[Scored], trajectories: Mapping[str, Trajectory]) -> dict[str, Estimate]:
+def _also(
+    scored: Sequence[SampleScore], trajectories: Mapping[str, Trajectory]
+) -> dict[str, Estimate]:
     tasks = {item.sample.prompt.task: None for item in scored}
     exact = {
         task: mean(_observations([i for i in scored if i.sample.prompt.task == task], "exact"))
@@ -92,12 +94,12 @@ def _also(scored: Sequence[Scored], trajectories: Mapping[str, Trajectory]) -> d
     }
 
 
-def reasons(scored: Sequence[Scored]) -> Counter[str]:
+def reasons(scored: Sequence[SampleScore]) -> Counter[str]:
     """Count the wrong and the unscored pictures by kind of fault; one may have several."""
     return Counter(kind for item in scored if not item.correct for kind in item.kinds)
 
 
-def _observations(scored: Sequence[Scored], name: str) -> list[Observation]:
+def _observations(scored: Sequence[SampleScore], name: str) -> list[Observation]:
     values: list[Any] = [getattr(item, name) for item in scored]
     return [
         Observation(cluster=item.sample.prompt.text, value=None if value is None else float(value))

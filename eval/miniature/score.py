@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.miniature.kinds import kinds_of
-from eval.miniature.pictures import Drawn, pictures_of
+from eval.miniature.pictures import DrawnPicture, pictures_of
 from eval.miniature.settings import MiniatureSample
 from staged.trajectory import Trajectory
 
@@ -17,7 +17,7 @@ NOT_FINITE = "not_finite"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class SampleScore:
     """A sample's score.
 
     Attributes:
@@ -39,7 +39,7 @@ class Scored:
     exact: bool | None
     reasons: tuple[str, ...]
     kinds: tuple[str, ...] = ()
-    pictures: tuple[Drawn, ...] = ()
+    pictures: tuple[DrawnPicture, ...] = ()
     num_flow_steps: int = 0
     text_tokens: int = 0
     failure: str = ""
@@ -71,14 +71,14 @@ class Scored:
 
 def score(
     samples: Sequence[MiniatureSample], trajectories: Mapping[str, Trajectory]
-) -> tuple[Scored, ...]:
+) -> tuple[SampleScore, ...]:
     """Score every sample, in order; what was not drawn is unscored."""
     return tuple(_scored(sample, trajectories.get(sample.key)) for sample in samples)
 
 
-def _scored(sample: MiniatureSample, trajectory: Trajectory | None) -> Scored:
+def _scored(sample: MiniatureSample, trajectory: Trajectory | None) -> SampleScore:
     if trajectory is None:
-        return Scored(
+        return SampleScore(
             sample=sample, correct=None, exact=None, reasons=(NOT_DRAWN,), kinds=(NOT_DRAWN,)
         )
     if trajectory.prompt != sample.prompt.text:
@@ -96,9 +96,9 @@ def _scored(sample: MiniatureSample, trajectory: Trajectory | None) -> Scored:
     }
     if not pictures or facts["failure"] == NOT_FINITE:
         reason = f"{NOT_DRAWN}: {facts['failure'] or 'no sketch'}"
-        return Scored(correct=None, exact=None, reasons=(reason,), kinds=(NOT_DRAWN,), **facts)
+        return SampleScore(correct=None, exact=None, reasons=(reason,), kinds=(NOT_DRAWN,), **facts)
     verdict = pictures[-1].whole
-    return Scored(
+    return SampleScore(
         correct=verdict.correct,
         exact=verdict.exact,
         reasons=verdict.reasons,

@@ -12,8 +12,8 @@ from eval.report.samples import ReportSample
 from staged.report import (
     Galleries,
     Gallery,
+    GalleryPicture,
     Outcome,
-    Picture,
     Section,
     Trajectories,
     detector,
@@ -72,7 +72,7 @@ def _gallery(run: Run, kind: str, samples: Sequence[ReportSample], most: int) ->
     return Gallery(title=kind[:1].upper() + kind[1:], pictures=pictures, intro=intro)
 
 
-def _pictures(run: Run, samples: Sequence[ReportSample], most: int) -> list[Picture]:
+def _pictures(run: Run, samples: Sequence[ReportSample], most: int) -> list[GalleryPicture]:
     """Show some, spread evenly; where one has no picture, its neighbours have a chance."""
     chosen = []
     for stretch in stretches(samples, most):
@@ -141,7 +141,7 @@ def _parting(
     title: str,
     most: int,
 ) -> Gallery:
-    pictures: list[Picture] = []
+    pictures: list[GalleryPicture] = []
     shown = 0
     for stretch in stretches(pairs, max(most // 2, 1)):
         a, b = stretch[0]
@@ -189,9 +189,9 @@ def cut(text: str) -> str:
     return text if len(text) <= _MAX_CHARS else text[: _MAX_CHARS - 1] + "…"
 
 
-def _picture(sample: ReportSample, png: bytes, run: str = "") -> Picture:
+def _picture(sample: ReportSample, png: bytes, run: str = "") -> GalleryPicture:
     notes = ["; ".join(_some(sample.reasons)), _seed(sample)]
-    return Picture(
+    return GalleryPicture(
         png=png,
         caption=cut(sample.prompt) or f"{sample.part} {sample.name}",
         note="\n".join(filter(None, notes)),

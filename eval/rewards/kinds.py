@@ -13,7 +13,7 @@ CLIP_H_TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class RewardKind:
     """One reward.
 
     Attributes:
@@ -32,31 +32,31 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind(
+        RewardKind(
             name="clipscore",
             help="100 times the cosine of CLIP, at least 0",
             bounds=(0.0, 100.0),
             weights=CLIP_L,
         ),
-        Kind(
+        RewardKind(
             name="pickscore",
             help="the scaled cosine of a CLIP-H fine-tuned on people's picks",
             bounds=None,
             weights="yuvalkirstain/PickScore_v1",
         ),
-        Kind(
+        RewardKind(
             name="aesthetic",
             help="LAION's aesthetic predictor v2, about 1 to 10; it does not read the prompt",
             bounds=None,
             weights=None,
         ),
-        Kind(
+        RewardKind(
             name="hps",
             help="HPS v2.1, the cosine of a CLIP-H fine-tuned on people's choices",
             bounds=(-1.0, 1.0),
             weights=None,
         ),
-        Kind(
+        RewardKind(
             name="vqascore",
             help="probability that a vision-language model says yes to the prompt",
             bounds=(0.0, 1.0),

@@ -12,15 +12,15 @@ import torch
 from eval.pictures import Picture
 from eval.rewards.aesthetic import AestheticHead
 from eval.rewards.embedding import ClipEmbedder
-from eval.rewards.kinds import KINDS, VQA_QUESTION, Kind
-from eval.vqa.question import Answer, Answerer, Question, spellings
+from eval.rewards.kinds import KINDS, VQA_QUESTION, RewardKind
+from eval.vqa.question import Answerer, VqaAnswer, VqaQuestion, spellings
 from staged import images
 from staged.model.finite import NotFiniteError
 from staged.roles import Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class RewardScore:
     """What an image got.
 
     Attributes:
@@ -41,12 +41,12 @@ class Score:
 class Scorer(Protocol):
     """Scores images with their prompts."""
 
-    kind: Kind
+    kind: RewardKind
     """Which reward it gives."""
     name: str
     """Models and weights, as a result's variant says them."""
 
-    def score(self, pictures: Sequence[Picture], keep: Callable[[int, Score], None]) -> None:
+    def score(self, pictures: Sequence[Picture], keep: Callable[[int, RewardScore], None]) -> None:
         """Score all, in any order.
 
         Args:
@@ -68,7 +68,7 @@ class PixelScorer:
 
     def __init__(
         self,
-        kind: Kind,
+        kind: RewardKind,
         name: str,
         formula: Callable[[Pixels, str], float],
         truncates: Callable[[str], bool],
@@ -76,22 +76,22 @@ class PixelScorer:
         """Keep the parts."""
         self.kind, self.name, self.formula, self.truncates = kind, name, formula, truncates
 
-    def score(self, pictures: Sequence[Picture], keep: Callable[[int, Score], None]) -> None:
+    def score(self, pictures: Sequence[Picture], keep: Callable[[int, RewardScore], None]) -> None:
         """Score all in order; see `Scorer`."""
         for index, picture in enumerate(pictures):
             try:
                 pixels = images.decode_file(picture.path)
             except ValueError as error:
-                keep(index, Score(value=None, reason="broken image", detail=str(error)[:500]))
+                keep(index, RewardScore(value=None, reason="broken image", detail=str(error)[:500]))
                 continue
             try:
                 value = self.formula(pixels, picture.prompt)
                 if not math.isfinite(value):
                     raise NotFiniteError("score is")
             except NotFiniteError as error:
-                keep(index, Score(value=None, reason=error.reason, detail=str(error)))
+                keep(index, RewardScore(value=None, reason=error.reason, detail=str(error)))
                 continue
-            keep(index, Score(value=value, truncated=self.truncates(picture.prompt)))
+            keep(index, RewardScore(value=value, truncated=self.truncates(picture.prompt)))
 
 
 class VqaScorer:
@@ -114,12 +114,12 @@ class VqaScorer:
         self.answerer, self.question = answerer, question
         self.name = f"{answerer.name}, asked {question}"
 
-    def score(self, pictures: Sequence[Picture], keep: Callable[[int, Score], None]) -> None:
+    def score(self, pictures: Sequence[Picture], keep: Callable[[int, RewardScore], None]) -> None:
         """Score all; see `Scorer`."""
         accepted = spellings("yes")
         questions = [
             # Not `format`: a prompt may hold braces, and so may the question.
-            Question(
+            VqaQuestion(
                 image=picture.path,
                 text=self.question.replace("{prompt}", picture.prompt),
                 accepted=accepted,
@@ -127,8 +127,8 @@ class VqaScorer:
             for picture in pictures
         ]
 
-        def keep_answer(index: int, answer: Answer) -> None:
-            score = Score(
+        def keep_answer(index: int, answer: VqaAnswer) -> None:
+            score = RewardScore(
                 value=answer.probability,
                 at_most=answer.at_most,
                 reason=answer.reason,

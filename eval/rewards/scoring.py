@@ -15,7 +15,7 @@ from eval.downloads import file_sha256, sha256_of
 from eval.kept import Found, Keep, Key, fill
 from eval.pictures import Picture
 from eval.results import BenchmarkResult, versions
-from eval.rewards.scorers import Score, Scorer
+from eval.rewards.scorers import RewardScore, Scorer
 from staged import strict_json
 from staged.jobs.rank import Rank
 
@@ -24,7 +24,7 @@ _MAX_LINE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class ScoreFile:
     """The lines of a file.
 
     Attributes:
@@ -55,7 +55,7 @@ def score_pictures(
     out: Path,
     *,
     rank: Rank | None = None,
-) -> Scored | None:
+) -> ScoreFile | None:
     """Score what is not scored yet.
 
     Args:
@@ -92,7 +92,7 @@ def score_pictures(
                 keep(index, {**wanted[index], "score": None, "reason": "no image"})
         waiting = [index for index in missing if wanted[index]["sha256"] is not None]
 
-        def keep_score(number: int, score: Score) -> None:
+        def keep_score(number: int, score: RewardScore) -> None:
             keep(waiting[number], {**wanted[waiting[number]], **_as_dict(score)})
 
         scorer.score([pictures[index] for index in waiting], keep_score)
@@ -101,11 +101,11 @@ def score_pictures(
     filled = fill(out, keys, read, produce, rank=rank or Rank(), label=scorer.kind.name)
     if filled.lines is None:
         return None
-    return Scored(records=tuple(_parse(line, str(out)) for line in filled.lines))
+    return ScoreFile(records=tuple(_parse(line, str(out)) for line in filled.lines))
 
 
 def summarise(
-    scored: Scored,
+    scored: ScoreFile,
     scorer: Scorer,
     *,
     run: str = "",
@@ -142,7 +142,7 @@ def summarise(
     )
 
 
-def _as_dict(score: Score) -> dict[str, Any]:
+def _as_dict(score: RewardScore) -> dict[str, Any]:
     record: dict[str, Any] = {"score": score.value}
     if score.at_most is not None:
         record["at_most"] = score.at_most

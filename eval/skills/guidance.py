@@ -21,7 +21,7 @@ from staged.command_line import Parser, add_out_folder, console, count
 from staged.jobs.progress import Progress
 
 if TYPE_CHECKING:  # what imports torch is imported when the command runs
-    from staged.model.flows import Drawn, FlowSettings
+    from staged.model.flows import FlowKind, FlowSettings
 
 _EXAMPLE = """examples:
   staged eval tune-guidance --checkpoint runs/staged/checkpoint --manner stage --out out/guidance
@@ -114,9 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _asked(options: argparse.Namespace, manner: Manner) -> dict[Drawn, list[Probe]]:
+def _asked(options: argparse.Namespace, manner: Manner) -> dict[FlowKind, list[Probe]]:
     """The pictures to draw, by kind. A base is never asked to correct."""
-    asked: dict[Drawn, list[Probe]] = {}
+    asked: dict[FlowKind, list[Probe]] = {}
     for probe in probes(
         num_per_skill=options.num_per_skill,
         split="train",
@@ -135,7 +135,7 @@ def _asked(options: argparse.Namespace, manner: Manner) -> dict[Drawn, list[Prob
     return asked
 
 
-def _drawn(probe: Probe) -> Drawn | None:
+def _drawn(probe: Probe) -> FlowKind | None:
     if probe.move != "sketch":
         return None
     if not probe.edits and probe.skill == "draw":
@@ -143,7 +143,9 @@ def _drawn(probe: Probe) -> Drawn | None:
     return "refinement" if probe.skill.startswith("correct") else "edit"
 
 
-def _ways(drawn: Drawn, flow: FlowSettings, options: argparse.Namespace) -> Iterator[FlowSettings]:
+def _ways(
+    drawn: FlowKind, flow: FlowSettings, options: argparse.Namespace
+) -> Iterator[FlowSettings]:
     images = [1.0] if drawn == "first" else options.image  # a first sketch has no image before it
     for text, image in product(options.text, images):
         yield replace(flow, guidance=replace(flow.guidance, text_scale=text, image_scale=image))

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from staged.shapes.language.instructions import Add, Edit, Move, Ref
-from staged.shapes.world.scene import Relation, Scene
+from staged.shapes.world.scene import RelationName, Scene
 from staged.shapes.world.spec import Spec, Thing
 
 
@@ -26,7 +26,7 @@ def _things(scene: Scene) -> Spec:
 
 def _with_relations(spec: Spec, edits: tuple[Edit, ...]) -> Spec:
     """Add the relations in which edits put single things."""
-    said: list[tuple[Thing, Relation, Ref]] = []
+    said: list[tuple[Thing, RelationName, Ref]] = []
     for edit in edits:
         match edit:
             case Add(thing=thing, relations=relations):

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedC
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from eval.geneval.mask2former import fingerprint
-from eval.vqa.question import Answer, Question
+from eval.vqa.question import VqaAnswer, VqaQuestion
 from staged import images
 from staged.devices import AUTO, choose_arithmetic
 from staged.model.finite import NotFiniteError, require_finite
@@ -100,28 +100,30 @@ class LocalAnswerer:
         print(chosen.words)
         return cls(model, processor, device=chosen.device)
 
-    def answer(self, questions: Sequence[Question], keep: Callable[[int, Answer], None]) -> None:
+    def answer(
+        self, questions: Sequence[VqaQuestion], keep: Callable[[int, VqaAnswer], None]
+    ) -> None:
         """Answer one by one, so that no answer depends on its neighbours."""
         for index, question in enumerate(questions):
             # The template is text with such tokens; those of a prompt would be taken for its own.
             if spelled := sorted(token for token in self._control if token in question.text):
                 detail = f"{spelled[0]} is a token by which this model's chats are framed"
-                keep(index, Answer(probability=None, reason="control token", detail=detail))
+                keep(index, VqaAnswer(probability=None, reason="control token", detail=detail))
                 continue
             try:
                 pixels = images.decode_file(question.image)
             except ValueError as error:
-                broken = Answer(probability=None, reason="broken image", detail=str(error)[:500])
+                broken = VqaAnswer(probability=None, reason="broken image", detail=str(error)[:500])
                 keep(index, broken)
                 continue
             try:
                 probabilities = self.first_token(Image.fromarray(pixels), question.text)
             except NotFiniteError as error:
-                keep(index, Answer(probability=None, reason=error.reason, detail=str(error)))
+                keep(index, VqaAnswer(probability=None, reason=error.reason, detail=str(error)))
                 continue
             # Summed in double precision; a sum of rounded numbers may pass 1 in its last digit.
             accepted = probabilities[self.accepted_tokens(question.accepted)]
-            keep(index, Answer(probability=min(float(accepted.double().sum()), 1.0)))
+            keep(index, VqaAnswer(probability=min(float(accepted.double().sum()), 1.0)))
 
     def accepted_tokens(self, accepted: Sequence[str]) -> list[int]:
         """Return the distinct first tokens of the accepted answers.

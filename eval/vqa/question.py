@@ -12,7 +12,7 @@ _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class VqaQuestion:
     """One question about one image.
 
     Attributes:
@@ -27,7 +27,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class VqaAnswer:
     """How probable the accepted answers are.
 
     Attributes:
@@ -49,7 +49,9 @@ class Answerer(Protocol):
     name: str
     """Model, weights and how it is read, as a result's variant says them."""
 
-    def answer(self, questions: Sequence[Question], keep: Callable[[int, Answer], None]) -> None:
+    def answer(
+        self, questions: Sequence[VqaQuestion], keep: Callable[[int, VqaAnswer], None]
+    ) -> None:
         """Answer all, in any order.
 
         Args:

@@ -12,7 +12,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 
-from eval.vqa.question import Answer, Question
+from eval.vqa.question import VqaAnswer, VqaQuestion
 from staged import images
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import AttemptLog, Failure, FirstToken, LmmRequest, LmmSettings
@@ -45,7 +45,9 @@ class ServerAnswerer:
         self.top_logprobs = top_logprobs
         self.name = f"{settings.model}, first token by text, top {top_logprobs}"
 
-    def answer(self, questions: Sequence[Question], keep: Callable[[int, Answer], None]) -> None:
+    def answer(
+        self, questions: Sequence[VqaQuestion], keep: Callable[[int, VqaAnswer], None]
+    ) -> None:
         """Ask all; see `Answerer`.
 
         Raises:
@@ -54,22 +56,22 @@ class ServerAnswerer:
         asyncio.run(self._answer_all(questions, keep))
 
     async def _answer_all(
-        self, questions: Sequence[Question], keep: Callable[[int, Answer], None]
+        self, questions: Sequence[VqaQuestion], keep: Callable[[int, VqaAnswer], None]
     ) -> None:
         async with LmmClient(self.settings, log=self.log) as client:
 
-            async def ask(numbered: tuple[int, Question]) -> None:
+            async def ask(numbered: tuple[int, VqaQuestion]) -> None:
                 index, question = numbered
                 keep(index, await self._ask(client, question))
 
             await in_turn(enumerate(questions), ask, workers=self.settings.concurrency)
 
-    async def _ask(self, client: LmmClient, question: Question) -> Answer:
+    async def _ask(self, client: LmmClient, question: VqaQuestion) -> VqaAnswer:
         try:
             image = images.read_file(question.image)
             images.decode(image)
         except ValueError as error:
-            return Answer(probability=None, reason="broken image", detail=str(error)[:500])
+            return VqaAnswer(probability=None, reason="broken image", detail=str(error)[:500])
         request = LmmRequest(
             purpose=self.purpose,
             prompt_version=PROMPT_VERSION,
@@ -80,11 +82,11 @@ class ServerAnswerer:
         )
         reply = await client.ask(request)
         if isinstance(reply, Failure):
-            return Answer(probability=None, reason=reply.kind, detail=reply.detail[:500])
+            return VqaAnswer(probability=None, reason=reply.kind, detail=reply.detail[:500])
         return read_first_token(reply.value, question.accepted)
 
 
-def read_first_token(first: FirstToken, accepted: Sequence[str]) -> Answer:
+def read_first_token(first: FirstToken, accepted: Sequence[str]) -> VqaAnswer:
     """Add up the probabilities of the accepted answers among the named tokens.
 
     Each accepted answer that is not named has at most the probability of the last one that is,
@@ -95,4 +97,4 @@ def read_first_token(first: FirstToken, accepted: Sequence[str]) -> Answer:
     num_missing = len(set(accepted) - {text for text, _ in named})
     left = max(1 - math.fsum(p for _, p in named), 0.0)
     hidden = min(left, num_missing * min(p for _, p in named))
-    return Answer(probability=min(seen, 1.0), at_most=min(seen + hidden, 1.0))
+    return VqaAnswer(probability=min(seen, 1.0), at_most=min(seen + hidden, 1.0))

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from staged import protocol
-from staged.backends.reading import Parts, Reader, before_last_cue, parts_of, texts_of
+from staged.backends.reading import ContextParts, ContextReader, before_last_cue, parts_of, texts_of
 from staged.engine.engine import Engine
 from staged.engine.sampling import MAX_TEMPERATURE, TextBlock, TextSampling
 from staged.model.finite import NotFiniteError
-from staged.model.flows import Drawn, Flows, FlowSettings
+from staged.model.flows import FlowKind, Flows, FlowSettings
 from staged.ranges import check_range
 from staged.roles import Preview, RoleError, StepRequest
 from staged.trajectory import (
@@ -89,7 +89,7 @@ class BagelPlayer:
         """Wrap an engine."""
         self.engine = engine
         self.settings = settings or BagelSettings()
-        self._reader = Reader(
+        self._reader = ContextReader(
             engine,
             max_tokens=self.settings.max_cached_tokens,
             vision_only=self.settings.vision_only,
@@ -155,7 +155,7 @@ class BagelPlayer:
             room, for as many as write at a time.
         """
         groups: list[tuple[list[StepRequest], int]] = []
-        readings: dict[Parts, int] = {}
+        readings: dict[ContextParts, int] = {}
         copies: list[int] = []
         for request in requests:
             needed = self._reader.needed(parts_of(request.trajectory))
@@ -272,7 +272,7 @@ class BagelPlayer:
         return rows * stride, columns * stride
 
 
-def _branches(parts: Parts, flow: FlowSettings) -> list[Parts]:
+def _branches(parts: ContextParts, flow: FlowSettings) -> list[ContextParts]:
     """What the three branches of guidance stand on; what is not looked at is empty."""
     guidance = flow.guidance
     if guidance.text_scale == 1:
@@ -297,7 +297,7 @@ def _not_finite(error: NotFiniteError) -> RoleError:
     return RoleError(error.reason, str(error))
 
 
-def _drawn(trajectory: Trajectory) -> Drawn:
+def _drawn(trajectory: Trajectory) -> FlowKind:
     """What the next picture is drawn onto, and why."""
     if trajectory.last_sketch is None and not trajectory.inputs:
         return "first"

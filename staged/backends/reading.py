@@ -33,7 +33,7 @@ from staged.trajectory import (
 
 
 @dataclass(frozen=True)
-class Part:
+class ContextPart:
     """One thing to read: a text block or an image.
 
     Attributes:
@@ -49,7 +49,7 @@ class Part:
     thought: bool = False
 
 
-Parts = tuple[Part, ...]
+ContextParts = tuple[ContextPart, ...]
 
 
 @dataclass(frozen=True)
@@ -66,39 +66,39 @@ class Reading:
     openers: Tensor | None
 
 
-def parts_of(trajectory: Trajectory) -> Parts:
+def parts_of(trajectory: Trajectory) -> ContextParts:
     """List what stands in the sequence: the system text, inputs, the prompt, then the steps."""
     steps = [
-        Part(step.image) if isinstance(step, Sketch) else as_part(step)
+        ContextPart(step.image) if isinstance(step, Sketch) else as_part(step)
         for step in trajectory.steps
         if not isinstance(step, Stop)
     ]
-    system = () if trajectory.system is None else (Part(trajectory.system),)
-    inputs = map(Part, trajectory.inputs)
-    return (*system, *inputs, Part(trajectory.prompt, cue=True), *steps)
+    system = () if trajectory.system is None else (ContextPart(trajectory.system),)
+    inputs = map(ContextPart, trajectory.inputs)
+    return (*system, *inputs, ContextPart(trajectory.prompt, cue=True), *steps)
 
 
-def as_part(step: TextStep) -> Part:
+def as_part(step: TextStep) -> ContextPart:
     """Return the part that a text step is."""
-    return Part(
+    return ContextPart(
         step_text(step),
         cue=isinstance(step, Plan | Refinement),
         thought=isinstance(step, Thought),
     )
 
 
-def before_last_cue(parts: Parts) -> Parts:
+def before_last_cue(parts: ContextParts) -> ContextParts:
     """What stands before the last prompt, plan or refinement."""
     last = max((i for i, part in enumerate(parts) if part.cue), default=0)
     return parts[:last]
 
 
-def texts_of(parts: Parts) -> Parts:
+def texts_of(parts: ContextParts) -> ContextParts:
     """The texts that were given: without images and thoughts."""
     return tuple(part for part in parts if isinstance(part.content, str) and not part.thought)
 
 
-class Reader:
+class ContextReader:
     """Reads trajectories into contexts, each new part once, oldest readings forgotten first."""
 
     def __init__(self, engine: Engine, *, max_tokens: int, vision_only: bool = False) -> None:
@@ -115,11 +115,11 @@ class Reader:
         self._openers = torch.tensor([special.text_start, special.image_start, special.stop])
         # Of a reading its beginning is known too, and was used later: the oldest is a leaf, and
         # to forget it frees exactly the tokens of its last part.
-        self._known: OrderedDict[Parts, Reading] = OrderedDict()
+        self._known: OrderedDict[ContextParts, Reading] = OrderedDict()
         self.num_tokens = 0
         """Tokens held."""
 
-    def read(self, wanted: Sequence[Parts], *, beside: int = 0) -> list[Reading]:
+    def read(self, wanted: Sequence[ContextParts], *, beside: int = 0) -> list[Reading]:
         """Read what is new; all of it is held until the next call.
 
         Args:
@@ -149,7 +149,7 @@ class Reader:
         self._forget(beside)
         return [self._recall(parts) for parts in wanted]
 
-    def needed(self, parts: Parts) -> dict[Parts, int]:
+    def needed(self, parts: ContextParts) -> dict[ContextParts, int]:
         """Tokens that are held when it is read: of the last part of each beginning.
 
         Raises:
@@ -157,7 +157,7 @@ class Reader:
         """
         return {parts[:end]: self._count(parts[:end]) for end in range(1, len(parts) + 1)}
 
-    def _count(self, parts: Parts) -> int:
+    def _count(self, parts: ContextParts) -> int:
         """Tokens of the last part."""
         if (known := self._known.get(parts)) is not None:
             return known.context.blocks[-1].num_tokens
@@ -167,7 +167,7 @@ class Reader:
         copies = clean_copies(self._engine.codec.grids(*content.array().shape[:2]))
         return sum(copy.num_tokens for copy in copies[1 if self._vision_only else 0 :])
 
-    def _read_last(self, parts: Parts, beside: int) -> None:
+    def _read_last(self, parts: ContextParts, beside: int) -> None:
         """Read the last part; all before it is known."""
         self._forget(beside + self._count(parts))
         context, content = self._recall(parts[:-1]).context.fork(), parts[-1].content
@@ -183,10 +183,10 @@ class Reader:
         self.num_tokens += context.blocks[-1].num_tokens
         self._touch(parts)
 
-    def _recall(self, parts: Parts) -> Reading:
+    def _recall(self, parts: ContextParts) -> Reading:
         return self._known[parts] if parts else Reading(Context(), None)
 
-    def _touch(self, parts: Parts) -> None:
+    def _touch(self, parts: ContextParts) -> None:
         """Note that a reading is used, and then its beginnings, up to the shortest."""
         for end in range(len(parts), 0, -1):
             if parts[:end] in self._known:
@@ -199,6 +199,6 @@ class Reader:
             self.num_tokens -= forgotten.context.blocks[-1].num_tokens
 
 
-def _prompt(parts: Parts) -> str:
+def _prompt(parts: ContextParts) -> str:
     """The first cue, to name what is read."""
     return next((str(part.content) for part in parts if part.cue), "")

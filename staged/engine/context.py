@@ -25,7 +25,7 @@ from staged.model.layout import Layout
 
 
 @dataclass(frozen=True, eq=False)  # by identity: forks share it
-class Block:
+class KVBlock:
     """Keys and values of tokens that were read together; forks share it, and nobody changes it.
 
     Attributes:
@@ -52,7 +52,7 @@ class Context:
         has_images: Whether an image stands in it.
     """
 
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[KVBlock, ...] = ()
     position: int = 0
     has_images: bool = False
 
@@ -114,10 +114,10 @@ class ChunkAttention:
             attended.append(attend_one(q, k, v, self._masks[row]))
         return torch.cat(attended).index_select(0, self._order)
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[KVBlock]:
         """What each chunk adds to its context, once every layer has attended."""
         assert self._keep, "the chunks are not kept"
-        return [Block(tuple(keys), tuple(values)) for keys, values in self._kept]
+        return [KVBlock(tuple(keys), tuple(values)) for keys, values in self._kept]
 
 
 def attend_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from staged.generate.folder import REPORT, OutFolder
 from staged.generate.options import given, parser
 from staged.generate.presets import MAX_THOUGHT_TOKENS, PRESETS
 from staged.generate.requests import (
-    Request,
+    DrawRequest,
     check_prompt,
     decides,
     make_requests,
@@ -33,7 +33,7 @@ from staged.trajectory import ImageRef
 from staged.trajectory_folder import FINAL
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
-    from staged.generate.model import Model
+    from staged.generate.model import DrawingModel
 
 _HOME = Path("out/generate")
 _FILES_A_REQUEST = 2  # at least: a picture, and final.png; each has about a byte a pixel
@@ -53,9 +53,9 @@ def main(argv: list[str]) -> int:
     settings = _settings(options)
     prompts, inputs = _read(options)
     # After the cheap checks: a wrong option is told at once, not after torch is loaded.
-    from staged.generate.model import Model
+    from staged.generate.model import DrawingModel
 
-    model = Model(settings, seed=options.seed)
+    model = DrawingModel(settings, seed=options.seed)
     said = model.understood(prompts, onto_images=bool(inputs))
     for prompt, words in dict(zip(prompts, said, strict=True)).items():
         if prompt != words:
@@ -94,7 +94,9 @@ def main(argv: list[str]) -> int:
         return _report(model, folder, took)
 
 
-def _draw(model: Model, requests: Sequence[Request], folder: OutFolder, batch_size: int) -> None:
+def _draw(
+    model: DrawingModel, requests: Sequence[DrawRequest], folder: OutFolder, batch_size: int
+) -> None:
     """Draw what is missing. Nothing depends on its company, so what is there need not be drawn."""
     left = [number for number in range(len(requests)) if number not in folder.complete]
 
@@ -111,7 +113,7 @@ def _draw(model: Model, requests: Sequence[Request], folder: OutFolder, batch_si
         model.loop(batch_size).run([r.start for r in asked], [r.seed for r in asked], tell)
 
 
-def _report(model: Model, folder: OutFolder, took: str) -> int:
+def _report(model: DrawingModel, folder: OutFolder, took: str) -> int:
     settings, flows = model.settings, model.flows
     count, complete = len(folder.complete), sum(folder.complete.values())
     guidances = ", ".join(
@@ -174,7 +176,7 @@ def _without_dtype(settings: DrawSettings) -> Mapping[str, Any]:
     return {name: value for name, value in settings.decides().items() if name != "dtype"}
 
 
-def _own_folder(requests: Sequence[Request], settings: DrawSettings) -> Path:
+def _own_folder(requests: Sequence[DrawRequest], settings: DrawSettings) -> Path:
     """A folder that the same command finds again, and no other command takes."""
     words = re.sub(r"[^a-z0-9]+", "-", requests[0].start.prompt.lower())[:40].strip("-")
     asked = strict_json.dumps({**decides(requests), **to_dict(settings)})

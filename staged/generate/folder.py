@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from staged import strict_json
-from staged.generate.requests import REQUESTS, Request
+from staged.generate.requests import REQUESTS, DrawRequest
 from staged.jobs import locks
 from staged.jobs.files import read_json, sweep, text_in, write_json
 from staged.settings import changes
@@ -48,7 +48,7 @@ class OutFolder:
             are there.
     """
 
-    def __init__(self, path: Path, requests: Sequence[Request]) -> None:
+    def __init__(self, path: Path, requests: Sequence[DrawRequest]) -> None:
         """Nothing is touched."""
         self.path, self.complete = path, dict[int, bool]()
         self._requests = requests
@@ -156,7 +156,7 @@ class OutFolder:
             if (self._folder(number) / TRAJECTORY).is_file()
         }
 
-    def _asked_for(self, number: int, request: Request) -> Trajectory:
+    def _asked_for(self, number: int, request: DrawRequest) -> Trajectory:
         folder = self._folder(number)
         found, start = load_trajectory(folder), request.start
         seed = found.provenance.get("seeds", {}).get("rollout")

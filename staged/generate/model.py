@@ -20,7 +20,7 @@ from staged.shapes.miniature import is_miniature, understood
 from staged.trajectory import ImageRef, Trajectory
 
 
-class Model:
+class DrawingModel:
     """What draws.
 
     Args:

@@ -20,7 +20,7 @@ MAX_REQUESTS: Final = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class DrawRequest:
     """One picture, or one answer.
 
     Attributes:
@@ -32,7 +32,7 @@ class Request:
     seed: int
 
 
-def make_requests(starts: Sequence[Trajectory], *, num_images: int, seed: int) -> list[Request]:
+def make_requests(starts: Sequence[Trajectory], *, num_images: int, seed: int) -> list[DrawRequest]:
     """Ask for some pictures of each prompt.
 
     The first picture of a prompt has the seed that is given, and each further one counts up,
@@ -55,7 +55,7 @@ def make_requests(starts: Sequence[Trajectory], *, num_images: int, seed: int) -
     requests = []
     for start in starts:
         for _ in range(num_images):
-            requests.append(Request(start=start, seed=seed + asked[start.prompt]))
+            requests.append(DrawRequest(start=start, seed=seed + asked[start.prompt]))
             asked[start.prompt] += 1
     return requests
 
@@ -101,7 +101,7 @@ def read_image(path: Path) -> ImageRef:
     return ImageRef(png=data)
 
 
-def decides(requests: Sequence[Request]) -> dict[str, Any]:
+def decides(requests: Sequence[DrawRequest]) -> dict[str, Any]:
     """Plain data that differ where something else is asked for, readable where it is one thing."""
     starts = [request.start for request in requests]
     images = [hashlib.sha256(ref.png or b"").hexdigest()[:16] for ref in starts[0].inputs]

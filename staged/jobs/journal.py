@@ -24,7 +24,7 @@ class Span(NamedTuple):
     size: int
 
 
-class Reader:
+class JournalReader:
     """Reads a journal as far as it is written, and goes on from there.
 
     It holds no open file: a network file system shows what other machines have written when a
@@ -112,7 +112,7 @@ class Journal:
             os.close(self._file)
             raise
 
-    def repair(self, reader: Reader) -> None:
+    def repair(self, reader: JournalReader) -> None:
         """Drop what was cut off after the records that `reader` has read: all of the file's."""
         size = os.fstat(self._file).st_size
         if b"\n" in os.pread(self._file, size - reader.end, reader.end):

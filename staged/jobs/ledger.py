@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 from staged import strict_json
 from staged.jobs import files, journal, locks
 from staged.jobs.budget import Budget, Meter, check
-from staged.jobs.records import FORMAT, WRITERS, Answer, Records, UnitResult
+from staged.jobs.records import FORMAT, WRITERS, CallResult, Records, UnitResult
 
 _LOCK: Final = "lock"
 _CLAIMS: Final = "claims"
@@ -141,7 +141,7 @@ class Ledger(Records):
             finally:
                 locks.free_byte(self._claims, place)
 
-    def answers(self, key: str) -> Sequence[Answer]:
+    def answers(self, key: str) -> Sequence[CallResult]:
         """Return what came of a request: all that was paid for, and this round's failures."""
         return [
             self._answer(made)

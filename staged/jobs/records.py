@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from staged import strict_json
 from staged.jobs.budget import Spent
-from staged.jobs.journal import Reader, Span
+from staged.jobs.journal import JournalReader, Span
 
 Status = Literal["accepted", "rejected", "failed"]
 
@@ -46,7 +46,7 @@ _EITHER: Final[Mapping[str, Mapping[str, type]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class CallResult:
     """What came of a call.
 
     Attributes:
@@ -132,7 +132,7 @@ class Records:
         self.folder = folder
         self.newest_round = 0
         self.fingerprints: set[str] = set()
-        self._readers: dict[str, Reader] = {}
+        self._readers: dict[str, JournalReader] = {}
         self._made: dict[str, list[_Made]] = {}
         self._ends: dict[int, _End] = {}
         self._blobs: dict[str, _Place] = {}
@@ -211,9 +211,9 @@ class Records:
     def _all_answers(self, key: str) -> Sequence[_Made]:
         return sorted(self._made.get(key, ()))
 
-    def _answer(self, made: _Made) -> Answer:
+    def _answer(self, made: _Made) -> CallResult:
         record = self._readers[made.place.writer].at(made.place.span)
-        return Answer(
+        return CallResult(
             purpose=made.purpose,
             paid=made.paid,
             usd=made.usd,
@@ -236,7 +236,7 @@ class Records:
         return names
 
     def _read(self, name: str) -> None:
-        reader = self._readers.setdefault(name, Reader(self.folder / f"{name}.jsonl"))
+        reader = self._readers.setdefault(name, JournalReader(self.folder / f"{name}.jsonl"))
         for span, record in reader.new():
             try:
                 self._take(_Place(name, span), record)

@@ -22,7 +22,7 @@ _MAX_GROUP_KEYS = 1 << 15  # keeps a group's masks and scores within cache and m
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class QueryBlock:
     """Queries of one sample that stand side by side, and the keys that they meet.
 
     Attributes:
@@ -39,19 +39,19 @@ class Block:
         return sum(map(len, self.keys))
 
 
-def whole_samples(layout: Layout) -> list[Block]:
+def whole_samples(layout: Layout) -> list[QueryBlock]:
     """Every sample in one block: fused kernels want few and long rows."""
-    return [Block(queries=run, keys=(run,)) for run in _runs(layout.sample_lens) if run]
+    return [QueryBlock(queries=run, keys=(run,)) for run in _runs(layout.sample_lens) if run]
 
 
-def cut_samples(layout: Layout) -> list[Block]:
+def cut_samples(layout: Layout) -> list[QueryBlock]:
     """Cut samples into blocks of some queries, at the ends of segments where there are any."""
     return [block for segments in _segments(layout) for block in _cut(segments)]
 
 
-def group(blocks: Sequence[Block]) -> list[list[Block]]:
+def group(blocks: Sequence[QueryBlock]) -> list[list[QueryBlock]]:
     """Put blocks of like numbers of queries and keys together, with bounded padding."""
-    groups: list[list[Block]] = []
+    groups: list[list[QueryBlock]] = []
     pairs = most_queries = 0
     for block in sorted(blocks, key=lambda block: (-block.num_keys, -len(block.queries))):
         own = len(block.queries) * block.num_keys
@@ -90,7 +90,7 @@ def _segments(layout: Layout) -> Iterator[list[_Segment]]:
         yield found
 
 
-def _cut(segments: Sequence[_Segment]) -> Iterator[Block]:
+def _cut(segments: Sequence[_Segment]) -> Iterator[QueryBlock]:
     """Cut one sample.
 
     A block's keys are what is before it and visible to all that follows, and what is side by side
@@ -102,14 +102,14 @@ def _cut(segments: Sequence[_Segment]) -> Iterator[Block]:
     for segment in segments:
         for piece in _pieces(segment.places):
             if start < stop and piece.stop - start > _BLOCK:
-                yield Block(queries=range(start, stop), keys=(*earlier, range(own, seen)))
+                yield QueryBlock(queries=range(start, stop), keys=(*earlier, range(own, seen)))
                 earlier, inside = earlier + inside, []
                 start, own = piece.start, segment.places.start
             stop = piece.stop
             seen = stop if segment.kind is SegmentKind.TEXT else segment.places.stop
         if segment.kind is not SegmentKind.NOISED:
             inside.append(segment.places)
-    yield Block(queries=range(start, stop), keys=(*earlier, range(own, seen)))
+    yield QueryBlock(queries=range(start, stop), keys=(*earlier, range(own, seen)))
 
 
 def _pieces(places: range) -> Iterator[range]:

@@ -22,7 +22,7 @@ FLOWS = "flow.yaml"
 
 MAX_FLOW_STEPS = 100_000
 
-Drawn = Literal["first", "edit", "refinement"]
+FlowKind = Literal["first", "edit", "refinement"]
 """What a picture is drawn onto and why: onto nothing, by a plan, or by a correction."""
 
 
@@ -58,7 +58,7 @@ class Flows:
     refinement: FlowSettings = field(default_factory=FlowSettings)
     """Onto a picture, by the correction that an inspection asked for."""
 
-    def of(self, drawn: Drawn) -> FlowSettings:
+    def of(self, drawn: FlowKind) -> FlowSettings:
         """The settings of one kind."""
         flow: FlowSettings = getattr(self, drawn)
         return flow

@@ -45,7 +45,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Line:
+class Polyline:
     """A series: the points of a polyline, its marks, and its last value in words."""
 
     name: str
@@ -60,7 +60,7 @@ class Chart:
 
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
-    lines: Sequence[Line]
+    lines: Sequence[Polyline]
     summary: str
 
 
@@ -95,7 +95,7 @@ def chart(curve: Curve) -> Chart:
         ]
         last = f"{points[-1][1]:.4g}" if points else "no points"
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
-        lines.append(Line(series.name, path, marks, last))
+        lines.append(Polyline(series.name, path, marks, last))
         if points:
             said.append(f"{series.name} from {points[0][1]:.4g} to {last}")
     at = xs if len(xs) <= _MAX_LABELS else _ticks(x_low, x_high)
@@ -148,7 +148,7 @@ def in_words(figure: Dots | Stacks) -> str:
 
 
 @dataclass(frozen=True)
-class Part:
+class BarPart:
     """A part of a bar: its share in per cent, its count, and whether there is room to write it."""
 
     width: float
@@ -161,11 +161,11 @@ def color_of(stacks: Stacks, index: int) -> str:
     return f"tone-{stacks.tones[index]}" if stacks.tones else f"s{index + 1}"
 
 
-def parts(row: Row) -> list[Part]:
+def parts(row: Row) -> list[BarPart]:
     """Lay out a bar of `Stacks`; one without any count is empty."""
     counts = [cell.value or 0.0 for cell in row.cells]
     total = math.fsum(counts) or 1.0
-    return [Part(100 * n / total, round(n), n / total >= _MIN_LABELLED) for n in counts]
+    return [BarPart(100 * n / total, round(n), n / total >= _MIN_LABELLED) for n in counts]
 
 
 def numbers(figure: Curve | Dots | Stacks) -> Table:

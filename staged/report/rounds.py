@@ -19,7 +19,7 @@ from staged.trajectory import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class RoundItem:
     """A plan, a thought, a sketch or an answer, with what led to it and what was said about it.
 
     Attributes:
@@ -52,13 +52,13 @@ class Round:
     """
 
     title: str
-    attempts: Sequence[Attempt]
+    attempts: Sequence[RoundItem]
     note: str = ""
 
 
 def rounds(trajectory: Trajectory) -> list[Round]:
     """Group the steps of a trajectory, finished or not; `Stop` is no part of a round."""
-    groups: list[list[Attempt]] = []
+    groups: list[list[RoundItem]] = []
     refinement: Refinement | None = None
     seen: Inspection | None
     steps = trajectory.steps
@@ -67,15 +67,15 @@ def rounds(trajectory: Trajectory) -> list[Round]:
         seen = follower if isinstance(follower, Inspection) else None
         match step:
             case Plan():
-                attempt = Attempt(kind="plan", plan=step, refinement=refinement, inspection=seen)
+                attempt = RoundItem(kind="plan", plan=step, refinement=refinement, inspection=seen)
             case Sketch():
-                attempt = Attempt(
+                attempt = RoundItem(
                     kind="sketch", sketch=step, refinement=refinement, inspection=seen
                 )
             case Answer():
-                attempt = Attempt(kind="answer", answer=step)
+                attempt = RoundItem(kind="answer", answer=step)
             case Thought():
-                attempt = Attempt(kind="thought", thought=step)
+                attempt = RoundItem(kind="thought", thought=step)
             case Refinement():
                 refinement = step
                 continue
@@ -86,7 +86,7 @@ def rounds(trajectory: Trajectory) -> list[Round]:
         groups[-1].append(attempt)
         refinement = None
     if refinement is not None and groups:
-        groups[-1].append(Attempt(kind="correction", refinement=refinement))
+        groups[-1].append(RoundItem(kind="correction", refinement=refinement))
     deltas = trajectory.provenance.get("deltas")
     notes = [note for note in deltas if isinstance(note, str)] if isinstance(deltas, list) else []
     return [
@@ -111,7 +111,7 @@ def ending(trajectory: Trajectory) -> str:
     return "Stopped by the model" if ended_by == "model" else "Stop"
 
 
-def _title(number: int, group: Sequence[Attempt]) -> str:
+def _title(number: int, group: Sequence[RoundItem]) -> str:
     first = group[0].kind
     titles = {"sketch": "Drawn at once", "thought": "Thought, then drawn", "answer": "Answered"}
     return titles.get(first, f"Round {number}")

@@ -91,7 +91,7 @@ class Trajectories:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class GalleryPicture:
     """A picture of a gallery.
 
     Attributes:
@@ -135,7 +135,7 @@ class Gallery:
     """
 
     title: str
-    pictures: Sequence[Picture]
+    pictures: Sequence[GalleryPicture]
     intro: str = ""
     together: int = 1
 

@@ -11,7 +11,7 @@ Operation = Literal["add", "change", "swap", "remove"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Add:
+class AddObject:
     """A new object with its attributes and its relations to objects already there."""
 
     operation: ClassVar[Operation] = "add"
@@ -21,7 +21,7 @@ class Add:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class ChangeAttribute:
     """An attribute of an object takes another value; None stands for none."""
 
     operation: ClassVar[Operation] = "change"
@@ -41,7 +41,7 @@ class Relate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Swap:
+class ReplaceObject:
     """An object becomes something else, in its place."""
 
     operation: ClassVar[Operation] = "swap"
@@ -51,7 +51,7 @@ class Swap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exchange:
+class SwapObjects:
     """Two objects exchange places: each takes on the other's relations."""
 
     operation: ClassVar[Operation] = "swap"
@@ -60,7 +60,7 @@ class Exchange:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remove:
+class RemoveObject:
     """An object goes, with its attributes and relations."""
 
     operation: ClassVar[Operation] = "remove"
@@ -68,7 +68,7 @@ class Remove:
     attributes: tuple[Attribute, ...] = ()
 
 
-Edit = Add | Change | Relate | Swap | Exchange | Remove
+GraphEdit = AddObject | ChangeAttribute | Relate | ReplaceObject | SwapObjects | RemoveObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +77,9 @@ class Delta:
 
     before: SceneGraph
     after: SceneGraph
-    edits: tuple[Edit, ...]
+    edits: tuple[GraphEdit, ...]
 
-    def __iter__(self) -> Iterator[Edit]:
+    def __iter__(self) -> Iterator[GraphEdit]:
         return iter(self.edits)
 
     def __len__(self) -> int:
@@ -91,8 +91,8 @@ def delta(before: SceneGraph, after: SceneGraph) -> Delta:
 
     Applying the edits one by one to `before` passes through legal graphs and ends in `after`.
     """
-    edits: list[Edit] = [
-        Remove(object=item, attributes=before.attributes_of(item.id))
+    edits: list[GraphEdit] = [
+        RemoveObject(object=item, attributes=before.attributes_of(item.id))
         for item in before.objects
         if item.id not in after
     ]
@@ -104,12 +104,12 @@ def delta(before: SceneGraph, after: SceneGraph) -> Delta:
     for item in staying:
         class_name = after.object(item.id).class_name
         if class_name != item.class_name:
-            edits.append(Swap(object_id=item.id, before=item.class_name, after=class_name))
+            edits.append(ReplaceObject(object_id=item.id, before=item.class_name, after=class_name))
     for item in staying:
         old = {a.kind: a.value for a in before.attributes_of(item.id)}
         new = {a.kind: a.value for a in after.attributes_of(item.id)}
         edits += [
-            Change(object_id=item.id, kind=kind, before=old.get(kind), after=new.get(kind))
+            ChangeAttribute(object_id=item.id, kind=kind, before=old.get(kind), after=new.get(kind))
             for kind in sorted(old.keys() | new.keys())
             if old.get(kind) != new.get(kind)
         ]
@@ -119,7 +119,7 @@ def delta(before: SceneGraph, after: SceneGraph) -> Delta:
             present.add(item.id)
             relations = (r for r in after.relations_of(item.id) if {r.source, r.target} <= present)
             edits.append(
-                Add(
+                AddObject(
                     object=item,
                     attributes=after.attributes_of(item.id),
                     relations=tuple(relations),
@@ -128,7 +128,7 @@ def delta(before: SceneGraph, after: SceneGraph) -> Delta:
     return Delta(before=before, after=after, edits=tuple(edits))
 
 
-def apply(graph: SceneGraph, edit: Edit) -> SceneGraph:
+def apply(graph: SceneGraph, edit: GraphEdit) -> SceneGraph:
     """Return the graph after one edit.
 
     Raises:
@@ -137,23 +137,23 @@ def apply(graph: SceneGraph, edit: Edit) -> SceneGraph:
     """
     objects, attributes, relations = graph.objects, graph.attributes, graph.relations
     match edit:
-        case Add():
+        case AddObject():
             return SceneGraph(
                 (*objects, edit.object),
                 (*attributes, *edit.attributes),
                 (*relations, *edit.relations),
             )
-        case Remove():
+        case RemoveObject():
             _expect(graph.object(edit.object.id), edit.object, edit)
             return graph.subgraph(o.id for o in objects if o.id != edit.object.id)
-        case Swap():
+        case ReplaceObject():
             old = graph.object(edit.object_id)
             _expect(old.class_name, edit.before, edit)
             new = SceneObject(id=old.id, class_name=edit.after)
             return SceneGraph(
                 (new if o.id == old.id else o for o in objects), attributes, relations
             )
-        case Change():
+        case ChangeAttribute():
             graph.object(edit.object_id)
             found = {a.kind: a.value for a in graph.attributes_of(edit.object_id)}
             _expect(found.get(edit.kind), edit.before, edit)
@@ -165,7 +165,7 @@ def apply(graph: SceneGraph, edit: Edit) -> SceneGraph:
             _expect(set(edit.before) <= set(relations), True, edit)
             rest = (r for r in relations if r not in edit.before)
             return SceneGraph(objects, attributes, (*rest, *edit.after))
-        case Exchange():
+        case SwapObjects():
             graph.object(edit.first), graph.object(edit.second)
             return SceneGraph(objects, attributes, exchanged(relations, edit.first, edit.second))
 
@@ -183,7 +183,7 @@ def exchanged(relations: Iterable[Relation], first: str, second: str) -> frozens
     )
 
 
-def _relation_edits(before: SceneGraph, after: SceneGraph) -> list[Edit]:
+def _relation_edits(before: SceneGraph, after: SceneGraph) -> list[GraphEdit]:
     old, new = frozenset(before.relations), frozenset(after.relations)
     if old == new:
         return []
@@ -192,12 +192,12 @@ def _relation_edits(before: SceneGraph, after: SceneGraph) -> list[Edit]:
     ordered = [item.id for item in before.objects if item.id in touched]
     for first, second in combinations(ordered, 2):
         if exchanged(old, first, second) == new:
-            return [Exchange(first=first, second=second)]
+            return [SwapObjects(first=first, second=second)]
     lost = tuple(r for r in before.relations if r not in new)
     gained = tuple(r for r in after.relations if r not in old)
     return [Relate(before=lost, after=gained)]
 
 
-def _expect(found: object, expected: object, edit: Edit) -> None:
+def _expect(found: object, expected: object, edit: GraphEdit) -> None:
     if found != expected:
         raise ValueError(f"{edit} does not fit the graph: found {found!r}, expected {expected!r}")

@@ -9,7 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
-from staged.scene_graph.edits import Add, Change, Edit, Exchange, Remove, Swap, apply, exchanged
+from staged.scene_graph.edits import (
+    AddObject,
+    ChangeAttribute,
+    GraphEdit,
+    RemoveObject,
+    ReplaceObject,
+    SwapObjects,
+    apply,
+    exchanged,
+)
 from staged.scene_graph.graph import Attribute, SceneGraph, SceneObject
 
 Variation = Literal["change", "swap", "exchange", "remove"]
@@ -37,7 +46,7 @@ class Vocabulary:
 class _Detour:
     """From increment `start` on the graph shows `edit`; after increment `end` it is undone."""
 
-    edit: Edit
+    edit: GraphEdit
     start: int
     end: int
 
@@ -152,13 +161,13 @@ def _shown(part: SceneGraph, active: Sequence[_Detour]) -> SceneGraph:
     return part
 
 
-def _drawn(rng: random.Random, found: Sequence[tuple[int, int, Sequence[Edit]]]) -> _Detour:
+def _drawn(rng: random.Random, found: Sequence[tuple[int, int, Sequence[GraphEdit]]]) -> _Detour:
     """Draw one of (start, last possible end, edits to choose from)."""
     start, last, edits = rng.choice(found)
     return _Detour(edit=rng.choice(edits), start=start, end=rng.randint(start, last))
 
 
-_Found = list[tuple[int, int, Sequence[Edit]]]
+_Found = list[tuple[int, int, Sequence[GraphEdit]]]
 
 
 def _find_changes(
@@ -168,7 +177,7 @@ def _find_changes(
     found: _Found = []
     for a in base[-1].attributes:
         edits = [
-            Change(object_id=a.object, kind=a.kind, before=a.value, after=value)
+            ChangeAttribute(object_id=a.object, kind=a.kind, before=a.value, after=value)
             for value in words.attributes.get(a.kind, ())
             if value != a.value
         ]
@@ -187,7 +196,10 @@ def _find_swaps(
         (
             _start(base, item.id),
             len(base) - 1,
-            [Swap(object_id=item.id, before=item.class_name, after=name) for name in classes],
+            [
+                ReplaceObject(object_id=item.id, before=item.class_name, after=name)
+                for name in classes
+            ],
         )
         for item in base[-1].objects
         if classes and item.id not in used
@@ -206,14 +218,14 @@ def _find_exchanges(
         settled = start > 0 and any(base[start - 1].relations_of(i) for i in (first, second))
         relations = base[start].relations
         if not settled and exchanged(relations, first, second) != frozenset(relations):
-            found.append((start, len(base) - 1, [Exchange(first=first, second=second)]))
+            found.append((start, len(base) - 1, [SwapObjects(first=first, second=second)]))
     return found
 
 
 def _find_removals(
     base: Sequence[SceneGraph], words: Vocabulary, detours: Sequence[_Detour], max_objects: int
 ) -> _Found:
-    extras = sum(isinstance(d.edit, Add) for d in detours)
+    extras = sum(isinstance(d.edit, AddObject) for d in detours)
     room = [i for i, part in enumerate(base) if len(part.objects) + extras < max_objects]
     classes = _unused_classes(base, words, detours)
     if not room or not classes:
@@ -224,7 +236,7 @@ def _find_removals(
     # One combination per class and turn of the values: every value can be drawn.
     turns = max([len(values) for values in words.attributes.values()], default=1)
     edits = [
-        Add(
+        AddObject(
             object=SceneObject(id=name, class_name=class_name),
             attributes=tuple(
                 Attribute(object=name, kind=kind, value=values[(turn + i) % len(values)])
@@ -273,11 +285,11 @@ def _touched(detours: Sequence[_Detour]) -> set[str]:
     ids: set[str] = set()
     for detour in detours:
         match detour.edit:
-            case Change(object_id=name) | Swap(object_id=name):
+            case ChangeAttribute(object_id=name) | ReplaceObject(object_id=name):
                 ids.add(name)
-            case Exchange(first=first, second=second):
+            case SwapObjects(first=first, second=second):
                 ids |= {first, second}
-            case Add() | Remove():
+            case AddObject() | RemoveObject():
                 pass
     return ids
 
@@ -288,8 +300,8 @@ def _unused_classes(
     """Classes that appear nowhere else, so that what is swapped or removed has a clear name."""
     taken = {item.class_name for item in base[-1].objects}
     for detour in detours:
-        if isinstance(detour.edit, Add):
+        if isinstance(detour.edit, AddObject):
             taken.add(detour.edit.object.class_name)
-        if isinstance(detour.edit, Swap):
+        if isinstance(detour.edit, ReplaceObject):
             taken.add(detour.edit.after)
     return [name for name in words.classes if name not in taken]

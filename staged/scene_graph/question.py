@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from staged.scene_graph.edits import Add, Change, Delta, Exchange, Relate, Remove, Swap
+from staged.scene_graph.edits import (
+    AddObject,
+    ChangeAttribute,
+    Delta,
+    Relate,
+    RemoveObject,
+    ReplaceObject,
+    SwapObjects,
+)
 from staged.scene_graph.graph import Relation, SceneGraph
 
 Subject = Literal["object", "attribute", "relation", "absence"]
@@ -75,7 +83,7 @@ def questions(delta: Delta) -> tuple[Question, ...]:
         name = f"no {object_id}"
         asked.setdefault(name, Question(id=name, subject="absence", text=text))
 
-    def ask_loss(edit: Change) -> None:
+    def ask_loss(edit: ChangeAttribute) -> None:
         name = f"no {edit.object_id}.{edit.kind}"
         text = f"Is {_the(after, edit.object_id)} not {edit.before}?"
         parent = ask_object(edit.object_id)
@@ -83,27 +91,27 @@ def questions(delta: Delta) -> tuple[Question, ...]:
 
     for edit in delta:
         match edit:
-            case Add():
+            case AddObject():
                 ask_object(edit.object.id)
                 for attribute in edit.attributes:
                     ask_attribute(attribute.object, attribute.value, attribute.kind)
                 for relation in edit.relations:
                     ask_relation(relation)
-            case Change(after=None):
+            case ChangeAttribute(after=None):
                 ask_loss(edit)
-            case Change(after=str(value)):
+            case ChangeAttribute(after=str(value)):
                 ask_attribute(edit.object_id, value, edit.kind)
             case Relate():
                 for relation in edit.after:
                     ask_relation(relation)
-            case Swap():
+            case ReplaceObject():
                 ask_object(edit.object_id)
                 ask_absence(edit.object_id, edit.before)
-            case Exchange():
+            case SwapObjects():
                 for end in (edit.first, edit.second):
                     for relation in after.relations_of(end):
                         ask_relation(relation)
-            case Remove():
+            case RemoveObject():
                 ask_absence(edit.object.id, edit.object.class_name)
     return tuple(asked.values())
 

@@ -33,7 +33,7 @@ from staged.shapes.world.scene import (
     RELATIONS,
     Color,
     Kind,
-    Relation,
+    RelationName,
     Scene,
     Shape,
     holds,
@@ -195,7 +195,7 @@ def _add(scene: Scene, rng: np.random.Generator, split: Split) -> tuple[Edit, Sc
     # Without a colour the new one takes that of its like, or any.
     plain = rng.random() < 0.2 and kept <= {shape.color}
     thing = Thing(kind=shape.kind, color=None if plain else shape.color, number=number)
-    relations: tuple[tuple[Relation, Ref], ...] = ()
+    relations: tuple[tuple[RelationName, Ref], ...] = ()
     if number == 1 and rest and rng.random() < 0.65:
         relations = _relations(shapes[next(iter(new))], rest, rng, split)
     return Add(thing=thing, relations=relations), before, scene
@@ -203,9 +203,9 @@ def _add(scene: Scene, rng: np.random.Generator, split: Split) -> tuple[Edit, Sc
 
 def _relations(
     shape: Shape, rest: tuple[Shape, ...], rng: np.random.Generator, split: Split
-) -> tuple[tuple[Relation, Ref], ...]:
+) -> tuple[tuple[RelationName, Ref], ...]:
     """One or two relations of a shape that hold and may be said."""
-    found: list[tuple[Relation, Ref]] = []
+    found: list[tuple[RelationName, Ref]] = []
     for other in rng.permutation(len(rest)).tolist():
         name = _name(other, rest, rng)
         for relation in RELATIONS:
@@ -233,7 +233,7 @@ def _may_be(color: Color, kind: Kind, split: Split) -> bool:
     return split == "test" or not held_out_pair(color, kind)
 
 
-def _may_be_said(shape: Shape, relation: Relation, other: Shape, split: Split) -> bool:
+def _may_be_said(shape: Shape, relation: RelationName, other: Shape, split: Split) -> bool:
     things = (_look(shape), _look(other))
     said = Spec(things=things, relations=((0, relation, 1),))
     return split == "test" or not is_held_out(said)

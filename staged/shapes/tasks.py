@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from staged.shapes.language.phrases import some
-from staged.shapes.language.prompts import Request, write_prompt
+from staged.shapes.language.prompts import PromptMeaning, write_prompt
 from staged.shapes.world.board import SIDE, Relations, center, feasible, seat, shuffled
 from staged.shapes.world.facts import FACTS, ColorFact, Fact
 from staged.shapes.world.scene import (
@@ -24,7 +24,7 @@ from staged.shapes.world.scene import (
     Color,
     Item,
     Kind,
-    Relation,
+    RelationName,
     Scene,
     Shape,
     place,
@@ -57,7 +57,7 @@ class TaskPrompt:
 
     text: str
     task: Task
-    request: Request
+    request: PromptMeaning
 
     @property
     def spec(self) -> Spec:
@@ -103,7 +103,7 @@ def sample_prompts(
     return tuple(prompts.values())
 
 
-def sample_request(task: Task, rng: np.random.Generator, split: Split = "train") -> Request:
+def sample_request(task: Task, rng: np.random.Generator, split: Split = "train") -> PromptMeaning:
     """Draw what a prompt of a task asks for.
 
     Raises:
@@ -195,7 +195,7 @@ def _open_colors(spec: Spec, rng: np.random.Generator, split: Split) -> list[Col
     return colors
 
 
-def _draw(task: Task, rng: np.random.Generator) -> Request:
+def _draw(task: Task, rng: np.random.Generator) -> PromptMeaning:
     match task:
         case "single_object":
             return _request([Thing(kind=_kinds(rng, 1)[0])])
@@ -217,29 +217,29 @@ def _draw(task: Task, rng: np.random.Generator) -> Request:
             return _knowledge(FACTS[rng.integers(len(FACTS))], rng)
 
 
-def _composition(rng: np.random.Generator) -> Request:
+def _composition(rng: np.random.Generator) -> PromptMeaning:
     """Three or four objects, each next one related to an earlier one or to none."""
     things = tuple(_colored(rng, int(rng.integers(3, 5))))
     while True:
-        relations: list[tuple[int, Relation, int]] = [(0, _relation(rng), 1)]
+        relations: list[tuple[int, RelationName, int]] = [(0, _relation(rng), 1)]
         for index in range(2, len(things)):
             if rng.random() < 0.7:
                 relations.append((index, _relation(rng), int(rng.integers(index))))
         if feasible(len(things), tuple(relations)):
-            return Request(spec=Spec(things=things, relations=tuple(relations)).normal())
+            return PromptMeaning(spec=Spec(things=things, relations=tuple(relations)).normal())
 
 
-def _knowledge(fact: Fact, rng: np.random.Generator) -> Request:
+def _knowledge(fact: Fact, rng: np.random.Generator) -> PromptMeaning:
     kind = _kinds(rng, 1)[0]
     if isinstance(fact, ColorFact):
-        return Request(spec=Spec(things=(Thing(kind=kind, color=fact.color),)), fact=fact)
-    return Request(spec=Spec(things=(Thing(kind=kind, number=fact.number),)), fact=fact)
+        return PromptMeaning(spec=Spec(things=(Thing(kind=kind, color=fact.color),)), fact=fact)
+    return PromptMeaning(spec=Spec(things=(Thing(kind=kind, number=fact.number),)), fact=fact)
 
 
 def _request(
-    things: Sequence[Thing], relations: Sequence[tuple[int, Relation, int]] = ()
-) -> Request:
-    return Request(spec=Spec(things=tuple(things), relations=tuple(relations)))
+    things: Sequence[Thing], relations: Sequence[tuple[int, RelationName, int]] = ()
+) -> PromptMeaning:
+    return PromptMeaning(spec=Spec(things=tuple(things), relations=tuple(relations)))
 
 
 def _colored(rng: np.random.Generator, number: int) -> list[Thing]:
@@ -255,5 +255,5 @@ def _colors(rng: np.random.Generator, number: int) -> list[Color]:
     return [COLORS[i] for i in rng.choice(len(COLORS), number, replace=False)]
 
 
-def _relation(rng: np.random.Generator) -> Relation:
+def _relation(rng: np.random.Generator) -> RelationName:
     return RELATIONS[rng.integers(len(RELATIONS))]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from staged import images
-from staged.backends.generators.generator import Drawn, Failed, Outcome, Prompted, Request
+from staged.backends.generators.generator import DrawnImage, DrawOutcome, NoImage, Prompted, Request
 from staged.backends.generators.settings import EndpointSettings
 from staged.backends.http.api_key import read_api_key
 from staged.backends.http.limiter import Limiter
@@ -53,7 +53,7 @@ class Endpoint:
         names = ("model", "base_url", "size", "seed_field", "extra_body")
         return {name: getattr(self.settings, name) for name in names}
 
-    def draw(self, samples: Sequence[Request]) -> Iterator[tuple[Request, Outcome]]:
+    def draw(self, samples: Sequence[Request]) -> Iterator[tuple[Request, DrawOutcome]]:
         """Ask for each image; answers come in their own order.
 
         Raises:
@@ -61,7 +61,7 @@ class Endpoint:
                 `ValueError`; what was being drawn meanwhile has been yielded.
         """
         waiting = iter(samples)
-        pending: dict[asyncio.Task[Outcome], Request] = {}
+        pending: dict[asyncio.Task[DrawOutcome], Request] = {}
         stopped: ServiceError | None = None
         with asyncio.Runner() as runner:
             service = self._open()
@@ -99,7 +99,7 @@ class Endpoint:
             limiter=Limiter(concurrency=settings.concurrency),
         )
 
-    async def _ask(self, service: Service, sample: Prompted) -> Outcome:
+    async def _ask(self, service: Service, sample: Prompted) -> DrawOutcome:
         body = self._body(sample)
         usd = 0.0
         for made in range(self.settings.max_attempts):
@@ -118,7 +118,7 @@ class Endpoint:
                 service.gave_up(got.text)
             reason = "invalid_reply" if got.kind == "invalid_output" else got.kind
             final = got.kind == "content_filter"
-            return Failed(reason=reason, detail=got.text, final=final, cost=cost)
+            return NoImage(reason=reason, detail=got.text, final=final, cost=cost)
         service.heard(_PURPOSE)
         return _understood(got.body, cost)
 
@@ -141,21 +141,21 @@ class Endpoint:
         return tokens / 1e6 + (settings.usd_per_image if isinstance(got, Received) else 0.0)
 
 
-def _understood(reply: Mapping[str, Any], cost: Mapping[str, float]) -> Outcome:
+def _understood(reply: Mapping[str, Any], cost: Mapping[str, float]) -> DrawOutcome:
     """Read a reply: one image, in base64."""
     data = reply.get("data")
     image = data[0] if isinstance(data, list) and len(data) == 1 else None
     if not isinstance(image, dict):
-        return Failed(reason="invalid_reply", detail="it does not hold one image", cost=cost)
+        return NoImage(reason="invalid_reply", detail="it does not hold one image", cost=cost)
     encoded = image.get("b64_json")
     url = image.get("url")
     if encoded is None and isinstance(url, str) and url.lower().startswith("data:"):
         encoded = url
     if not isinstance(encoded, str):
         detail = "no b64_json in it; set response_format=b64_json"
-        return Failed(reason="invalid_reply", detail=detail, cost=cost)
+        return NoImage(reason="invalid_reply", detail=detail, cost=cost)
     try:
         pixels = images.decode(from_base64(encoded))
     except ValueError as error:
-        return Failed(reason="invalid_image", detail=str(error), cost=cost)
-    return Drawn(pixels=pixels, cost=cost)
+        return NoImage(reason="invalid_image", detail=str(error), cost=cost)
+    return DrawnImage(pixels=pixels, cost=cost)

@@ -28,7 +28,7 @@ Request = TypeVar("Request", bound=Prompted)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class DrawnImage:
     """An image.
 
     Attributes:
@@ -45,7 +45,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failed:
+class NoImage:
     """No image; the sample is unscored.
 
     Attributes:
@@ -61,7 +61,7 @@ class Failed:
     cost: Mapping[str, float] = field(default_factory=dict)
 
 
-Outcome = Drawn | Failed
+DrawOutcome = DrawnImage | NoImage
 
 
 class Generator(Protocol[Request]):
@@ -85,7 +85,7 @@ class Generator(Protocol[Request]):
         """What decides every image, as plain JSON data; it may take a while to compute."""
         ...
 
-    def draw(self, samples: Sequence[Request]) -> Iterator[tuple[Request, Outcome]]:
+    def draw(self, samples: Sequence[Request]) -> Iterator[tuple[Request, DrawOutcome]]:
         """Draw each sample once, in any order.
 
         Raises:

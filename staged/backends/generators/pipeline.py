@@ -12,7 +12,7 @@ import torch
 
 from staged.backends.diffusers.finite_pictures import FinitePictures
 from staged.backends.diffusers.loading import load_pipeline
-from staged.backends.generators.generator import Drawn, Failed, Outcome, Request
+from staged.backends.generators.generator import DrawnImage, DrawOutcome, NoImage, Request
 from staged.backends.generators.settings import PipelineSettings
 from staged.model.finite import NotFiniteError
 from staged.model.weights_hash import weights_hash
@@ -78,7 +78,7 @@ class Pipeline:
             "weights": weights_hash(modules),
         }
 
-    def draw(self, samples: Sequence[Request]) -> Iterator[tuple[Request, Outcome]]:
+    def draw(self, samples: Sequence[Request]) -> Iterator[tuple[Request, DrawOutcome]]:
         """Draw a batch; noise comes from the CPU, so that devices agree on it."""
         generators = [torch.Generator("cpu").manual_seed(sample.seed) for sample in samples]
         with torch.inference_mode():
@@ -93,12 +93,12 @@ class Pipeline:
         for sample, image, hidden, good in drawn:
             if not good:
                 error = NotFiniteError(f"pixels of {self.name} are")
-                yield sample, Failed(reason=error.reason, detail=str(error), final=True)
+                yield sample, NoImage(reason=error.reason, detail=str(error), final=True)
             elif hidden:
                 detail = f"{self.name} withheld the image"
-                yield sample, Failed(reason="content_filter", detail=detail, final=True)
+                yield sample, NoImage(reason="content_filter", detail=detail, final=True)
             else:
-                yield sample, Drawn(pixels=np.asarray(image.convert("RGB"), dtype=np.uint8))
+                yield sample, DrawnImage(pixels=np.asarray(image.convert("RGB"), dtype=np.uint8))
 
 
 def _facts(scheduler: Any) -> str:

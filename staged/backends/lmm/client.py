@@ -21,8 +21,8 @@ from staged.backends.lmm.dialect import Dialect
 from staged.backends.lmm.types import (
     RETRIED,
     UNANSWERED,
-    Attempt,
     AttemptLog,
+    CallAttempt,
     Failure,
     LmmRequest,
     LmmSettings,
@@ -77,8 +77,8 @@ class LmmClient:
         )
         self._dialect = Dialect(settings)
         self._first = asyncio.Lock()
-        self._in_flight: dict[str, asyncio.Task[Attempt]] = {}
-        self._exchanges: dict[str, asyncio.Task[Attempt]] = {}
+        self._in_flight: dict[str, asyncio.Task[CallAttempt]] = {}
+        self._exchanges: dict[str, asyncio.Task[CallAttempt]] = {}
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -155,7 +155,7 @@ class LmmClient:
             return Reply(value=value, key=key, usd=usd)
         return Failure(kind=attempt.outcome, detail=attempt.text, key=key, usd=usd)
 
-    async def _settle(self, key: str, request: LmmRequest[Any]) -> Attempt:
+    async def _settle(self, key: str, request: LmmRequest[Any]) -> CallAttempt:
         """Make attempts until one is final; those of an earlier run count."""
         made = list(self.log.attempts(key))
         if self._is_final(made):
@@ -173,7 +173,7 @@ class LmmClient:
             self._take_note(request.purpose, made[-1])
         return made[-1]
 
-    def _take_note(self, purpose: str, ended: Attempt) -> None:
+    def _take_note(self, purpose: str, ended: CallAttempt) -> None:
         """Tell a request that failed from an endpoint with which every request would.
 
         Raises:
@@ -191,14 +191,14 @@ class LmmClient:
         else:
             self._service.heard(purpose)
 
-    def _is_final(self, made: Sequence[Attempt]) -> bool:
+    def _is_final(self, made: Sequence[CallAttempt]) -> bool:
         if not made:
             return False
         return made[-1].outcome not in RETRIED or len(_counted(made)) >= self.settings.max_attempts
 
     async def _attempt(
-        self, key: str, request: LmmRequest[Any], made: Sequence[Attempt]
-    ) -> Attempt:
+        self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt]
+    ) -> CallAttempt:
         if not self._dialect.known:
             async with self._first:
                 if not self._dialect.known:
@@ -206,8 +206,8 @@ class LmmClient:
         return await self._in_turn(key, request, made)
 
     async def _in_turn(
-        self, key: str, request: LmmRequest[Any], made: Sequence[Attempt]
-    ) -> Attempt:
+        self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt]
+    ) -> CallAttempt:
         async with self._service.limiter.slot(self._estimate(request)) as reservation:
             self._service.check()
             self.log.admit(request.purpose)
@@ -220,8 +220,8 @@ class LmmClient:
         return attempt
 
     async def _exchange(
-        self, key: str, request: LmmRequest[Any], made: Sequence[Attempt]
-    ) -> Attempt:
+        self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt]
+    ) -> CallAttempt:
         """Make one attempt. It is in the log, paid for, whatever its interpretation comes to."""
         counted = _counted(made)
         again = bool(counted) and counted[-1].outcome == "invalid_output"
@@ -236,9 +236,9 @@ class LmmClient:
             self._dialect.answered(valid=attempt.outcome == "ok", again=again)
         return attempt
 
-    def _priced(self, got: Received | Refused) -> Attempt:
+    def _priced(self, got: Received | Refused) -> CallAttempt:
         input_tokens, output_tokens = got.usage
-        return Attempt(
+        return CallAttempt(
             outcome="invalid_output",
             text="its interpretation failed",
             input_tokens=input_tokens,
@@ -252,11 +252,11 @@ class LmmClient:
 
     def _judged(
         self,
-        attempt: Attempt,
+        attempt: CallAttempt,
         got: Received | Refused,
         request: LmmRequest[Any],
         body: Mapping[str, Any],
-    ) -> Attempt:
+    ) -> CallAttempt:
         if isinstance(got, Refused):
             assert got.kind != "refused", "it stops the job"
             unsupported = self._dialect.gives_up(got, body)
@@ -299,12 +299,12 @@ class LmmClient:
         return chars // 4 + pictures * _TOKENS_PER_IMAGE + answered
 
 
-def _counted(made: Sequence[Attempt]) -> list[Attempt]:
+def _counted(made: Sequence[CallAttempt]) -> list[CallAttempt]:
     """Leave out attempts that only showed which fields an endpoint takes."""
     return [attempt for attempt in made if attempt.outcome != "unsupported"]
 
 
-def _seen(task: "asyncio.Task[Attempt]") -> None:
+def _seen(task: "asyncio.Task[CallAttempt]") -> None:
     """Look at a task's error: whoever waited for it may have been cancelled, and asyncio prints."""
     if not task.cancelled():
         task.exception()

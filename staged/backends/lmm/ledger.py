@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 from staged import strict_json
-from staged.backends.lmm.types import Attempt
+from staged.backends.lmm.types import CallAttempt
 from staged.jobs.ledger import Ledger
 
 _ATTEMPT = {"outcome": str, "text": str, "input_tokens": int, "output_tokens": int, "usd": float}
@@ -33,15 +33,15 @@ class LedgerLog:
         """
         self._ledger.admit("requests")
 
-    def attempts(self, key: str) -> Sequence[Attempt]:
+    def attempts(self, key: str) -> Sequence[CallAttempt]:
         """Return the attempts at a request: all that were paid for, and this round's others."""
         answers = self._ledger.answers(key)
         return [
-            Attempt(**strict_json.record(dict(answer.data), f"request {key}", _ATTEMPT))
+            CallAttempt(**strict_json.record(dict(answer.data), f"request {key}", _ATTEMPT))
             for answer in answers
         ]
 
-    async def record(self, key: str, purpose: str, attempt: Attempt) -> None:
+    async def record(self, key: str, purpose: str, attempt: CallAttempt) -> None:
         """Keep an attempt; on the disk when this returns."""
         await self._ledger.record(
             key, "requests", purpose, paid=attempt.paid, usd=attempt.usd, data=vars(attempt)

@@ -129,7 +129,7 @@ class FirstToken(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class CallAttempt:
     """One call that was made, as the log keeps it.
 
     Attributes:
@@ -161,10 +161,10 @@ class AttemptLog(Protocol):
     def admit(self, purpose: str) -> None:
         """Allow one more attempt, or raise what stops the job (a budget that is used up)."""
 
-    def attempts(self, key: str) -> Sequence[Attempt]:
+    def attempts(self, key: str) -> Sequence[CallAttempt]:
         """Return the attempts made for a request, in order."""
 
-    async def record(self, key: str, purpose: str, attempt: Attempt) -> None:
+    async def record(self, key: str, purpose: str, attempt: CallAttempt) -> None:
         """Keep an attempt; durable when it returns."""
 
 
@@ -173,7 +173,7 @@ class MemoryLog:
 
     def __init__(self) -> None:
         """Start empty."""
-        self.by_key: dict[str, list[Attempt]] = {}
+        self.by_key: dict[str, list[CallAttempt]] = {}
 
     def claim(self, key: str) -> AbstractAsyncContextManager[None]:
         """Allow everything: the client itself sends equal requests once."""
@@ -182,11 +182,11 @@ class MemoryLog:
     def admit(self, purpose: str) -> None:
         """Allow everything."""
 
-    def attempts(self, key: str) -> Sequence[Attempt]:
+    def attempts(self, key: str) -> Sequence[CallAttempt]:
         """Return the attempts made for a request, in order."""
         return self.by_key.get(key, [])
 
-    async def record(self, key: str, purpose: str, attempt: Attempt) -> None:
+    async def record(self, key: str, purpose: str, attempt: CallAttempt) -> None:
         """Keep an attempt."""
         self.by_key.setdefault(key, []).append(attempt)
 

@@ -69,11 +69,11 @@ def data_url(image: bytes, *, max_side_px: int) -> str:
     return to_data_url(image)
 
 
-Outcome = tuple[Literal["ok"] | FailureKind, str]
+ReplyOutcome = tuple[Literal["ok"] | FailureKind, str]
 """`ok` with the answer's text, or why there is none with what is known."""
 
 
-def outcome(body: Mapping[str, Any], answer: type[BaseModel]) -> Outcome:
+def outcome(body: Mapping[str, Any], answer: type[BaseModel]) -> ReplyOutcome:
     """Judge a reply to a request for a whole answer.
 
     An answer is the text as it is, what follows a thought, or what stands in a fence; where the
@@ -101,7 +101,7 @@ def outcome(body: Mapping[str, Any], answer: type[BaseModel]) -> Outcome:
     return "invalid_output", f"{problem or 'no text'}; in {text!r}"[:MAX_DETAIL_CHARS]
 
 
-def first_token(body: Mapping[str, Any], top_logprobs: int) -> Outcome:
+def first_token(body: Mapping[str, Any], top_logprobs: int) -> ReplyOutcome:
     """Judge a reply to a request for the first token; `ok` comes with a `FirstToken` as JSON."""
     withheld, _, _ = _read(body)
     if withheld:
@@ -129,7 +129,7 @@ def _is_log_prob(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e6
 
 
-def _read(body: Mapping[str, Any]) -> tuple[Outcome | None, Mapping[str, Any], str]:
+def _read(body: Mapping[str, Any]) -> tuple[ReplyOutcome | None, Mapping[str, Any], str]:
     """Find the message and why it ends; or why there is none, whatever its text looks like."""
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
@@ -138,7 +138,7 @@ def _read(body: Mapping[str, Any]) -> tuple[Outcome | None, Mapping[str, Any], s
         return ("invalid_output", "the reply holds no choice with a message"), {}, ""
     finish = choice.get("finish_reason")
     finish = finish.lower() if isinstance(finish, str) else ""
-    withheld: Outcome | None = None
+    withheld: ReplyOutcome | None = None
     if refusal := _text(message.get("refusal")):
         withheld = "refusal", refusal[:MAX_DETAIL_CHARS]
     elif finish in ("content_filter", "safety"):

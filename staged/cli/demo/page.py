@@ -10,7 +10,7 @@ from pathlib import Path
 from data_pipelines.reasons import reason_in_words
 from eval.report.answer import in_words
 from eval.report.scores import cell
-from staged.cli.demo.stages import Score
+from staged.cli.demo.stages import DemoScore
 from staged.jobs.progress import duration
 from staged.report import (
     Cell,
@@ -18,9 +18,9 @@ from staged.report import (
     Claims,
     Curve,
     Gallery,
+    GalleryPicture,
     Notes,
     Outcome,
-    Picture,
     Report,
     Row,
     Section,
@@ -68,7 +68,7 @@ def build(
     examples: Sequence[Trajectory],
     curve: Curve,
     drawn: Sequence[Trajectory],
-    scores: Sequence[Score],
+    scores: Sequence[DemoScore],
     seconds: Mapping[str, float],
     quick: bool,
 ) -> Report:
@@ -108,7 +108,7 @@ def build(
     )
 
 
-def _opening(scores: Sequence[Score]) -> Claims:
+def _opening(scores: Sequence[DemoScore]) -> Claims:
     """Say how each way of drawing compares with the first."""
     first, *others = scores
     claims = []
@@ -170,7 +170,7 @@ def falling(curve: Curve) -> str:
     return "loss of " + "; of ".join(said)
 
 
-def scores_in_words(scores: Sequence[Score]) -> str:
+def scores_in_words(scores: Sequence[DemoScore]) -> str:
     """Say the overall scores in some lines for the terminal."""
     lines = []
     for score in scores:
@@ -212,7 +212,7 @@ def _data_words(manifest: Manifest) -> str:
     return said + " Open one to see its steps."
 
 
-def _table(scores: Sequence[Score]) -> Table:
+def _table(scores: Sequence[DemoScore]) -> Table:
     """A row a task, a column a way of drawing: narrow enough for a phone."""
     rows = []
     for name in scores[0].result.estimates:
@@ -242,7 +242,7 @@ def _table(scores: Sequence[Score]) -> Table:
     )
 
 
-def _own(scores: Sequence[Score]) -> Trajectories:
+def _own(scores: Sequence[DemoScore]) -> Trajectories:
     """What the demo's own fine-tune has learned so far."""
     [own] = [score for score in scores if score.label == OWN]
     return Trajectories(
@@ -261,10 +261,10 @@ def _own(scores: Sequence[Score]) -> Trajectories:
     )
 
 
-def _pictures(scores: Sequence[Score]) -> Gallery:
+def _pictures(scores: Sequence[DemoScore]) -> Gallery:
     """The first prompt of each task, drawn in every way, with the same noise."""
     firsts = {item.sample.prompt.task: item.sample.key for item in reversed(scores[0].scored)}
-    pictures: list[Picture] = []
+    pictures: list[GalleryPicture] = []
     for key in reversed(firsts.values()):
         drawn = [_picture(score, key) for score in scores]
         if all(drawn):
@@ -277,14 +277,14 @@ def _pictures(scores: Sequence[Score]) -> Gallery:
     )
 
 
-def _picture(score: Score, key: str) -> Picture | None:
+def _picture(score: DemoScore, key: str) -> GalleryPicture | None:
     [item] = (item for item in score.scored if item.sample.key == key)
     trajectory = score.trajectories.get(key)
     if trajectory is None or trajectory.last_sketch is None:
         return None
     png = trajectory.last_sketch.image.png
     assert png is not None  # shards load what they name
-    return Picture(
+    return GalleryPicture(
         png=png,
         caption=item.sample.prompt.text,
         note=_some(item.reasons),
@@ -311,7 +311,7 @@ def _some(reasons: Sequence[str]) -> str:
     return "; ".join(reasons[:3]) + more
 
 
-def _cost(score: Score) -> float:
+def _cost(score: DemoScore) -> float:
     return score.result.also["num_flow_steps"].value or 0.0
 
 

@@ -17,7 +17,7 @@ from staged.trajectory import Trajectory
 from staged.trajectory_folder import save_trajectory
 
 if TYPE_CHECKING:
-    from eval.miniature.score import Scored
+    from eval.miniature.score import SampleScore
     from eval.results import BenchmarkResult
     from eval.statistics import Estimate
 
@@ -26,7 +26,7 @@ TRAIN_CONFIG = Path("configs/shapes/demo_train.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class DemoScore:
     """How one way of drawing fared.
 
     Attributes:
@@ -39,7 +39,7 @@ class Score:
 
     label: str
     result: BenchmarkResult
-    scored: Sequence[Scored]
+    scored: Sequence[SampleScore]
     trajectories: Mapping[str, Trajectory]
     difference: Estimate | None = None
 
@@ -97,12 +97,12 @@ def fine_tune(base: str, data: Path, folder: Path, sizes: Sizes) -> FineTuned:
 
 def draw(checkpoint: str, folder: Path, sizes: Sizes) -> list[Trajectory]:
     """`staged generate`, one prompt after another, each step printed as it comes."""
-    from staged.generate.model import Model
+    from staged.generate.model import DrawingModel
     from staged.generate.settings import DrawSettings
     from staged.generate.telling import describe, looked_at
 
     settings = DrawSettings(checkpoint=checkpoint, num_flow_steps=sizes.num_flow_steps)
-    loop = Model(settings).loop(batch_size=1)
+    loop = DrawingModel(settings).loop(batch_size=1)
     ended: list[Trajectory] = []
 
     def tell(event: Event) -> None:
@@ -119,7 +119,7 @@ def draw(checkpoint: str, folder: Path, sizes: Sizes) -> list[Trajectory]:
     return ended
 
 
-def score_all(ways: Mapping[str, tuple[str, str]], folder: Path, sizes: Sizes) -> list[Score]:
+def score_all(ways: Mapping[str, tuple[str, str]], folder: Path, sizes: Sizes) -> list[DemoScore]:
     """`staged eval miniature` for several ways of drawing the same prompts.
 
     Args:
@@ -127,7 +127,7 @@ def score_all(ways: Mapping[str, tuple[str, str]], folder: Path, sizes: Sizes) -
         folder: Where each gets a folder.
         sizes: How much.
     """
-    scores: list[Score] = []
+    scores: list[DemoScore] = []
     for label, (checkpoint, mode) in ways.items():
         print(f"  {label}", flush=True)
         name = label.split(" ", maxsplit=1)[0].strip(",").lower()
@@ -138,7 +138,7 @@ def score_all(ways: Mapping[str, tuple[str, str]], folder: Path, sizes: Sizes) -
     return scores
 
 
-def _score(label: str, checkpoint: str, mode: str, folder: Path, sizes: Sizes) -> Score:
+def _score(label: str, checkpoint: str, mode: str, folder: Path, sizes: Sizes) -> DemoScore:
     from eval.miniature.draw import draw as draw_samples
     from eval.miniature.report import result_of
     from eval.miniature.score import score
@@ -160,7 +160,7 @@ def _score(label: str, checkpoint: str, mode: str, folder: Path, sizes: Sizes) -
     scored = score(wanted, trajectories)
     result = result_of(store.record(), scored, trajectories)
     result.write(folder / "result.json")
-    return Score(label=label, result=result, scored=scored, trajectories=trajectories)
+    return DemoScore(label=label, result=result, scored=scored, trajectories=trajectories)
 
 
 def _difference(first: BenchmarkResult, second: BenchmarkResult) -> Estimate:

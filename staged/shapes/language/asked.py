@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from staged.shapes.language.instructions import Add, read_edits
 from staged.shapes.language.phrases import GrammarError
-from staged.shapes.language.prompts import LEAD, Request, read_prompt, write_prompt
+from staged.shapes.language.prompts import LEAD, PromptMeaning, read_prompt, write_prompt
 from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, SIZES
 
 QUESTION = "describe the picture"
@@ -28,7 +28,7 @@ _MAX_CHARS = 2000
 _MAX_SHOWN_CHARS = 100
 
 
-def read_request(prompt: str) -> Request:
+def read_request(prompt: str) -> PromptMeaning:
     """Read a prompt as people write it: in any case, with or without "a photo of" or a full stop.
 
     Raises:

@@ -26,7 +26,7 @@ from staged.shapes.language.instructions import (
     write_edits,
 )
 from staged.shapes.language.prompts import (
-    Request,
+    PromptMeaning,
     describe,
     write_prompt,
 )
@@ -61,7 +61,7 @@ def corpus(seed: int = 0, num_random: int = 2000) -> Iterator[str]:
                 if isinstance(fact, ColorFact)
                 else replace(thing, color=None, number=fact.number)
             )
-            yield write_prompt(Request(spec=Spec(things=(thing,)), fact=fact))
+            yield write_prompt(PromptMeaning(spec=Spec(things=(thing,)), fact=fact))
     rng = np.random.default_rng(seed)
     for _ in range(num_random):
         spec = sample_any_spec(rng)

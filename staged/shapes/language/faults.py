@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from staged.shapes.language.instructions import Add, Change, Edit, Move, Ref, Remove, Replace
-from staged.shapes.world.scene import Color, Relation, Size
+from staged.shapes.world.scene import Color, RelationName, Size
 from staged.shapes.world.spec import INVERSE, Spec, Thing
 
 
@@ -47,8 +47,8 @@ class WrongPlace:
 
     thing: Thing
     against: Thing
-    wanted: Relation
-    seen: Relation | None = None
+    wanted: RelationName
+    seen: RelationName | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +76,8 @@ class Misplaced:
 
     thing: Thing
     against: Thing
-    said: Relation
-    asked: Relation
+    said: RelationName
+    asked: RelationName
 
 
 PlanFault = Contradiction | Misplaced
@@ -151,13 +151,15 @@ def plan_faults(said: Spec, asked: Spec) -> tuple[tuple[PlanFault, ...], tuple[T
     return tuple(faults), pending
 
 
-def _both_ways(spec: Spec) -> dict[tuple[int, int], Relation]:
+def _both_ways(spec: Spec) -> dict[tuple[int, int], RelationName]:
     """Relations by their ends, told from either."""
     told = {(a, b): relation for a, relation, b in spec.relations}
     return {(b, a): INVERSE[relation] for (a, b), relation in told.items()} | told
 
 
-def _agreement(said: Spec, wanted: dict[tuple[int, int], Relation], partner: dict[int, int]) -> int:
+def _agreement(
+    said: Spec, wanted: dict[tuple[int, int], RelationName], partner: dict[int, int]
+) -> int:
     """How many relations that are said are also asked for, less those that are contradicted."""
     score = 0
     for a, relation, b in said.relations:

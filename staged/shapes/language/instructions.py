@@ -32,7 +32,7 @@ from staged.shapes.language.phrases import (
     some,
     the,
 )
-from staged.shapes.world.scene import COLORS, SIZES, Color, Relation, Size
+from staged.shapes.world.scene import COLORS, SIZES, Color, RelationName, Size
 from staged.shapes.world.spec import Thing
 
 Spot = Literal[
@@ -62,7 +62,7 @@ class Add:
     """Draw something new, at a spot or in relations to what is there."""
 
     thing: Thing
-    relations: tuple[tuple[Relation, Ref], ...] = ()
+    relations: tuple[tuple[RelationName, Ref], ...] = ()
     spot: Spot | None = None
 
     def __post_init__(self) -> None:
@@ -98,7 +98,7 @@ class Move:
     """Put something elsewhere: against something that stays, or at a spot."""
 
     target: Ref
-    to: tuple[Relation, Ref] | Spot
+    to: tuple[RelationName, Ref] | Spot
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,16 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, SIZES, Color, Kind, Relation, Size
+from staged.shapes.world.scene import (
+    COLORS,
+    KINDS,
+    RELATIONS,
+    SIZES,
+    Color,
+    Kind,
+    RelationName,
+    Size,
+)
 from staged.shapes.world.spec import Thing
 
 T = TypeVar("T")
@@ -25,7 +34,7 @@ _KIND_OF: dict[str, Kind] = {kind: kind for kind in KINDS} | {
 }
 _COLOR_OF: dict[str, Color] = {color: color for color in COLORS}
 _SIZE_OF: dict[str, Size] = {size: size for size in SIZES}
-RELATION_OF: dict[str, Relation] = {relation: relation for relation in RELATIONS}
+RELATION_OF: dict[str, RelationName] = {relation: relation for relation in RELATIONS}
 
 NOUN = (
     rf"(?:an?|the|{'|'.join(NUMBERS)})(?: (?:the|{'|'.join(NUMBERS)}))?"

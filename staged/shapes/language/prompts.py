@@ -33,7 +33,7 @@ from staged.shapes.language.phrases import (
     words_of,
 )
 from staged.shapes.world.facts import FACTS, ColorFact, Fact, NumberFact
-from staged.shapes.world.scene import Relation
+from staged.shapes.world.scene import RelationName
 from staged.shapes.world.spec import Spec, Thing
 
 LEAD = "a photo of "
@@ -46,7 +46,7 @@ _COUNTED = {(f.subject, f.part): f for f in FACTS if isinstance(f, NumberFact)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class PromptMeaning:
     """What a prompt means: a specification, and the fact that stands for a part of it."""
 
     spec: Spec
@@ -103,7 +103,7 @@ def read_description(text: str) -> Spec:
     if text == _EMPTY:
         return Spec()
     things: list[Thing] = []
-    relations: list[tuple[int, Relation, int]] = []
+    relations: list[tuple[int, RelationName, int]] = []
 
     def mentioned(phrase: str) -> int:
         thing = read_noun(phrase, a, the)
@@ -128,7 +128,7 @@ def read_description(text: str) -> Spec:
         raise GrammarError(text, f"a description: {error}") from None
 
 
-def write_prompt(request: Request | Spec) -> str:
+def write_prompt(request: PromptMeaning | Spec) -> str:
     """Ask for a picture.
 
     Raises:
@@ -147,7 +147,7 @@ def write_prompt(request: Request | Spec) -> str:
             return LEAD + describe(request.spec)
 
 
-def read_prompt(text: str) -> Request:
+def read_prompt(text: str) -> PromptMeaning:
     """Read what `write_prompt` writes.
 
     Raises:
@@ -161,13 +161,13 @@ def read_prompt(text: str) -> Request:
         if fact is None:
             raise GrammarError(text, "a prompt: nobody knows that colour")
         thing = replace(read_noun(found[1], a), color=fact.color)
-        request = Request(spec=Spec(things=(thing,)), fact=fact)
+        request = PromptMeaning(spec=Spec(things=(thing,)), fact=fact)
     elif found := re.fullmatch(r"as many (.+) as (.+) has (\w+)", rest):
         count = _COUNTED.get((found[2], found[3]))
         if count is None:
             raise GrammarError(text, "a prompt: nobody knows that number")
         thing = read_words(found[1].split(" "), count.number)
-        request = Request(spec=Spec(things=(thing,)), fact=count)
+        request = PromptMeaning(spec=Spec(things=(thing,)), fact=count)
     else:
-        request = Request(spec=read_description(rest))
+        request = PromptMeaning(spec=read_description(rest))
     return exactly(request, write_prompt, text, "a prompt")

@@ -32,7 +32,7 @@ from staged.shapes.language.instructions import (
     Replace,
     Swap,
 )
-from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, SIZES, Relation
+from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, SIZES, RelationName
 from staged.shapes.world.spec import MAX_NUMBER, Spec, Thing
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def sample_any_spec(rng: np.random.Generator) -> Spec:
         if all(thing != replace(other, number=thing.number) for other in things):
             things.append(thing)
     single = [index for index, thing in enumerate(things) if thing.number == 1]
-    relations: list[tuple[int, Relation, int]] = []
+    relations: list[tuple[int, RelationName, int]] = []
     for index in single[1:]:
         if rng.random() < 0.6:
             relations.append((index, _one(RELATIONS, rng), single[0]))

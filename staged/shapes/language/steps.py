@@ -9,7 +9,7 @@ from staged.scene_graph import Delta, SceneGraph
 from staged.shapes.language.instructions import Add, Change, Edit, Move, Ref, Remove, Replace, Swap
 from staged.shapes.language.phrases import RELATION_OF
 from staged.shapes.language.prompts import describe
-from staged.shapes.world.scene import COLORS, KINDS, SIZES, Color, Kind, Relation, Size
+from staged.shapes.world.scene import COLORS, KINDS, SIZES, Color, Kind, RelationName, Size
 from staged.shapes.world.spec import INVERSE, Spec, thing_in
 
 _VALUES: dict[str, Color | Size] = {value: value for value in (*COLORS, *SIZES)}
@@ -47,18 +47,18 @@ def edits_of(step: Delta) -> tuple[Edit, ...]:
     return tuple(edits)
 
 
-def _say(edit: graphs.Edit, before: SceneGraph, after: SceneGraph) -> list[Edit]:
+def _say(edit: graphs.GraphEdit, before: SceneGraph, after: SceneGraph) -> list[Edit]:
     match edit:
-        case graphs.Add():
+        case graphs.AddObject():
             name = edit.object.id
-            relations: list[tuple[Relation, Ref]] = []
+            relations: list[tuple[RelationName, Ref]] = []
             for r in edit.relations:
                 if r.source == name:
                     relations.append((_relation(r.name), _ref(before, r.target)))
                 else:
                     relations.append((INVERSE[_relation(r.name)], _ref(before, r.source)))
             return [Add(thing=thing_in(after, name), relations=tuple(relations))]
-        case graphs.Change(after=value):
+        case graphs.ChangeAttribute(after=value):
             if value is None or value not in _VALUES:
                 raise ValueError(f"{edit}: expected one of {', '.join(_VALUES)} afterwards")
             return [Change(target=_ref(before, edit.object_id), value=_VALUES[value])]
@@ -70,14 +70,14 @@ def _say(edit: graphs.Edit, before: SceneGraph, after: SceneGraph) -> list[Edit]
                 )
                 for r in edit.after
             ]
-        case graphs.Swap():
+        case graphs.ReplaceObject():
             if edit.after not in _KINDS:
                 raise ValueError(f"{edit}: expected one of {', '.join(_KINDS)}")
             thing = replace(thing_in(before, edit.object_id), kind=_KINDS[edit.after])
             return [Replace(target=_ref(before, edit.object_id), thing=thing)]
-        case graphs.Exchange():
+        case graphs.SwapObjects():
             return [Swap(first=_ref(before, edit.first), second=_ref(before, edit.second))]
-        case graphs.Remove():
+        case graphs.RemoveObject():
             return [Remove(target=_ref(before, edit.object.id))]
 
 
@@ -88,7 +88,7 @@ def _ref(graph: SceneGraph, object_id: str) -> Ref:
     return Ref(thing=thing, any_of=alike > 1)
 
 
-def _relation(name: str) -> Relation:
+def _relation(name: str) -> RelationName:
     if name not in RELATION_OF:
         raise ValueError(f"relation {name!r:.80}; expected one of {', '.join(RELATION_OF)}")
     return RELATION_OF[name]

@@ -38,7 +38,7 @@ from staged.shapes.sight.verdict import satisfied
 from staged.shapes.world.scene import Scene
 from staged.shapes.world.spec import INVERSE, Spec, Thing
 
-Answer = Callable[[dict[str, Any], Sequence[bytes]], dict[str, Any]]
+AnswerFor = Callable[[dict[str, Any], Sequence[bytes]], dict[str, Any]]
 
 
 def scene_graph(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def inspect_sketch(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[s
     return _inspection(write_sketch_critique(faults), _corrections(faults, spec))
 
 
-ANSWERS: dict[str, Answer] = {
+ANSWERS: dict[str, AnswerFor] = {
     "scene_graph": scene_graph,
     "plan_steps": plan_steps,
     "judge_step": judge_step,

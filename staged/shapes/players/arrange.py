@@ -21,7 +21,7 @@ from staged.shapes.world.scene import (
     Color,
     Item,
     Kind,
-    Relation,
+    RelationName,
     Scene,
     Shape,
     Size,
@@ -37,7 +37,7 @@ _LARGE = (0.9, 0.7, 0.5, 0.2)
 
 _LAYOUTS = 6
 
-Placed = tuple[Relation, int]
+Placed = tuple[RelationName, int]
 """A relation to the shape with that index."""
 
 
@@ -200,7 +200,7 @@ class Arranger:
         raise NoWayError("no room", f"{words_of(look)} {_beside(len(shapes))}")
 
     def _seated(
-        self, things: Sequence[Thing], relations: Sequence[tuple[int, Relation, int]]
+        self, things: Sequence[Thing], relations: Sequence[tuple[int, RelationName, int]]
     ) -> Shape | None:
         """Give the first of several things its seat on the board, where all have one."""
         seats = seat(len(things), tuple(relations), shuffled(self.rng))
@@ -218,7 +218,7 @@ class Arranger:
 
     def _expected(
         self, shapes: Sequence[Shape], look: Thing, where: Sequence[Placed]
-    ) -> tuple[list[Thing], list[tuple[int, Relation, int]]]:
+    ) -> tuple[list[Thing], list[tuple[int, RelationName, int]]]:
         """What the goal has beyond the shapes and the new one, and where everything belongs."""
         if self.goal is None:
             return [], []

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
 from staged import images
+from staged.roles import Pixels
 from staged.shapes.sight.detect import ShapeDetection, detect
 from staged.shapes.world.render import render, silhouette
 from staged.shapes.world.scene import (
@@ -27,8 +27,7 @@ from staged.shapes.world.scene import (
     sample_background,
 )
 
-Picture = NDArray[np.uint8]
-Damage = Callable[[Picture, np.random.Generator], Picture]
+Damage = Callable[[Pixels, np.random.Generator], Pixels]
 
 MAX_OFFSET_PX = 2.0
 """A detection is in its place when its centre is at most this far from the shape's."""
@@ -63,13 +62,13 @@ class Measurement:
         return {**vars(self), "precision": self.precision, "recall": self.recall}
 
 
-def _clean(picture: Picture, rng: np.random.Generator) -> Picture:
+def _clean(picture: Pixels, rng: np.random.Generator) -> Pixels:
     del rng
     return picture
 
 
 def _noise(sigma: float) -> Damage:
-    def damage(picture: Picture, rng: np.random.Generator) -> Picture:
+    def damage(picture: Pixels, rng: np.random.Generator) -> Pixels:
         noisy = picture + rng.normal(0, sigma, picture.shape)
         return np.asarray(np.clip(np.rint(noisy), 0, 255), dtype=np.uint8)
 
@@ -77,7 +76,7 @@ def _noise(sigma: float) -> Damage:
 
 
 def _blur(sigma: float) -> Damage:
-    def damage(picture: Picture, rng: np.random.Generator) -> Picture:
+    def damage(picture: Pixels, rng: np.random.Generator) -> Pixels:
         del rng
         soft = ndimage.gaussian_filter(picture.astype(np.float64), (sigma, sigma, 0))
         return np.asarray(np.rint(soft), dtype=np.uint8)
@@ -86,7 +85,7 @@ def _blur(sigma: float) -> Damage:
 
 
 def _jpeg(quality: int) -> Damage:
-    def damage(picture: Picture, rng: np.random.Generator) -> Picture:
+    def damage(picture: Pixels, rng: np.random.Generator) -> Pixels:
         del rng
         stream = io.BytesIO()
         Image.fromarray(picture).save(stream, "JPEG", quality=quality)

@@ -18,7 +18,7 @@ from staged.shapes.language.faults import (
     WrongPlace,
 )
 from staged.shapes.sight.detect import ShapeDetection
-from staged.shapes.world.scene import RELATIONS, Relation
+from staged.shapes.world.scene import RELATIONS, RelationName
 from staged.shapes.world.spec import Spec, Thing
 
 MIN_SCORE = 0.6
@@ -56,7 +56,7 @@ class SceneCheck:
         return tuple(write_sketch_critique((fault,)) for fault in (*self.faults, *self.surplus))
 
 
-def relations_between(a: Sequence[float], b: Sequence[float]) -> tuple[Relation, ...]:
+def relations_between(a: Sequence[float], b: Sequence[float]) -> tuple[RelationName, ...]:
     """Which relations box `a` has to box `b` by GenEval's rule; two can hold.
 
     The offset of the centres is shrunk by a tenth of the summed sizes per axis; its share of the

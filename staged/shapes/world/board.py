@@ -10,12 +10,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from staged.shapes.world.scene import CANVAS_PX, Relation
+from staged.shapes.world.scene import CANVAS_PX, RelationName
 
 SIDE = 3
 SQUARE_PX = CANVAS_PX // SIDE
 
-Relations = tuple[tuple[int, Relation, int], ...]
+Relations = tuple[tuple[int, RelationName, int], ...]
 
 
 def seat(num: int, relations: Relations, order: Sequence[int]) -> list[int] | None:
@@ -66,7 +66,7 @@ def _seat_rest(
     return None
 
 
-def _stands(relation: Relation, a: int, b: int) -> bool:
+def _stands(relation: RelationName, a: int, b: int) -> bool:
     (row_a, column_a), (row_b, column_b) = divmod(a, SIDE), divmod(b, SIDE)
     match relation:
         case "left of":

@@ -24,12 +24,12 @@ Color = Literal[
     "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white"
 ]
 Size = Literal["small", "large"]
-Relation = Literal["left of", "right of", "above", "below"]
+RelationName = Literal["left of", "right of", "above", "below"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 COLORS: tuple[Color, ...] = get_args(Color)
 SIZES: tuple[Size, ...] = get_args(Size)
-RELATIONS: tuple[Relation, ...] = get_args(Relation)
+RELATIONS: tuple[RelationName, ...] = get_args(RelationName)
 
 DIAMETER_PX: dict[Size, int] = {"small": 13, "large": 21}
 """Side of a shape's box in pixels; odd, so that an integer centre is exact."""
@@ -129,7 +129,7 @@ def boxes_apart(a: Shape, b: Shape, gap_px: int = MIN_GAP_PX) -> bool:
     return abs(a.x - b.x) >= reach or abs(a.y - b.y) >= reach
 
 
-def holds(relation: Relation, a: Shape, b: Shape, margin: float = 0.0) -> bool:
+def holds(relation: RelationName, a: Shape, b: Shape, margin: float = 0.0) -> bool:
     """Whether `a relation b` holds by GenEval's rule on the shapes' boxes.
 
     The offset of the centres is shrunk by a tenth of the summed sizes per axis; its share of
@@ -156,7 +156,7 @@ def place(
     items: Sequence[Item],
     rng: np.random.Generator,
     *,
-    relations: Sequence[tuple[int, Relation, int]] = (),
+    relations: Sequence[tuple[int, RelationName, int]] = (),
     fixed: Sequence[Shape] = (),
     attempts: int = 400,
 ) -> tuple[Shape, ...] | None:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from staged.scene_graph import Attribute, SceneGraph, SceneObject
-from staged.scene_graph import Relation as GraphRelation
+from staged.scene_graph import Attribute, Relation, SceneGraph, SceneObject
 from staged.shapes.world.scene import (
     COLORS,
     KINDS,
@@ -16,7 +15,7 @@ from staged.shapes.world.scene import (
     SIZES,
     Color,
     Kind,
-    Relation,
+    RelationName,
     Scene,
     Size,
     holds,
@@ -27,7 +26,7 @@ T = TypeVar("T")
 MAX_NUMBER = 9
 """The language counts no further."""
 
-INVERSE: dict[Relation, Relation] = {
+INVERSE: dict[RelationName, RelationName] = {
     "left of": "right of", "right of": "left of", "above": "below", "below": "above",
 }  # fmt: skip
 """The same fact told from the other end."""
@@ -35,7 +34,7 @@ INVERSE: dict[Relation, Relation] = {
 _KINDS: dict[str, Kind] = {kind: kind for kind in KINDS}
 _COLORS: dict[str, Color] = {color: color for color in COLORS}
 _SIZES: dict[str, Size] = {size: size for size in SIZES}
-_RELATIONS: dict[str, Relation] = {relation: relation for relation in RELATIONS}
+_RELATIONS: dict[str, RelationName] = {relation: relation for relation in RELATIONS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,7 @@ class Spec:
     """Things, and relations `(a, relation, b)` between single ones by their index."""
 
     things: tuple[Thing, ...] = ()
-    relations: tuple[tuple[int, Relation, int], ...] = ()
+    relations: tuple[tuple[int, RelationName, int], ...] = ()
 
     def __post_init__(self) -> None:
         for a, relation, b in self.relations:
@@ -107,7 +106,7 @@ class Spec:
                     if value is not None:
                         attributes.append(Attribute(object=name, kind=kind, value=value))
         relations = (
-            GraphRelation(source=first[a], name=relation, target=first[b])
+            Relation(source=first[a], name=relation, target=first[b])
             for a, relation, b in self.relations
         )
         return SceneGraph(objects, attributes, relations)
@@ -155,7 +154,7 @@ class Spec:
         things = tuple(replace(look, number=number) for look, number in counts.items())
         single = [s for s, look in zip(scene.shapes, looks, strict=True) if counts[look] == 1]
         names = [look for look in looks if counts[look] == 1]
-        relations: list[tuple[int, Relation, int]] = []
+        relations: list[tuple[int, RelationName, int]] = []
         for i in range(1, len(single)):
             for relation in RELATIONS:
                 if holds(relation, single[i - 1], single[i], margin=0.15):

@@ -6,7 +6,7 @@ The rules are Latin patterns, so that every kind, colour, relation and number oc
 from __future__ import annotations
 
 from staged.shapes.world.facts import FACTS, Fact
-from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, Color, Kind, Relation
+from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, Color, Kind, RelationName
 from staged.shapes.world.spec import INVERSE, Spec
 
 
@@ -15,7 +15,7 @@ def held_out_pair(color: Color, kind: Kind) -> bool:
     return (5 * COLORS.index(color) + KINDS.index(kind)) % 9 == 0
 
 
-def held_out_relation(relation: Relation, kind: Kind) -> bool:
+def held_out_relation(relation: RelationName, kind: Kind) -> bool:
     """Whether training never shows a shape of this kind standing in this relation (6 of 48)."""
     return (3 * RELATIONS.index(relation) + KINDS.index(kind)) % 8 == 0
 
