@@ -21,6 +21,7 @@ PURE = [
     "staged.loops.staged",
     "staged.loops.unbatched",
     "staged.backends.lmm.client",
+    "staged.ideas.folder",
     "staged.report",
     "staged.shapes.tasks",
     "staged.shapes.drills",
