@@ -12,8 +12,8 @@ says so for each; where it raises instead, the loop asks for one at a time.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,15 @@ class Director(Protocol):
         ...
 
 
+Interrupt = Callable[[], str | None]
+"""Asked for a reason to give a trajectory up before its time, such as `cancelled`; cheap, and free
+to be asked by any thread."""
+
+
+def never() -> None:
+    """The `Interrupt` that has no reason."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepRequest:
     """What is wanted next for one trajectory among many that advance together.
@@ -87,12 +96,15 @@ class StepRequest:
         moves: What may come next; a subset of `trajectory.legal_next()`, not empty.
         seed: Of this step and attempt.
         attempt: 0 at first; a player that is asked again may try differently.
+        interrupt: Asked by players whose work takes long, as often as they can; where it has a
+            reason they break off and fail with it.
     """
 
     trajectory: Trajectory
     moves: tuple[Move, ...]
     seed: int
     attempt: int = 0
+    interrupt: Interrupt = field(default=never, compare=False, repr=False)
 
 
 Preview = Callable[[int, int, Pixels], None]
@@ -126,10 +138,24 @@ class BatchedSketcher(Protocol):
         """Network evaluations a sketch."""
         ...
 
+    @property
+    def num_at_once(self) -> int:
+        """Sketches that gain from being drawn in one call; others wait for the next."""
+        ...
+
     def draw(
         self, requests: Sequence[StepRequest], on_preview: Preview | None = None
     ) -> list[Sketch | RoleError]:
         """Draw for each request, or say why not."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A player that keeps something for a trajectory from one step to the next."""
+
+    def release(self, trajectory: Trajectory) -> None:
+        """Give up what is kept for this trajectory alone: nobody will ask about it any more."""
         ...
 
 

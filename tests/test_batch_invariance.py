@@ -17,7 +17,8 @@ from staged.engine.engine import Engine
 from staged.engine.sampling import TextSampling
 from staged.generate.role_choice import open_engine
 from staged.loops.policy import Policy
-from staged.loops.staged import Roles, StagedLoop
+from staged.loops.roles import Roles
+from staged.loops.staged import StagedLoop
 from staged.model.flow import Guidance
 from staged.model.flows import FlowSettings
 from staged.trajectory import Trajectory

@@ -18,6 +18,7 @@ PURE = [
     "staged.protocol",
     "staged.shards",
     "staged.roles",
+    "staged.loops.rollouts",
     "staged.loops.staged",
     "staged.loops.unbatched",
     "staged.backends.lmm.client",

@@ -25,7 +25,8 @@ from staged.loops.events import (
     ThoughtWritten,
 )
 from staged.loops.policy import Policy
-from staged.loops.staged import Roles, StagedLoop
+from staged.loops.roles import Roles
+from staged.loops.staged import StagedLoop
 from staged.loops.unbatched import Unbatched
 from staged.model.flow import Guidance
 from staged.model.flows import Flows, FlowSettings
@@ -213,6 +214,7 @@ class Scripted:
     """A player who does as told: wants to go on for ever, refuses all, fails when asked to."""
 
     num_flow_steps = 10
+    num_at_once = 8
 
     def __init__(self, *, failures: int = 0, wrong: TextStep | None = None) -> None:
         self.failures, self.wrong = failures, wrong

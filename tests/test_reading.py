@@ -12,7 +12,8 @@ from staged.engine.context import KVBlock
 from staged.engine.decoding import GrowingCache
 from staged.engine.engine import Engine
 from staged.loops.policy import Policy
-from staged.loops.staged import Roles, StagedLoop
+from staged.loops.roles import Roles
+from staged.loops.staged import StagedLoop
 from staged.model.flow import Guidance
 from staged.model.flows import Flows, FlowSettings
 from staged.roles import RoleError, StepRequest

@@ -17,7 +17,8 @@ from staged.generate.settings import DrawSettings
 from staged.images import encode_png
 from staged.loops.events import Event, SketchDrawn, Stopped, ThoughtWritten
 from staged.loops.policy import Policy
-from staged.loops.staged import Roles, StagedLoop
+from staged.loops.roles import Roles
+from staged.loops.staged import StagedLoop
 from staged.model import checkpoint
 from staged.model.flow import Guidance
 from staged.model.flows import Flows, FlowSettings

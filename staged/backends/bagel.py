@@ -100,6 +100,17 @@ class BagelPlayer:
         """Network evaluations a sketch, at most."""
         return self.settings.flows.num_flow_steps
 
+    @property
+    def num_at_once(self) -> int:
+        """Sketches that gain from one call: the engine draws one image after another."""
+        return 1
+
+    def release(self, trajectory: Trajectory) -> None:
+        """Forget what was read for this trajectory alone; see `staged.roles.Remembering`."""
+        parts = parts_of(trajectory)
+        for wanted in (parts, texts_of(parts)):
+            self._reader.forget(wanted)
+
     def choose(self, requests: Sequence[StepRequest]) -> list[tuple[Move, ...] | RoleError]:
         """Choose the likeliest opener of each request; see `staged.roles.BatchedDirector`."""
         told = [self._openers(request) for request in requests]
@@ -182,9 +193,11 @@ class BagelPlayer:
         size = self._size(request.trajectory)
         every = self.settings.preview_every
 
-        def preview(_: int, step: int, estimate: torch.Tensor) -> None:
+        def look_up(_: int, step: int, estimate: torch.Tensor) -> None:
+            if (reason := request.interrupt()) is not None:
+                raise RoleError(reason)
             # An estimate that is no picture is not shown; the drawing itself tells of it.
-            if on_preview is not None and step % every == 0:
+            if on_preview is not None and every and step % every == 0:
                 with suppress(NotFiniteError):
                     stride = self.engine.model.config.pixels_per_latent_token
                     grid = size[0] // stride, size[1] // stride
@@ -192,15 +205,15 @@ class BagelPlayer:
 
         try:
             branches = self._reader.read(_branches(parts_of(request.trajectory), flow))
+            [drawing] = self.engine.draw(
+                *([branch.context] for branch in branches),
+                sizes=[size],
+                seeds=[request.seed],
+                settings=flow,
+                on_step=look_up,
+            )
         except RoleError as error:
             return error
-        [drawing] = self.engine.draw(
-            *([branch.context] for branch in branches),
-            sizes=[size],
-            seeds=[request.seed],
-            settings=flow,
-            on_step=preview if on_preview and every else None,
-        )
         if isinstance(drawing.decoded, NotFiniteError):
             return _not_finite(drawing.decoded)
         return Sketch(
@@ -321,6 +334,17 @@ class EditingSketcher:
     def num_flow_steps(self) -> int:
         """Network evaluations a sketch."""
         return self._player.num_flow_steps
+
+    @property
+    def num_at_once(self) -> int:
+        """Sketches that gain from one call."""
+        return self._player.num_at_once
+
+    def release(self, trajectory: Trajectory) -> None:
+        """Forget what was read for this trajectory alone; see `staged.roles.Remembering`."""
+        for end in range(len(trajectory.steps) + 1):
+            begun = replace(trajectory, steps=trajectory.steps[:end])
+            self._player.release(_as_request(begun))
 
     def draw(
         self, requests: Sequence[StepRequest], on_preview: Preview | None = None

@@ -9,7 +9,7 @@ again, to the same bits.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -149,6 +149,16 @@ class ContextReader:
         self._forget(beside)
         return [self._recall(parts) for parts in wanted]
 
+    def forget(self, parts: ContextParts) -> None:
+        """Forget what was read of a sequence, as far as nothing that is known goes on from it."""
+        going_on = Counter(known[:-1] for known in self._known)
+        for end in range(len(parts), 0, -1):
+            if going_on[parts[:end]]:
+                return
+            if parts[:end] in self._known:
+                self._drop(parts[:end])
+                going_on[parts[: end - 1]] -= 1
+
     def needed(self, parts: ContextParts) -> dict[ContextParts, int]:
         """Tokens that are held when it is read: of the last part of each beginning.
 
@@ -195,8 +205,10 @@ class ContextReader:
     def _forget(self, room: int) -> None:
         """Forget the oldest until there is room for so many tokens."""
         while self._known and self.num_tokens + room > self._max_tokens:
-            _, forgotten = self._known.popitem(last=False)
-            self.num_tokens -= forgotten.context.blocks[-1].num_tokens
+            self._drop(next(iter(self._known)))
+
+    def _drop(self, parts: ContextParts) -> None:
+        self.num_tokens -= self._known.pop(parts).context.blocks[-1].num_tokens
 
 
 def _prompt(parts: ContextParts) -> str:

@@ -9,7 +9,7 @@ from staged.backends.bagel import BagelPlayer, EditingSketcher
 from staged.devices import AUTO, DTYPES, choose_arithmetic
 from staged.engine.engine import Engine
 from staged.loops.policy import Player, Policy, Sketcher
-from staged.loops.staged import Roles
+from staged.loops.roles import Roles
 from staged.loops.unbatched import Unbatched
 from staged.model.codec import ImageSizes
 from staged.model.open import open_checkpoint

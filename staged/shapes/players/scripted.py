@@ -81,6 +81,7 @@ class ScriptedSketcher:
     """Plays `BatchedSketcher` with an image editor; no flow is computed."""
 
     num_flow_steps = 0
+    num_at_once = 1
 
     def __init__(self, editor: ImageEditor | None = None) -> None:
         """Draw with an editor, by default the miniature world's own."""

@@ -1,0 +1,255 @@
+"""Many trajectories side by side: they join and leave between any two calls of a player.
+
+Each waits in one queue with the piece that it needs next: a choice, a text or a sketch. The oldest
+piece is asked for, and with it all others of its kind, in one call. So some plan while others draw
+or inspect, and nobody waits for more than what stood before him; and trajectories that began
+together keep step and share their calls. What a trajectory becomes depends on its start and seed,
+never on its company, as far as that is true of the players (of BAGEL it is, to the bit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal, Self
+
+from staged.loops.events import Event, Previewed
+from staged.loops.policy import Policy
+from staged.loops.roles import Roles
+from staged.loops.rollout import OnEvent, Result, Rollout
+from staged.roles import Interrupt, Pixels, RoleError, never
+from staged.trajectory import Trajectory
+
+CANCELLED: Final = "cancelled"
+"""Why a trajectory failed that was cancelled."""
+
+
+class LostRollout(RuntimeError):
+    """A player broke on a trajectory, which is gone; the cause says how. The others go on.
+
+    Attributes:
+        number: Of the trajectory.
+        trajectory: Its steps so far.
+    """
+
+    def __init__(self, rollout: Rollout) -> None:
+        """Name the trajectory."""
+        super().__init__(f"a player broke on trajectory {rollout.number}")
+        self.number, self.trajectory = rollout.number, rollout.trajectory
+
+
+class Rollouts:
+    """Trajectories on their way. One thread uses it; an `Interrupt` may be set from any."""
+
+    def __init__(self, *, room: int, on_event: OnEvent | None = None) -> None:
+        """Start with none.
+
+        Args:
+            room: Trajectories that advance side by side, at most.
+            on_event: Told of everything as it happens; without it nothing is previewed.
+
+        Raises:
+            ValueError: There is room for none.
+        """
+        if room < 1:
+            raise ValueError(f"room for {room} trajectories; give at least 1")
+        self._size, self._previews = room, on_event is not None
+        self._tell: OnEvent = on_event or _ignore
+        self._live: dict[int, Rollout] = {}
+        self._waiting: dict[int, _Piece] = {}  # whoever has waited longest in front
+        self._ended: list[tuple[int, Trajectory]] = []
+        self._lost: list[LostRollout] = []
+        self._num_joined = 0
+
+    def __len__(self) -> int:
+        """Trajectories on their way, and those that have ended and were not given back yet."""
+        return len(self._live) + len(self._ended) + len(self._lost)
+
+    @property
+    def room(self) -> int:
+        """Trajectories that may still join."""
+        return self._size - len(self._live)
+
+    def join(
+        self,
+        start: str | Trajectory,
+        *,
+        seed: int,
+        roles: Roles,
+        policy: Policy,
+        interrupt: Interrupt = never,
+    ) -> int:
+        """Let a trajectory in.
+
+        Args:
+            start: A prompt, or a trajectory to go on from: with input images, or with steps that
+                may have been edited.
+            seed: The same start and seed take the same way.
+            roles: Who plays; trajectories with the same players share calls.
+            policy: Mode and limits.
+            interrupt: Asked between pieces, and by players between network evaluations, for a
+                reason to give the trajectory up.
+
+        Returns:
+            The number by which its events name it; they count up from 0.
+
+        Raises:
+            ValueError: There is no room.
+        """
+        if self.room < 1:
+            raise ValueError(f"{len(self._live)} trajectories are on their way; there is no room")
+        number, self._num_joined = self._num_joined, self._num_joined + 1
+        rollout = Rollout(
+            number,
+            Trajectory(prompt=start) if isinstance(start, str) else start,
+            seed=seed,
+            roles=roles,
+            policy=policy,
+            tell=self._tell,
+            interrupt=interrupt,
+        )
+        self._live[number] = rollout
+        rollout.begin()
+        self._settle(rollout)
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Give a trajectory up with everything that is held for it, if it has not ended.
+
+        It fails with the reason `cancelled`: at once, or, where a player is at it (this may be
+        called by whoever is told of events), as soon as that player looks up.
+        """
+        if (rollout := self._live.get(number)) is not None:
+            rollout.give_up(CANCELLED)
+            if self._waiting.pop(number, None) is not None:
+                self._settle(rollout)
+
+    def advance(self) -> list[tuple[int, Trajectory]]:
+        """Make one call of one player, for all who need the same of it.
+
+        Returns:
+            The trajectories that have ended, with their numbers. One that failed for good is not
+            complete; its provenance has `failure`. Where some had ended before, there is no call.
+
+        Raises:
+            LostRollout: A player raised, for this trajectory alone, what is no `RoleError`.
+        """
+        for piece in list(self._waiting.values()):
+            if piece.rollout.interrupted() is not None:
+                del self._waiting[piece.rollout.number]
+                self._settle(piece.rollout)
+        if self._waiting and not self._ended and not self._lost:
+            self._serve(self._next())
+        if self._lost:
+            raise self._lost.pop(0)
+        ended, self._ended = self._ended, []
+        return ended
+
+    # --- one call ----------------------------------------------------------------------------
+
+    def _next(self) -> list[_Piece]:
+        """Take out the oldest piece, and those that can share its call."""
+        first = next(iter(self._waiting.values()))
+        alike = [piece for piece in self._waiting.values() if piece.shares_call(first)]
+        if first.kind == "sketch":
+            alike = alike[: first.rollout.roles.sketcher.num_at_once]
+        for piece in alike:
+            del self._waiting[piece.rollout.number]
+        return alike
+
+    def _serve(self, pieces: Sequence[_Piece]) -> None:
+        for piece, result in zip(pieces, self._ask(pieces), strict=True):
+            rollout = piece.rollout
+            if isinstance(result, Exception) and not isinstance(result, RoleError):
+                self._lose(rollout, result)
+                continue
+            rollout.take(result)
+            self._settle(rollout)
+
+    def _ask(self, pieces: Sequence[_Piece]) -> Sequence[Result | Exception]:
+        """Ask for all together; where a player fails at that, for each alone, so that one fails."""
+        try:
+            return self._call(pieces)
+        except Exception as error:
+            if len(pieces) == 1:
+                return [error]
+        return [result for piece in pieces for result in self._ask([piece])]
+
+    def _call(self, pieces: Sequence[_Piece]) -> Sequence[Result | RoleError]:
+        first, requests = pieces[0], [piece.rollout.request() for piece in pieces]
+        roles = first.rollout.roles
+        match first.kind:
+            case "choice":
+                return roles.director.choose(requests)
+            case "text":
+                return roles.writer(first.rollout.moves).write(requests)
+            case "sketch":
+                previews = partial(self._preview, pieces) if self._previews else None
+                return roles.sketcher.draw(requests, previews)
+
+    def _preview(self, pieces: Sequence[_Piece], row: int, flow_step: int, pixels: Pixels) -> None:
+        rollout = pieces[row].rollout
+        self._tell(
+            Previewed(
+                rollout=rollout.number,
+                index=len(rollout.trajectory.steps),
+                flow_step=flow_step,
+                num_flow_steps=rollout.roles.sketcher.num_flow_steps,
+                pixels=pixels,
+            )
+        )
+
+    # --- between calls -----------------------------------------------------------------------
+
+    def _settle(self, rollout: Rollout) -> None:
+        """Put a trajectory where it belongs now: in the queue, or with those that have ended."""
+        rollout.end_if_interrupted()
+        if rollout.ended:
+            self._part_from(rollout)
+            self._ended.append((rollout.number, rollout.trajectory))
+            return
+        try:
+            self._waiting[rollout.number] = _Piece.of(rollout)
+        except ValueError as error:
+            self._lose(rollout, error)
+
+    def _lose(self, rollout: Rollout, error: Exception) -> None:
+        self._part_from(rollout)
+        lost = LostRollout(rollout)
+        lost.__cause__ = error
+        self._lost.append(lost)
+
+    def _part_from(self, rollout: Rollout) -> None:
+        del self._live[rollout.number]
+        rollout.roles.release(rollout.trajectory)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What a trajectory waits for, and of whom."""
+
+    rollout: Rollout
+    kind: Literal["choice", "text", "sketch"]
+    player: object
+
+    @classmethod
+    def of(cls, rollout: Rollout) -> Self:
+        """Say what a trajectory needs.
+
+        Raises:
+            ValueError: A text of one of two players; see `Roles.writer`.
+        """
+        if rollout.choosing:
+            return cls(rollout, "choice", rollout.roles.director)
+        if rollout.moves == ("sketch",):
+            return cls(rollout, "sketch", rollout.roles.sketcher)
+        return cls(rollout, "text", rollout.roles.writer(rollout.moves))
+
+    def shares_call(self, other: _Piece) -> bool:
+        """Whether one call of a player may serve both."""
+        return self.kind == other.kind and self.player is other.player
+
+
+def _ignore(event: Event) -> None:
+    pass

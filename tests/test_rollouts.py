@@ -1,0 +1,336 @@
+"""Trajectories that join, leave and fail between any two calls, and what that does to others."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import tiny
+
+from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
+from staged.backends.reading import parts_of
+from staged.loops.events import Event, Failed, Previewed, SketchDrawn, Stopped
+from staged.loops.policy import Policy
+from staged.loops.roles import Roles
+from staged.loops.rollouts import LostRollout, Rollouts
+from staged.loops.staged import StagedLoop
+from staged.model.flow import Guidance
+from staged.model.flows import Flows, FlowSettings
+from staged.roles import RoleError, StepRequest
+from staged.trajectory import Inspection, Move, Sketch, TextStep, Trajectory
+
+POLICY = Policy(max_rounds=2, max_refinements=1, max_attempts=2)
+
+
+class Artist:
+    """Plans, draws, inspects; how often it accepts is told by the seed of each step."""
+
+    num_flow_steps = 10
+    num_at_once = 2
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[str]]] = []
+        self.released: list[str] = []
+        self.breaks_on: str | None = None
+        self.error: Exception = ZeroDivisionError("a mistake")
+        self.while_drawing: Callable[[], object] = lambda: None
+
+    def _note(self, kind: str, requests: Sequence[StepRequest]) -> None:
+        prompts = [request.trajectory.prompt for request in requests]
+        self.calls.append((kind, prompts))
+        if self.breaks_on in prompts:
+            raise self.error
+
+    def choose(self, requests: Sequence[StepRequest]) -> list[tuple[Move, ...]]:
+        self._note("choose", requests)
+        texts = [
+            tuple(m for m in request.moves if m not in ("stop", "sketch")) for request in requests
+        ]
+        return [
+            text if request.seed % 3 else request.moves[:1] if request.moves[0] == "stop" else text
+            for text, request in zip(texts, requests, strict=True)
+        ]
+
+    def write(self, requests: Sequence[StepRequest]) -> list[TextStep | RoleError]:
+        self._note("write", requests)
+        return [self._text(request) for request in requests]
+
+    def _text(self, request: StepRequest) -> TextStep | RoleError:
+        if request.seed % 5 == 0:
+            return RoleError("refusal")
+        kind = request.moves[request.seed % len(request.moves)]
+        if kind == "plan":
+            return tiny.plan(f"{request.trajectory.prompt} {request.seed % 100}")
+        if kind.startswith("refine"):
+            return tiny.staged_trajectory().steps[2]  # type: ignore[return-value]
+        verdict: Any = "accept" if request.seed % 2 else "revise"
+        target: Any = kind.split()[1]
+        return Inspection(target=target, verdict=verdict, critique=str(request.seed % 100))
+
+    def draw(
+        self, requests: Sequence[StepRequest], on_preview: object = None
+    ) -> list[Sketch | RoleError]:
+        self._note("draw", requests)
+        assert len(requests) <= self.num_at_once
+        self.while_drawing()
+        drawn: list[Sketch | RoleError] = []
+        for request in requests:
+            reason = request.interrupt()
+            sketch = replace(tiny.sketch(request.seed % 7), num_flow_steps=10)
+            drawn.append(sketch if reason is None else RoleError(reason))
+        return drawn
+
+    def release(self, trajectory: Trajectory) -> None:
+        self.released.append(trajectory.prompt)
+
+
+def join(rollouts: Rollouts, player: Artist, prompt: str, seed: int = 1, **more: Any) -> int:
+    return rollouts.join(prompt, seed=seed, roles=Roles.of(player, "a"), policy=POLICY, **more)
+
+
+def finish(rollouts: Rollouts) -> dict[int, Trajectory]:
+    done: dict[int, Trajectory] = {}
+    while rollouts:
+        done |= dict(rollouts.advance())
+    return done
+
+
+def alone(prompt: str, seed: int) -> Trajectory:
+    [trajectory] = StagedLoop(Roles.of(Artist(), "a"), POLICY).run([prompt], [seed])
+    return trajectory
+
+
+# --- joining ------------------------------------------------------------------------------------
+
+
+def test_who_joins_plans_while_others_draw_and_inspect() -> None:
+    player, rollouts = Artist(), Rollouts(room=9)
+    for name in "abcdef":
+        join(rollouts, player, name)
+    while player.calls[-1:] == [] or player.calls[-1][0] != "draw":
+        rollouts.advance()
+    drawn = player.calls[-1][1]
+    join(rollouts, player, "late")
+    before = len(player.calls)
+    while not any("late" in prompts for kind, prompts in player.calls if kind == "write"):
+        rollouts.advance()
+    between = [kind for kind, prompts in player.calls[before:] if "late" not in prompts]
+    # Those who stood in line to draw went first, and nobody else.
+    assert len(drawn) == 2 and between.count("draw") <= 2
+    assert finish(rollouts)[6] == alone("late", 1)
+
+
+def test_pieces_of_a_kind_share_a_call_and_draws_as_many_as_gain_from_it() -> None:
+    player, rollouts = Artist(), Rollouts(room=8)
+    for name in "abcdefgh":
+        join(rollouts, player, name, seed=4)
+    finish(rollouts)
+    first = next(prompts for kind, prompts in player.calls if kind in ("choose", "write"))
+    assert first == list("abcdefgh")
+    assert max(len(prompts) for kind, prompts in player.calls if kind == "draw") == 2
+
+
+def test_players_that_differ_are_asked_apart() -> None:
+    one, two, rollouts = Artist(), Artist(), Rollouts(room=4)
+    for name, player in zip("abcd", (one, two, one, two), strict=True):
+        join(rollouts, player, name)
+    finish(rollouts)
+    assert {p for _, prompts in one.calls for p in prompts} == {"a", "c"}
+    assert {p for _, prompts in two.calls for p in prompts} == {"b", "d"}
+
+
+def test_whoever_ends_is_given_back_at_once_and_makes_room() -> None:
+    player, events = Artist(), list[Event]()
+    rollouts = Rollouts(room=2, on_event=events.append)
+    join(rollouts, player, "a", seed=1)
+    join(rollouts, player, "b", seed=2)
+    with pytest.raises(ValueError, match="2 trajectories are on their way; there is no room"):
+        join(rollouts, player, "c")
+    while not (done := rollouts.advance()):
+        assert not any(isinstance(event, Stopped | Failed) for event in events)
+    assert rollouts.room == len(done) and len(rollouts) == 2 - len(done)
+    assert player.released == [trajectory.prompt for _, trajectory in done]
+    complete = next(made for seed in range(20) if (made := alone("c", seed)).complete)
+    number = rollouts.join(complete, seed=3, roles=Roles.of(player, "a"), policy=POLICY)
+    calls = len(player.calls)
+    assert rollouts.advance() == [(number, complete)] and len(player.calls) == calls
+
+
+def test_there_must_be_room_for_one() -> None:
+    with pytest.raises(ValueError, match="room for 0 trajectories; give at least 1"):
+        Rollouts(room=0)
+
+
+@pytest.mark.parametrize("order", range(8))
+def test_whoever_comes_and_goes_changes_nothing_for_the_others(order: int) -> None:
+    draw, player = random.Random(order), Artist()
+    rollouts = Rollouts(room=draw.randint(1, 5))
+    todo = [(f"p{i % 7}", i) for i in range(24)]
+    draw.shuffle(todo)
+    numbers: dict[int, tuple[str, int]] = {}
+    cancelled, done = set[int](), dict[int, Trajectory]()
+    while todo or rollouts:
+        while todo and rollouts.room and draw.random() < 0.6:
+            prompt, seed = todo.pop()
+            numbers[join(rollouts, player, prompt, seed)] = prompt, seed
+        if draw.random() < 0.15 and (living := sorted(numbers.keys() - done.keys())):
+            cancelled.add(gone := draw.choice(living))
+            rollouts.cancel(gone)
+        done |= dict(rollouts.advance())
+    assert len(done) == 24 and cancelled
+    for number, trajectory in done.items():
+        whole = alone(*numbers[number])
+        if trajectory.provenance.get("failure") == "cancelled":
+            assert number in cancelled
+            assert whole.steps[: len(trajectory.steps)] == trajectory.steps
+        else:
+            assert trajectory == whole
+    assert len(player.released) == 24
+
+
+# --- leaving ------------------------------------------------------------------------------------
+
+
+def test_who_is_cancelled_leaves_at_once_with_what_it_has() -> None:
+    player, events = Artist(), list[Event]()
+    rollouts = Rollouts(room=2, on_event=events.append)
+    number = join(rollouts, player, "a")
+    while not any(isinstance(event, SketchDrawn) for event in events):
+        rollouts.advance()
+    calls = len(player.calls)
+    rollouts.cancel(number)
+    assert rollouts.room == 2 and player.released == ["a"]
+    [(given, trajectory)] = rollouts.advance()
+    assert given == number and len(player.calls) == calls and not rollouts
+    assert trajectory.provenance["failure"] == "cancelled" and trajectory.last_sketch is not None
+    assert isinstance(events[-1], Failed) and events[-1].trajectory == trajectory
+    rollouts.cancel(number)  # gone already
+    rollouts.cancel(77)
+    assert rollouts.advance() == []
+
+
+def test_who_is_cancelled_while_it_is_drawn_is_not_asked_about_again() -> None:
+    player, rollouts = Artist(), Rollouts(room=3)
+    first, second = join(rollouts, player, "a"), join(rollouts, player, "b")
+    player.while_drawing = lambda: rollouts.cancel(first)
+    done = finish(rollouts)
+    assert done[first].provenance["failure"] == "cancelled" and done[first].last_sketch is None
+    assert done[first].provenance["retries"] == alone("a", 1).provenance["retries"]
+    assert done[second] == alone("b", 1)
+
+
+def test_a_reason_to_give_up_is_looked_for_between_pieces() -> None:
+    player, rollouts, reasons = Artist(), Rollouts(room=2), list[str]()
+    join(rollouts, player, "a", interrupt=lambda: reasons[0] if reasons else None)
+    other = join(rollouts, player, "b")
+    rollouts.advance()
+    reasons.append("deadline")
+    [(number, trajectory)] = rollouts.advance()
+    assert (number, trajectory.provenance["failure"]) == (0, "deadline")
+    assert finish(rollouts)[other] == alone("b", 1)
+
+
+# --- failing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a mistake"), RoleError("timeout", "late")])
+def test_a_player_that_breaks_on_one_goes_on_with_the_others(error: Exception) -> None:
+    player, rollouts = Artist(), Rollouts(room=4)
+    player.breaks_on, player.error = "b", error
+    for seed, name in enumerate("abcd"):
+        join(rollouts, player, name, seed)
+    done, lost = dict[int, Trajectory](), list[LostRollout]()
+    while rollouts:
+        try:
+            done |= dict(rollouts.advance())
+        except LostRollout as one:
+            lost.append(one)
+    for seed, name in enumerate("abcd"):
+        if name != "b":
+            assert done[seed] == alone(name, seed)
+    if isinstance(error, RoleError):
+        assert done[1].provenance["failure"] == "timeout" and not lost
+    else:
+        assert [one.number for one in lost] == [1] and lost[0].__cause__ is error
+    assert player.released.count("b") == 1
+
+
+def test_a_loop_over_prompts_says_how_a_player_broke() -> None:
+    player = Artist()
+    player.breaks_on = "b"
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        StagedLoop(Roles.of(player, "a"), POLICY).run(["a", "b"], [0, 1])
+
+
+# --- what BAGEL holds ---------------------------------------------------------------------------
+
+FLOW = FlowSettings(
+    num_flow_steps=4, timestep_shift=1.0, guidance=Guidance(text_scale=2.0, image_scale=1.5)
+)
+SETTINGS = BagelSettings(flows=Flows().each(lambda _: FLOW), max_text_tokens=8, preview_every=1)
+MIDDLE = replace(tiny.staged_trajectory(), steps=tiny.staged_trajectory().steps[:11])
+
+
+@pytest.mark.parametrize("sketcher", ["model", "editing"])
+def test_a_cancelled_trajectory_leaves_nothing_in_the_cache_and_stops_drawing(
+    sketcher: str,
+) -> None:
+    player = BagelPlayer(tiny.engine(), SETTINGS)
+    events: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Previewed) and event.rollout == 0 and event.flow_step == 2:
+            rollouts.cancel(0)
+
+    rollouts = Rollouts(room=2, on_event=on_event)
+    roles = Roles.of(player, "tiny")
+    if sketcher == "editing":
+        roles = replace(roles, sketcher=EditingSketcher(player))
+    rollouts.join(MIDDLE, seed=1, roles=roles, policy=Policy())
+    [(_, trajectory)] = rollouts.advance()
+    assert trajectory.provenance["failure"] == "cancelled" and trajectory.steps == MIDDLE.steps
+    assert [e.flow_step for e in events if isinstance(e, Previewed)] == [1, 2]
+    assert player._reader.num_tokens == 0
+
+
+def test_what_others_still_stand_on_stays_when_one_leaves() -> None:
+    player = BagelPlayer(tiny.engine(), SETTINGS)
+    reader = player._reader
+    [whole] = reader.read([parts_of(MIDDLE)])
+    short = replace(MIDDLE, steps=MIDDLE.steps[:4])
+    held = reader.num_tokens
+    player.release(short)  # a beginning of what is known
+    assert reader.num_tokens == held
+    other = replace(short, steps=(*short.steps, tiny.sketch(9)))
+    reader.read([parts_of(other)])
+    player.release(MIDDLE)
+    [kept] = reader.read([parts_of(other)])
+    assert reader.num_tokens == kept.context.num_tokens < whole.context.num_tokens
+    player.release(other)
+    assert reader.num_tokens == 0
+
+
+def test_the_model_draws_the_same_whoever_joins_and_leaves() -> None:
+    engine = tiny.engine()
+    starts = [replace(MIDDLE, steps=MIDDLE.steps[:end]) for end in (4, 11, 8)]
+    policy = Policy(max_attempts=1)
+
+    def by_itself(start: Trajectory, seed: int) -> Trajectory:
+        loop = StagedLoop(Roles.of(BagelPlayer(engine, SETTINGS), "tiny"), policy)
+        return loop.run([start], [seed])[0]
+
+    roles, rollouts = Roles.of(BagelPlayer(engine, SETTINGS), "tiny"), Rollouts(room=3)
+    rollouts.join(starts[0], seed=0, roles=roles, policy=policy)
+    rollouts.advance()
+    rollouts.join(starts[1], seed=1, roles=roles, policy=policy)
+    gone = rollouts.join(starts[1], seed=5, roles=roles, policy=policy)
+    ended = dict(rollouts.advance())
+    rollouts.cancel(gone)
+    ended |= dict(rollouts.advance())
+    third = rollouts.join(starts[2], seed=2, roles=roles, policy=policy)
+    ended |= finish(rollouts)
+    assert ended[gone].provenance["failure"] == "cancelled"
+    for number, start, seed in ((0, starts[0], 0), (1, starts[1], 1), (third, starts[2], 2)):
+        assert ended[number] == by_itself(start, seed)
