@@ -80,9 +80,7 @@ def read_pictures(source: Path, texts: Mapping[int, str] | None = None) -> list[
 
 def _folders(source: Path) -> Iterator[Picture]:
     for each in numbered_folders(source):
-        record = _record(
-            strict_json.read(each.metadata, max_bytes=MAX_LINE_BYTES), str(each.metadata)
-        )
+        record = strict_json.read_object(each.metadata, max_bytes=MAX_LINE_BYTES)
         prompt = _text(record, "prompt", str(each.metadata))
         for image in each.images.values() or [each.path / SAMPLES / "00000.png"]:
             yield Picture(name=image.relative_to(source).as_posix(), path=image, prompt=prompt)
@@ -99,25 +97,18 @@ def _numbered(source: Path, texts: Mapping[int, str]) -> Iterator[Picture]:
 
 def _lines(source: Path) -> Iterator[Picture]:
     for content, place in read_lines(source, max_bytes=MAX_LINE_BYTES):
-        line = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
-        record = _record(line, place)
+        record = strict_json.loads_object(content, place=place, max_bytes=MAX_LINE_BYTES)
         yield _listed(source, _text(record, "image", place), _text(record, "prompt", place))
 
 
 def _mapping(source: Path) -> Iterator[Picture]:
-    record = _record(strict_json.read(source, max_bytes=MAX_FILE_BYTES), str(source))
+    record = strict_json.read_object(source, max_bytes=MAX_FILE_BYTES)
     for prompt in record:
         yield _listed(source, _text(record, prompt, str(source)), prompt)
 
 
 def _listed(source: Path, image: str, prompt: str) -> Picture:
     return Picture(name=image, path=source.parent / image, prompt=prompt)
-
-
-def _record(record: Any, place: str) -> dict[str, Any]:
-    if not isinstance(record, dict):
-        raise ValueError(f"{place}: expected an object, got {type(record).__name__}")
-    return record
 
 
 def _text(record: Mapping[str, Any], key: str, place: str) -> str:

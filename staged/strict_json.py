@@ -66,6 +66,16 @@ def read(path: Path, *, max_bytes: int) -> Any:
         return loads(file.read(max_bytes + 1), place=str(path), max_bytes=max_bytes)
 
 
+def loads_object(text: str | bytes, *, place: str, max_bytes: int) -> dict[str, Any]:
+    """Parse JSON text that is one object of whatever keys; see `loads`."""
+    return record(loads(text, place=place, max_bytes=max_bytes), place, {}, others=True)
+
+
+def read_object(path: Path, *, max_bytes: int) -> dict[str, Any]:
+    """Read a file of one JSON object of whatever keys; see `read`."""
+    return record(read(path, max_bytes=max_bytes), str(path), {}, others=True)
+
+
 def checked(value: Any, place: str, *, max_items: int = MAX_ITEMS) -> Any:
     """Copy free-form JSON, checking that a round trip through text gives it back unchanged.
 

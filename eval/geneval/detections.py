@@ -70,9 +70,7 @@ def parse_line(content: bytes, place: str) -> DetectedImage:
     Raises:
         ValueError: it is too long, no JSON, or a field is not as it must be.
     """
-    record = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
-    if not isinstance(record, dict):
-        raise ValueError(f"{place}: expected an object, got {type(record).__name__}")
+    record = strict_json.loads_object(content, place=place, max_bytes=MAX_LINE_BYTES)
     mine = {key: value for key, value in record.items() if key in _FIELDS | _KNOWN}
     strict_json.record(mine, place, _FIELDS, _KNOWN)
     if "detections" not in record and "error" not in record:

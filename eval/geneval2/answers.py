@@ -127,9 +127,7 @@ def read_answers(
 
 def parse_line(content: bytes, prompt_file: Geneval2PromptFile, place: str) -> ImageAnswers:
     """Check one line; see `read_answers`."""
-    record = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
-    if not isinstance(record, dict):
-        raise ValueError(f"{place}: expected an object, got {type(record).__name__}")
+    record = strict_json.loads_object(content, place=place, max_bytes=MAX_LINE_BYTES)
     prompt_id, image_id = record.get("prompt_id"), record.get("image_id", 0)
     last = len(prompt_file.prompts) - 1
     if type(prompt_id) is not int or not 0 <= prompt_id <= last:

@@ -189,11 +189,8 @@ def _generated(folder: Path) -> dict[str, tuple[str, int]]:
     for content, place in read_lines(path, max_bytes=MAX_LINE_BYTES):
         line = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
         wanted = {"image": str, "prompt": str, "seed": int}
-        if not isinstance(line, dict):
-            raise ValueError(f"{place}: expected an object, got {type(line).__name__}")
-        known = {key: value for key, value in line.items() if key in wanted}
-        strict_json.record(known, place, wanted)
-        found[known["image"]] = known["prompt"], known["seed"]
+        strict_json.record(line, place, wanted, others=True)
+        found[line["image"]] = line["prompt"], line["seed"]
     return found
 
 

@@ -99,8 +99,7 @@ def _miniature(path: Path, result: BenchmarkResult) -> Iterator[ReportSample]:
                 f"{place}: no kinds of faults; score it again: staged eval miniature --out "
                 f"{path.parent} --score-only"
             )
-        known = {k: v for k, v in line.items() if k in required or k == "correct"}
-        strict_json.record(known, place, required, {"correct": bool})
+        strict_json.record(line, place, required, {"correct": bool}, others=True)
         reasons = _texts(line["reasons"], f"{place}.reasons")
         if line.get("correct") and reasons:
             # What is there beside what was asked for; said without this it would seem a fault.
@@ -182,10 +181,7 @@ _READERS: dict[str, Callable[[Path, BenchmarkResult], Iterator[ReportSample]]] =
 
 def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for content, place in read_lines(path, max_bytes=MAX_LINE_BYTES):
-        line = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
-        if not isinstance(line, dict):
-            raise ValueError(f"{place}: expected an object, got {type(line).__name__}")
-        yield place, line
+        yield place, strict_json.loads_object(content, place=place, max_bytes=MAX_LINE_BYTES)
 
 
 def _texts(values: list[Any], place: str) -> tuple[str, ...]:

@@ -118,9 +118,7 @@ def read_judgements(path: Path, version: Version) -> Judgements:
 
 def parse_judgement(content: bytes, version: Version, place: str) -> Judgement:
     """Check one line; see `read_judgements`."""
-    record = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
-    if not isinstance(record, dict):
-        raise ValueError(f"{place}: expected an object, got {type(record).__name__}")
+    record = strict_json.loads_object(content, place=place, max_bytes=MAX_LINE_BYTES)
     prompt_id = record.get("prompt_id")
     if type(prompt_id) is not int or not 1 <= prompt_id <= NUM_PROMPTS:
         raise ValueError(f"{place}.prompt_id: {prompt_id!r:.40}; expected 1 to {NUM_PROMPTS}")

@@ -190,7 +190,4 @@ def _hash(text: bytes) -> bytes:
 
 
 def _parse(line: bytes, place: str) -> dict[str, Any]:
-    record = strict_json.loads(line[_HASH_CHARS + 1 :], place=place, max_bytes=MAX_LINE_BYTES)
-    if type(record) is not dict:
-        raise ValueError(f"{place}: expected an object, got {type(record).__name__}")
-    return record
+    return strict_json.loads_object(line[_HASH_CHARS + 1 :], place=place, max_bytes=MAX_LINE_BYTES)

@@ -443,11 +443,9 @@ class _Section:
             raise ValueError(f"{path} is missing; a checkpoint folder needs it")
         try:
             # Strictly: of a key given twice one would replace the other.
-            document = strict_json.read(path, max_bytes=_MAX_JSON_BYTES)
+            document = strict_json.read_object(path, max_bytes=_MAX_JSON_BYTES)
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
-        if not isinstance(document, dict):
-            raise ValueError(f"{path} holds a {type(document).__name__}; expected an object")
         return cls(place=str(path), values=document)
 
     def section(self, key: str) -> "_Section":

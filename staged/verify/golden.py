@@ -118,10 +118,7 @@ class Golden:
 def _read_json(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path} is missing; is this a directory of reference numbers?")
-    document = strict_json.read(path, max_bytes=_MAX_JSON_BYTES)
-    if not isinstance(document, dict):
-        raise ValueError(f"{path} holds a {type(document).__name__}; expected an object")
-    return document
+    return strict_json.read_object(path, max_bytes=_MAX_JSON_BYTES)
 
 
 def _config(sizes: Mapping[str, Any]) -> BagelConfig:
