@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,10 +28,11 @@ class Command:
         self._process = _context.Process(target=_run, args=(list(arguments), str(log)))
         self._process.start()
 
-    def kill(self) -> None:
-        """Send SIGKILL and wait for the end."""
+    def kill(self) -> bool:
+        """Send SIGKILL and wait for the end; say whether it was that which ended it."""
         self._process.kill()
         self._process.join()
+        return self._process.exitcode == -signal.SIGKILL
 
     def end(self) -> int:
         """Wait for the end and return the exit code; a traceback or a hang is an error."""

@@ -141,7 +141,7 @@ def test_ranks_that_ask_the_same_at_once_ask_once(out: Path, endpoint: Any, prom
     assert Records(out / LEDGER).spent.requests == model.asked.total()
 
 
-def test_a_job_killed_and_resumed_on_other_ranks_pays_nothing_twice(
+def test_four_ranks_killed_then_two_killed_then_three_make_what_one_undisturbed_makes(
     tmp_path: Path, endpoint: Any, prompts: Path
 ) -> None:
     model, url = endpoint
@@ -149,21 +149,27 @@ def test_a_job_killed_and_resumed_on_other_ranks_pays_nothing_twice(
     whole = model.asked.copy()
     model.asked.clear()
 
-    # Room for what two kills can take of what is in flight, and for no more.
-    most, out = whole.total() + 4 * 4 + 2 * 4, tmp_path / "killed"
+    # Room for what two kills can take of what is in flight (four units a rank, each with a call or
+    # an image), and for no more.
+    needed, out = Records(tmp_path / "whole" / LEDGER), tmp_path / "killed"
+    requests = whole.total() + (4 + 2) * 4
+    images = needed.spent.images + (4 + 2) * 4
+    budget = [f"budget.requests={requests}", f"budget.images={images}"]
     for world, records in ((4, 60), (2, 160)):
-        processes = start(out, world, url, prompts, f"budget.requests={most}")
+        processes = start(out, world, url, prompts, *budget)
         wait_for(records, out)
-        for process in processes:
-            process.kill()
-    assert codes(start(out, 3, url, prompts, f"budget.requests={most}")) == [0] * 3
+        assert [process.kill() for process in processes] == [True] * world, "one had ended before"
+        assert not (out / "index.json").exists()
+    assert codes(start(out, 3, url, prompts, *budget)) == [0] * 3
 
-    records = Records(out / LEDGER)
-    made, needed = records.costs(), Records(tmp_path / "whole" / LEDGER).costs()
-    assert {k: v["calls"] for k, v in made.items()} == {k: v["calls"] for k, v in needed.items()}
-    # What the endpoint was asked twice is what a kill took: no more than was in flight.
+    made = Records(out / LEDGER)
+    # Answers that are kept, by purpose: none of them is there twice, images included.
+    calls, once = ({k: v["calls"] for k, v in each.costs().items()} for each in (made, needed))
+    assert calls == once
+    # The endpoint was asked nothing else, and twice only what a kill took while it was in flight.
     assert model.asked.keys() == whole.keys()
-    assert model.asked.total() <= records.spent.requests <= most
+    assert model.asked.total() <= made.spent.requests <= requests
+    assert needed.spent.images <= made.spent.images <= images
     assert content(out) == content(tmp_path / "whole")
 
 
