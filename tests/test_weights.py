@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +125,7 @@ def kontext(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load_kontext(folder: Path) -> Any:
-    return load_pipeline(
-        str(folder),
-        SETTINGS.pipeline,
-        revision=None,
-        dtype="float32",
-        device="cpu",
-        offload=False,
-    )
+    return load_pipeline(replace(SETTINGS, model=str(folder), dtype="float32", device="cpu"))
 
 
 PARTS = {

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from staged.backends.diffusers.finite_pictures import FinitePictures
-from staged.backends.diffusers.loading import load_pipeline
+from staged.backends.diffusers.loading import check_takes, load_pipeline, name_of
 from staged.backends.diffusers.settings import LICENCES, DiffusersSettings
 from staged.backends.diffusers.turns import Turns
 from staged.model.finite import NotFiniteError
@@ -50,26 +50,11 @@ class DiffusersEditor:
     def __init__(self, settings: DiffusersSettings, *, pipeline: Any | None = None) -> None:
         """Load the pipeline."""
         self.settings = settings
-        if pipeline is None:
-            pipeline = load_pipeline(
-                settings.model,
-                settings.pipeline,
-                revision=settings.revision,
-                dtype=settings.dtype,
-                device=settings.device,
-                offload=settings.offload,
-            )
-        self._pipeline = pipeline
-        self._pipeline.set_progress_bar_config(disable=True)
-        known = inspect.signature(self._pipeline.__call__).parameters
+        self._pipeline = load_pipeline(settings) if pipeline is None else pipeline
         needed = {"image", "prompt", "width", "height", "generator", "num_inference_steps"}
-        for name in sorted(needed | {settings.guidance_argument, *settings.arguments}):
-            if name not in known:
-                raise ValueError(
-                    f"{type(self._pipeline).__name__} takes no {name!r}; it takes "
-                    f"{', '.join(known)}: choose an editing pipeline, or name its arguments in "
-                    "guidance_argument and arguments"
-                )
+        needed |= {settings.guidance_argument, *settings.arguments}
+        check_takes(self._pipeline, sorted(needed), kind="an editing")
+        known = inspect.signature(self._pipeline.__call__).parameters
         kind = type(self._pipeline).__name__
         if settings.batch_size > 1 and kind not in _BATCHES:
             raise ValueError(
@@ -84,8 +69,7 @@ class DiffusersEditor:
     @cached_property
     def name(self) -> str:
         """Model, revision and pipeline."""
-        revision = f"@{self.settings.revision}" if self.settings.revision else ""
-        return f"{self.settings.model}{revision} ({type(self._pipeline).__name__})"
+        return name_of(self.settings, self._pipeline)
 
     @property
     def licence(self) -> str:

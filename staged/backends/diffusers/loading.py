@@ -4,6 +4,7 @@ Diffusers itself draws at random what a part's file lacks, and says so in its lo
 """
 
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,13 @@ import transformers
 from diffusers.configuration_utils import ConfigMixin
 from torch import nn
 
+from staged.backends.diffusers.settings import LoadSettings
 from staged.devices import choose_arithmetic
 from staged.model.weights import load_pretrained
 
 
-def load_pipeline(
-    model: str, pipeline: str, *, revision: str | None, dtype: str, device: str, offload: bool
-) -> Any:
+def load_pipeline(settings: LoadSettings) -> Any:
     """Load any pipeline of diffusers, from safetensors.
-
-    Args:
-        model: Folder, or repository on the Hub.
-        pipeline: Class in diffusers; `DiffusionPipeline` takes the class that the model names.
-        revision: Commit on the Hub; a folder has none.
-        dtype: Of the weights: `auto`, `bfloat16`, `float16` or `float32`.
-        device: `auto`, or a torch device.
-        offload: Keep on the device only the part that runs.
 
     Raises:
         ValueError: diffusers has no such pipeline, there is no such device, a part's weights
@@ -36,16 +28,16 @@ def load_pipeline(
             configuration says what this diffusers does not know.
         OSError: the model cannot be had.
     """
-    chosen = choose_arithmetic(device, dtype)  # before gigabytes are read
-    cls = getattr(diffusers, pipeline, None)
+    chosen = choose_arithmetic(settings.device, settings.dtype)  # before gigabytes are read
+    cls = getattr(diffusers, settings.pipeline, None)
     if cls is None or not hasattr(cls, "from_pretrained"):
         raise ValueError(
-            f"diffusers {diffusers.__version__} has no pipeline {pipeline!r}; "
+            f"diffusers {diffusers.__version__} has no pipeline {settings.pipeline!r}; "
             "check its name, or install a newer diffusers"
         )
-    folder = model
-    if not Path(model).is_dir():
-        folder = cls.download(model, revision=revision, use_safetensors=True)
+    folder = settings.model
+    if not Path(folder).is_dir():
+        folder = cls.download(folder, revision=settings.revision, use_safetensors=True)
     parts = {
         name: load_pretrained(kind, folder, what=name, subfolder=name, **_typed(kind, chosen.dtype))
         for name, kind in _networks(cls, folder).items()
@@ -54,10 +46,37 @@ def load_pipeline(
     for name, part in loaded.components.items():
         if isinstance(part, ConfigMixin):
             refuse_unknown_settings(f"{folder}: its part {name}", part)
-    if offload:
+    loaded.set_progress_bar_config(disable=True)
+    if settings.offload:
         loaded.enable_model_cpu_offload(device=chosen.device)
         return loaded
     return loaded.to(chosen.device)
+
+
+def name_of(settings: LoadSettings, pipeline: Any) -> str:
+    """Model, revision and pipeline."""
+    revision = f"@{settings.revision}" if settings.revision else ""
+    return f"{settings.model}{revision} ({type(pipeline).__name__})"
+
+
+def check_takes(pipeline: Any, names: Iterable[str], *, kind: str) -> None:
+    """Make sure that a call of a pipeline has arguments of these names.
+
+    Args:
+        pipeline: A loaded one.
+        names: What it is to be given.
+        kind: What it is to be, for the message: `an editing`, `a text-to-image`.
+
+    Raises:
+        ValueError: it takes no such argument.
+    """
+    known = inspect.signature(pipeline.__call__).parameters
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"{type(pipeline).__name__} takes no {name!r}; it takes {', '.join(known)}: choose "
+                f"{kind} pipeline, or name its arguments in guidance_argument and arguments"
+            )
 
 
 def _networks(cls: Any, folder: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a diffusers pipeline edits images; apart from it, since settings are read without torch."""
+"""How pipelines of diffusers are set; apart from them, since settings are read without torch."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,24 +14,38 @@ LICENCES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusersSettings:
-    """Which pipeline edits images, and how."""
+class LoadSettings:
+    """Which pipeline, where it runs, and what every call of it is given."""
 
-    model: str = "black-forest-labs/FLUX.1-Kontext-dev"
+    model: str
     """Folder, or repository on the Hub."""
     revision: str | None = None
-    """Commit on the Hub; pin it where a data set is to be repeated."""
-    pipeline: str = "FluxKontextPipeline"
-    """Class in diffusers: `QwenImageEditPipeline`, `Flux2Pipeline`, …"""
-    licence: str | None = None
-    """Terms that the outputs carry; required for models that are not known here."""
+    """Commit on the Hub; pin it where the pictures are to be repeated."""
+    pipeline: str = "DiffusionPipeline"
+    """Class in diffusers; this one takes the class that the model names."""
     device: str = "auto"
     """Torch device; `auto` is a GPU, one a process under torchrun, or the CPU."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of the weights; `auto` is bfloat16 where the device multiplies it fast, and in a
-    job that goes on what it began in."""
+    folder or job that goes on what it was begun in."""
     offload: bool = False
     """Keep on the device only the part that runs: slower, for small devices."""
+    guidance_argument: str = "guidance_scale"
+    """What the pipeline calls it: `true_cfg_scale` for Qwen-Image and Qwen-Image-Edit."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of every call, such as `{negative_prompt: blurry}`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusersSettings(LoadSettings):
+    """Which pipeline edits images, and how."""
+
+    model: str = "black-forest-labs/FLUX.1-Kontext-dev"
+    """Folder, or repository on the Hub."""
+    pipeline: str = "FluxKontextPipeline"
+    """Class in diffusers: `QwenImageEditPipeline`, `Flux2Pipeline`, …"""
+    licence: str | None = None
+    """Terms that the outputs carry; required for models that are not known here."""
     batch_size: int = 1
     """Images of one size in a call, for FLUX.1 Kontext; worth it for small images on a large
     device. The same seed gives the same image whatever is drawn beside it, as long as this stays;
@@ -40,12 +54,8 @@ class DiffusersSettings:
     """Steps of the sampler."""
     guidance_scale: float = 2.5
     """Strength of the instruction."""
-    guidance_argument: str = "guidance_scale"
-    """What the pipeline calls it: `true_cfg_scale` for Qwen-Image-Edit."""
     first_step_without_image: bool = True
     """Draw a first step from text alone; otherwise onto a white canvas."""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of every call."""
 
     def __post_init__(self) -> None:
         """Check ranges and that outputs have a licence."""

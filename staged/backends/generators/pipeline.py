@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from staged.backends.diffusers.finite_pictures import FinitePictures
-from staged.backends.diffusers.loading import load_pipeline
+from staged.backends.diffusers.loading import check_takes, load_pipeline, name_of
 from staged.backends.generators.generator import DrawnImage, DrawOutcome, NoImage, Request
 from staged.backends.generators.settings import PipelineSettings
 from staged.model.finite import NotFiniteError
@@ -33,15 +32,7 @@ class Pipeline:
     def __init__(self, settings: PipelineSettings) -> None:
         """Load the pipeline."""
         self.settings = settings
-        self._pipeline = load_pipeline(
-            settings.model,
-            settings.pipeline,
-            revision=settings.revision,
-            dtype=settings.dtype,
-            device=settings.device,
-            offload=settings.offload,
-        )
-        self._pipeline.set_progress_bar_config(disable=True)
+        self._pipeline = load_pipeline(settings)
         self._pictures = FinitePictures.of(self._pipeline)
         given = {
             "width": settings.width,
@@ -50,20 +41,13 @@ class Pipeline:
             settings.guidance_argument: settings.guidance_scale,
         }
         self._arguments = {k: v for k, v in given.items() if v is not None} | settings.arguments
-        known = inspect.signature(self._pipeline.__call__).parameters
-        for name in ("prompt", "generator", *self._arguments):
-            if name not in known:
-                raise ValueError(
-                    f"{type(self._pipeline).__name__} takes no {name!r}; it takes "
-                    f"{', '.join(known)}: choose a text-to-image pipeline, or name its arguments "
-                    "in guidance_argument and arguments"
-                )
+        names = ("prompt", "generator", *self._arguments)
+        check_takes(self._pipeline, names, kind="a text-to-image")
 
     @property
     def name(self) -> str:
         """Model, revision and pipeline."""
-        revision = f"@{self.settings.revision}" if self.settings.revision else ""
-        return f"{self.settings.model}{revision} ({type(self._pipeline).__name__})"
+        return name_of(self.settings, self._pipeline)
 
     def identity(self) -> Mapping[str, Any]:
         """Arguments of a call, the weights, and the settings of the sampler."""

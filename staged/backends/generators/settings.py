@@ -5,26 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from staged.backends.diffusers.settings import LoadSettings
 from staged.ranges import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
-class PipelineSettings:
+class PipelineSettings(LoadSettings):
     """Any text-to-image pipeline of diffusers, and how it is called."""
 
-    model: str
-    """Folder, or repository on the Hub."""
-    revision: str | None = None
-    """Commit on the Hub."""
-    pipeline: str = "DiffusionPipeline"
-    """Class in diffusers; this one takes the class that the model names."""
-    device: str = "auto"
-    """Torch device; `auto` is a GPU, one a process under torchrun, or the CPU."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Precision of the weights; `auto` is bfloat16 where the device multiplies it fast, and in a
-    folder that has pictures what they were drawn in."""
-    offload: bool = False
-    """Keep on the device only the part that runs: slower, for small devices."""
     width: int | None = None
     """In pixels; null, here and below, leaves it to the pipeline."""
     height: int | None = None
@@ -33,10 +21,6 @@ class PipelineSettings:
     """Steps of the sampler."""
     guidance_scale: float | None = None
     """Strength of the prompt."""
-    guidance_argument: str = "guidance_scale"
-    """What the pipeline calls it: `true_cfg_scale` for Qwen-Image."""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of every call, such as `{negative_prompt: blurry}`."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
