@@ -1,4 +1,4 @@
-"""The engine against plain loops that recompute everything (in company: test_company.py).
+"""The engine against plain loops that recompute everything (in company: test_batch_invariance.py).
 
 The plain loops hold no cache: each token and each flow step lays the whole sequence out anew, as
 one packed sample, and runs the training forward.

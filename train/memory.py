@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from staged.device_memory import gib, memory_of
 from train.optimizer import Optimizers
-
-_GIB = 2**30
 
 
 def require_memory(kept: Mapping[str, int], device: torch.device) -> None:
@@ -26,10 +24,10 @@ def require_memory(kept: Mapping[str, int], device: torch.device) -> None:
     """
     there = memory_of(device)
     if sum(kept.values()) > there:
-        parts = ", ".join(f"{name} {_gib(size)}" for name, size in kept.items() if size)
+        parts = ", ".join(f"{name} {gib(size)}" for name, size in kept.items() if size)
         raise ValueError(
-            f"a step keeps {_gib(sum(kept.values()))} GiB ({parts}), activations not counted, and "
-            f"{device} has {_gib(there)}. optimizer.ema_decay=0 goes without an average, `freeze` "
+            f"a step keeps {gib(sum(kept.values()))} GiB ({parts}), activations not counted, and "
+            f"{device} has {gib(there)}. optimizer.ema_decay=0 goes without an average, `freeze` "
             "trains less of the model"
         )
 
@@ -62,14 +60,3 @@ def kept_bytes(
         # What is computed in float32 is the weights themselves.
         "working copy": dtype.itemsize * whole * (dtype != torch.float32),
     }
-
-
-def memory_of(device: torch.device) -> int:
-    """Bytes of memory that a device has, whoever uses them."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _gib(size: int) -> str:
-    return f"{size / _GIB:.{0 if size >= 10 * _GIB else 1}f}"

@@ -26,6 +26,7 @@ from staged.command_line import (
     add_seed,
     console,
     count,
+    count_or_auto,
     exit_codes,
 )
 from staged.jobs.rank import Rank, add_options, rank_of
@@ -38,7 +39,8 @@ class GeneratorKind:
     Attributes:
         settings: Its settings class.
         words: What it is, for `--help`.
-        batch: Images side by side unless said otherwise; None where there is no such choice.
+        batch: Images side by side unless said otherwise, at most; None where there is no such
+            choice.
     """
 
     settings: type[Any]
@@ -99,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from staged.devices import settle
 
         settings = settle(settings, begun=begun_dtype(options.out))
-    generator = open_generator(settings, [sample.prompt for sample in samples], batch)
+    generator = open_generator(settings, [sample.prompt for sample in samples], options.batch_size)
     benchmark.prepare(options.out)
     with Store(options.out, rank) as store:
         store.claim(
@@ -148,13 +150,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_codes.OK if options.allow_unscored else exit_codes.FAILED
 
 
-def open_generator(settings: Any, prompts: Sequence[str], batch: int) -> Generator[BenchmarkSample]:
+def open_generator(
+    settings: Any, prompts: Sequence[str], batch_size: int | None = None
+) -> Generator[BenchmarkSample]:
     """Open the generator that some settings are of.
 
     Args:
         settings: Of one of `KINDS`.
         prompts: What it is to draw.
-        batch: Images side by side.
+        batch_size: Images side by side; None for as many as memory has room for.
 
     Raises:
         ValueError: they cannot be followed, or a prompt is beyond the generator.
@@ -163,7 +167,7 @@ def open_generator(settings: Any, prompts: Sequence[str], batch: int) -> Generat
     if isinstance(settings, ModelSettings):
         from eval.generation.model import CheckpointGenerator
 
-        model = CheckpointGenerator(settings, batch_size=batch)
+        model = CheckpointGenerator(settings, batch_size=batch_size, most=KINDS["model"].batch or 1)
         model.understood(prompts)
         return model
     if isinstance(settings, PipelineSettings):
@@ -218,11 +222,10 @@ def _parser() -> Parser:
     add_seed(parser, "of the noise, with prompt and image")
     add(
         "--batch-size",
-        type=count,
+        type=count_or_auto,
         metavar="N",
-        help="images side by side (default: "
-        + ", ".join(f"{name} {kind.batch}" for name, kind in KINDS.items() if kind.batch)
-        + ")",
+        help="images side by side; default: auto, which is of a model as many as memory has room "
+        f"for, at most {KINDS['model'].batch}, and of diffusers {KINDS['diffusers'].batch}",
     )
     add_options(parser)
     add("--allow-unscored", action="store_true", help="exit 0 even if samples have no image")

@@ -10,8 +10,8 @@ from eval.generation.samples import BenchmarkSample
 from eval.generation.settings import ModelSettings
 from staged.backends.generators.generator import DrawnImage, DrawOutcome, NoImage
 from staged.generate import model
+from staged.generate.admission import MAX_BATCH_SIZE
 from staged.loops.events import Event
-from staged.loops.staged import DEFAULT_BATCH_SIZE
 from staged.model.finite import NotFiniteError
 from staged.sequence import step_text
 from staged.trajectory import Sketch, Stop, Trajectory
@@ -22,18 +22,27 @@ class CheckpointGenerator:
 
     Args:
         settings: Which, and how it draws.
-        batch_size: Trajectories that advance together, at most; it changes none of them.
+        batch_size: Trajectories that advance together, at most; None for as many as memory has room
+            for. It changes none of them.
+        most: As many at most come of None.
 
     Raises:
-        ValueError: there is no such checkpoint, or a setting is out of range.
+        ValueError: there is no such checkpoint, a setting is out of range, or they do not fit.
     """
 
     alone = True
 
-    def __init__(self, settings: ModelSettings, *, batch_size: int = DEFAULT_BATCH_SIZE) -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        *,
+        batch_size: int | None = None,
+        most: int = MAX_BATCH_SIZE,
+    ) -> None:
         """Look at the checkpoint; its weights are loaded when they are needed."""
-        self._settings, self._batch_size = settings, batch_size
+        self._settings, self._batch_size, self._most = settings, batch_size, most
         self._model = model.DrawingModel(settings)
+        self._model.admit(batch_size, most=most)
         self.flows = self._model.flows
 
     @property
@@ -95,7 +104,7 @@ class CheckpointGenerator:
         on_event: Callable[[Event], None] | None = None,
     ) -> Iterator[tuple[int, Trajectory]]:
         """Do what `run` does, and give each trajectory as it ends, with its place."""
-        loop = self._model.loop(self._batch_size)
+        loop = self._model.loop(self._batch_size, most=self._most)
         starts = [self._model.start(prompt) for prompt in self.understood(prompts)]
         for place, trajectory in loop.stream(starts, seeds, on_event):
             yield place, self._with_text_tokens(trajectory)

@@ -15,6 +15,7 @@ from eval.score_options import exit_code
 from staged.command_line import (
     Parser,
     UsageError,
+    add_batch_size,
     add_out_folder,
     console,
     count,
@@ -122,7 +123,7 @@ def _parser() -> Parser:
     add("--images-per-prompt", type=count, help=f"default: {home.images_per_prompt}")
     add("--seed", type=seed, metavar="N", help="of prompts and noise; default: 0")
     add_drawing(parser, home)
-    add("--batch-size", type=count, default=64, help="images side by side (default: %(default)s)")
+    add_batch_size(parser, "images side by side; changes none", most=64)
     add("--threads", type=natural, default=0, help="of torch; 0 leaves its own choice")
     add_options(parser)
     add("--allow-unscored", action="store_true", help="exit 0 even if samples are unscored")

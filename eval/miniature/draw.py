@@ -11,6 +11,7 @@ from eval.miniature.settings import MiniatureSample, MiniatureSettings
 from eval.miniature.store import BatchStore, Record
 from eval.results import versions
 from staged.devices import settle
+from staged.generate.admission import MAX_BATCH_SIZE
 from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
 from staged.jobs.units import units
@@ -24,7 +25,7 @@ def draw(
     samples: Sequence[MiniatureSample],
     store: BatchStore,
     *,
-    batch_size: int,
+    batch_size: int | None,
     rank: Rank = _ALL,
     tell: Callable[[str], Any] = print,
 ) -> int:
@@ -34,7 +35,8 @@ def draw(
         settings: Who draws, how.
         samples: What.
         store: Where to.
-        batch_size: Images that are drawn side by side, at most, and kept together; no picture
+        batch_size: Images that are drawn side by side, at most, and kept together; None keeps
+            `MAX_BATCH_SIZE` together and draws as many at a time as memory has room for. No picture
             depends on it.
         rank: Which batches are this process's.
         tell: Told where and in which precision, in a line.
@@ -47,7 +49,7 @@ def draw(
     """
     # By key, so that a batch is the same in whatever order the tasks are listed.
     ordered = sorted(samples, key=lambda sample: sample.key)
-    batches = rank.share(units(ordered, batch_size))
+    batches = rank.share(units(ordered, batch_size or MAX_BATCH_SIZE))
     settings = settle(settings, begun=store.begun_dtype(), tell=tell)
     model = CheckpointGenerator(settings, batch_size=batch_size)
     store.claim(

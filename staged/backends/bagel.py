@@ -36,6 +36,9 @@ from staged.trajectory import (
     moves,
 )
 
+MAX_CACHED_TOKENS = 1 << 17
+"""Tokens that a player holds, if nobody says how many: of BAGEL-7B in bfloat16 7 GiB."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BagelSettings:
@@ -54,7 +57,8 @@ class BagelSettings:
         preview_every: Flow steps between previews; 0 makes none.
         max_cached_tokens: Tokens whose keys and values are held at any time, over all
             trajectories, copies for writing included; what trajectories share counts once. A step
-            that needs more than that for itself fails.
+            that needs more than that for itself fails. None is what memory has room for once a
+            player begins, at most `MAX_CACHED_TOKENS`.
     """
 
     flows: Flows = field(default_factory=Flows)
@@ -65,7 +69,7 @@ class BagelSettings:
     retry_temperature: float = 0.7
     top_p: float = 0.95
     preview_every: int = 0
-    max_cached_tokens: int = 1 << 17
+    max_cached_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -89,9 +93,11 @@ class BagelPlayer:
         """Wrap an engine."""
         self.engine = engine
         self.settings = settings or BagelSettings()
+        most = self.settings.max_cached_tokens
+        self._max_tokens = engine.cacheable_tokens(MAX_CACHED_TOKENS) if most is None else most
         self._reader = ContextReader(
             engine,
-            max_tokens=self.settings.max_cached_tokens,
+            max_tokens=self._max_tokens,
             vision_only=self.settings.vision_only,
         )
 
@@ -173,7 +179,7 @@ class BagelPlayer:
             readings |= needed
             copies.append(sum(needed.values()) + self.settings.max_text_tokens + 1)
             beside = sum(sorted(copies)[-self.engine.num_text_slots :])
-            if groups and sum(readings.values()) + beside <= self.settings.max_cached_tokens:
+            if groups and sum(readings.values()) + beside <= self._max_tokens:
                 groups[-1] = ([*groups[-1][0], request], beside)
             else:
                 groups.append(([request], copies[-1]))
@@ -287,10 +293,10 @@ class BagelPlayer:
 
 def _branches(parts: ContextParts, flow: FlowSettings) -> list[ContextParts]:
     """What the three branches of guidance stand on; what is not looked at is empty."""
-    guidance = flow.guidance
-    if guidance.text_scale == 1:
-        return [parts, (), ()]
-    return [parts, before_last_cue(parts), texts_of(parts) if guidance.image_scale > 1 else ()]
+    has_images = any(not isinstance(part.content, str) for part in parts)
+    needed = flow.guidance.num_branches(has_images=has_images)
+    branches = (parts, before_last_cue(parts), texts_of(parts))
+    return [branch if number < needed else () for number, branch in enumerate(branches)]
 
 
 def _likeliest(legal: tuple[Move, ...], scores: Sequence[float]) -> tuple[Move, ...] | RoleError:

@@ -9,12 +9,14 @@ from staged.command_line.console import console
 from staged.command_line.dispatch import Command, dispatch, table_parser, walk
 from staged.command_line.options import (
     MAX_SEED,
+    add_batch_size,
     add_device,
     add_dtype,
     add_out_file,
     add_out_folder,
     add_seed,
     count,
+    count_or_auto,
     natural,
     seed,
 )
@@ -26,6 +28,7 @@ __all__ = [
     "Command",
     "Parser",
     "UsageError",
+    "add_batch_size",
     "add_device",
     "add_dtype",
     "add_out_file",
@@ -33,6 +36,7 @@ __all__ = [
     "add_seed",
     "console",
     "count",
+    "count_or_auto",
     "dispatch",
     "exit_codes",
     "natural",

@@ -100,6 +100,36 @@ def count(text: str) -> int:
     return _integer(text, 1, 2**31)
 
 
+def add_batch_size(parser: argparse._ActionsContainer, words: str, *, most: int | str) -> None:
+    """Add `--batch-size`: a number of things side by side, or `auto`, which is None.
+
+    Args:
+        parser: Gets the option.
+        words: What stands side by side.
+        most: As many at most come of `auto`.
+    """
+    parser.add_argument(
+        "--batch-size",
+        type=count_or_auto,
+        metavar="N",
+        help=f"{words}; default: auto, as many as memory has room for, at most {most}",
+    )
+
+
+def count_or_auto(text: str) -> int | None:
+    """Read a number of things, 1 or more, or `auto`, which is None.
+
+    Raises:
+        argparse.ArgumentTypeError: It is neither.
+    """
+    if text == "auto":
+        return None
+    try:
+        return count(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or auto") from None
+
+
 def natural(text: str) -> int:
     """Read a number of things, 0 or more.
 

@@ -13,7 +13,7 @@ Letters: n tokens of a context, K key/value heads, D head dim, T tokens of a chu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from staged.model.attention import attend_rows
-from staged.model.layout import Layout
+from staged.model.layout import Layout, SegmentKind, Tokens
 
 
 @dataclass(frozen=True, eq=False)  # by identity: forks share it
@@ -92,9 +92,8 @@ class ChunkAttention:
         """
         self._contexts, self._order = list(contexts), layout.expert_order()
         self._rows = torch.split(layout.expert_rows(), list(layout.sample_lens))
-        self._masks = [
-            None if alone else _mask(layout, row, context.num_tokens)
-            for row, (context, alone) in enumerate(zip(contexts, _alone(layout), strict=True))
+        self._pieces = [
+            list(_pieces(layout, row, context.num_tokens)) for row, context in enumerate(contexts)
         ]
         self._keep = keep
         self._kept: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in contexts]
@@ -111,13 +110,55 @@ class ChunkAttention:
             # them so could share none of them with its forks.
             k = torch.cat([*(block.keys[layer] for block in context.blocks), k])
             v = torch.cat([*(block.values[layer] for block in context.blocks), v])
-            attended.append(attend_one(q, k, v, self._masks[row]))
+            for piece in self._pieces[row]:
+                keys, values = k[: piece.num_keys], v[: piece.num_keys]
+                attended.append(attend_one(q[piece.queries], keys, values, piece.mask))
         return torch.cat(attended).index_select(0, self._order)
 
     def blocks(self) -> list[KVBlock]:
         """What each chunk adds to its context, once every layer has attended."""
         assert self._keep, "the chunks are not kept"
         return [KVBlock(tuple(keys), tuple(values)) for keys, values in self._kept]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A segment of a chunk: queries that attend in one call.
+
+    Attributes:
+        queries: Their places in the chunk.
+        num_keys: Of the cache and the chunk, so many they meet, from the first.
+        mask: (queries, num_keys) bool, True where a query may look; None where each may everywhere.
+    """
+
+    queries: slice
+    num_keys: int
+    mask: Tensor | None
+
+
+def _pieces(layout: Layout, sample: int, num_cached: int) -> Iterator[_Piece]:
+    """Cut a chunk at the ends of its segments.
+
+    So the two copies of an image need no mask: each sees all that there is by then. A mask over
+    both would have a row for each of their thousands of tokens and a column for each cached one.
+    """
+    window = slice(sum(layout.sample_lens[:sample]), sum(layout.sample_lens[: sample + 1]))
+    ids, modes = layout.segment_ids[window], layout.modes[window]
+    lengths = torch.unique_consecutive(ids, return_counts=True)[1].tolist()
+    places = torch.arange(len(ids), device=ids.device)
+    start, has_noised = 0, False
+    for length in lengths:
+        end = start + length
+        kind, mask = int(modes[start]), None
+        if has_noised or (kind == SegmentKind.TEXT and length > 1):
+            tokens, keys = (
+                Tokens(ids[some], modes[some], places[some])
+                for some in (slice(start, end), slice(end))
+            )
+            inside = tokens.may_see(keys)
+            mask = torch.cat([inside.new_ones(length, num_cached), inside], dim=1)
+        yield _Piece(slice(start, end), num_cached + end, mask)
+        start, has_noised = end, has_noised or kind == SegmentKind.NOISED
 
 
 def attend_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -135,17 +176,3 @@ def attend_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = 
     q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
     out = attend_rows(q, k, v, None if mask is None else mask[None, None])
     return out[0].transpose(0, 1)
-
-
-def _alone(layout: Layout) -> list[bool]:
-    """Of each chunk, whether it is one token or one image: it sees all there is, unmasked."""
-    images = [rows * columns + 2 for rows, columns in layout.latent_grids]
-    if list(layout.sample_lens) == images:
-        return [True] * len(images)
-    return [length == 1 for length in layout.sample_lens]
-
-
-def _mask(layout: Layout, sample: int, num_cached: int) -> Tensor:
-    """(T, n) bool: the layout's rule, over the cache and the chunk."""
-    inside = layout.mask(sample)
-    return torch.cat([inside.new_ones(len(inside), num_cached), inside], dim=1)

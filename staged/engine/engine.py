@@ -21,8 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from staged.device_memory import free_memory
 from staged.engine.context import ChunkAttention, Context
 from staged.engine.decoding import Decoder
+from staged.engine.memory import Footprint
 from staged.engine.sampling import Drawing, TextBlock, TextSampling
 from staged.engine.velocity import GuidedVelocity
 from staged.model.bagel import Bagel, Inputs
@@ -258,6 +260,21 @@ class Engine:
         """(num_tokens, Z) float32 on the CPU: the same on every device."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(num_tokens, self._config.latent_token_dim, generator=generator)
+
+    # --- memory ------------------------------------------------------------------------------
+
+    @property
+    def footprint(self) -> Footprint:
+        """What the model takes; guidance by as many branches as there can be."""
+        return Footprint(
+            config=self._config, sizes=self.codec.sizes, dtype=self.dtype, device=self.device
+        )
+
+    def cacheable_tokens(self, most: int) -> int:
+        """Tokens whose keys and values there is room for now, between 1 and `most`."""
+        footprint = self.footprint
+        free = footprint.promised(free_memory(self.device))
+        return min(max(footprint.tokens_in(free, most), 1), most)
 
     # --- shared ------------------------------------------------------------------------------
 

@@ -39,9 +39,7 @@ class GuidedVelocity:
             guidance: What is made of the branches.
         """
         self._model, self._guidance = model, guidance
-        count = 1
-        if guidance.text_scale > 1:
-            count = 3 if branches[0].has_images and guidance.image_scale > 1 else 2
+        count = guidance.num_branches(has_images=branches[0].has_images)
         like = model.embed_tokens.weight
         self._no_patches = like.new_empty(0, model.config.vision.patch_dim)
         copy = [noised_copy(Grids(latent=grid, vision=(0, 0)))]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from staged import strict_json
 from staged.command_line import UsageError, console, exit_codes, outputs
 from staged.generate.folder import REPORT, OutFolder
-from staged.generate.options import given, parser
+from staged.generate.options import MOST_TOGETHER, given, parser
 from staged.generate.presets import MAX_THOUGHT_TOKENS, PRESETS
 from staged.generate.requests import (
     DrawRequest,
@@ -72,6 +72,7 @@ def main(argv: list[str]) -> int:
         need_bytes = outputs.MIN_FREE_BYTES + missing * _FILES_A_REQUEST * height * width
         outputs.folder(out, need_bytes=need_bytes)
         model.settle(folder.begun_dtype())
+        model.admit(options.batch_size, num_inputs=len(inputs), most=MOST_TOGETHER)
         folder.refuse_others({"dtype": model.settings.dtype})
         folder.begin({**asked, **model.decides()})
         there = len(folder.complete)
@@ -79,7 +80,7 @@ def main(argv: list[str]) -> int:
             print(f"{there} of {len(requests)} trajectories are there", flush=True)
         started = time.monotonic()
         try:
-            _draw(model, requests, folder, options.batch_size)
+            _draw(model, requests, folder, options.batch_size, len(inputs))
         except KeyboardInterrupt:
             kept = f"{len(folder.complete)} of {len(requests)} trajectories are saved in {out}"
             print(
@@ -95,7 +96,11 @@ def main(argv: list[str]) -> int:
 
 
 def _draw(
-    model: DrawingModel, requests: Sequence[DrawRequest], folder: OutFolder, batch_size: int
+    model: DrawingModel,
+    requests: Sequence[DrawRequest],
+    folder: OutFolder,
+    batch_size: int | None,
+    num_inputs: int,
 ) -> None:
     """Draw what is missing. Nothing depends on its company, so what is there need not be drawn."""
     left = [number for number in range(len(requests)) if number not in folder.complete]
@@ -110,7 +115,8 @@ def _draw(
 
     if left:
         asked = [requests[number] for number in left]
-        model.loop(batch_size).run([r.start for r in asked], [r.seed for r in asked], tell)
+        loop = model.loop(batch_size, num_inputs=num_inputs, most=MOST_TOGETHER)
+        loop.run([r.start for r in asked], [r.seed for r in asked], tell)
 
 
 def _report(model: DrawingModel, folder: OutFolder, took: str) -> int:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.devices import settle
+from staged.engine.decoding import SLOTS
 from staged.engine.engine import Engine
+from staged.engine.memory import Footprint
+from staged.generate.admission import (
+    MAX_BATCH_SIZE,
+    Admission,
+    admit,
+    require_weights,
+    room_for_caches,
+)
+from staged.generate.lengths import Lengths
 from staged.generate.role_choice import RoleChoice, open_engine
 from staged.generate.settings import DrawSettings
 from staged.loops.staged import StagedLoop
@@ -39,6 +52,7 @@ class DrawingModel:
     def __init__(self, settings: DrawSettings, *, seed: int = 0) -> None:
         """Check everything that needs no weights."""
         facts = look_at_checkpoint(settings.checkpoint)
+        self._config = facts.config
         self._sizes, self._seed = ImageSizes.of(facts.config), seed
         self.flows = facts.flows.each(settings.flow)
         if settings.size is not None:
@@ -82,6 +96,9 @@ class DrawingModel:
     def engine(self) -> Engine:
         """The loaded model."""
         settings = self.settings
+        # First: what is free without the weights says what there is beside them.
+        require_weights(self._footprint, settings.checkpoint)
+        assert self._room is not None
         return open_engine(
             settings.checkpoint, device=settings.device, dtype=settings.dtype, seed=self._seed
         )
@@ -108,13 +125,63 @@ class DrawingModel:
         """What a trajectory begins with, in words that the model reads."""
         return Trajectory(prompt=prompt, inputs=tuple(inputs), system=self._asked.system)
 
-    def loop(self, batch_size: int) -> StagedLoop:
+    def admit(
+        self, batch_size: int | None = None, *, num_inputs: int = 0, most: int = MAX_BATCH_SIZE
+    ) -> Admission:
+        """Say how many trajectories its memory lets in; see `staged.generate.admission.admit`.
+
+        Args:
+            batch_size: Trajectories asked for; None for as many as fit.
+            num_inputs: Images that each begins with.
+            most: Trajectories that come in by themselves, at most.
+
+        Raises:
+            ValueError: The model does not fit its device, or so many trajectories do not.
+        """
+        footprint = self._footprint
+        require_weights(footprint, self.settings.checkpoint)
+        scripted = self.settings.sketcher == "scripted"
+        lengths = Lengths.of(
+            self._policy,
+            image=footprint.image_tokens,
+            text=self._playing.max_text_tokens + 2,
+            sketch_cost=1 if scripted else self.flows.num_flow_steps,
+            num_inputs=num_inputs,
+            guides_by_images=footprint.num_branches == 3,
+        )
+        slots = SLOTS.get(footprint.device.type, SLOTS["cuda"])
+        return admit(batch_size, footprint, lengths, room=self._room, num_writing=slots, most=most)
+
+    @property
+    def _footprint(self) -> Footprint:
+        return Footprint(
+            config=self._config,
+            sizes=self._sizes,
+            dtype=getattr(torch, self.settings.dtype),
+            device=torch.device(self.settings.device),
+            num_branches=self.flows.num_branches(has_images=True),
+        )
+
+    @cached_property
+    def _room(self) -> int:
+        """Bytes beside the weights, as it was before they came."""
+        return room_for_caches(self._footprint)
+
+    def loop(
+        self, batch_size: int | None = None, *, num_inputs: int = 0, most: int = MAX_BATCH_SIZE
+    ) -> StagedLoop:
         """A loop whose player has read nothing yet.
 
         Args:
-            batch_size: Trajectories that advance together, at most; it changes none of them.
+            batch_size: Trajectories that advance together, at most; None for as many as memory has
+                room for. It changes none of them.
+            num_inputs: Images that each begins with.
+            most: Trajectories that come in by themselves, at most.
+
+        Raises:
+            ValueError: As `admit`.
         """
-        roles = self._choice.roles(
-            BagelPlayer(self.engine, self._playing), self.settings.checkpoint
-        )
-        return StagedLoop(roles, self._policy, batch_size=batch_size)
+        admitted = self.admit(batch_size, num_inputs=num_inputs, most=most)
+        playing = replace(self._playing, max_cached_tokens=admitted.max_cached_tokens)
+        roles = self._choice.roles(BagelPlayer(self.engine, playing), self.settings.checkpoint)
+        return StagedLoop(roles, self._policy, batch_size=admitted.batch_size)

@@ -7,12 +7,23 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from staged.command_line import Parser, add_device, add_dtype, add_seed, count, natural, outputs
+from staged.command_line import (
+    Parser,
+    add_batch_size,
+    add_device,
+    add_dtype,
+    add_seed,
+    count,
+    natural,
+    outputs,
+)
 from staged.generate.presets import PRESETS
 from staged.generate.settings import DrawSettings, Renorm
 from staged.loops.policy import Inspect, Player, Sketcher
 
 CHECKPOINT = "miniature:staged"
+MOST_TOGETHER = 16
+"""Trajectories that a kill costs at most, where nobody asks for more."""
 _DESCRIPTION = """Draw a prompt in stages: the model plans, sketches, inspects, refines, and stops
 by its own tokens. Every step is printed as it comes and saved with its images, as trajectory.json,
 final.png and report.html."""
@@ -86,12 +97,7 @@ def parser() -> Parser:
         help="of pictures in pixels; default: the largest square, or that of the last --image",
     )
     add_drawing(parser, home)
-    add(
-        "--batch-size",
-        type=count,
-        default=8,
-        help="trajectories that advance together, at most; changes none (default: %(default)s)",
-    )
+    add_batch_size(parser, "trajectories that advance together; changes none", most=MOST_TOGETHER)
     return parser
 
 

@@ -21,7 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 from staged.model.blocks import cut_samples, group, whole_samples
 from staged.model.layout import Layout, Tokens
 
-_MAX_SCORED_KEYS = 2048  # longest row whose scores are written out
+MAX_SCORED_KEYS = 2048
+"""Longest row whose scores are written out."""
 
 
 class Attend(Protocol):
@@ -114,7 +115,7 @@ def attend_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None =
             return _attend_masked(query, key, value, mask)
         return F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
     mask = None if mask is None else additive(mask, query.dtype)
-    if query.dtype != torch.bfloat16 or key.shape[-2] > _MAX_SCORED_KEYS:
+    if query.dtype != torch.bfloat16 or key.shape[-2] > MAX_SCORED_KEYS:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
     # Queries that share a key head are folded into one longer row of queries. They are scaled, not
     # the scores, of which there are more.

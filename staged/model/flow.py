@@ -129,6 +129,16 @@ class Guidance:
         """Whether guidance is on at shifted time `t`."""
         return self.text_scale > 1 and self.interval[0] < t <= self.interval[1]
 
+    def num_branches(self, *, has_images: bool) -> int:
+        """Contexts that a velocity is made of where guidance is on: 1 to 3.
+
+        Args:
+            has_images: Whether images stand in the context; without them their absence is no news.
+        """
+        if self.text_scale == 1:
+            return 1
+        return 3 if has_images and self.image_scale > 1 else 2
+
 
 def guide(
     velocity: Tensor,

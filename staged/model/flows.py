@@ -82,11 +82,10 @@ class Flows:
         """Network evaluations that any picture takes at most."""
         return max(flow.num_flow_steps for flow in (self.first, self.edit, self.refinement))
 
-    @property
-    def guides_by_images(self) -> bool:
-        """Whether any kind needs the branch that sees texts only."""
+    def num_branches(self, *, has_images: bool) -> int:
+        """Contexts that a velocity of any picture is made of, at most."""
         kinds = (flow.guidance for flow in (self.first, self.edit, self.refinement))
-        return any(g.text_scale > 1 and g.image_scale > 1 for g in kinds)
+        return max(guidance.num_branches(has_images=has_images) for guidance in kinds)
 
 
 def read_flows(folder: Path) -> Flows:

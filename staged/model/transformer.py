@@ -8,6 +8,9 @@ Letters: T tokens, C hidden size, H query heads, K key/value heads, D head dim.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +20,11 @@ from staged.model.config import TransformerConfig
 
 Rope = tuple[Tensor, Tensor]
 """Cosines and sines, each (T, 1, D)."""
+
+MAX_MLP_TOKENS = 4096
+"""Tokens that pass an MLP together where no gradients are wanted: those of an image of BAGEL-7B's
+largest size, which fill a GPU. An MLP is five times as wide as the stream, and what is read or
+guided at once is several images."""
 
 
 def rope_tables(position_ids: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Rope:
@@ -115,10 +123,20 @@ class Layer(nn.Module):
         attended = attend(self.index, query, key, value)
         return torch.cat(
             [
-                self.und.finish(parts[0], attended[:num_und]),
-                self.gen.finish(parts[1], attended[num_und:]),
+                *_in_pieces(self.und.finish, parts[0], attended[:num_und]),
+                *_in_pieces(self.gen.finish, parts[1], attended[num_und:]),
             ]
         )
+
+
+def _in_pieces(
+    finish: Callable[[Tensor, Tensor], Tensor], x: Tensor, attended: Tensor
+) -> list[Tensor]:
+    """`Expert.finish` over pieces of like length, so that what is in an MLP takes bounded room."""
+    # With gradients everything is kept for the way back, and pieces would save nothing.
+    number = 1 if torch.is_grad_enabled() else max(math.ceil(len(x) / MAX_MLP_TOKENS), 1)
+    pieces = zip(x.tensor_split(number), attended.tensor_split(number), strict=True)
+    return [finish(*piece) for piece in pieces]
 
 
 class FinalNorm(nn.Module):
