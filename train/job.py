@@ -26,6 +26,7 @@ from staged.model.codec import ImageCodec
 from staged.model.finite import NotFiniteError
 from staged.model.loss import TokenLosses
 from staged.model.open import open_checkpoint
+from staged.model.recompute import set_recompute
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.interrupts import Interrupts
@@ -73,7 +74,8 @@ class Trainer:
         self.model = self.loaded.model.train()
         if settings.compile:
             self.model.compile_experts()
-        self.objective = Objective(self.model)
+        set_recompute(self.model, settings.activation_checkpointing)
+        self.objective = Objective(self.model, max_logits_mib=settings.max_logits_mib)
         # The autoencoder is frozen: its working copy may be narrow, what is exported is not.
         autoencoder = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
         self.codec = ImageCodec(autoencoder, self.loaded.config)

@@ -17,15 +17,17 @@ from train.packing import Pack
 class Objective(nn.Module):
     """The model with its losses, so that one functional call covers both."""
 
-    def __init__(self, model: Bagel) -> None:
-        """Wrap `model`."""
+    def __init__(self, model: Bagel, *, max_logits_mib: int = 1024) -> None:
+        """Wrap `model`; see `token_losses`."""
         super().__init__()
-        self.model = model
+        self.model, self.max_logits_mib = model, max_logits_mib
 
     def forward(self, pack: Pack) -> TokenLosses:
         """Unreduced losses of a pack."""
         hidden = self.model(pack.layout, pack.inputs, PackedAttention(pack.layout))
-        return token_losses(self.model, hidden, pack.layout, pack.target)
+        return token_losses(
+            self.model, hidden, pack.layout, pack.target, max_logits_mib=self.max_logits_mib
+        )
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,12 @@ class TrainSettings:
     compile: bool = False
     """Fuse the experts' pointwise parts with torch.compile (needs a C++ compiler on a CPU): about
     1.5 times as fast, and a different rounding, so a run must keep to one choice."""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """What a layer keeps for its backward pass: everything; what matrix products and attention
+    gave; or its input alone, for a third more work. Gradients are the same."""
+    max_logits_mib: int = 1024
+    """MiB of float32 logits that stand at a time; the head's cross entropy is computed in pieces
+    where they are more, and each piece made again for its gradient."""
     freeze: tuple[Part, ...] = ()
     """Parts that stay as they are: `und`, `gen` (experts), `vit`, `connector`, `latents`, `words`.
     They have no gradients, moments or average; `[und, vit, connector, words]` trains what draws."""
@@ -173,6 +179,7 @@ class TrainSettings:
                 "packs_per_step",
                 "checkpoint_every_steps",
                 "noised_copies",
+                "max_logits_mib",
             ),
             minimum=1,
         )

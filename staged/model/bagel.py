@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from staged.model.attention import Attend
 from staged.model.config import BagelConfig
+from staged.model.cross_entropy import WordHead
 from staged.model.layout import Layout
 from staged.model.positions import extrapolated_position_ids, sincos_table, time_sinusoids
-from staged.model.transformer import Expert, FinalNorm, Layer, rope_tables
+from staged.model.transformer import FinalNorm, Layer, rope_tables
 from staged.model.vision import VisionTower
 
 
@@ -81,7 +82,7 @@ class Bagel(nn.Module):
         self.embed_tokens = nn.Embedding(decoder.vocab_size, width)
         self.layers = nn.ModuleList(Layer(decoder, i) for i in range(decoder.num_layers))
         self.final_norm = FinalNorm(decoder)
-        self.lm_head = nn.Linear(width, decoder.vocab_size, bias=False)
+        self.lm_head = WordHead(width, decoder.vocab_size)
         self.vision = VisionTower(config.vision)
         self.connector = TwoLayerMLP(config.vision.hidden_size, width, approximate_gelu=True)
         self.latent_in = nn.Linear(config.latent_token_dim, width)
@@ -123,9 +124,11 @@ class Bagel(nn.Module):
 
     def compile_experts(self) -> None:
         """Fuse what surrounds attention; numbers of tokens stay free to vary."""
-        for module in self.modules():
-            if isinstance(module, Expert):
-                module.compile_parts()
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            layer.und.compile_parts()
+            layer.gen.compile_parts()
+            layer.compiled = True
 
     def embed(self, layout: Layout, inputs: Inputs) -> Tensor:
         """Input embeddings of a layout.
@@ -175,6 +178,13 @@ class Bagel(nn.Module):
         """(n, C) und hidden states to (n, V)."""
         logits: Tensor = self.lm_head(hidden)
         return logits
+
+    def cross_entropy(
+        self, hidden: Tensor, labels: Tensor, *, max_logits_mib: int = 1024
+    ) -> Tensor:
+        """(n, C) und hidden states and (n,) labels to (n,) float32 nats."""
+        losses: Tensor = self.lm_head(hidden, labels, max_logits_mib)
+        return losses
 
     def velocity(self, hidden: Tensor) -> Tensor:
         """(n, C) gen hidden states to (n, Z) velocity, `noise - latents`."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from staged.model.bagel import Bagel, Hidden
@@ -35,7 +34,9 @@ class TokenLosses:
         return self.mse.mean(dim=-1).sum()
 
 
-def token_losses(model: Bagel, hidden: Hidden, layout: Layout, target: Tensor) -> TokenLosses:
+def token_losses(
+    model: Bagel, hidden: Hidden, layout: Layout, target: Tensor, *, max_logits_mib: int = 1024
+) -> TokenLosses:
     """Cross entropy of supervised tokens and squared error of supervised velocities.
 
     Args:
@@ -43,13 +44,13 @@ def token_losses(model: Bagel, hidden: Hidden, layout: Layout, target: Tensor) -
         hidden: Of `model` over `layout`.
         layout: Says what is supervised.
         target: (num_latent, Z) velocity at every latent token; only supervised rows are read.
+        max_logits_mib: MiB of float32 logits that stand at a time.
     """
     # The head sees labelled rows alone: over 152,064 words, logits of all 33,000 tokens of a pack
-    # would be 19 GiB. They are widened, for in bfloat16 a softmax would compare 8 bits of each.
+    # would be 19 GiB.
     rows = layout.expert_rows()[layout.ce_index]
-    logits = model.logits(hidden.und[rows]).float()
     velocity = model.velocity(hidden.gen[layout.velocity_rows]).float()
     return TokenLosses(
-        ce=F.cross_entropy(logits, layout.labels, reduction="none"),
+        ce=model.cross_entropy(hidden.und[rows], layout.labels, max_logits_mib=max_logits_mib),
         mse=(velocity - target[layout.velocity_rows].float()) ** 2,
     )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from staged.model.attention import Attend
 from staged.model.config import TransformerConfig
+from staged.model.recompute import RecomputingLayer
 
 Rope = tuple[Tensor, Tensor]
 """Cosines and sines, each (T, 1, D)."""
@@ -99,7 +100,7 @@ class Expert(nn.Module):
         return x + added
 
 
-class Layer(nn.Module):
+class Layer(RecomputingLayer):
     """One decoder layer: the und and the gen expert around shared attention."""
 
     def __init__(self, config: TransformerConfig, index: int) -> None:
@@ -115,6 +116,9 @@ class Layer(nn.Module):
         Both experts always run, on empty slices too: sharded training needs every parameter
         to take part in every step on every rank.
         """
+        return self.recomputing(self._run, x, num_und, rope, attend)
+
+    def _run(self, x: Tensor, num_und: int, rope: Rope, attend: Attend) -> Tensor:
         parts = x[:num_und], x[num_und:]
         ropes = tuple(t[:num_und] for t in rope), tuple(t[num_und:] for t in rope)
         und = self.und.project(parts[0], (ropes[0][0], ropes[0][1]))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from staged.model.attention import attend_rows
 from staged.model.config import VisionConfig
 from staged.model.patches import patchify
+from staged.model.recompute import RecomputingLayer
 
 __all__ = ["VisionTower", "patchify"]
 
@@ -69,7 +70,7 @@ class VisionTower(nn.Module):
         return features
 
 
-class VisionBlock(nn.Module):
+class VisionBlock(RecomputingLayer):
     """Pre-norm attention and tanh-GELU MLP."""
 
     def __init__(self, config: VisionConfig) -> None:
@@ -97,6 +98,9 @@ class VisionBlock(nn.Module):
         Returns:
             (n, d).
         """
+        return self.recomputing(self._run, hidden, groups, places)
+
+    def _run(self, hidden: Tensor, groups: Sequence[Tensor], places: Tensor) -> Tensor:
         normed = self.attn_norm(hidden)
         query, key, value = self.q_proj(normed), self.k_proj(normed), self.v_proj(normed)
         # Without images the sum below still names all three projections: sharded training needs
