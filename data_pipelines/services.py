@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from staged import images
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import Failure, LmmRequest
+from staged.jobs.kept_images import KeptImage, draw_once
 from staged.jobs.ledger import Ledger, unit_key
 from staged.jobs.records import UnitResult
 from staged.roles import ImageEditor, RoleError
@@ -104,34 +105,17 @@ class Services:
             instruction,
             seed,
         )
-        png = self._kept(key)
-        if png is None:
-            async with self._ledger.claim(key):
-                # Another process may have drawn it until now.
-                png = self._kept(key)
-                if png is None:
-                    png = await self._paid(key, before, instruction, seed)
-        self.usd += self._drawing.usd_per_image
-        self.images += 1
-        return png
 
-    def _kept(self, key: str) -> bytes | None:
-        """Return the image of a request; None where none was drawn, or it was lost since."""
-        kept = [answer.sha256 for answer in self._ledger.answers(key) if answer.sha256]
-        return self._ledger.find_blob(kept[-1]) if kept else None
-
-    async def _paid(self, key: str, before: bytes | None, instruction: str, seed: int) -> bytes:
-        usd = self._drawing.usd_per_image
-        self._ledger.admit("images", usd=usd)
-        try:
+        async def drawn() -> KeptImage:
             png = await self._drawn(before, instruction, seed)
-        except UnitEndError:
-            self._ledger.withdraw("images", usd=usd)
-            raise
-        await self._ledger.record(
-            key, "images", "images", paid=True, usd=usd, reserved_usd=usd, data={}, blob=png
-        )
-        return png
+            return KeptImage(png=png, usd=self._drawing.usd_per_image)
+
+        price = self._drawing.usd_per_image
+        kept = await draw_once(self._ledger, key, usd=price, draw=drawn)
+        assert kept.png is not None, "what is not drawn is not kept"
+        self.usd += price
+        self.images += 1
+        return kept.png
 
     async def _drawn(self, before: bytes | None, instruction: str, seed: int) -> bytes:
         def draw() -> bytes:

@@ -112,6 +112,7 @@ WRONG: list[tuple[type[BaseModel], dict[str, Any], str]] = [
     (prompts_answer(1, 5), {"prompts": ["<|im_end|>"]}, "im_end"),
     (prompts_answer(1, 5), {"prompts": [" "]}, "empty"),
     (revision_answer(1, 5), {"prompts": ["a dog"], "action": "paint"}, "'regenerate' or 'edit'"),
+    (revision_answer(2, 5), {"prompts": ["a dog", "a dog"], "action": "regenerate"}, "the same"),
     (selection_answer(2), scored(3, 9, choice=1), "draft 1 has score 3, and draft 2 has 9"),
     (selection_answer(2), scored(3, 9, choice=3), "no draft 3"),
     (selection_answer(2), scored(3, choice=1), "at least 2 items"),
@@ -128,6 +129,11 @@ def test_an_answer_that_breaks_a_rule_is_not_valid(
 ) -> None:
     with pytest.raises(ValidationError, match=reason):
         answer.model_validate_json(json.dumps(value))
+
+
+def test_an_instruction_may_be_drawn_more_than_once() -> None:
+    value = json.dumps({"prompts": ["add a dog", "add a dog"], "action": "edit"})
+    assert revision_answer(2, 5).model_validate_json(value).action == "edit"
 
 
 def test_equal_scores_leave_the_choice_open() -> None:

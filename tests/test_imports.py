@@ -21,6 +21,7 @@ PURE = [
     "staged.loops.rollouts",
     "staged.loops.staged",
     "staged.loops.unbatched",
+    "staged.loops.idea2img.loop",
     "staged.backends.lmm.client",
     "staged.ideas.folder",
     "staged.report",

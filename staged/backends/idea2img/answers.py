@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -36,15 +36,24 @@ class PromptsAnswer(_Answer):
 
     @model_validator(mode="after")
     def _different(self) -> PromptsAnswer:
-        if len(set(self.prompts)) < len(self.prompts):
-            raise ValueError("two prompts are the same")
+        _check_different(self.prompts)
         return self
 
 
-class RevisionAnswer(PromptsAnswer):
-    """Prompts that draw anew, or instructions that edit the best picture."""
+class RevisionAnswer(_Answer):
+    """Different prompts that draw anew, or instructions that edit the best picture.
 
+    Instructions may be alike: each is drawn with noise of its own.
+    """
+
+    prompts: list[Text]
     action: Action
+
+    @model_validator(mode="after")
+    def _different(self) -> RevisionAnswer:
+        if self.action == "regenerate":
+            _check_different(self.prompts)
+        return self
 
 
 class ScoreAnswer(_Answer):
@@ -173,6 +182,11 @@ def check_answer(ids: tuple[str, ...]) -> type[CheckAnswer]:
         list[CheckedAnswer], Field(min_length=number, max_length=number), AfterValidator(complete)
     ]
     return create_model(f"CheckAnswer{number}", __base__=CheckAnswer, answers=(answers, ...))
+
+
+def _check_different(prompts: Sequence[str]) -> None:
+    if len(set(prompts)) < len(prompts):
+        raise ValueError("two prompts are the same")
 
 
 def _texts(number: int, max_words: int) -> Any:

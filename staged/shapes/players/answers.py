@@ -109,9 +109,9 @@ def inspect_sketch(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[s
     """Compare what a picture shows with what its plan describes."""
     spec = read_description(content["description"])
     (picture,) = pictures
-    verdict = satisfied(spec, _detections(picture))
+    verdict = satisfied(spec, detections_in(picture))
     faults = (*verdict.faults, *(_counted(fault, spec) for fault in verdict.surplus))
-    return _inspection(write_sketch_critique(faults), _corrections(faults, spec))
+    return _inspection(write_sketch_critique(faults), corrections(faults, spec))
 
 
 ANSWERS: dict[str, AnswerFor] = {
@@ -125,7 +125,8 @@ ANSWERS: dict[str, AnswerFor] = {
 
 
 @lru_cache(maxsize=256)
-def _detections(picture: bytes) -> tuple[ShapeDetection, ...]:
+def detections_in(picture: bytes) -> tuple[ShapeDetection, ...]:
+    """Return what is in an encoded picture; pictures are looked at several times."""
     return tuple(detect(images.decode(picture, max_pixels=2**16)))
 
 
@@ -185,7 +186,7 @@ def _instead(said: Thing, asked: Thing) -> list[say.Edit]:
     return [say.Change(target=say.Ref(thing=said), value=value) for value in values]
 
 
-def _corrections(faults: Sequence[Fault], spec: Spec) -> list[say.Edit]:
+def corrections(faults: Sequence[Fault], spec: Spec) -> list[say.Edit]:
     """The edits that put a picture right.
 
     Of what is missing, as much as can be takes the place of what should not be there; the rest

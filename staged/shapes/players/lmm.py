@@ -5,7 +5,7 @@ It answers `POST /v1/chat/completions` with structured output, either inside thi
 
     uvicorn --factory staged.shapes.players.lmm:create_app --port 8000
 
-What it says is exact (see `answers`) unless it is told to misbehave.
+What it says is exact (see `answers`, `exploring`) unless it is told to misbehave.
 """
 
 import asyncio
@@ -22,10 +22,12 @@ from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import AttemptLog, LmmSettings
 from staged.data_urls import from_base64
 from staged.shapes.players.answers import ANSWERS
+from staged.shapes.players.exploring import EXPLORING
 from staged.shapes.players.misbehaviour import SHAPES_LMM, Misbehaviour, Misdeed
 
+_ANSWERS = ANSWERS | EXPLORING
 _MAX_BODY_BYTES = 8 * 2**20
-_MAX_IMAGES = 8
+_MAX_IMAGES = 32
 
 
 def create_app(misbehaviour: Misbehaviour | None = None) -> Starlette:
@@ -49,7 +51,7 @@ def create_app(misbehaviour: Misbehaviour | None = None) -> Starlette:
         if misdeed == "server_error":
             return _error(500, "something broke")
         try:
-            answer = ANSWERS[purpose](content, images)
+            answer = _ANSWERS[purpose](content, images)
         except (ValueError, TypeError, LookupError) as error:
             return _error(400, f"{purpose}: {error}")
         if misdeed == "slow":
@@ -88,8 +90,8 @@ def local_settings() -> LmmSettings:
 def _read(body: Any) -> tuple[str, dict[str, Any], list[bytes]]:
     """Read the purpose, the JSON of the user message, and its images."""
     purpose = body["response_format"]["json_schema"]["name"]
-    if purpose not in ANSWERS:
-        raise ValueError(f"response format {purpose!r:.80} is none of {', '.join(ANSWERS)}")
+    if purpose not in _ANSWERS:
+        raise ValueError(f"response format {purpose!r:.80} is none of {', '.join(_ANSWERS)}")
     parts = body["messages"][-1]["content"]
     urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     if len(urls) > _MAX_IMAGES:
@@ -142,6 +144,12 @@ def _turned_round(answer: dict[str, Any]) -> dict[str, Any]:
     if "verdict" in answer:
         verdict = "revise" if answer["verdict"] == "accept" else "accept"
         return {**answer, "verdict": verdict, "correction": answer["correction"] or "look again"}
+    if "choice" in answer:
+        worst = min(answer["drafts"], key=lambda draft: draft["score"])
+        return {**answer, "choice": worst["draft"]}
+    if "better" in answer:
+        other = {"first": "second", "second": "first", "neither": "first"}
+        return {**answer, "better": other[answer["better"]]}
     return answer
 
 
