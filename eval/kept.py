@@ -26,7 +26,7 @@ Keep = Callable[[int, Mapping[str, Any]], None]
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
-class Found(NamedTuple):
+class KeptLine(NamedTuple):
     """What a line says of itself.
 
     Attributes:
@@ -63,7 +63,7 @@ def part_of(path: Path, rank: Rank) -> Path:
 def fill(
     path: Path,
     keys: Sequence[Key],
-    read: Callable[[bytes, str], Found],
+    read: Callable[[bytes, str], KeptLine],
     produce: Callable[[list[int], Keep], None],
     *,
     rank: Rank,
@@ -113,10 +113,10 @@ def fill(
 
 
 def _gather(
-    path: Path, keys: Sequence[Key], read: Callable[[bytes, str], Found]
-) -> dict[int, tuple[bytes, Found]]:
+    path: Path, keys: Sequence[Key], read: Callable[[bytes, str], KeptLine]
+) -> dict[int, tuple[bytes, KeptLine]]:
     """Find the line of each key, whoever wrote it; a failed one where there is no other."""
-    by_key: dict[Key, tuple[bytes, Found]] = {}
+    by_key: dict[Key, tuple[bytes, KeptLine]] = {}
     for line, place in lines_of(path):
         found = read(line, place)
         if found.key not in by_key or not found.failed:

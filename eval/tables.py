@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from eval.statistics import Estimate
 
-Row = Sequence[str]
+TextRow = Sequence[str]
 
 COUNTED = ("interval", "n", "prompts", "unscored")
 """What follows name and score in a line of `counted_row`."""
@@ -33,7 +33,7 @@ def counted_row(name: str, estimate: Estimate) -> list[str]:
     return [name, show(estimate.value), show_interval(estimate), *map(str, counts)]
 
 
-def plain(header: Row, rows: Sequence[Row]) -> str:
+def plain(header: TextRow, rows: Sequence[TextRow]) -> str:
     """Align columns with spaces: the first to the left, the others to the right."""
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
@@ -46,7 +46,7 @@ def plain(header: Row, rows: Sequence[Row]) -> str:
     )
 
 
-def markdown(header: Row, rows: Sequence[Row]) -> str:
+def markdown(header: TextRow, rows: Sequence[TextRow]) -> str:
     """Write a Markdown table."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     lines = [header, rule, *rows]
@@ -55,17 +55,17 @@ def markdown(header: Row, rows: Sequence[Row]) -> str:
     )
 
 
-def comma_separated(header: Row, rows: Sequence[Row]) -> str:
+def comma_separated(header: TextRow, rows: Sequence[TextRow]) -> str:
     """Write CSV, quoted where it must be."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([header, *rows])
     return out.getvalue().rstrip("\n")
 
 
-def latex(header: Row, rows: Sequence[Row]) -> str:
+def latex(header: TextRow, rows: Sequence[TextRow]) -> str:
     """Write a LaTeX tabular with booktabs' rules."""
 
-    def line(cells: Row) -> str:
+    def line(cells: TextRow) -> str:
         return " & ".join(map(_escaped, cells)) + r" \\"
 
     return "\n".join(
@@ -81,7 +81,7 @@ def latex(header: Row, rows: Sequence[Row]) -> str:
     )
 
 
-FORMATS: dict[str, Callable[[Row, Sequence[Row]], str]] = {
+FORMATS: dict[str, Callable[[TextRow, Sequence[TextRow]], str]] = {
     "text": plain,
     "markdown": markdown,
     "latex": latex,

@@ -111,3 +111,12 @@ def test_the_applications_are_kept_apart_by_contracts() -> None:
     assert any(set(c["modules"]) == set(APPLICATIONS) for c in independent)
     forbidden = [c for c in contracts() if c.get("source_modules") == ["staged"]]
     assert any(set(c["forbidden_modules"]) == set(APPLICATIONS) for c in forbidden)
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    found: dict[str, list[str]] = {}
+    for path in (p for room in ("staged", *APPLICATIONS) for p in (ROOT / room).rglob("*.py")):
+        for name in re.findall(r"^class ([A-Z]\w*)", path.read_text(encoding="utf-8"), re.M):
+            found.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    shared = {name: paths for name, paths in found.items() if len(paths) > 1}
+    assert not shared, f"one name, one meaning: {shared}"

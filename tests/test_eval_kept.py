@@ -10,11 +10,11 @@ import pytest
 FILLER = """
 import json, sys
 from pathlib import Path
-from eval.kept import Found, fill
+from eval.kept import KeptLine, fill
 from staged.jobs.rank import Rank
 
 def read(line, place):
-    return Found((str(json.loads(line)["n"]),), False)
+    return KeptLine((str(json.loads(line)["n"]),), False)
 
 def produce(places, keep):
     for place in places:

@@ -15,7 +15,7 @@ from eval.geneval.detections import parse_line
 from eval.geneval.detector import ObjectDetector
 from eval.geneval.folders import read_folders
 from eval.geneval.prompt import GenEvalPrompt
-from eval.kept import Found, Keep, Key, fill
+from eval.kept import Keep, KeptLine, Key, fill
 from eval.numbered import no_images
 from staged import images, strict_json
 from staged.jobs.rank import Rank
@@ -88,11 +88,11 @@ def detect_in_folder(
     ]
     failed = 0
 
-    def read(line: bytes, place: str) -> Found:
+    def read(line: bytes, place: str) -> KeptLine:
         there = parse_line(line, place)
         # The prompt as it was understood, however its record was written.
         record = {**there.record, "metadata": there.prompt.as_dict()}
-        return Found(key=_key(record), failed=there.detections is None)
+        return KeptLine(key=_key(record), failed=there.detections is None)
 
     def produce(missing: list[int], keep: Keep) -> None:
         nonlocal failed

@@ -14,7 +14,7 @@ from typing import Any
 from eval.downloads import file_sha256
 from eval.geneval2.answers import parse_line
 from eval.geneval2.prompts import Geneval2Prompt, Geneval2PromptFile
-from eval.kept import Filled, Found, Keep, Key, fill
+from eval.kept import Filled, Keep, KeptLine, Key, fill
 from eval.pictures import Picture
 from eval.vqa.question import Answerer, VqaAnswer, VqaQuestion
 from staged import strict_json
@@ -54,9 +54,9 @@ def ask_about(
     """
     images = list(_images(pictures, prompt_file, answerer.name))
 
-    def read(line: bytes, place: str) -> Found:
+    def read(line: bytes, place: str) -> KeptLine:
         answers = parse_line(line, prompt_file, place)
-        return Found(key=_key(answers.record), failed=bool(answers.reasons))
+        return KeptLine(key=_key(answers.record), failed=bool(answers.reasons))
 
     def produce(missing: list[int], keep: Keep) -> None:
         questions, owners = [], []

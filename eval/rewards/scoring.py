@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.downloads import file_sha256, sha256_of
-from eval.kept import Found, Keep, Key, fill
+from eval.kept import Keep, KeptLine, Key, fill
 from eval.pictures import Picture
 from eval.results import BenchmarkResult, versions
 from eval.rewards.scorers import RewardScore, Scorer
@@ -82,9 +82,9 @@ def score_pictures(
         for picture in pictures
     ]
 
-    def read(line: bytes, place: str) -> Found:
+    def read(line: bytes, place: str) -> KeptLine:
         record = _parse(line, place)
-        return Found(key=_key(record), failed=record["score"] is None)
+        return KeptLine(key=_key(record), failed=record["score"] is None)
 
     def produce(missing: list[int], keep: Keep) -> None:
         for index in missing:

@@ -36,7 +36,7 @@ _SIZE_PENALTY = 0.02
 _MIN_PEELED = 0.7
 _MIN_VISIBLE = 0.35
 _MAX_PEELED = 6
-Box = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 _PLUS = ndimage.generate_binary_structure(2, 1)
 
 
@@ -57,7 +57,7 @@ class ShapeDetection:
 
     kind: Kind
     color: Color
-    box: Box
+    box: PixelBox
     score: float
     size: Size
     x: int
@@ -150,7 +150,7 @@ def _classify(surface: Surface, region: Region) -> list[ShapeDetection]:
     return [_detection(region.color, region.mask, whole)]
 
 
-def _bounds(mask: Mask) -> Box:
+def _bounds(mask: Mask) -> PixelBox:
     (rows,), (columns,) = np.nonzero(mask.any(axis=1)), np.nonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
@@ -162,7 +162,7 @@ def _detection(color: Color, mask: Mask, fit: _Fit) -> ShapeDetection:
     )  # fmt: skip
 
 
-def _fit(bank: Bank, coverage: Array, hidden: Mask, box: Box, noise: float) -> _Fit:
+def _fit(bank: Bank, coverage: Array, hidden: Mask, box: PixelBox, noise: float) -> _Fit:
     """The best of a bank, its visible boxes laid upon a region's.
 
     The score is Tanimoto's p.t / (|p|^2 + |t|^2 - p.t), which is intersection over union for
