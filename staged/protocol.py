@@ -32,6 +32,8 @@ from staged.trajectory import (
     Verdict,
 )
 
+MAX_TEXT_TOKENS: Final = 512
+"""Of a text that a model writes, where no setting says otherwise."""
 TAGS: Final = ("ins", "des", "inspect", "verdict", "refine")
 VERDICTS: Final[dict[str, Verdict]] = {"accept": "accept", "revise": "revise"}
 

@@ -19,8 +19,7 @@ from staged.generate.role_choice import open_engine
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
-from staged.model.flow import Guidance
-from staged.model.flows import FlowSettings
+from staged.model.flows import FlowSettings, Guidance
 from staged.trajectory import Trajectory
 
 FLOW = FlowSettings(

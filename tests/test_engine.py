@@ -19,8 +19,7 @@ from staged.engine.engine import Engine
 from staged.engine.sampling import TextSampling
 from staged.model.attention import PackedAttention
 from staged.model.bagel import Hidden, Inputs
-from staged.model.flow import Guidance
-from staged.model.flows import FlowSettings
+from staged.model.flows import FlowSettings, Guidance
 from staged.model.layout import Layout, Segment, lay_out
 from staged.sequence import clean_copies, noised_copy, text_block
 

@@ -18,8 +18,7 @@ from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
 from staged.model.codec import ImageCodec, ImageSizes
 from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
-from staged.model.flow import Guidance
-from staged.model.flows import FlowSettings
+from staged.model.flows import FlowSettings, Guidance
 from staged.model.num_weights import num_autoencoder_weights, num_model_weights
 
 GIB = 2**30

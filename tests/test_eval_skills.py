@@ -12,8 +12,7 @@ from eval.skills.command import main
 from eval.skills.guidance import main as tune
 from eval.skills.judge import judge
 from eval.skills.probes import MANNERS, Manner, Probe, probes
-from staged.model.flow import Guidance
-from staged.model.flows import FLOWS, Flows, FlowSettings, read_flows, write_flows
+from staged.model.flows import FLOWS, Flows, FlowSettings, Guidance, read_flows, write_flows
 from staged.roles import RoleError
 from staged.shapes.drills import VERBS
 from staged.shapes.miniature import fresh

@@ -23,8 +23,8 @@ from staged.loops.events import Event, Failed, Previewed, Retried, Stopped
 from staged.loops.policy import Policy
 from staged.loops.staged import StagedLoop
 from staged.model.finite import NotFiniteError, all_finite, require_finite
-from staged.model.flow import Guidance, guide
-from staged.model.flows import Flows, FlowSettings
+from staged.model.flow import guide
+from staged.model.flows import Flows, FlowSettings, Guidance
 from staged.model.images import to_pixels
 from staged.ranges import check_finite, check_range
 from staged.settings import load

@@ -10,8 +10,7 @@ from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.engine.engine import Engine
 from staged.generate.role_choice import open_engine
 from staged.model import checkpoint
-from staged.model.flow import Guidance
-from staged.model.flows import FLOWS, Flows, FlowSettings, read_flows, write_flows
+from staged.model.flows import FLOWS, Flows, FlowSettings, Guidance, read_flows, write_flows
 from staged.roles import StepRequest
 from staged.shapes.miniature import CHECKPOINTS
 from staged.trajectory import Inspection, Plan, Refinement, Trajectory

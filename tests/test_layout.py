@@ -17,8 +17,7 @@ from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.model.attention import PackedAttention
 from staged.model.bagel import Inputs
-from staged.model.flow import Guidance
-from staged.model.flows import FlowSettings
+from staged.model.flows import FlowSettings, Guidance
 from staged.model.layout import Grids, Layout, Segment, SegmentKind, lay_out
 from staged.sequence import Dropout, Interleaved, interleave, opener
 from staged.trajectory import ImageRef, Trajectory

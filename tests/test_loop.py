@@ -28,8 +28,7 @@ from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
 from staged.loops.unbatched import Unbatched
-from staged.model.flow import Guidance
-from staged.model.flows import Flows, FlowSettings
+from staged.model.flows import Flows, FlowSettings, Guidance
 from staged.roles import RoleError, StepRequest
 from staged.shapes.language.prompts import read_prompt
 from staged.shapes.players.editor import EditorMistakes, ShapesEditor

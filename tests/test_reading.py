@@ -14,8 +14,7 @@ from staged.engine.engine import Engine
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
-from staged.model.flow import Guidance
-from staged.model.flows import Flows, FlowSettings
+from staged.model.flows import Flows, FlowSettings, Guidance
 from staged.roles import RoleError, StepRequest
 from staged.trajectory import Inspection, Trajectory
 

@@ -20,8 +20,7 @@ from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
 from staged.model import checkpoint
-from staged.model.flow import Guidance
-from staged.model.flows import Flows, FlowSettings
+from staged.model.flows import Flows, FlowSettings, Guidance
 from staged.roles import RoleError, StepRequest
 from staged.trajectory import Answer, ImageRef, Sketch, Stop, Thought, Trajectory, moves
 from staged.trajectory_folder import load_trajectory

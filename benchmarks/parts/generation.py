@@ -29,8 +29,7 @@ from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.engine.sampling import TextSampling
 from staged.model.bagel import Inputs
-from staged.model.flow import Guidance
-from staged.model.flows import FlowSettings
+from staged.model.flows import FlowSettings, Guidance
 
 _UNGUIDED = Guidance(text_scale=1.0, image_scale=1.0)
 _ALWAYS = Guidance(interval=(0.0, 1.0))

@@ -187,7 +187,7 @@ def _parser() -> Parser:
 
 
 def _scale(text: str) -> float:
-    from staged.model.flow import Guidance
+    from staged.model.flows import Guidance
 
     try:
         return Guidance(text_scale=float(text)).text_scale

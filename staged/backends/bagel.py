@@ -64,7 +64,7 @@ class BagelSettings:
     flows: Flows = field(default_factory=Flows)
     size: tuple[int, int] | None = None
     vision_only: bool = False
-    max_text_tokens: int = 512
+    max_text_tokens: int = protocol.MAX_TEXT_TOKENS
     temperature: float = 0.0
     retry_temperature: float = 0.7
     top_p: float = 0.95

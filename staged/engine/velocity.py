@@ -12,7 +12,8 @@ from torch import Tensor
 
 from staged.engine.context import ChunkAttention, Context
 from staged.model.bagel import Bagel, Inputs
-from staged.model.flow import Guidance, guide
+from staged.model.flow import guide
+from staged.model.flows import Guidance
 from staged.model.layout import Grids, SpecialTokens, lay_out
 from staged.sequence import noised_copy
 

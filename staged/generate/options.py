@@ -18,8 +18,9 @@ from staged.command_line import (
     outputs,
 )
 from staged.generate.presets import PRESETS
-from staged.generate.settings import DrawSettings, Renorm
+from staged.generate.settings import DrawSettings
 from staged.loops.policy import Inspect, Player, Sketcher
+from staged.model.flows import Renorm
 
 CHECKPOINT = "miniature:staged"
 MOST_TOGETHER = 16

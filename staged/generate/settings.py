@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from staged.loops.policy import Inspect, Mode, Player, Policy, Sketcher
-from staged.protocol import check_text
+from staged.model.flows import FlowSettings, Renorm
+from staged.protocol import MAX_TEXT_TOKENS, check_text
 from staged.ranges import check_finite, check_range
 from staged.settings import to_dict
 from staged.trajectory import MAX_TEXT_CHARS
-
-if TYPE_CHECKING:  # it brings torch
-    from staged.model.flows import FlowSettings
-
-Renorm = Literal["global", "channel", "text_channel"]
 
 _GUIDANCE: Final = {
     "guidance_scale": "text_scale",
@@ -73,7 +69,7 @@ class DrawSettings:
     """Times that one step is tried before it fails."""
     temperature: float = 0.0
     """Of text; 0 takes the likeliest token."""
-    max_text_tokens: int = 512
+    max_text_tokens: int = MAX_TEXT_TOKENS
     """Of a text; one that runs longer is cut off and tried again."""
     width: int | None = None
     """In pixels; null is the largest square, or the size of an input image."""

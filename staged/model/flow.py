@@ -9,34 +9,12 @@ Letters: b images, n tokens, c numbers a token.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from staged.ranges import check_finite, check_range
-
-MAX_SHIFT = 1e4
-"""Beyond it float32 has no numbers left between the first times."""
-MAX_GUIDANCE = 1e4
-"""Beyond it velocities overflow."""
-
-Renorm = Literal["global", "channel", "text_channel"]
-
-
-def check_shift(shift: float) -> None:
-    """Require a shift of times that keeps them apart.
-
-    Raises:
-        ValueError: It is not positive, not finite, or larger than `MAX_SHIFT`.
-    """
-    if not 0 < shift <= MAX_SHIFT:
-        raise ValueError(
-            f"timestep shift {shift}; it must be positive and at most {MAX_SHIFT:g} "
-            "(1 leaves times unchanged)"
-        )
+from staged.model.flows import Guidance, check_shift
 
 
 def shift_time(t: Tensor, shift: float) -> Tensor:
@@ -87,57 +65,6 @@ def interpolate(latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
 def velocity_target(latents: Tensor, noise: Tensor) -> Tensor:
     """What the network learns to predict at any x_t between the two."""
     return noise - latents
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guidance:
-    """Classifier-free guidance over text and, where images stand in context, over those.
-
-    Attributes:
-        text_scale: Weight of the last text against its absence; 1 is off.
-        image_scale: Weight of the images in context against their absence; 1 is off. It counts
-            only beside text guidance: with a text_scale of 1 both are off, as upstream.
-        interval: Guidance is on where the shifted time is in (low, high].
-        renorm: Over what the guided velocity is held to the length of the unguided one: the whole
-            image, each token, or each token after the text step only.
-        renorm_min: Least factor of that correction, in [0, 1]; 1 switches it off.
-    """
-
-    text_scale: float = 4.0
-    image_scale: float = 1.5
-    interval: tuple[float, float] = (0.4, 1.0)
-    renorm: Renorm = "global"
-    renorm_min: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            ValueError: A scale below 1, an interval out of order, or a renorm_min out of [0, 1].
-        """
-        scales = (self.text_scale, self.image_scale)
-        if not all(1 <= scale <= MAX_GUIDANCE for scale in scales):
-            raise ValueError(
-                f"guidance scales {scales[0]}, {scales[1]}; give 1 (off) to {MAX_GUIDANCE:g}"
-            )
-        check_finite(self)
-        if not 0 <= self.interval[0] <= self.interval[1]:
-            raise ValueError(f"guidance interval {self.interval}; give 0 <= low <= high")
-        check_range(self, "renorm_min", minimum=0, maximum=1)
-
-    def at(self, t: float) -> bool:
-        """Whether guidance is on at shifted time `t`."""
-        return self.text_scale > 1 and self.interval[0] < t <= self.interval[1]
-
-    def num_branches(self, *, has_images: bool) -> int:
-        """Contexts that a velocity is made of where guidance is on: 1 to 3.
-
-        Args:
-            has_images: Whether images stand in the context; without them their absence is no news.
-        """
-        if self.text_scale == 1:
-            return 1
-        return 3 if has_images and self.image_scale > 1 else 2
 
 
 def guide(

@@ -4,6 +4,8 @@ A first sketch, an edit and a refinement want different guidance: what multiplie
 text also multiplies the error of every region that should stay. What suits a model is a property
 of its weights, so it lies in the checkpoint's folder as `flow.yaml`; without that file every
 picture is drawn as the published model draws.
+
+Read without torch, for settings and help.
 """
 
 from __future__ import annotations
@@ -14,16 +16,86 @@ from pathlib import Path
 from typing import Any, Literal
 
 from staged import settings
-from staged.model.flow import Guidance, check_shift
-from staged.ranges import check_range
+from staged.ranges import check_finite, check_range
 
 FLOWS = "flow.yaml"
 """Name of the file in a checkpoint's folder."""
 
 MAX_FLOW_STEPS = 100_000
 
+MAX_SHIFT = 1e4
+"""Beyond it float32 has no numbers left between the first times."""
+MAX_GUIDANCE = 1e4
+"""Beyond it velocities overflow."""
+
+Renorm = Literal["global", "channel", "text_channel"]
+
 FlowKind = Literal["first", "edit", "refinement"]
 """What a picture is drawn onto and why: onto nothing, by a plan, or by a correction."""
+
+
+def check_shift(shift: float) -> None:
+    """Require a shift of times that keeps them apart.
+
+    Raises:
+        ValueError: It is not positive, not finite, or larger than `MAX_SHIFT`.
+    """
+    if not 0 < shift <= MAX_SHIFT:
+        raise ValueError(
+            f"timestep shift {shift}; it must be positive and at most {MAX_SHIFT:g} "
+            "(1 leaves times unchanged)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """Classifier-free guidance over text and, where images stand in context, over those.
+
+    Attributes:
+        text_scale: Weight of the last text against its absence; 1 is off.
+        image_scale: Weight of the images in context against their absence; 1 is off. It counts
+            only beside text guidance: with a text_scale of 1 both are off, as upstream.
+        interval: Guidance is on where the shifted time is in (low, high].
+        renorm: Over what the guided velocity is held to the length of the unguided one: the whole
+            image, each token, or each token after the text step only.
+        renorm_min: Least factor of that correction, in [0, 1]; 1 switches it off.
+    """
+
+    text_scale: float = 4.0
+    image_scale: float = 1.5
+    interval: tuple[float, float] = (0.4, 1.0)
+    renorm: Renorm = "global"
+    renorm_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: A scale below 1, an interval out of order, or a renorm_min out of [0, 1].
+        """
+        scales = (self.text_scale, self.image_scale)
+        if not all(1 <= scale <= MAX_GUIDANCE for scale in scales):
+            raise ValueError(
+                f"guidance scales {scales[0]}, {scales[1]}; give 1 (off) to {MAX_GUIDANCE:g}"
+            )
+        check_finite(self)
+        if not 0 <= self.interval[0] <= self.interval[1]:
+            raise ValueError(f"guidance interval {self.interval}; give 0 <= low <= high")
+        check_range(self, "renorm_min", minimum=0, maximum=1)
+
+    def at(self, t: float) -> bool:
+        """Whether guidance is on at shifted time `t`."""
+        return self.text_scale > 1 and self.interval[0] < t <= self.interval[1]
+
+    def num_branches(self, *, has_images: bool) -> int:
+        """Contexts that a velocity is made of where guidance is on: 1 to 3.
+
+        Args:
+            has_images: Whether images stand in the context; without them their absence is no news.
+        """
+        if self.text_scale == 1:
+            return 1
+        return 3 if has_images and self.image_scale > 1 else 2
 
 
 @dataclass(frozen=True, kw_only=True)

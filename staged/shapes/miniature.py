@@ -18,8 +18,7 @@ from staged.model.config import (
     TransformerConfig,
     VisionConfig,
 )
-from staged.model.flow import Guidance
-from staged.model.flows import Flows, FlowSettings
+from staged.model.flows import Flows, FlowSettings, Guidance
 from staged.model.tokenizer import BagelTokenizer, train_tokenizer
 from staged.shapes.language.asked import in_its_words
 from staged.shapes.language.vocabulary import vocabulary

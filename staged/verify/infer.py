@@ -12,8 +12,7 @@ from staged.engine.engine import Engine
 from staged.engine.sampling import TextSampling
 from staged.model.autoencoder import latents_from_tokens
 from staged.model.codec import ImageCodec, ImageSizes
-from staged.model.flow import Guidance
-from staged.model.flows import FlowSettings
+from staged.model.flows import FlowSettings, Guidance
 from staged.model.images import to_levels
 from staged.model.layout import lay_out
 from staged.model.tokenizer import SPECIAL, BagelTokenizer
