@@ -4,26 +4,17 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from staged.command_line import (
-    Parser,
-    UsageError,
-    add_out_file,
-    add_out_folder,
-    console,
-    count,
-    exit_codes,
-    outputs,
-)
+from data_pipelines.job_command import RunJob, add_job, print_reasons
+from staged.command_line import Parser, add_out_file, console, count, exit_codes, outputs
 from staged.command_line.applications import run_as_module
-from staged.jobs.rank import add_options as add_rank_options
-from staged.jobs.rank import rank_of
-from staged.settings import describe, load
+from staged.settings import load
 from staged.shards import damage, read_manifest, validate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `staged data`.
+    """RunJob `staged data`.
 
     Args:
         argv: Arguments after `staged data`; the process's own when None.
@@ -59,17 +50,17 @@ def _parser() -> Parser:
         "--out data/shapes prompts.count=5000 critiques.inspect=plans\n\n"
         "The same command goes on where a job was interrupted.",
     )
-    make.add_argument("config", nargs="?", type=Path, help="YAML file; defaults without one")
-    make.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="settings on top"
+    add_job(make, _plan_sketch)
+
+    judge = commands.add_parser(
+        "critique",
+        figures=True,
+        help="a checkpoint's own plans and sketches to critiques and corrections",
+        epilog="example: staged data critique configs/shapes/critique_data.yaml "
+        "generator.checkpoint=runs/first/checkpoint --out data/critique prompts.count=5000\n\n"
+        "The same command goes on where a job was interrupted.",
     )
-    add_out_folder(make, required=False, words="folder of the data set; must be given")
-    add_rank_options(make)
-    make.add_argument(
-        "--retry-failed", action="store_true", help="try again what services failed at"
-    )
-    make.add_argument("--settings", action="store_true", help="list every setting and stop")
-    make.set_defaults(run=_plan_sketch)
+    add_job(judge, _critique)
 
     diet = commands.add_parser(
         "base",
@@ -113,54 +104,18 @@ def _parser() -> Parser:
     return parser
 
 
-def _plan_sketch(arguments: argparse.Namespace) -> int:
+def _plan_sketch() -> tuple[type[Any], RunJob]:
     from data_pipelines.plan_sketch.job import run_job
     from data_pipelines.plan_sketch.settings import PlanSketchSettings
 
-    if arguments.settings:
-        print(describe(PlanSketchSettings))
-        return exit_codes.OK
-    config, overrides = arguments.config, arguments.overrides
-    if config is not None and "=" in str(config):
-        config, overrides = None, [str(config), *overrides]
-    if arguments.out is None:
-        raise UsageError("--out is missing: name the folder of the data set")
-    settings = load(PlanSketchSettings, config, overrides)
-    report = run_job(
-        settings,
-        arguments.out,
-        rank=rank_of(arguments.rank, arguments.world_size),
-        retry_failed=arguments.retry_failed,
-    )
-    print(f"accepted {report.accepted}, rejected {report.rejected}, failed {report.failed}")
-    _print_reasons(report.reasons, report.examples)
-    console().figures(
-        {
-            "accepted": report.accepted,
-            "rejected": report.rejected,
-            "failed": report.failed,
-            "unfinished": report.unfinished,
-            "reasons": report.reasons,
-        }
-    )
-    if report.stopped:
-        print(
-            f"stopped: {report.stopped}; {report.unfinished} prompts are left. Raise the budget "
-            "and run the same command to go on.",
-            file=sys.stderr,
-        )
-        return exit_codes.STOPPED
-    if report.unfinished:
-        print(f"{report.unfinished} prompts are left to other ranks, and the shards with them")
-        return exit_codes.OK
-    if report.new:
-        print(f"wrote {arguments.out}")
-    else:
-        print(f"nothing was left to do: {arguments.out} is finished")
-    if not report.accepted:
-        print("no sample was accepted; the reasons are above", file=sys.stderr)
-        return exit_codes.FAILED
-    return exit_codes.OK
+    return PlanSketchSettings, run_job
+
+
+def _critique() -> tuple[type[Any], RunJob]:
+    from data_pipelines.critique.job import run_job
+    from data_pipelines.critique.settings import CritiqueSettings
+
+    return CritiqueSettings, run_job
 
 
 def _base(arguments: argparse.Namespace) -> int:
@@ -197,7 +152,7 @@ def _stats(arguments: argparse.Namespace) -> int:
                 else number
             )
             print(f"{name}, {key}: {shown}")
-    _print_reasons(manifest.acceptance)
+    print_reasons(manifest.acceptance)
     for unit, amount in manifest.cost.items():
         print(f"cost of everything, {unit}: {amount:g}")
     problems = damage(arguments.folder)
@@ -221,15 +176,6 @@ def _preview(arguments: argparse.Namespace) -> int:
     number = write_preview(arguments.folder, path, number=arguments.limit)
     print(f"wrote {path} with {number} trajectories")
     return exit_codes.OK
-
-
-def _print_reasons(
-    reasons: Mapping[str, Mapping[str, int]], examples: Mapping[tuple[str, str], str] | None = None
-) -> None:
-    for stage, rows in reasons.items():
-        for reason, number in sorted(rows.items(), key=lambda row: -row[1]):
-            said = (examples or {}).get((stage, reason), "")
-            print(f"  {stage}: {reason}: {number}{f', such as {said!r}' if said else ''}")
 
 
 if __name__ == "__main__":

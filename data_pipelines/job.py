@@ -11,7 +11,7 @@ from data_pipelines.claim import record_settings, refuse_other_settings
 from data_pipelines.job_settings import JobSettings
 from data_pipelines.prompts import PromptOf
 from data_pipelines.runner import Work, run
-from data_pipelines.shards import acceptance, examples, write_shards
+from data_pipelines.shards import Arranged, acceptance, as_recorded, examples, write_shards
 from staged.jobs import locks
 from staged.jobs.budget import BudgetError
 from staged.jobs.ledger import Ledger
@@ -56,6 +56,7 @@ def run_job(
     prompt_of: PromptOf,
     rank: Rank,
     retry_failed: bool,
+    arranged: Arranged = as_recorded,
 ) -> JobSummary:
     """Do what is left of a job, and write the shards once nothing is.
 
@@ -66,6 +67,7 @@ def run_job(
         prompt_of: The prompt of each unit.
         rank: Which of the processes that share the job this is.
         retry_failed: Try again what services failed at; give it to every process of a run.
+        arranged: What of the accepted samples comes into the shards, seen together.
 
     Raises:
         ValueError: the folder holds other settings, or the prompts of finished units changed.
@@ -91,7 +93,7 @@ def run_job(
             new += len(left - ledger.left(left))
         report = replace(_report(ledger, settings, stopped), new=new)
         if not report.unfinished:
-            write_shards(settings, ledger, folder, prompt_of)
+            write_shards(settings, ledger, folder, prompt_of, arranged)
     return report
 
 

@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -16,6 +16,49 @@ from staged.shapes.world.spec import Spec
 from staged.shapes.world.splits import is_held_out
 
 _MAX_FILE_BYTES = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """Where prompts come from."""
+
+    count: int = 1000
+    """How many; growing it later adds to the same data set."""
+    file: Path | None = None
+    """Text file with a prompt on each line; null samples the miniature world's tasks."""
+    tasks: dict[str, float] = field(default_factory=dict)
+    """Task -> weight, for sampled prompts; tasks that are not named get none. Empty: all alike."""
+    split: Literal["train", "test"] = "train"
+    """Sampled prompts, detours and mistakes hold nothing that this split leaves to the other."""
+
+    def __post_init__(self) -> None:
+        """Check the count and the weights."""
+        if self.file is not None and (self.tasks or self.split != "train"):
+            raise ValueError(
+                f"tasks and split are for sampled prompts, and these come from {self.file}; leave "
+                "them out, or the file"
+            )
+        if self.count < 1:
+            raise ValueError(f"count is {self.count}; expected at least 1")
+        unknown = self.tasks.keys() - set(TASKS)
+        if unknown:
+            raise ValueError(
+                f"tasks: {', '.join(sorted(unknown))}; expected some of {', '.join(TASKS)}"
+            )
+        if any(not weight >= 0 for weight in self.tasks.values()):
+            raise ValueError(f"tasks: weights must be 0 or more, got {self.tasks}")
+        if self.tasks and not any(self.tasks.values()):
+            raise ValueError("tasks: every weight is 0; give at least one task some")
+
+    def of_units(self, seed: int) -> "PromptOf":
+        """Return the prompt of every unit of a job with this seed.
+
+        Raises:
+            ValueError: As `from_file`.
+        """
+        if self.file is not None:
+            return from_file(self.file, self.count)
+        return sampled(self.tasks, self.split, seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,9 @@ _STAGES: Final = {
     "refine": "correcting a sketch",
     "judge_step": "checking a sketch against its plan",
     "inspect_sketch": "inspecting a sketch",
+    "rollout": "rolling out the checkpoint",
+    "judge_plan": "judging a plan",
+    "judge_sketch": "judging a sketch",
 }
 _REASONS: Final = {
     "object not as planned": "an object is not the one that was planned",
@@ -26,6 +29,11 @@ _REASONS: Final = {
     "no room": "the editor found no room on the canvas",
     "nothing to edit": "the editor did not find what it was to change",
     "not understood": "the editor did not understand the instruction",
+    "nothing to learn": "nothing was wrong that could be put right, and nothing right to learn",
+    "unusable": "the judge could not start a correction from it",
+    "protocol": "the checkpoint wrote what is no step",
+    "illegal": "the checkpoint wrote a step that may not stand there",
+    "not_finite": "the checkpoint's numbers are none",
     "refusal": "the model would not answer",
     "content_filter": "a filter withheld the answer",
     "truncated": "the answer was cut off",

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data_pipelines.job_settings import JobSettings
@@ -17,8 +17,23 @@ from staged.trajectory import ImageRef, Trajectory
 
 _WRITTEN = "shards.json"
 
+Arranged = Callable[[Records], Callable[[int, Trajectory], Trajectory | None]]
+"""Looks at everything that was recorded, and then says of each unit's trajectory what of it comes
+into the shards: all, less, or nothing. It must depend on the records and the settings alone."""
 
-def write_shards(settings: JobSettings, ledger: Ledger, folder: Path, prompt_of: PromptOf) -> None:
+
+def as_recorded(records: Records) -> Callable[[int, Trajectory], Trajectory | None]:
+    """Take every trajectory as it is."""
+    return lambda unit, trajectory: trajectory
+
+
+def write_shards(
+    settings: JobSettings,
+    ledger: Ledger,
+    folder: Path,
+    prompt_of: PromptOf,
+    arranged: Arranged = as_recorded,
+) -> None:
     """Write every accepted sample, in the order of the units, whoever made it and when.
 
     One process at a time writes; where the shards say already what the ledger says, none does.
@@ -36,7 +51,7 @@ def write_shards(settings: JobSettings, ledger: Ledger, folder: Path, prompt_of:
         written.unlink(missing_ok=True)
         # Shards only: others may be writing their settings.
         files.sweep(folder, lambda name: name.endswith(".tar"), everyones=True)
-        _write(settings, ledger, folder)
+        _write(settings, ledger, folder, arranged)
         files.write_json(written, {"sha256": digest})
 
 
@@ -76,7 +91,8 @@ def examples(records: Records) -> dict[tuple[str, str], str]:
     return found
 
 
-def _write(settings: JobSettings, records: Records, folder: Path) -> None:
+def _write(settings: JobSettings, records: Records, folder: Path, arranged: Arranged) -> None:
+    arrange = arranged(records)
     with ShardWriter(
         folder,
         title=settings.title,
@@ -86,8 +102,11 @@ def _write(settings: JobSettings, records: Records, folder: Path) -> None:
         overwrite=True,
     ) as writer:
         for unit, result, trajectory in trajectories(records):
-            if result.status == "accepted":
-                writer.write(f"{unit:08d}", with_images(trajectory, records))
+            if result.status != "accepted":
+                continue
+            sample = arrange(unit, trajectory)
+            if sample is not None:
+                writer.write(f"{unit:08d}", with_images(sample, records))
         costs = records.costs()
         writer.finish(
             acceptance=acceptance(records),

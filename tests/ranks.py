@@ -43,6 +43,11 @@ class Command:
         return code
 
     @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.is_alive()
+
+    @property
     def text(self) -> str:
         """What it has printed."""
         return self._log.read_text()

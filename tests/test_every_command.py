@@ -27,6 +27,7 @@ LEAVES = [
 MISSING = {
     "demo": ["--quick", "--base", "nowhere", "--out", "out"],
     "data plan-sketch": ["nowhere.yaml", "--out", "out"],
+    "data critique": ["generator.checkpoint=nowhere", "--out", "out"],
     "data base": ["nowhere.yaml"],
     "data validate": ["nowhere"],
     "data stats": ["nowhere"],
@@ -64,6 +65,7 @@ MISSING = {
 NOTHING: dict[str, list[str] | None] = {
     "demo": None,
     "data plan-sketch": ["prompts.count=1", "prompts.file=blank.txt", "--out", "out"],
+    "data critique": ["prompts.count=1", "prompts.file=blank.txt", "--out", "out"],
     "data base": ["none.yaml"],
     "data validate": ["zero"],
     "data stats": ["zero"],

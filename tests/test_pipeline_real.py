@@ -16,8 +16,9 @@ from test_editor import tiny_kontext
 
 import staged
 from data_pipelines.__main__ import main
+from data_pipelines.drawing import priced
 from data_pipelines.plan_sketch import everyday
-from data_pipelines.plan_sketch.job import priced, run_job
+from data_pipelines.plan_sketch.job import run_job
 from data_pipelines.plan_sketch.settings import (
     Critiques,
     DrawingSettings,

@@ -2,59 +2,21 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+from data_pipelines.drawing import DrawingSettings, decisive
 from data_pipelines.plan_sketch import everyday
 from data_pipelines.plan_sketch.mistakes import IN_PLANS, MISTAKES, MistakeKind
+from data_pipelines.prompts import Prompts
+from data_pipelines.reader import check_worlds
 from staged import settings, strict_json
-from staged.backends.diffusers.settings import DiffusersSettings
 from staged.backends.lmm.types import LmmSettings
 from staged.command_line import MAX_SEED
 from staged.jobs.budget import Budget
 from staged.ranges import check_range
 from staged.scene_graph import VARIATIONS, Variation, Vocabulary
-from staged.shapes.players.editor import EditorMistakes
-from staged.shapes.players.misbehaviour import SHAPES_LMM, Misbehaviour
-from staged.shapes.tasks import TASKS
-from staged.shapes.world.scene import CANVAS_PX, COLORS, KINDS
-
-Section = TypeVar("Section", "DrawingSettings", "Steps")
-_SIDE_PX = 1024
-"""Kontext, like most editors, was trained at one megapixel."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompts:
-    """Where prompts come from."""
-
-    count: int = 1000
-    """How many; growing it later adds to the same data set."""
-    file: Path | None = None
-    """Text file with a prompt on each line; null samples the miniature world's tasks."""
-    tasks: dict[str, float] = field(default_factory=dict)
-    """Task -> weight, for sampled prompts; tasks that are not named get none. Empty: all alike."""
-    split: Literal["train", "test"] = "train"
-    """Sampled prompts, detours and mistakes hold nothing that this split leaves to the other."""
-
-    def __post_init__(self) -> None:
-        """Check the count and the weights."""
-        if self.file is not None and (self.tasks or self.split != "train"):
-            raise ValueError(
-                f"tasks and split are for sampled prompts, and these come from {self.file}; leave "
-                "them out, or the file"
-            )
-        if self.count < 1:
-            raise ValueError(f"count is {self.count}; expected at least 1")
-        unknown = self.tasks.keys() - set(TASKS)
-        if unknown:
-            raise ValueError(
-                f"tasks: {', '.join(sorted(unknown))}; expected some of {', '.join(TASKS)}"
-            )
-        if any(not weight >= 0 for weight in self.tasks.values()):
-            raise ValueError(f"tasks: weights must be 0 or more, got {self.tasks}")
-        if self.tasks and not any(self.tasks.values()):
-            raise ValueError("tasks: every weight is 0; give at least one task some")
+from staged.shapes.players.misbehaviour import Misbehaviour
+from staged.shapes.world.scene import COLORS, KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +49,16 @@ class Steps:
         """Check ranges."""
         check_range(self, "max_steps", "max_objects", minimum=1)
         check_range(self, "late_attributes", "varied", minimum=0, maximum=1)
+
+    def with_defaults(self, *, miniature: bool) -> "Steps":
+        """Fill in what is null, by whose world it is."""
+        defaults: dict[str, Any] = {
+            "max_steps": 4 if miniature else 5,
+            "max_objects": 5 if miniature else 12,
+            "classes": KINDS if miniature else everyday.CLASSES,
+            "attributes": {"color": COLORS} if miniature else dict(everyday.ATTRIBUTES),
+        }
+        return replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -147,50 +119,6 @@ class Critiques:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawingSettings:
-    """How images are drawn."""
-
-    width: int | None = None
-    """Of every image, in pixels; null: the miniature world's canvas, or 1024 for an editor."""
-    height: int | None = None
-    """Of every image, in pixels; null as for the width."""
-    foresight: bool | None = None
-    """Tell the editor what the prompt asks for later, so that it leaves room; null: only the
-    miniature world's, which does not draw it at once."""
-    usd_per_image: float = 0.0
-    """Price of one image, for the ledger and the budget."""
-    editor: DiffusersSettings | None = None
-    """A diffusers pipeline; null draws with the miniature world's editor."""
-    mistakes: EditorMistakes = field(default_factory=EditorMistakes)
-    """How often the miniature world's editor gets it wrong by itself."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        for name in ("width", "height"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if value < 1:
-                raise ValueError(f"{name} is {value}; expected at least 1")
-            if self.editor is None and value != CANVAS_PX:
-                raise ValueError(
-                    f"{name} is {value}: the miniature world's canvas is {CANVAS_PX} x "
-                    f"{CANVAS_PX}; for other sizes name an editor"
-                )
-            if self.editor and self.editor.pipeline == "FluxKontextPipeline" and value % 16:
-                raise ValueError(
-                    f"{name} is {value}; FLUX.1 Kontext draws multiples of 16, such as "
-                    f"{max(round(value / 16), 1) * 16}"
-                )
-        check_range(self, "usd_per_image", minimum=0)
-        if self.editor is not None and self.mistakes != EditorMistakes():
-            raise ValueError(
-                "mistakes are the miniature world's editor's; leave them out where another one "
-                f"draws ({self.editor.model})"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class PlanSketchSettings:
     """A data set of trajectories: plans, sketches, inspections, refinements."""
 
@@ -225,52 +153,16 @@ class PlanSketchSettings:
         check_range(self, "seed", minimum=0, maximum=MAX_SEED)
         if self.concurrency < 1 or self.samples_per_shard < 1:
             raise ValueError("concurrency and samples_per_shard must be at least 1")
-        self._check_worlds()
+        check_worlds(
+            lmm=self.lmm,
+            drawing=self.drawing,
+            prompts=self.prompts,
+            misbehaviour=self.misbehaviour,
+        )
         miniature = self.drawing.editor is None
-        side = CANVAS_PX if miniature else _SIDE_PX
         # Frozen from here on: these are defaults that hang on another section.
-        object.__setattr__(
-            self,
-            "drawing",
-            _filled(self.drawing, width=side, height=side, foresight=miniature),
-        )
-        object.__setattr__(
-            self,
-            "steps",
-            _filled(
-                self.steps,
-                max_steps=4 if miniature else 5,
-                max_objects=5 if miniature else 12,
-                classes=KINDS if miniature else everyday.CLASSES,
-                attributes={"color": COLORS} if miniature else dict(everyday.ATTRIBUTES),
-            ),
-        )
-
-    def _check_worlds(self) -> None:
-        """Check that language model, editor and prompts are all of the miniature world, or none."""
-        shapes_lmm = self.lmm is None or self.lmm.model == SHAPES_LMM
-        if self.drawing.editor is not None and shapes_lmm:
-            raise ValueError(
-                f"lmm: the miniature world's language model knows shapes only, and "
-                f"{self.drawing.editor.model} draws; name the model that reads, plans and judges "
-                "(lmm.model, lmm.base_url)"
-            )
-        if self.lmm is not None and not shapes_lmm:
-            if self.drawing.editor is None:
-                raise ValueError(
-                    f"drawing.editor: {self.lmm.model} plans, and the miniature world's editor "
-                    "draws shapes only; name an editor ({} takes FLUX.1 Kontext)"
-                )
-            if self.misbehaviour != Misbehaviour():
-                raise ValueError(
-                    "misbehaviour is the miniature world's language model's; leave it out where "
-                    f"another one is asked ({self.lmm.model})"
-                )
-            if self.prompts.file is None:
-                raise ValueError(
-                    "prompts.file: sampled prompts are for the miniature world; give a file of "
-                    "prompts for another language model"
-                )
+        object.__setattr__(self, "drawing", self.drawing.with_defaults())
+        object.__setattr__(self, "steps", self.steps.with_defaults(miniature=miniature))
 
     @property
     def num_units(self) -> int:
@@ -287,29 +179,8 @@ class PlanSketchSettings:
         """What decides the samples, as plain data."""
         data = settings.to_dict(replace(self, budget=Budget(), concurrency=1))
         del data["prompts"]["count"]
-        for service in (data["lmm"], data["drawing"]["editor"]):
-            for name in NOT_DECIDING & set(service or {}):
-                del service[name]
+        data["lmm"] = data["lmm"] and decisive(data["lmm"])
+        data["drawing"]["editor"] = data["drawing"]["editor"] and decisive(
+            data["drawing"]["editor"]
+        )
         return data
-
-
-NOT_DECIDING = frozenset(
-    (
-        "api_key_env",
-        "timeout_s",
-        "max_attempts",
-        "backoff_s",
-        "max_backoff_s",
-        "concurrency",
-        "requests_per_minute",
-        "tokens_per_minute",
-        "device",
-        "offload",
-    )
-)
-"""Settings of services that change neither what is asked for nor what comes back."""
-
-
-def _filled(section: Section, **defaults: Any) -> Section:
-    """Return a section with defaults where it has null."""
-    return replace(section, **{k: v for k, v in defaults.items() if getattr(section, k) is None})

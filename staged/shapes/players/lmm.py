@@ -5,7 +5,7 @@ It answers `POST /v1/chat/completions` with structured output, either inside thi
 
     uvicorn --factory staged.shapes.players.lmm:create_app --port 8000
 
-What it says is exact (see `answers`, `exploring`) unless it is told to misbehave.
+What it says is exact (see `answers`, `judging`, `exploring`) unless it is told to misbehave.
 """
 
 import asyncio
@@ -23,9 +23,10 @@ from staged.backends.lmm.types import AttemptLog, LmmSettings
 from staged.data_urls import from_base64
 from staged.shapes.players.answers import ANSWERS
 from staged.shapes.players.exploring import EXPLORING
+from staged.shapes.players.judging import JUDGEMENTS
 from staged.shapes.players.misbehaviour import SHAPES_LMM, Misbehaviour, Misdeed
 
-_ANSWERS = ANSWERS | EXPLORING
+_ANSWERS = ANSWERS | JUDGEMENTS | EXPLORING
 _MAX_BODY_BYTES = 8 * 2**20
 _MAX_IMAGES = 32
 

@@ -1,0 +1,210 @@
+"""The pipeline as a job: its prompts, its checkpoint, its judge and its editor."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_pipelines import job
+from data_pipelines.claim import SETTINGS
+from data_pipelines.critique.balance import Balance
+from data_pipelines.critique.lessons import MAKERS, supervised
+from data_pipelines.critique.players import UNIT, Cast, JudgedRollout
+from data_pipelines.critique.requests import PROMPT_VERSION
+from data_pipelines.critique.rolling import RollingThread
+from data_pipelines.critique.settings import CritiqueSettings
+from data_pipelines.drawing import open_editor, priced
+from data_pipelines.prompts import PromptOf, UnitPrompt
+from data_pipelines.reader import open_lmm
+from data_pipelines.runner import Work
+from data_pipelines.services import Services
+from data_pipelines.shards import trajectories
+from staged.jobs.ledger import Ledger, unit_key
+from staged.jobs.rank import Rank
+from staged.jobs.records import Records, UnitResult
+from staged.settings import load
+from staged.trajectory import ImageRef, Sketch, Trajectory
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from staged.generate.model import DrawingModel
+
+_ALONE = Rank()
+
+
+def run_job(
+    settings: CritiqueSettings,
+    folder: Path,
+    *,
+    rank: Rank = _ALONE,
+    retry_failed: bool = False,
+) -> job.JobSummary:
+    """Do what is left of a job, and write the shards once nothing is; see `data_pipelines.job`.
+
+    Raises:
+        ValueError: As there; or there is no such checkpoint, its weights are not those of the
+            folder, or a prompt is beyond it.
+    """
+    from staged.generate.model import DrawingModel
+
+    model = DrawingModel(settings.generator, seed=settings.seed)
+    prompt_of = _prompts(settings, model)  # before weights are read
+    settings = _settled(settings, model, folder)
+    return job.run_job(
+        settings,
+        folder,
+        working=partial(_working, settings, model, prompt_of),
+        prompt_of=prompt_of,
+        rank=rank,
+        retry_failed=retry_failed,
+        arranged=partial(_balanced, settings),
+    )
+
+
+def _settled(settings: CritiqueSettings, model: DrawingModel, folder: Path) -> CritiqueSettings:
+    """Say what `auto` stands for, and which weights there are."""
+    path = folder / SETTINGS
+    begun = load(CritiqueSettings, path) if path.is_file() else None
+    model.settle(begun.generator.dtype if begun else None)
+    model.admit(most=settings.concurrency)  # before weights take their room
+    if settings.weights not in (None, model.weights):
+        raise ValueError(
+            f"weights: {settings.generator.checkpoint} has {model.weights}, and the settings say "
+            f"{settings.weights}; leave them out, or name the checkpoint that has them"
+        )
+    return replace(
+        settings,
+        generator=model.settings,
+        weights=model.weights,
+        drawing=settings.drawing.settled(begun=begun.drawing if begun else None),
+    )
+
+
+def _prompts(settings: CritiqueSettings, model: DrawingModel) -> PromptOf:
+    """The prompt of each rollout, in words that the checkpoint reads."""
+    prompt_of = settings.prompts.of_units(settings.seed)
+    if settings.prompts.file is not None:  # sampled ones are in its words
+        said = model.understood([prompt_of(i).text for i in range(settings.prompts.count)])
+        return lambda unit: UnitPrompt(unit=unit, text=said[unit // settings.rollouts])
+
+    def rolled(unit: int) -> UnitPrompt:
+        return replace(prompt_of(unit // settings.rollouts), unit=unit)
+
+    return rolled
+
+
+@asynccontextmanager
+async def _working(
+    settings: CritiqueSettings, model: DrawingModel, prompt_of: PromptOf, ledger: Ledger
+) -> AsyncIterator[Work]:
+    async with open_lmm(settings.lmm, settings.misbehaviour, ledger) as lmm:
+        editor = open_editor(settings.drawing)
+        drawing = priced(editor, settings.drawing)
+        # As many as there is room for; none depends on it.
+        loop = model.loop(most=settings.concurrency)
+        cast = Cast(
+            loop.roles,
+            settings,
+            asyncio.get_running_loop(),
+            judge=lmm.settings.model,
+            editor=editor.name,
+        )
+        policy = replace(
+            settings.generator.policy(), inspect_plan="always", inspect_sketch="always"
+        )
+        provenance = {
+            "prompt_versions": {"judge": PROMPT_VERSION},
+            "fingerprint": settings.fingerprint,
+            "weights": settings.weights,
+            "licence": editor.licence,
+        }
+        async with RollingThread(cast.roles(), policy, room=loop.batch_size) as rolling:
+
+            async def work(unit: int) -> UnitResult:
+                services = Services(lmm=lmm, drawing=drawing, ledger=ledger)
+                rollout = cast.rollouts[unit] = JudgedRollout(services)
+                prompt = prompt_of(unit)
+                start = replace(model.start(prompt.text), task=prompt.task, provenance={UNIT: unit})
+                try:
+                    ended = await rolling.roll(start, _seed(settings, unit))
+                finally:
+                    del cast.rollouts[unit]
+                return await _kept(ended, rollout, settings, provenance, ledger)
+
+            yield work
+
+
+async def _kept(
+    ended: Trajectory,
+    rollout: JudgedRollout,
+    settings: CritiqueSettings,
+    provenance: dict[str, Any],
+    ledger: Ledger,
+) -> UnitResult:
+    """Make a lesson of a rollout, with its images in the ledger."""
+    services = rollout.services
+    facts = {
+        **ended.provenance,
+        **provenance,
+        MAKERS: [rollout.makers.get(place, "loop") for place in range(len(ended.steps))],
+        "cost": {
+            **ended.provenance.get("cost", {}),
+            "usd": services.usd,
+            "requests": services.requests,
+            "images": services.images,
+        },
+    }
+    named = _named(replace(ended, provenance=facts))
+    lesson = supervised(named, rollout, settings.learned)
+    await _keep_images(lesson or named, ledger)
+    sample = (lesson or named).to_dict()
+    if rollout.ended is not None:
+        return replace(rollout.ended, sample=sample)
+    if lesson is None:
+        reason = str(ended.provenance.get("failure") or "nothing to learn")
+        return UnitResult(status="rejected", stage="rollout", reason=reason, sample=sample)
+    return UnitResult(status="accepted", sample=sample)
+
+
+def _named(trajectory: Trajectory) -> Trajectory:
+    """Name images by their hashes: under these the ledger gives their bytes back."""
+    refs = []
+    for ref in trajectory.images:
+        assert ref.png is not None
+        refs.append(ImageRef(png=ref.png, name=f"{hashlib.sha256(ref.png).hexdigest()}.png"))
+    return trajectory.with_images(refs)
+
+
+async def _keep_images(trajectory: Trajectory, ledger: Ledger) -> None:
+    """Keep what the checkpoint drew; what the editor drew is there."""
+    for step in trajectory.steps:
+        if not isinstance(step, Sketch) or step.image.png is None:
+            continue
+        digest = str(step.image.name).partition(".")[0]
+        key = unit_key("drawn in a rollout", digest)
+        async with ledger.claim(key):
+            if ledger.find_blob(digest) is None:
+                await ledger.record(
+                    key, "images", "sketch", paid=True, usd=0.0, data={}, blob=step.image.png
+                )
+
+
+def _balanced(
+    settings: CritiqueSettings, records: Records
+) -> Callable[[int, Trajectory], Trajectory | None]:
+    accepted = (
+        (unit, trajectory)
+        for unit, result, trajectory in trajectories(records)
+        if result.status == "accepted"
+    )
+    return Balance.of(accepted, settings.learned, settings.seed).applied
+
+
+def _seed(settings: CritiqueSettings, unit: int) -> int:
+    digest = hashlib.sha256(f"{settings.seed}/{unit}/rollout".encode()).digest()
+    return int.from_bytes(digest[:6])

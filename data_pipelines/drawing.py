@@ -1,0 +1,130 @@
+"""Who draws the images of a job: settings of an image editor, and how it is opened."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from data_pipelines.services import PricedEditor
+from staged.backends.diffusers.settings import DiffusersSettings
+from staged.ranges import check_range
+from staged.roles import ImageEditor
+from staged.settings import to_dict
+from staged.shapes.players.editor import EditorMistakes, ShapesEditor
+from staged.shapes.world.scene import CANVAS_PX
+
+_SIDE_PX = 1024
+"""Kontext, like most editors, was trained at one megapixel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingSettings:
+    """How images are drawn."""
+
+    width: int | None = None
+    """Of every image, in pixels; null: the miniature world's canvas, or 1024 for an editor."""
+    height: int | None = None
+    """Of every image, in pixels; null as for the width."""
+    foresight: bool | None = None
+    """Tell the editor what the prompt asks for later, so that it leaves room; null: only the
+    miniature world's, which does not draw it at once."""
+    usd_per_image: float = 0.0
+    """Price of one image, for the ledger and the budget."""
+    editor: DiffusersSettings | None = None
+    """A diffusers pipeline; null draws with the miniature world's editor."""
+    mistakes: EditorMistakes = field(default_factory=EditorMistakes)
+    """How often the miniature world's editor gets it wrong by itself."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+            if self.editor is None and value != CANVAS_PX:
+                raise ValueError(
+                    f"{name} is {value}: the miniature world's canvas is {CANVAS_PX} x "
+                    f"{CANVAS_PX}; for other sizes name an editor"
+                )
+            if self.editor and self.editor.pipeline == "FluxKontextPipeline" and value % 16:
+                raise ValueError(
+                    f"{name} is {value}; FLUX.1 Kontext draws multiples of 16, such as "
+                    f"{max(round(value / 16), 1) * 16}"
+                )
+        check_range(self, "usd_per_image", minimum=0)
+        if self.editor is not None and self.mistakes != EditorMistakes():
+            raise ValueError(
+                "mistakes are the miniature world's editor's; leave them out where another one "
+                f"draws ({self.editor.model})"
+            )
+
+    def with_defaults(self) -> "DrawingSettings":
+        """Fill in what is null, by whose world it is."""
+        side = CANVAS_PX if self.editor is None else _SIDE_PX
+        return replace(
+            self,
+            width=self.width or side,
+            height=self.height or side,
+            foresight=self.editor is None if self.foresight is None else self.foresight,
+        )
+
+    def settled(self, *, begun: "DrawingSettings | None") -> "DrawingSettings":
+        """Say what `auto` stands for where a pipeline draws; what was begun keeps its precision.
+
+        Args:
+            begun: What the job's folder says, if it was begun.
+
+        Raises:
+            ValueError: There is no such device.
+        """
+        if self.editor is None:
+            return self
+        from staged.devices import settle  # torch is loaded only where it draws
+
+        earlier = begun.editor.dtype if begun is not None and begun.editor else None
+        return replace(self, editor=settle(self.editor, begun=earlier))
+
+
+NOT_DECIDING = frozenset(
+    (
+        "api_key_env",
+        "timeout_s",
+        "max_attempts",
+        "backoff_s",
+        "max_backoff_s",
+        "concurrency",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "device",
+        "offload",
+    )
+)
+"""Settings of services that change neither what is asked for nor what comes back."""
+
+
+def open_editor(drawing: DrawingSettings) -> ImageEditor:
+    """Load who draws; a diffusers pipeline may take minutes."""
+    if drawing.editor is None:
+        return ShapesEditor(mistakes=drawing.mistakes)
+    # diffusers and torch load only where they draw.
+    from staged.backends.diffusers.editor import DiffusersEditor
+
+    return DiffusersEditor(drawing.editor)
+
+
+def priced(editor: ImageEditor, drawing: DrawingSettings) -> PricedEditor:
+    """An editor with the sizes and the price that the settings say."""
+    assert drawing.width is not None and drawing.height is not None
+    return PricedEditor(
+        editor=editor,
+        deciding=decisive(to_dict(drawing.editor or drawing.mistakes)),
+        width=drawing.width,
+        height=drawing.height,
+        usd_per_image=drawing.usd_per_image,
+        in_thread=drawing.editor is not None,
+    )
+
+
+def decisive(service: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a service's settings what does not decide what comes back."""
+    return {name: value for name, value in service.items() if name not in NOT_DECIDING}

@@ -1,0 +1,104 @@
+"""The command line of every job that builds a data set."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from data_pipelines.job import JobSummary
+from staged.command_line import Parser, UsageError, add_out_folder, console, exit_codes
+from staged.jobs.rank import Rank, add_options, rank_of
+from staged.settings import describe, load
+
+S = TypeVar("S")
+
+
+class RunJob(Protocol):
+    """Does what is left of a job."""
+
+    def __call__(
+        self, settings: Any, folder: Path, *, rank: Rank, retry_failed: bool
+    ) -> JobSummary:
+        """See `data_pipelines.job.run_job`."""
+        ...
+
+
+def add_job(parser: Parser, opened: Callable[[], tuple[type[Any], RunJob]]) -> None:
+    """Give a parser what every job takes.
+
+    Args:
+        parser: Of the command.
+        opened: Imports the job's settings class and what runs it, once that is wanted.
+    """
+    parser.add_argument("config", nargs="?", type=Path, help="YAML file; defaults without one")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings on top"
+    )
+    add_out_folder(parser, required=False, words="folder of the data set; must be given")
+    add_options(parser)
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="try again what services failed at"
+    )
+    parser.add_argument("--settings", action="store_true", help="list every setting and stop")
+    parser.set_defaults(run=lambda arguments: _run(arguments, *opened()))
+
+
+def print_reasons(
+    reasons: Mapping[str, Mapping[str, int]], examples: Mapping[tuple[str, str], str] | None = None
+) -> None:
+    """Print counts by stage and reason, most frequent first."""
+    for stage, rows in reasons.items():
+        for reason, number in sorted(rows.items(), key=lambda row: -row[1]):
+            said = (examples or {}).get((stage, reason), "")
+            print(f"  {stage}: {reason}: {number}{f', such as {said!r}' if said else ''}")
+
+
+def _run(arguments: argparse.Namespace, settings_class: type[Any], run: RunJob) -> int:
+    if arguments.settings:
+        print(describe(settings_class))
+        return exit_codes.OK
+    config, overrides = arguments.config, arguments.overrides
+    if config is not None and "=" in str(config):
+        config, overrides = None, [str(config), *overrides]
+    if arguments.out is None:
+        raise UsageError("--out is missing: name the folder of the data set")
+    report = run(
+        load(settings_class, config, overrides),
+        arguments.out,
+        rank=rank_of(arguments.rank, arguments.world_size),
+        retry_failed=arguments.retry_failed,
+    )
+    return _tell(report, arguments.out)
+
+
+def _tell(report: JobSummary, folder: Path) -> int:
+    print(f"accepted {report.accepted}, rejected {report.rejected}, failed {report.failed}")
+    print_reasons(report.reasons, report.examples)
+    console().figures(
+        {
+            "accepted": report.accepted,
+            "rejected": report.rejected,
+            "failed": report.failed,
+            "unfinished": report.unfinished,
+            "reasons": report.reasons,
+        }
+    )
+    if report.stopped:
+        print(
+            f"stopped: {report.stopped}; {report.unfinished} prompts are left. Raise the budget "
+            "and run the same command to go on.",
+            file=sys.stderr,
+        )
+        return exit_codes.STOPPED
+    if report.unfinished:
+        print(f"{report.unfinished} prompts are left to other ranks, and the shards with them")
+        return exit_codes.OK
+    if report.new:
+        print(f"wrote {folder}")
+    else:
+        print(f"nothing was left to do: {folder} is finished")
+    if not report.accepted:
+        print("no sample was accepted; the reasons are above", file=sys.stderr)
+        return exit_codes.FAILED
+    return exit_codes.OK
