@@ -14,6 +14,7 @@ from pathlib import Path
 from eval.downloads import sha256_of
 from eval.generation.provenance import Made, made
 from eval.results import BenchmarkResult, unscored_message
+from eval.search.verifier import UPPER_BOUND, is_judge
 from staged.command_line import exit_codes
 from staged.lines import read_lines
 
@@ -42,23 +43,32 @@ def add_score_options(parser: argparse.ArgumentParser, *, default_name: str) -> 
     )
 
 
-def origin_of(arguments: argparse.Namespace, scores: Sequence[Path], *, default_name: str) -> Made:
+def origin_of(
+    arguments: argparse.Namespace, scores: Sequence[Path], *, default_name: str, judge: str = ""
+) -> Made:
     """Say what a result rests on: its scores, and how the images were made where that is known.
 
     Args:
         arguments: With the options of `add_score_options`.
         scores: Files that the scores were read from.
         default_name: Of the run, where no other is known.
+        judge: Who scored; where the same has chosen the images among candidates, name and
+            provenance say that this is an upper bound.
 
     Raises:
         ValueError: other images were scored than those of `--generated`.
         OSError: a file cannot be read.
     """
     images = made(arguments.generated, scores) if arguments.generated else None
+    name = arguments.name or (images.name if images else "") or default_name
+    bound = {}
+    if images and is_judge(images.verifier, judge):
+        name, bound = f"{name}, {UPPER_BOUND}", {"bound": UPPER_BOUND}
     return Made(
-        name=arguments.name or (images.name if images else "") or default_name,
+        name=name,
         provenance={
             "scores_sha256": lines_sha256(scores),
+            **bound,
             **(images.provenance if images else {}),
         },
     )

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from eval.miniature.course import MAX_BUDGETS, budgets
+from eval.miniature.course import MAX_BUDGETS, budgets, course_estimates
+from eval.miniature.pictures import pictures_of
 from eval.miniature.process import process_estimates
 from eval.miniature.settings import MiniatureSample
 from eval.statistics import Estimate
@@ -52,10 +53,20 @@ def sample(text: str, task: Task = "color_attr", key: str = "0") -> MiniatureSam
     return MiniatureSample(key=key, prompt=prompt, seed=0)
 
 
+def on_the_way(
+    samples: dict[str, MiniatureSample], trajectories: dict[str, Trajectory]
+) -> dict[str, Estimate]:
+    courses = [
+        (samples[key], pictures_of(trajectory, samples[key].prompt.spec))
+        for key, trajectory in trajectories.items()
+    ]
+    return process_estimates(samples, trajectories) | course_estimates(courses)
+
+
 def estimates(text: str, *steps: Step, **provenance: object) -> dict[str, Estimate]:
     asked = sample(text)
     trajectory = Trajectory(prompt=text, steps=steps, provenance=provenance)
-    return process_estimates({asked.key: asked}, {asked.key: trajectory})
+    return on_the_way({asked.key: asked}, {asked.key: trajectory})
 
 
 def numbers(found: dict[str, Estimate], *starts: str) -> dict[str, tuple[float | None, int]]:
@@ -226,7 +237,7 @@ def test_accuracy_by_round_and_by_flow_steps_ends_at_the_score() -> None:
         key: Trajectory(prompt=samples[key].prompt.text, steps=steps)
         for key, steps in paths.items()
     }
-    found = process_estimates(samples, trajectories)
+    found = on_the_way(samples, trajectories)
     assert numbers(found, "round", "within") == {
         "round 1/correct": (0.5, 2),
         "round 1/follows plan": (1.0, 2),
@@ -291,5 +302,5 @@ def test_images_of_one_prompt_are_one_cluster() -> None:
     samples = {key: sample(BOTH, key=key) for key in ("a", "b")}
     steps = (PLAN_BOTH, picture(CIRCLE, STAR), Stop())
     trajectories = {key: Trajectory(prompt=BOTH, steps=steps) for key in samples}
-    found = process_estimates(samples, trajectories)
+    found = on_the_way(samples, trajectories)
     assert {(e.n, e.num_clusters) for e in found.values()} == {(2, 1)}

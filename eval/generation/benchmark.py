@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from eval.generation.samples import BenchmarkSample, sample_seed
+from eval.geneval.prompt import GenEvalPrompt
 from staged import strict_json
 
 
@@ -25,6 +26,7 @@ class Benchmark:
         images_per_prompt: How many its rules want.
         one_image: Whether the layout has room for one a prompt alone.
         next_step: The command that looks at the images.
+        geneval: What its prompts ask for in objects, by text, where they are GenEval's.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Benchmark:
     images_per_prompt: int
     one_image: bool
     next_step: str
+    geneval: Mapping[str, GenEvalPrompt] | None = None
 
     @cached_property
     def sha256(self) -> str:

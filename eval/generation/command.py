@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from eval.generation.benchmark import Benchmark
 from eval.generation.benchmarks import BENCHMARKS
 from eval.generation.run import Done, generate
 from eval.generation.samples import BenchmarkSample
@@ -16,6 +19,8 @@ from eval.generation.settings import (
 )
 from eval.generation.store import Store, begun_dtype
 from eval.results import versions
+from eval.search.options import add_search, search_of, verifier_help
+from eval.search.settings import SearchSettings
 from staged import settings as job_settings
 from staged.backends.generators.generator import Generator
 from staged.backends.generators.settings import EndpointSettings, PipelineSettings
@@ -29,6 +34,7 @@ from staged.command_line import (
     count_or_auto,
     exit_codes,
 )
+from staged.jobs.budget import BudgetError
 from staged.jobs.rank import Rank, add_options, rank_of
 
 
@@ -67,6 +73,8 @@ _EXAMPLES = """examples:
       api_key_env=OPENAI_API_KEY seed_field=null response_format=null
   staged eval generate --benchmark geneval --out out/images \\
       --generator folder images=flat "pattern={prompt:05}_{image}.png"
+  staged eval generate --benchmark geneval --out out/best_of_4 --best-of 4 \\
+      --verifier pickscore --generator model checkpoint=ByteDance-Seed/BAGEL-7B-MoT
 
 The same command goes on where it was interrupted, and tries again what failed on the way; a larger
 --images-per-prompt adds to what is there. To share the work, start a process for each GPU with
@@ -82,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after `staged eval generate`; the process's own when None.
 
     Returns:
-        0; or 1 where all was tried, samples have no image, and that was not allowed.
+        0; or 1 where all was tried, samples have no image, and that was not allowed; 3 when the
+        budget of a verifier stopped it.
 
     Raises:
         ValueError: prompts, settings or the folder are not as they must be, or nothing was drawn.
@@ -94,7 +103,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if kind.batch is None and options.batch_size is not None:
         raise UsageError(f"--batch-size: --generator {options.generator} draws each image alone")
     settings = job_settings.load(kind.settings, None, options.overrides)
+    search = search_of(options)
     benchmark = BENCHMARKS[options.benchmark](options.prompts)
+    if search and search.verifier.kind == "detector" and benchmark.geneval is None:
+        raise ValueError(
+            f"verifier detector: {benchmark.name} does not say what objects its prompts ask for; "
+            "choose another kind"
+        )
     samples = benchmark.samples(images_per_prompt=options.images_per_prompt, seed=options.seed)
     batch = options.batch_size or kind.batch or 1
     if isinstance(settings, ModelSettings | PipelineSettings):
@@ -103,7 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = settle(settings, begun=begun_dtype(options.out))
     generator = open_generator(settings, [sample.prompt for sample in samples], options.batch_size)
     benchmark.prepare(options.out)
-    with Store(options.out, rank) as store:
+    with (
+        searching(search, generator, benchmark, batch, options.out, rank) as generator,
+        Store(options.out, rank) as store,
+    ):
         store.claim(
             {
                 "benchmark": benchmark.name,
@@ -116,11 +134,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             {
                 "name": generator.name,
                 "settings": job_settings.to_dict(settings),
+                **({} if search is None else {"search": job_settings.to_dict(search)}),
                 "versions": versions(),
             },
         )
         unit = 1 if generator.alone else batch
-        done = generate(samples, generator, store, batch=unit, rank=rank)
+        try:
+            done = generate(samples, generator, store, batch=unit, rank=rank)
+        except BudgetError as stop:
+            print(f"stopped: {stop}; raise budget_usd, and the same command goes on")
+            return exit_codes.STOPPED
     _print(done, rank, generator.name)
     console().figures(
         {
@@ -183,6 +206,33 @@ def open_generator(
     return Existing(settings)
 
 
+@contextmanager
+def searching(
+    settings: SearchSettings | None,
+    generator: Generator[BenchmarkSample],
+    benchmark: Benchmark,
+    batch: int,
+    folder: Path,
+    rank: Rank,
+) -> Iterator[Generator[BenchmarkSample]]:
+    """Let a generator draw candidates, where that is wished for.
+
+    Raises:
+        ValueError: the verifier cannot be had.
+    """
+    if settings is None:
+        yield generator
+        return
+    from eval.search.best_of import SIDE_BY_SIDE, BestOf
+    from eval.search.verifiers.opening import open_verifier
+
+    with open_verifier(
+        settings.verifier, folder=folder, rank=rank, geneval=benchmark.geneval
+    ) as verifier:
+        together = max(batch, SIDE_BY_SIDE) if generator.alone else batch
+        yield BestOf(generator, verifier, settings, batch=together)
+
+
 def _print(done: Done, rank: Rank, name: str) -> None:
     spent = f" for {done.usd:.2f} USD" if done.usd else ""
     print(rank.label(f"{name}: drew {done.drawn} images{spent}, {done.there} were there"))
@@ -201,7 +251,7 @@ def _parser() -> Parser:
         prog="staged eval generate",
         description="Draw a benchmark's prompts into the folder that its scorer reads.",
         figures=True,
-        epilog=f"{tables}\n\n{_EXAMPLES}",
+        epilog=f"{tables}\n\n{verifier_help()}\n\n{_EXAMPLES}",
     )
     add = parser.add_argument
     add("--benchmark", choices=list(BENCHMARKS), required=True, help="whose prompts")
@@ -227,6 +277,7 @@ def _parser() -> Parser:
         help="images side by side; default: auto, which is of a model as many as memory has room "
         f"for, at most {KINDS['model'].batch}, and of diffusers {KINDS['diffusers'].batch}",
     )
+    add_search(parser)
     add_options(parser)
     add("--allow-unscored", action="store_true", help="exit 0 even if samples have no image")
     add("overrides", nargs="*", default=[], metavar="key=value", help="settings of the generator")

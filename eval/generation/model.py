@@ -127,8 +127,12 @@ def _outcome(trajectory: Trajectory) -> DrawOutcome:
     # whatever was drawn before them.
     if trajectory.last_sketch is None or reason == NotFiniteError.reason:
         # The same seeds would fail the same way again.
-        return NoImage(reason=reason or "no sketch", detail=detail, final=True, cost=cost)
-    # A sketch and a stop are no news beside the image.
-    steps = trajectory if len(trajectory.steps) > 2 else None
+        return NoImage(
+            reason=reason or "no sketch",
+            detail=detail,
+            final=True,
+            cost=cost,
+            trajectory=trajectory,
+        )
     pixels = trajectory.last_sketch.image.array()
-    return DrawnImage(pixels=pixels, cost=cost, note=reason, trajectory=steps)
+    return DrawnImage(pixels=pixels, cost=cost, note=reason, trajectory=trajectory)

@@ -22,10 +22,12 @@ class Made:
     Attributes:
         name: Of the generator.
         provenance: For a result: what decided the images, its fingerprint, and that of the images.
+        verifier: Name of who chose them among candidates; empty where nobody did.
     """
 
     name: str
     provenance: dict[str, Any]
+    verifier: str = ""
 
 
 def made(folder: Path, scores: Sequence[Path]) -> Made:
@@ -63,8 +65,10 @@ def made(folder: Path, scores: Sequence[Path]) -> Made:
             f"{min(others)[:12]}…): score the images that are there, or name their own folder"
         )
     decides = record["decides"]
+    search = decides.get("search")
     return Made(
         name=str(record["also"].get("name", "")),
+        verifier=str(search.get("verifier", "")) if isinstance(search, dict) else "",
         provenance={
             "generated": {
                 "decides": decides,

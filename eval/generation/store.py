@@ -44,7 +44,14 @@ _LINE = {
     "cost": dict,
     "seconds": float,
 }
-_EITHER = {"sha256": str, "width": int, "height": int, "reason": str, "detail": str}
+_EITHER = {
+    "sha256": str,
+    "width": int,
+    "height": int,
+    "search": dict,
+    "reason": str,
+    "detail": str,
+}
 
 StoreLine = Mapping[str, Any]
 
@@ -179,7 +186,9 @@ class Store:
             height, width = outcome.pixels.shape[:2]
             line |= {"sha256": hashlib.sha256(png).hexdigest(), "width": width, "height": height}
             line |= {"reason": outcome.note} if outcome.note else {}
-            if outcome.trajectory is not None:
+            line |= {} if outcome.search is None else {"search": outcome.search}
+            # A sketch and a stop are no news beside the image.
+            if outcome.trajectory is not None and len(outcome.trajectory.steps) > 2:
                 save_trajectory(self.steps(sample), outcome.trajectory)
         else:
             line |= {"reason": outcome.reason, "detail": outcome.detail[:_MAX_DETAIL]}

@@ -29,6 +29,7 @@ def benchmark(prompts: str | None, *, variant: str) -> Benchmark:
         images_per_prompt=IMAGES_PER_PROMPT,
         one_image=False,
         next_step="staged eval detect {out} --detector mask2former --out found.jsonl",
+        geneval={prompt.text: prompt for prompt in file.prompts},
     )
 
 

@@ -31,12 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     paths: list[Path] = arguments.detections
     prompt_file = load_prompts(arguments.prompts) if arguments.prompts else None
-    origin = origin_of(arguments, paths, default_name=paths[0].stem)
     scored = [(line, line.verdict()) for path in paths for line in read_detections(path)]
     if not scored:
         raise ValueError(
             f"{', '.join(map(str, paths))}: no detections; `staged eval detect` makes them"
         )
+    detector = _detector([line for line, _ in scored])
+    origin = origin_of(arguments, paths, default_name=paths[0].stem, judge=detector)
     write_verdicts(scored, arguments.out)
     result = summarise(
         [(line.prompt, verdict) for line, verdict in scored],
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         images_per_prompt=arguments.images_per_prompt,
         variant={
             "prompts": prompt_file.variant if prompt_file else "as detected",
-            "detector": _detector([line for line, _ in scored]),
+            "detector": detector,
         },
         run=origin.name,
         provenance=origin.provenance,

@@ -41,6 +41,11 @@ class ImageScore:
     correct: bool | None
     reason: str
 
+    @property
+    def num_failed(self) -> int:
+        """How many clauses fail."""
+        return 0 if self.correct is not False else self.reason.count("\n") + 1
+
 
 def kept(detections: Iterable[Detection], tag: str) -> dict[str, list[Detection]]:
     """Return the detections that count, by class, best first.

@@ -12,6 +12,7 @@ from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSettings, samples, short_tasks
 from eval.miniature.store import BatchStore
 from eval.score_options import exit_code
+from eval.search.options import add_search, search_of, verifier_help
 from staged.command_line import (
     Parser,
     UsageError,
@@ -19,10 +20,12 @@ from staged.command_line import (
     add_out_folder,
     console,
     count,
+    exit_codes,
     natural,
     seed,
 )
 from staged.generate.options import add_drawing, given
+from staged.jobs.budget import BudgetError
 from staged.jobs.files import write_whole
 from staged.jobs.rank import add_options, rank_of
 from staged.shapes.tasks import TASKS
@@ -34,6 +37,8 @@ _EXAMPLE = """examples:
   staged eval miniature --checkpoint miniature:staged --mode staged --out out/staged
   staged eval miniature --checkpoint miniature:base --mode staged --planner scripted \\
       --sketcher editing --out out/base_planned
+  staged eval miniature --checkpoint miniature:base --mode one-shot --total-flow-steps 60 \\
+      --verifier inspector weights=miniature:staged --out out/best
 
 The same command goes on where it was interrupted; a larger --num-per-task adds to what is there.
 Under `torchrun --nproc-per-node N -m staged eval miniature ...` processes share the work, and the
@@ -44,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0, or 1 where samples are unscored and that was not allowed.
+        0, or 1 where samples are unscored and that was not allowed; 3 when the budget of a
+        verifier stopped it.
 
     Raises:
         ValueError: An option is out of range, or the folder holds something else.
@@ -74,7 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if options.threads:
             torch.set_num_threads(options.threads)
-        drawn = draw(settings, wanted, store, batch_size=options.batch_size, rank=rank)
+        try:
+            drawn = draw(settings, wanted, store, batch_size=options.batch_size, rank=rank)
+        except BudgetError as stop:
+            print(f"stopped: {stop}; raise budget_usd, and the same command goes on")
+            return exit_codes.STOPPED
     trajectories = store.trajectories()
     if rank.world_size > 1 and (left := sum(s.key not in trajectories for s in wanted)):
         print(f"{rank.label('drawn')}: {drawn} samples; {left} are left to the others")
@@ -84,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = "".join(dumps(item.as_line()) + "\n" for item in scored)
     write_whole(options.out / SAMPLES, lines.encode())
     result.write(options.out / RESULT)
-    print(f"{settings.checkpoint}, {settings.mode}, {settings.split} prompts")
+    print(f"{result.run}, {settings.split} prompts")
     print(table(result, store.seconds()))
     console().figures(result.figures())
     print(f"wrote {options.out / RESULT} and {options.out / SAMPLES}")
@@ -94,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     """Settings that the command line names."""
     named = given(options, MiniatureSettings)
+    if (search := search_of(options)) is not None:
+        named["search"] = search
     if named.get("tasks") == ("all",):
         named["tasks"] = TASKS
     return named
@@ -104,7 +116,7 @@ def _parser() -> Parser:
         prog="staged eval miniature",
         description="Draw prompts of the miniature world and score the pictures by a detector.",
         figures=True,
-        epilog=_EXAMPLE,
+        epilog=f"{verifier_help()}\n\n{_EXAMPLE}",
     )
     home = MiniatureSettings(checkpoint="")
     add = parser.add_argument
@@ -123,6 +135,7 @@ def _parser() -> Parser:
     add("--images-per-prompt", type=count, help=f"default: {home.images_per_prompt}")
     add("--seed", type=seed, metavar="N", help="of prompts and noise; default: 0")
     add_drawing(parser, home)
+    add_search(parser)
     add_batch_size(parser, "images side by side; changes none", most=64)
     add("--threads", type=natural, default=0, help="of torch; 0 leaves its own choice")
     add_options(parser)

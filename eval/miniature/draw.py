@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import PurePosixPath
 from typing import Any
 
 from eval.generation.model import CheckpointGenerator
+from eval.generation.samples import BenchmarkSample
+from eval.miniature.candidates import keyed
 from eval.miniature.settings import MiniatureSample, MiniatureSettings
 from eval.miniature.store import BatchStore, Record
 from eval.results import versions
+from eval.search.best_of import BestOf
+from eval.search.verifiers.opening import open_verifier
 from staged.devices import settle
 from staged.generate.admission import MAX_BATCH_SIZE
 from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
 from staged.jobs.units import units
 from staged.loops.events import Event, Failed, Stopped
+from staged.trajectory import Trajectory
 
 _ALL = Rank()
 
@@ -52,27 +59,60 @@ def draw(
     batches = rank.share(units(ordered, batch_size or MAX_BATCH_SIZE))
     settings = settle(settings, begun=store.begun_dtype(), tell=tell)
     model = CheckpointGenerator(settings, batch_size=batch_size)
-    store.claim(
-        Record(
-            settings=settings,
-            flow=model.flows.facts(),
-            weights=model.weights,
-            versions=versions(),
+    with ExitStack() as stack:
+        search = None
+        if settings.search is not None:
+            verifier = stack.enter_context(
+                open_verifier(settings.search.verifier, folder=store.folder, rank=rank)
+            )
+            together = batch_size or MAX_BATCH_SIZE
+            search = BestOf(model, verifier, settings.search, batch=together)
+        store.claim(
+            Record(
+                settings=settings,
+                flow=model.flows.facts(),
+                weights=model.weights,
+                versions=versions(),
+                verifier=verifier.name if search else "",
+            )
         )
-    )
-    there = store.trajectories()
-    ours = sum(map(len, batches))
-    missing = [[sample for sample in batch if sample.key not in there] for batch in batches]
-    drawn = sum(map(len, missing))
-    progress = Progress(rank.label("images"), ours, unit="images/s", done=ours - drawn)
+        there = store.trajectories()
+        ours = sum(map(len, batches))
+        missing = [[sample for sample in batch if sample.key not in there] for batch in batches]
+        drawn = sum(map(len, missing))
+        progress = Progress(rank.label("images"), ours, unit="images/s", done=ours - drawn)
+        for batch in filter(None, missing):
+            began = time.monotonic()
+            keyed = _searched(search, batch, progress) if search else _drawn(model, batch, progress)
+            store.add(list(keyed), name=batch[0].key, seconds=time.monotonic() - began)
+    return drawn
 
+
+def _drawn(
+    model: CheckpointGenerator, batch: Sequence[MiniatureSample], progress: Progress
+) -> Iterator[tuple[str, Trajectory]]:
     def advance(event: Event) -> None:
         if isinstance(event, Stopped | Failed):
             progress.advance()
 
-    for batch in filter(None, missing):
-        began = time.monotonic()
-        finished = model.run([s.prompt.text for s in batch], [s.seed for s in batch], advance)
-        keyed = zip((sample.key for sample in batch), finished, strict=True)
-        store.add(keyed, name=batch[0].key, seconds=time.monotonic() - began)
-    return drawn
+    finished = model.run([s.prompt.text for s in batch], [s.seed for s in batch], advance)
+    yield from zip((sample.key for sample in batch), finished, strict=True)
+
+
+def _searched(
+    search: BestOf, batch: Sequence[MiniatureSample], progress: Progress
+) -> Iterator[tuple[str, Trajectory]]:
+    asked = [
+        BenchmarkSample(
+            prompt_key=sample.key,
+            prompt=sample.prompt.text,
+            image=0,
+            number=number,
+            seed=sample.seed,
+            path=PurePosixPath(sample.key),
+        )
+        for number, sample in enumerate(batch)
+    ]
+    for sample, found in search.search(asked):
+        yield from keyed(sample.prompt_key, found)
+        progress.advance()

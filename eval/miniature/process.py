@@ -10,7 +10,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from eval.miniature.course import course_estimates
 from eval.miniature.drift import untouched
 from eval.miniature.kinds import kind_of, kinds_of
 from eval.miniature.pictures import DrawnPicture, described, pictures_of
@@ -59,21 +58,17 @@ def process_estimates(
           `stop/stopped when right` and `stop/went on when wrong` are its two halves.
         - `untouched/kept`: of objects that the instruction between two pictures leaves alone,
           those that stay; `untouched/shift px`: how far they move, where they are still there.
-        - and those of `eval.miniature.course`.
     """
     found: defaultdict[str, list[Observation]] = defaultdict(list)
-    courses = []
     for key, trajectory in trajectories.items():
         prompt = samples[key].prompt
         drawn = pictures_of(trajectory, prompt.spec)
-        courses.append((samples[key], drawn))
         for name, value in _observed(trajectory, prompt.spec, drawn):
             found[name].append(Observation(cluster=prompt.text, value=value))
-    estimates = {
+    return {
         name: mean(observations, bounds=(0, _MAX_SHIFT_PX) if name == SHIFT else UNIT)
         for name, observations in sorted(found.items())
     }
-    return estimates | course_estimates(courses)
 
 
 def _observed(trajectory: Trajectory, asked: Spec, drawn: Sequence[DrawnPicture]) -> _Found:

@@ -6,13 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.miniature.course import course_estimates
 from eval.miniature.process import process_estimates
 from eval.miniature.score import SampleScore
 from eval.miniature.settings import GENEVAL_TASKS, MiniatureSettings
 from eval.miniature.store import Record
 from eval.results import BenchmarkResult
+from eval.search.verifier import UPPER_BOUND, is_judge
+from eval.search.verifiers.detector import MINIATURE
 from eval.statistics import Estimate, Observation, mean, mean_of_means
 from staged.settings import fingerprint, to_dict
+from staged.shapes.players.misbehaviour import SHAPES_LMM
 from staged.trajectory import Trajectory
 
 VERSION = "1"
@@ -43,18 +47,26 @@ def result_of(
         },
         samples=parts,
         weights=dict.fromkeys(settings.tasks, 1 / len(settings.tasks)),
-        run=", ".join([settings.name, *_roles(settings)]),
+        run=", ".join([settings.name, *_roles(settings), *_bound(record)]),
         also=_also(scored, trajectories),
         provenance={
             "settings": to_dict(settings),
             "fingerprint": fingerprint(settings),
             "flow": dict(record.flow),
             "weights_sha256": record.weights,
+            **({"verifier": record.verifier} if record.verifier else {}),
             "versions": dict(record.versions),
             "reasons": dict(sorted(reasons(scored).items(), key=lambda row: (-row[1], row[0]))),
             "unfinished": dict(Counter(item.failure for item in scored if item.failure)),
         },
     )
+
+
+def _bound(record: Record) -> list[str]:
+    """Say where the detector that scores has chosen the pictures too."""
+    # The miniature world's language model looks with the same eyes.
+    by_judge = is_judge(record.verifier, MINIATURE) or record.verifier.startswith(SHAPES_LMM)
+    return [UPPER_BOUND] if by_judge else []
 
 
 def _roles(settings: MiniatureSettings) -> list[str]:
@@ -90,7 +102,30 @@ def _also(
         "exact": mean_of_means(exact.values()),
         **{f"exact/{task}": estimate for task, estimate in exact.items()},
         **costs,
+        **_searches(scored),
         **process_estimates(samples, chosen),
+        **course_estimates(
+            [(item.sample, item.pictures) for item in scored if item.sample.key in chosen]
+        ),
+    }
+
+
+def _searches(scored: Sequence[SampleScore]) -> dict[str, Estimate]:
+    """Estimate how a search went: how many candidates, whether one was right, and was chosen."""
+    searched = [item for item in scored if item.candidates]
+    if not searched:
+        return {}
+    lucky = [item for item in searched if item.any_correct]
+    return {
+        "num_candidates": mean(
+            [
+                Observation(cluster=item.sample.prompt.text, value=float(len(item.candidates)))
+                for item in searched
+            ],
+            bounds=None,
+        ),
+        "search/any correct": mean(_observations(searched, "any_correct")),
+        "search/chosen when any is correct": mean(_observations(lucky, "correct")),
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from eval.generation.samples import sample_seed
 from eval.generation.settings import ModelSettings
+from eval.search.settings import SearchSettings
 from staged.command_line import MAX_SEED
 from staged.ranges import check_range
 from staged.shapes.tasks import TASKS, Split, Task, TaskPrompt, sample_prompts
@@ -31,6 +32,7 @@ class MiniatureSettings(ModelSettings):
             that training never shows).
         images_per_prompt: Images of each prompt.
         seed: Decides prompts and noise.
+        search: How many candidates are drawn of each image, and who chooses; None draws one.
     """
 
     max_text_tokens: int = 128
@@ -39,6 +41,7 @@ class MiniatureSettings(ModelSettings):
     num_per_task: int = 40
     images_per_prompt: int = 1
     seed: int = 0
+    search: SearchSettings | None = None
 
     def __post_init__(self) -> None:
         """Check names and ranges; the flow's are checked where it is built."""
@@ -54,6 +57,12 @@ class MiniatureSettings(ModelSettings):
         if self.split not in get_args(Split):
             raise ValueError(f"split is {self.split!r}; give {' or '.join(get_args(Split))}")
         ModelSettings.__post_init__(self)
+
+    @property
+    def name(self) -> str:
+        """Checkpoint, mode and search, to stand in a sentence."""
+        alone = super().name
+        return alone if self.search is None else f"{alone}, {self.search.words}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """The folder of an evaluation: what was drawn, by what, and where.
 
 drawn.json      what decides every picture: settings, flow and weights; and the versions
-drawn/KEY/      one finished batch of trajectories each, as shards, named for its first sample
+drawn/KEY/      one finished batch of trajectories each, as shards, named for its first sample;
+                candidates that were not chosen are beside the chosen one, see `candidates`
 drawn.lock      empty; held while it is decided whose batch or record stands
 samples.jsonl   a line for each sample: score and reasons
 result.json     the numbers
@@ -38,16 +39,20 @@ class Record:
         flow: Steps, time grid and guidance, resolved.
         weights: SHA-256 (hex) of the model's and the autoencoder's tensors.
         versions: Package to version, of the latest run that drew.
+        verifier: Name of who chose among candidates; empty where there were none.
     """
 
     settings: MiniatureSettings
     flow: Mapping[str, Any]
     weights: str
     versions: Mapping[str, str]
+    verifier: str = ""
 
     def decisive(self) -> dict[str, Any]:
         """What two records must agree on for their pictures to belong together."""
         settings = {k: v for k, v in self.settings.decides().items() if k not in _FREE}
+        if self.settings.search is not None:
+            settings["search"] = self.settings.search.decides(self.verifier)
         return {**settings, **self.flow, "weights": self.weights}
 
 
@@ -96,6 +101,7 @@ class BatchStore:
                 flow=dict(data["flow"]),
                 weights=str(data["weights"]),
                 versions=dict(data["versions"]),
+                verifier=str(data.get("verifier", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({error!r}); remove the folder") from None

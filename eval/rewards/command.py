@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from eval.pictures import Picture, read_pictures
 from eval.results import BenchmarkResult
-from eval.rewards.kinds import CLIP_H_TOKENIZER, CLIP_L, KINDS, VQA_QUESTION
+from eval.rewards.kinds import KINDS, VQA_QUESTION, WEIGHTS, weights_of
 from eval.score_options import add_score_options, exit_code, origin_of
 from eval.statistics import METHOD
 from eval.tables import COUNTED, counted_row, plain
@@ -25,9 +25,6 @@ from staged.jobs.rank import add_options as add_rank_options
 
 if TYPE_CHECKING:
     from eval.rewards.scorers import Scorer
-
-_WEIGHTS = {"clip": CLIP_L, **{name: kind.weights for name, kind in KINDS.items()}}
-del _WEIGHTS["clipscore"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +96,7 @@ def _score(
         scored = score_pictures(pictures, scorer, out, rank=rank)
     if scored is None:
         return None
-    origin = origin_of(arguments, [out], default_name=arguments.out.name)
+    origin = origin_of(arguments, [out], default_name=arguments.out.name, judge=scorer.name)
     result = summarise(scored, scorer, run=origin.name, provenance=origin.provenance)
     result.write(arguments.out / f"{name}.json")
     return result
@@ -113,47 +110,17 @@ def _open(
     out: Path,
     rank: Rank,
 ) -> Iterator[Scorer]:
-    from eval.rewards import scorers
-    from eval.rewards.aesthetic import load_head
-    from eval.rewards.embedding import ClipEmbedder
-    from staged.devices import choose_arithmetic
+    if name != "vqascore":
+        from eval.rewards.opening import open_scorer
 
-    if name == "vqascore":
-        with open_answerer(
-            arguments,
-            weights=_given(weights, name),
-            purpose=name,
-            out=out,
-            rank=rank,
-        ) as answerer:
-            yield scorers.VqaScorer(answerer, arguments.question)
+        yield open_scorer(name, weights, device=arguments.device)
         return
-    source = _given(weights, "clip" if name in ("clipscore", "aesthetic") else name)
-    # PickScore is published without a tokenizer.
-    own = name != "pickscore" or (Path(source) / "tokenizer_config.json").is_file()
-    # Not the fastest: the scores are those of float32.
-    chosen = choose_arithmetic(arguments.device, "float32")
-    print(chosen.words)
-    clip = ClipEmbedder.load(source, source if own else CLIP_H_TOKENIZER, device=chosen.device)
-    match name:
-        case "clipscore":
-            yield scorers.clip_score(clip)
-        case "pickscore":
-            yield scorers.pick_score(clip)
-        case "hps":
-            yield scorers.hps(clip)
-        case "aesthetic":
-            yield scorers.aesthetic(clip, load_head(Path(_given(weights, name))))
+    from eval.rewards.scorers import VqaScorer
 
-
-def _given(weights: Mapping[str, str | None], name: str) -> str:
-    source = weights[name]
-    if source is None:
-        raise ValueError(
-            f"{name} needs --weights {name}=FOLDER; make the folder of its published checkpoint "
-            f"with `staged eval convert-reward {name}`"
-        )
-    return source
+    with open_answerer(
+        arguments, weights=weights_of(name, weights), purpose=name, out=out, rank=rank
+    ) as answerer:
+        yield VqaScorer(answerer, arguments.question)
 
 
 def _names(text: str) -> list[str]:
@@ -167,11 +134,11 @@ def _names(text: str) -> list[str]:
 
 
 def _weights(pairs: Sequence[str]) -> dict[str, str | None]:
-    weights = dict(_WEIGHTS)
+    weights: dict[str, str | None] = {}
     for pair in pairs:
         name, equals, source = pair.partition("=")
-        if name not in weights or not (equals and source):
-            raise UsageError(f"--weights {pair}: give NAME=WHERE; names are {', '.join(weights)}")
+        if name not in WEIGHTS or not (equals and source):
+            raise UsageError(f"--weights {pair}: give NAME=WHERE; names are {', '.join(WEIGHTS)}")
         weights[name] = source
     return weights
 
@@ -215,7 +182,7 @@ def _parser() -> Parser:
         default=[],
         metavar="NAME=WHERE",
         help="folder or Hub id, as often as need be; `clip` is for clipscore and aesthetic "
-        f"(defaults: {', '.join(f'{k}={v}' for k, v in _WEIGHTS.items() if v)})",
+        f"(defaults: {', '.join(f'{k}={v}' for k, v in WEIGHTS.items() if v)})",
     )
     add_device(parser)
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eval.vqa.options import JUDGE
@@ -65,3 +66,28 @@ KINDS = {
     )
 }
 """By name."""
+
+WEIGHTS: Mapping[str, str | None] = {
+    "clip": CLIP_L,
+    **{name: kind.weights for name, kind in KINDS.items() if name != "clipscore"},
+}
+"""Folder or Hub id of each reward's weights by default; `clip` is for clipscore and aesthetic."""
+
+
+def weights_of(name: str, given: Mapping[str, str | None]) -> str:
+    """Return where weights are.
+
+    Args:
+        name: A key of `WEIGHTS`.
+        given: Where they are said to be; what is absent or None is as `WEIGHTS` says.
+
+    Raises:
+        ValueError: nobody says it; the published file must be converted first.
+    """
+    source = given.get(name) or WEIGHTS[name]
+    if source is None:
+        raise ValueError(
+            f"{name} needs weights: a folder that `staged eval convert-reward {name}` makes of its "
+            f"published checkpoint (--weights {name}=FOLDER)"
+        )
+    return source

@@ -35,13 +35,15 @@ class DrawnImage:
         pixels: (h, w, 3) uint8 RGB.
         cost: Unit (`flow_steps`, `text_tokens`, `usd`) to amount.
         note: Why it is less than was meant, as of a trajectory that broke off; mostly empty.
-        trajectory: The steps that led to it, where there was more than one.
+        trajectory: The steps that led to it, where they are known.
+        search: What it was chosen among, as plain JSON data, where there were others.
     """
 
     pixels: Pixels
     cost: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     trajectory: Trajectory | None = None
+    search: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +55,14 @@ class NoImage:
         detail: What is known of it.
         final: It would fail again, or cost again: it is not tried a second time.
         cost: As of an image.
+        trajectory: The steps until then, where they are known.
     """
 
     reason: str
     detail: str = ""
     final: bool = False
     cost: Mapping[str, float] = field(default_factory=dict)
+    trajectory: Trajectory | None = None
 
 
 DrawOutcome = DrawnImage | NoImage

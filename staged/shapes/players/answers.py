@@ -114,12 +114,21 @@ def inspect_sketch(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[s
     return _inspection(write_sketch_critique(faults), corrections(faults, spec))
 
 
+def grade_picture(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
+    """Grade a picture from 0 to 10 by the share of what its prompt asks for that is there."""
+    (picture,) = pictures
+    check = satisfied(read_prompt(content["prompt"]).spec, detections_in(picture))
+    reason = write_sketch_critique(check.faults) if check.faults else "as wanted"
+    return {"reason": reason, "grade": round(10 * check.share)}
+
+
 ANSWERS: dict[str, AnswerFor] = {
     "scene_graph": scene_graph,
     "plan_steps": plan_steps,
     "judge_step": judge_step,
     "inspect_plan": inspect_plan,
     "inspect_sketch": inspect_sketch,
+    "grade_picture": grade_picture,
 }
 """By the name of the response format."""
 

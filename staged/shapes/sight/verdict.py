@@ -35,10 +35,13 @@ class SceneCheck:
     Attributes:
         faults: What contradicts the specification.
         surplus: What is there beyond it; GenEval does not mind.
+        share: Of the things and relations that are asked for, those that are there, in [0, 1]; 1
+            where it is correct. A relation of something that is not there does not hold.
     """
 
     faults: tuple[Fault, ...]
     surplus: tuple[Fault, ...]
+    share: float
 
     @property
     def correct(self) -> bool:
@@ -109,8 +112,10 @@ def satisfied(spec: Spec, detections: Sequence[ShapeDetection]) -> SceneCheck:
         if player is not None:
             players[index] = player
             free = [d for d in free if d is not player]
+    unheld = 0
     for a, relation, b in spec.relations:
         if a not in players or b not in players:
+            unheld += 1
             continue
         seen = relations_between(players[a].box, players[b].box)
         if relation not in seen:
@@ -119,7 +124,12 @@ def satisfied(spec: Spec, detections: Sequence[ShapeDetection]) -> SceneCheck:
             faults.append(WrongPlace(thing=thing, against=against, wanted=relation, seen=place))
     blobs = [d for d in found if d.score < MIN_SCORE]
     surplus += [Extra(thing=Thing(kind=d.kind, color=d.color)) for d in (*free, *blobs)]
-    return SceneCheck(faults=tuple(faults), surplus=tuple(surplus))
+    asked = len(spec.things) + len(spec.relations)
+    return SceneCheck(
+        faults=tuple(faults),
+        surplus=tuple(surplus),
+        share=1 - (len(faults) + unheld) / asked,
+    )
 
 
 def looks(detection: ShapeDetection) -> Thing:
