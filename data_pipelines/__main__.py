@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.job_command import RunJob, add_job, print_reasons
-from staged.command_line import Parser, add_out_file, console, count, exit_codes, outputs
+from staged.command_line import (
+    Parser,
+    add_out_file,
+    add_overrides,
+    console,
+    count,
+    exit_codes,
+    outputs,
+)
 from staged.command_line.applications import run_as_module
 from staged.settings import load
 from staged.shards import damage, read_manifest, validate
@@ -69,9 +77,7 @@ def _parser() -> Parser:
         epilog="example: staged data base configs/shapes/base_data.yaml num_samples=20000",
     )
     diet.add_argument("config", type=Path, help="YAML file")
-    diet.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="settings on top"
-    )
+    add_overrides(diet)
     diet.set_defaults(run=_base)
 
     check = commands.add_parser(

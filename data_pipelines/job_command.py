@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from data_pipelines.job import JobSummary
-from staged.command_line import Parser, UsageError, add_out_folder, console, exit_codes
+from staged.command_line import (
+    Parser,
+    UsageError,
+    add_out_folder,
+    add_overrides,
+    console,
+    exit_codes,
+)
 from staged.jobs.rank import Rank, add_options, rank_of
 from staged.settings import describe, load
 
@@ -32,9 +39,7 @@ def add_job(parser: Parser, opened: Callable[[], tuple[type[Any], RunJob]]) -> N
         opened: Imports the job's settings class and what runs it, once that is wanted.
     """
     parser.add_argument("config", nargs="?", type=Path, help="YAML file; defaults without one")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="settings on top"
-    )
+    add_overrides(parser)
     add_out_folder(parser, required=False, words="folder of the data set; must be given")
     add_options(parser)
     parser.add_argument(

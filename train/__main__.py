@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from staged import settings as job_settings
-from staged.command_line import Parser, console, exit_codes, outputs
+from staged.command_line import Parser, add_overrides, console, exit_codes, outputs
 from staged.command_line.applications import run_as_module
 from staged.shards.folder import shard_paths
 from train.settings import TrainSettings
@@ -30,9 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=_EPILOG + job_settings.describe(TrainSettings),
     )
     parser.add_argument("config", help="YAML file; see configs/")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="changes to settings"
-    )
+    add_overrides(parser)
     parser.add_argument(
         "--export",
         action="store_true",

@@ -28,6 +28,7 @@ from staged.command_line import (
     Parser,
     UsageError,
     add_out_folder,
+    add_overrides,
     add_seed,
     console,
     count,
@@ -280,5 +281,5 @@ def _parser() -> Parser:
     add_search(parser)
     add_options(parser)
     add("--allow-unscored", action="store_true", help="exit 0 even if samples have no image")
-    add("overrides", nargs="*", default=[], metavar="key=value", help="settings of the generator")
+    add_overrides(parser, words="settings of the generator")
     return parser

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from staged import images
 from staged.shapes.language.prompts import read_description
-from staged.shapes.sight.detect import ShapeDetection, detect
+from staged.shapes.sight.detect import ShapeDetection, detections_in
 from staged.shapes.sight.verdict import SceneCheck, satisfied
 from staged.shapes.world.spec import Spec
 from staged.trajectory import ImageRef, Plan, Refinement, Sketch, Trajectory
@@ -97,9 +95,4 @@ def seen(image: ImageRef) -> tuple[ShapeDetection, ...]:
     """
     if image.png is None:
         raise ValueError(f"image {image.name!r} is not loaded; read it from its sample first")
-    return _seen(image.png)
-
-
-@lru_cache(maxsize=4096)
-def _seen(png: bytes) -> tuple[ShapeDetection, ...]:
-    return tuple(detect(images.decode(png, max_pixels=2**16)))
+    return detections_in(image.png)

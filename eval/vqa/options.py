@@ -14,7 +14,7 @@ from eval.vqa.question import Answerer
 from staged import settings as job_settings
 from staged import strict_json
 from staged.backends.lmm.types import LmmSettings
-from staged.command_line import add_dtype
+from staged.command_line import add_dtype, add_overrides
 from staged.jobs.rank import Rank
 
 JUDGE = "Qwen/Qwen3-VL-8B-Instruct"
@@ -50,9 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="server: stop when so much is spent, over all runs and processes",
     )
-    group.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="server: its settings"
-    )
+    add_overrides(group, words="server: its settings")
 
 
 def server_help() -> str:

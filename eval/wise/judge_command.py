@@ -13,7 +13,7 @@ from eval.wise.versions import VERSIONS
 from staged import settings as job_settings
 from staged import strict_json
 from staged.backends.lmm.types import LmmSettings
-from staged.command_line import Parser, add_out_file, console, exit_codes
+from staged.command_line import Parser, add_out_file, add_overrides, console, exit_codes
 from staged.jobs.budget import BudgetError
 from staged.jobs.files import write_whole
 
@@ -75,7 +75,5 @@ def _parser() -> Parser:
     parser.add_argument(
         "--budget-usd", type=float, help="stop when so much is spent, earlier runs included"
     )
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="settings of the judge"
-    )
+    add_overrides(parser, words="settings of the judge")
     return parser

@@ -42,6 +42,11 @@ def add_out_file(
     _out(parser, out_file, "FILE", default, required, words)
 
 
+def add_overrides(parser: argparse._ActionsContainer, words: str = "changes to settings") -> None:
+    """Let the command line end with settings, `key=value`; they are read by `settings.load`."""
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=words)
+
+
 def add_seed(parser: argparse._ActionsContainer, words: str, default: int | None = 0) -> None:
     """Add `--seed`; `words` says of what."""
     parser.add_argument("--seed", type=seed, default=default, metavar="N", help=words)

@@ -226,8 +226,8 @@ class Rollout:
         self.moves, self.choosing, self.ended = (), False, True
 
 
-def step_seed(seed: int, place: int, attempt: int) -> int:
-    """Seed of one attempt at one step of a trajectory, below 2**48."""
+def step_seed(seed: int, place: int | str, attempt: int) -> int:
+    """Seed of one attempt at one step, or at what a word names, below 2**48."""
     digest = hashlib.blake2b(f"{seed}/{place}/{attempt}".encode(), digest_size=6).digest()
     return int.from_bytes(digest)
 

@@ -6,7 +6,7 @@ import json
 import sys
 
 from staged import settings as job_settings
-from staged.command_line import Parser, console, outputs
+from staged.command_line import Parser, add_overrides, console, outputs
 from staged.command_line.applications import run_as_module
 from train.autoencoder.settings import AutoencoderJob
 
@@ -27,9 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         epilog=_EPILOG + job_settings.describe(AutoencoderJob),
     )
     parser.add_argument("config", help="YAML file, such as configs/shapes/autoencoder.yaml")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="changes to settings"
-    )
+    add_overrides(parser)
     arguments = parser.parse_args(argv)
     job = job_settings.load(AutoencoderJob, arguments.config, arguments.overrides)
     outputs.folder(job.out)

@@ -8,7 +8,6 @@ beside it. Source: arXiv 2310.08541, section 3; pairs, checklist and edits go be
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -40,6 +39,7 @@ from staged.loops.idea2img.events import (
 )
 from staged.loops.idea2img.policy import IdeaPolicy
 from staged.loops.idea2img.roles import DraftRequest, IdeaRoles, PaintedDraft, Revision, Scores
+from staged.loops.rollout import step_seed
 from staged.roles import RoleError
 from staged.scene_graph import resolve
 from staged.trajectory import ImageRef
@@ -388,7 +388,7 @@ class _Way:
         """Let a player act, again under another seed where it fails, as often as it may."""
         for attempt in range(self._policy.max_attempts):
             try:
-                return await act(_seed(self.state.seed, "text", attempt) % 2**31)
+                return await act(step_seed(self.state.seed, "text", attempt) % 2**31)
             except RoleError as error:
                 if attempt + 1 == self._policy.max_attempts:
                     raise RoleError(error.reason, f"{step}: {_detail(error)}") from error
@@ -416,7 +416,7 @@ class _Way:
         return shown[0] if shown else None
 
     def _noise(self, number: int) -> int:
-        return _seed(self.state.seed, "noise", number)
+        return step_seed(self.state.seed, "noise", number)
 
     def _grow(self, **changes: Any) -> None:
         self.state = replace(self.state, **changes)
@@ -444,12 +444,6 @@ def _draft(
 
 def _detail(error: RoleError) -> str:
     return str(error).removeprefix(f"{error.reason}: ")
-
-
-def _seed(seed: int, kind: str, number: int) -> int:
-    """Seed of one draft's noise or one attempt at a text, below 2**48."""
-    digest = hashlib.blake2b(f"{seed}/{kind}/{number}".encode(), digest_size=6).digest()
-    return int.from_bytes(digest)
 
 
 def _ignore(event: IdeaEvent) -> None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
-from staged import images
 from staged.scene_graph import SceneGraph, delta
 from staged.shapes.language import instructions as say
 from staged.shapes.language.critiques import (
@@ -32,7 +30,7 @@ from staged.shapes.language.faults import (
 )
 from staged.shapes.language.prompts import read_description, read_prompt
 from staged.shapes.language.steps import describe_graph, edits_of
-from staged.shapes.sight.detect import ShapeDetection, detect
+from staged.shapes.sight.detect import detections_in
 from staged.shapes.sight.recognition import absent, answer, recognise, rest_unchanged, see
 from staged.shapes.sight.verdict import satisfied
 from staged.shapes.world.scene import Scene
@@ -131,12 +129,6 @@ ANSWERS: dict[str, AnswerFor] = {
     "grade_picture": grade_picture,
 }
 """By the name of the response format."""
-
-
-@lru_cache(maxsize=256)
-def detections_in(picture: bytes) -> tuple[ShapeDetection, ...]:
-    """Return what is in an encoded picture; pictures are looked at several times."""
-    return tuple(detect(images.decode(picture, max_pixels=2**16)))
 
 
 def _inspection(critique: str, edits: Sequence[say.Edit]) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from staged.shapes.language.faults import (
 from staged.shapes.language.phrases import GrammarError
 from staged.shapes.language.prompts import read_prompt, write_prompt
 from staged.shapes.language.wishes import MARK, Vision, read_vision, turned
-from staged.shapes.players.answers import AnswerFor, corrections, detections_in
+from staged.shapes.players.answers import AnswerFor, corrections
+from staged.shapes.sight.detect import detections_in
 from staged.shapes.sight.recognition import see
 from staged.shapes.sight.verdict import SceneCheck, looks
 from staged.shapes.sight.wishes import (

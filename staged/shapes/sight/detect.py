@@ -10,11 +10,13 @@ Regions that touch others, or fit nothing, are searched for shapes that hide one
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from staged import images
 from staged.shapes.sight.segment import MIN_AREA_PX, Array, Mask, Region, Surface, segment
 from staged.shapes.sight.templates import (
     PATCH_PX,
@@ -88,6 +90,16 @@ def detect(image: NDArray[np.uint8]) -> list[ShapeDetection]:
     """
     _check(image)
     return _detect(*segment(image))
+
+
+@lru_cache(maxsize=4096)
+def detections_in(png: bytes) -> tuple[ShapeDetection, ...]:
+    """Find every object in an encoded picture; pictures are looked at several times.
+
+    Raises:
+        ValueError: it is no picture of the miniature world's size.
+    """
+    return tuple(detect(images.decode(png, max_pixels=2**16)))
 
 
 def scene_from(image: NDArray[np.uint8]) -> Scene:
