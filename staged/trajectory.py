@@ -410,7 +410,7 @@ class Trajectory:
             **({} if self.system is None else {"system": self.system}),
             "task": self.task,
             "inputs": [_name_of(ref, f"inputs[{i}]") for i, ref in enumerate(self.inputs)],
-            "steps": [_step_to_dict(step, i) for i, step in enumerate(self.steps)],
+            "steps": [step_to_dict(step, i) for i, step in enumerate(self.steps)],
             "scene_graph": strict_json.checked(self.scene_graph, "scene_graph"),
             "provenance": strict_json.checked(self.provenance, "provenance"),
         }
@@ -518,7 +518,8 @@ def _legal_after(made: Sequence[Move], before: Step | None) -> tuple[Move, ...]:
             return ()
 
 
-def _step_to_dict(step: Step, index: int) -> dict[str, Any]:
+def step_to_dict(step: Step, index: int) -> dict[str, Any]:
+    """Return one step of `to_dict`; `index` is its place, for messages."""
     data: dict[str, Any] = {"step": _NAMES[type(step)]}
     for item in fields(step):
         value = getattr(step, item.name)

@@ -146,7 +146,7 @@ def test_pictures_are_the_same_however_little_memory_there_is(
     scarce(1.2)
     little = DrawingModel(settings())
     assert little.admit().batch_size == 1
-    assert little.admit().max_cached_tokens < plenty.roles.planner._max_tokens  # type: ignore[attr-defined]
+    assert little.admit().max_cached_tokens < plenty.roles.planner._reader.max_tokens  # type: ignore[attr-defined]
     assert little.loop().run(PROMPTS, range(3)) == expected
     scarce(2.2)
     assert DrawingModel(settings()).admit().batch_size == 2

@@ -25,7 +25,18 @@ THROUGH = {
 }
 """Packages that another one imports for us: the folder, and the words in it that make it do so."""
 
-TOOLS = {"import-linter", "mypy", "pytest-xdist", "ruff", "types-networkx", "types-pyyaml"}
+WHOLE = {"staged/server/": "serve"}
+"""Folders that nothing imports at once, and the extra without which nothing in them works."""
+
+TOOLS = {
+    "fastapi",
+    "import-linter",
+    "mypy",
+    "pytest-xdist",
+    "ruff",
+    "types-networkx",
+    "types-pyyaml",
+}
 """Packages of `dev` that are run and not imported."""
 
 
@@ -70,7 +81,8 @@ def imports(folder: str) -> Iterator[tuple[str, bool, str]]:
 def test_what_is_imported_is_declared(folder: str) -> None:
     optional = set().union(*(EXTRAS[name] for name in EXTRAS if name != "dev"))
     for name, at_once, where in imports(folder):
-        known = CORE if at_once else CORE | optional
+        extras = [EXTRAS[extra] for place, extra in WHOLE.items() if where.startswith(place)]
+        known = CORE.union(*extras) if at_once else CORE | optional
         assert name in known, f"{where} imports {name}, which no dependency brings"
 
 

@@ -89,17 +89,30 @@ class BagelSettings:
 class BagelPlayer:
     """All roles over one engine, for many trajectories at once."""
 
-    def __init__(self, engine: Engine, settings: BagelSettings | None = None) -> None:
-        """Wrap an engine."""
+    def __init__(
+        self,
+        engine: Engine,
+        settings: BagelSettings | None = None,
+        *,
+        reader: ContextReader | None = None,
+    ) -> None:
+        """Wrap an engine.
+
+        Args:
+            engine: Holds the model.
+            settings: How it writes and draws.
+            reader: What has been read, shared with other players of the same engine, its limit
+                instead of the settings' `max_cached_tokens`; by default nothing.
+        """
         self.engine = engine
         self.settings = settings or BagelSettings()
-        most = self.settings.max_cached_tokens
-        self._max_tokens = engine.cacheable_tokens(MAX_CACHED_TOKENS) if most is None else most
-        self._reader = ContextReader(
-            engine,
-            max_tokens=self._max_tokens,
-            vision_only=self.settings.vision_only,
-        )
+        if reader is None:
+            most = self.settings.max_cached_tokens
+            reader = ContextReader(
+                engine,
+                max_tokens=engine.cacheable_tokens(MAX_CACHED_TOKENS) if most is None else most,
+            )
+        self._reader = reader
 
     @property
     def num_flow_steps(self) -> int:
@@ -113,7 +126,7 @@ class BagelPlayer:
 
     def release(self, trajectory: Trajectory) -> None:
         """Forget what was read for this trajectory alone; see `staged.roles.Remembering`."""
-        parts = parts_of(trajectory)
+        parts = self._parts(trajectory)
         for wanted in (parts, texts_of(parts)):
             self._reader.forget(wanted)
 
@@ -131,7 +144,7 @@ class BagelPlayer:
     def _openers(self, request: StepRequest) -> torch.Tensor | RoleError:
         """Logits of the openers after all that there is."""
         try:
-            [reading] = self._reader.read([parts_of(request.trajectory)])
+            [reading] = self._reader.read([self._parts(request.trajectory)])
         except RoleError as error:
             return error
         assert reading.openers is not None  # a prompt has been read
@@ -157,7 +170,7 @@ class BagelPlayer:
         # Apart, because what is read should not live longer than this: a failure keeps the frames
         # that it came through, and everything in them.
         readings = self._reader.read(
-            [parts_of(request.trajectory) for request in requests], beside=beside
+            [self._parts(request.trajectory) for request in requests], beside=beside
         )
         return self.engine.write(
             [reading.context for reading in readings],
@@ -175,11 +188,11 @@ class BagelPlayer:
         readings: dict[ContextParts, int] = {}
         copies: list[int] = []
         for request in requests:
-            needed = self._reader.needed(parts_of(request.trajectory))
+            needed = self._reader.needed(self._parts(request.trajectory))
             readings |= needed
             copies.append(sum(needed.values()) + self.settings.max_text_tokens + 1)
             beside = sum(sorted(copies)[-self.engine.num_text_slots :])
-            if groups and sum(readings.values()) + beside <= self._max_tokens:
+            if groups and sum(readings.values()) + beside <= self._reader.max_tokens:
                 groups[-1] = ([*groups[-1][0], request], beside)
             else:
                 groups.append(([request], copies[-1]))
@@ -210,7 +223,7 @@ class BagelPlayer:
                     on_preview(row, step, self.engine.codec.decode(estimate, *grid))
 
         try:
-            branches = self._reader.read(_branches(parts_of(request.trajectory), flow))
+            branches = self._reader.read(_branches(self._parts(request.trajectory), flow))
             [drawing] = self.engine.draw(
                 *([branch.context] for branch in branches),
                 sizes=[size],
@@ -278,6 +291,9 @@ class BagelPlayer:
         if move not in request.moves:
             raise RoleError("illegal", f"{move} where {' or '.join(request.moves)} was wanted")
         return step
+
+    def _parts(self, trajectory: Trajectory) -> ContextParts:
+        return parts_of(trajectory, vision_only=self.settings.vision_only)
 
     def _size(self, trajectory: Trajectory) -> tuple[int, int]:
         """Height and width of a new sketch in pixels."""

@@ -42,11 +42,13 @@ class ContextPart:
             absence.
         thought: The model thought it before it draws. Guidance over images draws against the
             texts that were given, so without it, as the published model does.
+        vision_only: An image is read as its ViT copy alone.
     """
 
     content: str | ImageRef
     cue: bool = False
     thought: bool = False
+    vision_only: bool = False
 
 
 ContextParts = tuple[ContextPart, ...]
@@ -66,15 +68,24 @@ class Reading:
     openers: Tensor | None
 
 
-def parts_of(trajectory: Trajectory) -> ContextParts:
-    """List what stands in the sequence: the system text, inputs, the prompt, then the steps."""
+def parts_of(trajectory: Trajectory, *, vision_only: bool = False) -> ContextParts:
+    """List what stands in the sequence: the system text, inputs, the prompt, then the steps.
+
+    Args:
+        trajectory: Its images are loaded.
+        vision_only: Read images as ViT copies alone.
+    """
+
+    def image(ref: ImageRef) -> ContextPart:
+        return ContextPart(ref, vision_only=vision_only)
+
     steps = [
-        ContextPart(step.image) if isinstance(step, Sketch) else as_part(step)
+        image(step.image) if isinstance(step, Sketch) else as_part(step)
         for step in trajectory.steps
         if not isinstance(step, Stop)
     ]
     system = () if trajectory.system is None else (ContextPart(trajectory.system),)
-    inputs = map(ContextPart, trajectory.inputs)
+    inputs = map(image, trajectory.inputs)
     return (*system, *inputs, ContextPart(trajectory.prompt, cue=True), *steps)
 
 
@@ -101,16 +112,14 @@ def texts_of(parts: ContextParts) -> ContextParts:
 class ContextReader:
     """Reads trajectories into contexts, each new part once, oldest readings forgotten first."""
 
-    def __init__(self, engine: Engine, *, max_tokens: int, vision_only: bool = False) -> None:
+    def __init__(self, engine: Engine, *, max_tokens: int) -> None:
         """Start with nothing read.
 
         Args:
             engine: Holds the model.
             max_tokens: Tokens held at any time, over all contexts; what they share counts once.
-            vision_only: Read images as ViT copies alone.
         """
-        self._vision_only = vision_only
-        self._engine, self._max_tokens = engine, max_tokens
+        self._engine, self.max_tokens = engine, max_tokens
         special = engine.special
         self._openers = torch.tensor([special.text_start, special.image_start, special.stop])
         # Of a reading its beginning is known too, and was used later: the oldest is a leaf, and
@@ -131,12 +140,12 @@ class ContextReader:
             ValueError: An image is not loaded.
         """
         needed = sum({k: n for parts in wanted for k, n in self.needed(parts).items()}.values())
-        if needed + beside > self._max_tokens:
+        if needed + beside > self.max_tokens:
             raise RoleError(
                 "memory",
                 f"what stands after {_prompt(wanted[0])!r:.80} takes {needed} tokens of cache"
                 + (f", what may be written {beside} more" if beside else "")
-                + f", and max_cached_tokens is {self._max_tokens}; raise it, or lower the limits "
+                + f", and max_cached_tokens is {self.max_tokens}; raise it, or lower the limits "
                 "on rounds, refinements, text tokens or the size of sketches",
             )
         for parts in wanted:
@@ -175,7 +184,7 @@ class ContextReader:
         if isinstance(content, str):
             return text_block(self._engine.tokenizer.encode(content)).num_tokens
         copies = clean_copies(self._engine.codec.grids(*content.array().shape[:2]))
-        return sum(copy.num_tokens for copy in copies[1 if self._vision_only else 0 :])
+        return sum(copy.num_tokens for copy in copies[1 if parts[-1].vision_only else 0 :])
 
     def _read_last(self, parts: ContextParts, beside: int) -> None:
         """Read the last part; all before it is known."""
@@ -185,7 +194,7 @@ class ContextReader:
             [logits] = self._engine.append_text([context], [content])
         else:
             [logits] = self._engine.append_images(
-                [context], [content.array()], vision_only=self._vision_only
+                [context], [content.array()], vision_only=parts[-1].vision_only
             )
         openers = logits[self._openers.to(logits.device)]
         openers = openers.masked_fill(~torch.isfinite(logits).all(), torch.nan)
@@ -204,7 +213,7 @@ class ContextReader:
 
     def _forget(self, room: int) -> None:
         """Forget the oldest until there is room for so many tokens."""
-        while self._known and self.num_tokens + room > self._max_tokens:
+        while self._known and self.num_tokens + room > self.max_tokens:
             self._drop(next(iter(self._known)))
 
     def _drop(self, parts: ContextParts) -> None:

@@ -13,6 +13,7 @@ COMMANDS = {
     "data": Command("build a data set of trajectories", "data_pipelines.__main__:main"),
     "train": Command("fine-tune a model on data sets", "train.__main__:main"),
     "generate": Command("draw a prompt in stages", "staged.generate.command:main"),
+    "serve": Command("serve a model over HTTP", "staged.server.command:main"),
     "eval": Command("score a model on a benchmark", "eval.__main__:main"),
     "report": Command("show trajectories as one web page", "staged.report:main"),
     "verify": Command("compare a model with recorded tensors", "staged.verify:main"),

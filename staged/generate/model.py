@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.reading import ContextReader
 from staged.devices import settle
 from staged.engine.decoding import SLOTS
 from staged.engine.engine import Engine
@@ -24,7 +25,10 @@ from staged.generate.admission import (
 from staged.generate.lengths import Lengths
 from staged.generate.role_choice import RoleChoice, open_engine
 from staged.generate.settings import DrawSettings
+from staged.loops.policy import Policy
+from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
+from staged.model.checkpoint import Facts
 from staged.model.codec import ImageSizes
 from staged.model.open import look_at_checkpoint
 from staged.model.weights_hash import weights_hash
@@ -39,6 +43,9 @@ class DrawingModel:
     Args:
         settings: Which checkpoint, and how.
         seed: Of `miniature:fresh`.
+        preview_every: Flow steps between previews of a sketch; 0 makes none.
+        most_together: Trajectories that `admission` lets in, at most.
+        weights_of: Another whose weights, and what was read with them, it draws with; see `like`.
 
     Attributes:
         settings: The same, with device and precision settled.
@@ -49,10 +56,21 @@ class DrawingModel:
             model. No weights have been read then.
     """
 
-    def __init__(self, settings: DrawSettings, *, seed: int = 0) -> None:
+    _facts: Facts
+
+    def __init__(
+        self,
+        settings: DrawSettings,
+        *,
+        seed: int = 0,
+        preview_every: int = 0,
+        most_together: int = MAX_BATCH_SIZE,
+        weights_of: Self | None = None,
+    ) -> None:
         """Check everything that needs no weights."""
-        facts = look_at_checkpoint(settings.checkpoint)
-        self._config = facts.config
+        facts = weights_of._facts if weights_of else look_at_checkpoint(settings.checkpoint)
+        self._facts, self._weights_of, self._config = facts, weights_of, facts.config
+        self._most_together = most_together
         self._sizes, self._seed = ImageSizes.of(facts.config), seed
         self.flows = facts.flows.each(settings.flow)
         if settings.size is not None:
@@ -70,6 +88,7 @@ class DrawingModel:
             vision_only=settings.vision_only,
             temperature=settings.temperature,
             max_text_tokens=settings.max_text_tokens,
+            preview_every=preview_every,
         )
         self._asked = settings
         self.settings = settle(settings, tell=lambda _: None)
@@ -81,6 +100,49 @@ class DrawingModel:
             begun: The precision in which it was begun; see `staged.devices.settle`.
         """
         self.settings = settle(self._asked, begun=begun)
+
+    def like(self, settings: DrawSettings) -> Self:
+        """The same weights, and what was read with them, under other settings.
+
+        Args:
+            settings: Checkpoint, device and precision are this one's, whatever they say.
+
+        Raises:
+            ValueError: A setting is out of range, or beyond the model.
+        """
+        ours = self.settings
+        return type(self)(
+            replace(settings, checkpoint=ours.checkpoint, device=ours.device, dtype=ours.dtype),
+            seed=self._seed,
+            preview_every=self._playing.preview_every,
+            weights_of=self._weights_of or self,
+        )
+
+    @property
+    def sizes(self) -> ImageSizes:
+        """Of images that the model reads and draws."""
+        return self._sizes
+
+    @property
+    def policy(self) -> Policy:
+        """Mode and limits of its loop."""
+        return self._policy
+
+    @cached_property
+    def roles(self) -> Roles:
+        """Who plays in its loop; what they have read is shared by all that are `like` it."""
+        reader = (self._weights_of or self)._reader
+        player = BagelPlayer(self.engine, self._playing, reader=reader)
+        return self._choice.roles(player, self.settings.checkpoint)
+
+    @cached_property
+    def admission(self) -> Admission:
+        """How many trajectories come in together where `roles` play; see `admit` for errors."""
+        return self.admit(most=self._most_together)
+
+    @cached_property
+    def _reader(self) -> ContextReader:
+        return ContextReader(self.engine, max_tokens=self.admission.max_cached_tokens)
 
     @property
     def largest(self) -> tuple[int, int]:
@@ -95,6 +157,8 @@ class DrawingModel:
     @cached_property
     def engine(self) -> Engine:
         """The loaded model."""
+        if self._weights_of is not None:
+            return self._weights_of.engine
         settings = self.settings
         # First: what is free without the weights says what there is beside them.
         require_weights(self._footprint, settings.checkpoint)

@@ -20,10 +20,11 @@ from staged.model.config import (
 )
 from staged.model.flows import Flows, FlowSettings, Guidance
 from staged.model.tokenizer import BagelTokenizer, train_tokenizer
-from staged.shapes.language.asked import in_its_words
+from staged.shapes.language.asked import in_its_words, step_in_its_words
 from staged.shapes.language.vocabulary import vocabulary
 from staged.shapes.world.scene import CANVAS_PX
 from staged.strict_json import loads
+from staged.trajectory import Plan, Refinement, TextStep
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 """What ships with the package: the autoencoder, `base/` and `staged/`."""
@@ -135,6 +136,21 @@ def understood(
     if not is_miniature(sizes):
         return list(prompts)
     return in_its_words(prompts, answering=answering, onto_images=onto_images)
+
+
+def understood_step(sizes: ImageSizes, step: TextStep) -> TextStep:
+    """Say a plan or a correction by hand as a model is to read it; see `understood`.
+
+    Args:
+        sizes: Of the model. A miniature gets them in its own words, every other model as they are.
+        step: As a user wrote it; of an inspection the words are free.
+
+    Raises:
+        ValueError: A miniature cannot know it; the message says what it knows.
+    """
+    if is_miniature(sizes) and isinstance(step, Plan | Refinement):
+        return step_in_its_words(step)
+    return step
 
 
 def open_named(

@@ -11,11 +11,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from staged.shapes.language.instructions import Add, read_edits
 from staged.shapes.language.phrases import GrammarError
-from staged.shapes.language.prompts import LEAD, PromptMeaning, read_prompt, write_prompt
+from staged.shapes.language.prompts import (
+    LEAD,
+    PromptMeaning,
+    read_description,
+    read_prompt,
+    write_prompt,
+)
 from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, SIZES
+from staged.trajectory import Plan, Refinement
 
 QUESTION = "describe the picture"
 """The one question that the miniature answers."""
@@ -66,6 +74,30 @@ def in_its_words(
     if unknown:
         raise ValueError(_refusal(unknown, len(prompts), answering, onto_images))
     return said
+
+
+def step_in_its_words(step: Plan | Refinement) -> Plan | Refinement:
+    """Say a plan or a correction in the words that the miniature was taught.
+
+    Raises:
+        ValueError: It is outside its language; the message says what is in it.
+    """
+    instruction = _plain(step.instruction)
+    try:
+        if isinstance(step, Refinement):
+            read_edits(instruction, "refinement")
+            return replace(step, instruction=instruction)
+        read_edits(instruction, "plan")
+        description = _plain(step.description)
+        read_description(description)
+    except GrammarError as error:
+        shown = f"{error.text!r:.{_MAX_SHOWN_CHARS}}"
+        raise ValueError(
+            f"the miniature was not taught {shown}: an instruction reads like "
+            "'add a red star left of the blue ring' or 'change the red star to blue', and a "
+            "description like 'a red star left of a blue ring'"
+        ) from None
+    return replace(step, instruction=instruction, description=description)
 
 
 def _say(prompt: str, *, answering: bool, onto_images: bool) -> str:

@@ -1,0 +1,161 @@
+"""The events of one trajectory, for readers of any speed that come, go and come again.
+
+What happened is kept in order and numbered from 1, so a reader goes on after the last number that
+it has seen. What passes, a preview or half a text, is not kept: only the newest is there, and a
+slow reader misses those before it. Nobody is waited for, and no reader holds anything but a place.
+
+Written by the scheduler's thread, read by coroutines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedEvent:
+    """Something that a trajectory tells.
+
+    Attributes:
+        id: Its number; None for what passes.
+        name: Its kind.
+        data: Plain data.
+    """
+
+    id: int | None
+    name: str
+    data: Mapping[str, Any]
+
+
+class Feed:
+    """What was told so far, and whether there is more to come.
+
+    Args:
+        on_readers: Told how many read, whenever that changes; from the readers' thread.
+    """
+
+    def __init__(self, on_readers: Callable[[int], None] | None = None) -> None:
+        """Start with nothing."""
+        self._lock = threading.Lock()
+        self._kept: list[FeedEvent] = []
+        self._passing: FeedEvent | None = None
+        self._passed = 0  # counts what passed, so that a reader knows what is new
+        self._closed = False
+        self._readers: set[FeedReader] = set()
+        self._on_readers = on_readers
+
+    @property
+    def kept(self) -> list[FeedEvent]:
+        """What happened so far."""
+        with self._lock:
+            return list(self._kept)
+
+    @property
+    def num_kept(self) -> int:
+        """How much happened so far: the number of the last event."""
+        return len(self._kept)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more comes."""
+        return self._closed
+
+    @property
+    def num_readers(self) -> int:
+        """How many read."""
+        return len(self._readers)
+
+    def tell(self, name: str, data: Mapping[str, Any], *, last: bool = False) -> FeedEvent:
+        """Keep an event; what was passing is over.
+
+        Args:
+            name: Its kind.
+            data: Plain data; not changed afterwards.
+            last: Nothing comes after it.
+        """
+        with self._lock:
+            event = FeedEvent(id=len(self._kept) + 1, name=name, data=data)
+            self._kept.append(event)
+            self._passing, self._closed = None, last
+            self._wake()
+        return event
+
+    def show(self, name: str, data: Mapping[str, Any]) -> None:
+        """Let an event pass."""
+        with self._lock:
+            self._passing = FeedEvent(id=None, name=name, data=data)
+            self._passed += 1
+            self._wake()
+
+    def reader(self, after: int = 0) -> FeedReader:
+        """Read what comes after an event's number; to be called where its coroutine runs."""
+        reader = FeedReader(self, after)
+        with self._lock:
+            self._readers.add(reader)
+        self._tell_readers()
+        return reader
+
+    def _leave(self, reader: FeedReader) -> None:
+        with self._lock:
+            there = reader in self._readers
+            self._readers.discard(reader)
+        if there:
+            self._tell_readers()
+
+    def _tell_readers(self) -> None:
+        if self._on_readers is not None:
+            self._on_readers(len(self._readers))
+
+    def _wake(self) -> None:
+        for reader in self._readers:
+            reader.wake()
+
+    def _after(self, place: int, passed: int) -> tuple[list[FeedEvent], int, bool]:
+        """What a reader has not seen, how much has passed, and whether that is all."""
+        with self._lock:
+            new = self._kept[place:]
+            if self._passing is not None and self._passed > passed:
+                new = [*new, self._passing]
+            return new, self._passed, self._closed
+
+
+class FeedReader:
+    """A reader's place in a feed."""
+
+    def __init__(self, feed: Feed, after: int) -> None:
+        """Begin behind an event's number."""
+        self._feed, self._place, self._passed = feed, max(after, 0), 0
+        self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake(self) -> None:
+        """Say that there is something new; from any thread."""
+        # Its loop may be closed already where a server ends.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def read(self, timeout_s: float) -> list[FeedEvent] | None:
+        """Wait for what is new.
+
+        Returns:
+            Events in order; none where nothing came in that time. None after the last one.
+        """
+        while True:
+            self._news.clear()
+            new, self._passed, closed = self._feed._after(self._place, self._passed)
+            self._place += sum(event.id is not None for event in new)
+            if new:
+                return new
+            if closed:
+                return None
+            try:
+                await asyncio.wait_for(self._news.wait(), timeout_s)
+            except TimeoutError:
+                return []
+
+    def close(self) -> None:
+        """Read no more."""
+        self._feed._leave(self)

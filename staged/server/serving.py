@@ -1,0 +1,112 @@
+"""A server process: it listens, says so, and ends in order when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from staged.server.scheduler import Scheduler
+
+_CLOSING_S = 5
+"""For connections to take what was sent, once everything has ended."""
+_BACKLOG = 128
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `serve`, which drains before anything is closed."""
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take an address, before anything that takes time.
+
+    Args:
+        host: Address, or a name of this machine.
+        port: 0 takes a free one.
+
+    Raises:
+        OSError: It cannot be had; names it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
+
+
+def serve(
+    app: FastAPI,
+    scheduler: Scheduler,
+    listener: socket.socket,
+    *,
+    drain_s: float,
+    max_connections: int,
+) -> int | None:
+    """Serve until a signal says to end, or the scheduler breaks.
+
+    At the first SIGTERM or SIGINT new trajectories are refused; those that are there come to their
+    end, and their readers get it; everything else is answered meanwhile. At the second, or after
+    `drain_s`, what is left is cancelled.
+
+    Args:
+        app: What is served.
+        scheduler: Started, and stopped in the end.
+        listener: Where.
+        drain_s: For what was begun.
+        max_connections: At a time.
+
+    Returns:
+        The signal that ended it; None where none did.
+
+    Raises:
+        Exception: What broke the scheduler.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        limit_concurrency=max_connections,
+        timeout_graceful_shutdown=_CLOSING_S,
+    )
+    with asyncio.Runner() as runner:
+        got = runner.run(_serve(_Uvicorn(config), scheduler, listener, drain_s))
+    if scheduler.error is not None:
+        raise scheduler.error
+    return got
+
+
+async def _serve(
+    server: _Uvicorn, scheduler: Scheduler, listener: socket.socket, drain_s: float
+) -> int | None:
+    loop, end = asyncio.get_running_loop(), asyncio.Event()
+    signals: list[int] = []
+
+    def on_signal(number: int) -> None:
+        if signals:
+            scheduler.hurry()
+        signals.append(number)
+        end.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    scheduler.start(on_broken=lambda: loop.call_soon_threadsafe(end.set))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    ending = asyncio.create_task(end.wait())
+    try:
+        await asyncio.wait((serving, ending), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.to_thread(scheduler.drain, drain_s)
+    finally:
+        server.should_exit = True
+        ending.cancel()
+        await serving
+    return signals[0] if signals else None
