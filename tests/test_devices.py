@@ -97,7 +97,7 @@ def passed(model: Bagel, pack: Pack) -> dict[str, Tensor]:
     """Losses, gradients and averaged weights of one pass, as the trainer computes them."""
     average = WeightAverage(dict(model.named_parameters()), 0.9)
     losses = Objective(model)(pack)
-    ce, mse = mean_losses(losses, pack, Supervised.of([pack]))
+    ce, mse = mean_losses(losses, pack, Supervised.of(pack))
     (ce + mse).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     average.update(model.parameters(), 0)

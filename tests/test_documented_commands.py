@@ -80,7 +80,7 @@ def read(words: list[str]) -> None:
         ValueError: its settings are wrong, which a command itself tells and returns.
     """
     program, *rest = words
-    if program == "torchrun":
+    if program in ("torchrun", "accelerate"):
         program, rest = "python", rest[rest.index("-m") :]
     if Path(program).name == "staged":
         raise ValueError(f"ended with {main(rest)}")

@@ -135,7 +135,7 @@ def trained(device: torch.device) -> dict[str, Tensor]:
     model = model.to(device)
     parameters = dict(model.named_parameters())
     optimizer = make_optimizers(parameters, OptimizerSettings(), torch.float32)
-    ce, mse = mean_losses(Objective(model)(pack), pack, Supervised.of([pack]))
+    ce, mse = mean_losses(Objective(model)(pack), pack, Supervised.of(pack))
     (ce + mse).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     gradients = {f"{n}.grad": p.grad.cpu() for n, p in parameters.items() if p.grad is not None}

@@ -43,9 +43,9 @@ def undisturbed(world: World) -> dict[str, Any]:
         ("train.job:claim_data", 1, "before"),  # both are in place
         ("train.job:Trainer.train_step", 1, "before"),
         ("train.ema:WeightAverage.update", 5, "before"),  # the weights have moved, they have not
-        ("train.job:SummaryWriter.add_scalar", 40, "before"),  # the line of the log is written
-        ("train.state:save_file", 2, "before"),
-        ("train.state:save_file", 2, "half"),
+        ("train.run_log:SummaryWriter.add_scalar", 40, "before"),  # the line of the log is written
+        ("train.state_writer:write_safetensors", 2, "before"),
+        ("train.state_writer:write_safetensors", 2, "half"),
         ("staged.jobs.files:Path.rename", 2, "before"),
         ("staged.jobs.files:Path.rename", 2, "after"),
         ("staged.model.checkpoint:write_safetensors", 1, "half"),

@@ -49,7 +49,7 @@ def pack_of(trainer: Trainer, samples: list[int], step: int = 0) -> Pack:
 
 def mean_losses(losses: TokenLosses, pack: Pack) -> tuple[Tensor, Tensor]:
     """Of a step that has this pack alone."""
-    return share_of_step(losses, pack, Supervised.of([pack]))
+    return share_of_step(losses, pack, Supervised.of(pack))
 
 
 def sums_and_gradients(trainer: Trainer, pack: Pack) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

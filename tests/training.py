@@ -132,8 +132,8 @@ def train(settings: TrainSettings) -> dict[str, Any]:
 def made(out: Path) -> dict[str, Any]:
     """Final weights, moments and averages, the checkpoint's files, and the log without rates."""
     [*_, newest] = sorted((out / "state").iterdir())
-    results: dict[str, Any] = {"state": (newest / "state.safetensors").read_bytes()}
-    for path in sorted((out / "checkpoint").iterdir()):
+    results: dict[str, Any] = {}
+    for path in sorted((*newest.iterdir(), *(out / "checkpoint").iterdir())):
         results[path.name] = path.read_bytes()
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     results["log"] = [{k: v for k, v in line.items() if k not in TIMING} for line in lines]
@@ -163,14 +163,19 @@ def run_quietly(settings: TrainSettings) -> None:
 
 
 def run_and_die(settings: TrainSettings, target: str, call: int, when: str) -> None:
-    """Train until a function is called for the given time, and end as by `kill -9` there.
+    """Train until a moment of `die_at`."""
+    die_at(target, call, when)
+    Trainer(settings).run()
+
+
+def die_at(target: str, call: int, when: str) -> None:
+    """End as by `kill -9` when a function is called for the given time.
 
     Args:
-        settings: Of the run.
         target: `module:name` or `module:Class.name`.
         call: Which call, counted from 1.
         when: `before` the call, `after` it, or `half`: after it, with half of the file at the
-            call's last path left (for `save_file`, of the file written).
+            call's last path left (for `write_safetensors`, of the file written).
     """
     module, _, path = target.partition(":")
     *owners, name = path.split(".")
@@ -193,7 +198,6 @@ def run_and_die(settings: TrainSettings, target: str, call: int, when: str) -> N
         time.sleep(60)
 
     setattr(owner, name, deadly)
-    Trainer(settings).run()
 
 
 def run_and_die_while_removing(settings: TrainSettings) -> None:

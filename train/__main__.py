@@ -1,4 +1,4 @@
-"""`staged train CONFIG [key=value …]`: fine-tune on one process."""
+"""`staged train CONFIG [key=value …]`: fine-tune on one process, or on many with torchrun."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _EPILOG = """
 example:
   staged train configs/shapes/base.yaml out=runs/base num_steps=2000
 
-The same command continues an interrupted run, bit for bit on a CPU.
+  torchrun --nproc-per-node 8 -m train configs/bagel_7b/plan_sketch.yaml out=runs/plan
+
+The same command continues an interrupted run, bit for bit on a CPU, and on another number of
+processes with the same samples in the same order.
 
 settings:
 """
@@ -45,13 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         outputs.folder(settings.cache)
     # What follows needs torch; `--help` does not.
     from train.job import Trainer
+    from train.ranks import joined
 
-    trainer = Trainer(settings)
-    if trainer.step >= settings.num_steps and not arguments.export:
-        print(f"all {settings.num_steps} steps were taken before; writing the checkpoint again")
-    folder = trainer.export() if arguments.export else trainer.run()
-    print(f"checkpoint: {folder}")
-    console().figures({"checkpoint": str(folder), "step": trainer.step})
+    with joined(settings.parallel, settings.device) as ranks:
+        trainer = Trainer(settings, ranks)
+        if ranks.is_first and trainer.step >= settings.num_steps and not arguments.export:
+            print(f"all {settings.num_steps} steps were taken before; writing the checkpoint again")
+        folder = trainer.export() if arguments.export else trainer.run()
+    if ranks.is_first:
+        print(f"checkpoint: {folder}")
+        console().figures({"checkpoint": str(folder), "step": trainer.step})
     return exit_codes.OK
 
 

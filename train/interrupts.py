@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
+
+_ECHO_S = 3.0
 
 
 class Interrupts:
     """A context in which the first signal only sets `received`; the second one acts at once."""
 
-    def __init__(self) -> None:
-        """Nothing has come yet."""
+    def __init__(self, *, told: bool = True) -> None:
+        """Nothing has come yet.
+
+        Args:
+            told: Say so when one comes: one of several processes is enough.
+        """
+        # torchrun passes on the Ctrl-C that the terminal has sent already.
+        self._echo_s = _ECHO_S if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
+        self._received_at = 0.0
+        self._told = told
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -34,15 +46,20 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def leave(self) -> NoReturn:
-        """End as the signal would have: Ctrl-C as KeyboardInterrupt, SIGTERM as exit 143."""
-        if self.received == signal.SIGTERM:
+    @staticmethod
+    def leave(number: int) -> NoReturn:
+        """End as a signal would have: Ctrl-C as KeyboardInterrupt, SIGTERM as exit 143."""
+        if number == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
         raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        again = self.received is not None
-        self.received = number
-        if again:
-            self.leave()
-        print("\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True)
+        if self.received is not None:
+            if time.monotonic() - self._received_at > self._echo_s:
+                self.leave(number)
+            return
+        self.received, self._received_at = number, time.monotonic()
+        if self._told:
+            print(
+                "\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True
+            )

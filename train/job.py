@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.tensorboard import SummaryWriter
 
 from staged.allocator import keep_freed_memory
 from staged.command_line import outputs
-from staged.jobs.progress import Progress, rate
 from staged.model import checkpoint
 from staged.model.bagel import Inputs
 from staged.model.codec import ImageCodec
@@ -31,15 +29,25 @@ from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.interrupts import Interrupts
 from train.memory import kept_bytes, require_memory
-from train.objective import Objective, Supervised, mean_losses, task_means, task_sums
+from train.objective import (
+    Objective,
+    PackLosses,
+    Supervised,
+    mean_losses,
+    task_means,
+    task_sums,
+)
 from train.optimizer import learning_rate, make_optimizers
 from train.packing import MAX_FILLER, Pack
 from train.parts import freeze
 from train.plan import PackPlan
-from train.run_folder import alone_in, claim, claim_data, cut_log, settled
+from train.ranks import Ranks
+from train.run_folder import alone_in, claim, claim_data, require_one_run, settled
+from train.run_log import RunLog
 from train.settings import TrainSettings
-from train.state import NUM_KEPT, RunState
-from train.stream import StepPacks, explaining_dead_workers
+from train.sharding import gathered_root, make_mesh, num_shards, shard, sum_over_replicas, whole
+from train.state import RunState
+from train.stream import StepPacks, explaining_dead_workers, in_order, packs_each, require_work
 from train.throughput import Throughput
 
 CHECKPOINT = "checkpoint"
@@ -47,27 +55,33 @@ CHECKPOINT = "checkpoint"
 
 
 class Trainer:
-    """One run on one device."""
+    """One run, or one rank's part of it, on one device."""
 
-    def __init__(self, settings: TrainSettings) -> None:
+    def __init__(self, settings: TrainSettings, ranks: Ranks | None = None) -> None:
         """Load the model and the data, and take up the newest state.
+
+        Args:
+            settings: Of the run.
+            ranks: Its processes; without any, this one is alone.
 
         Raises:
             ValueError: Settings, data or state do not fit one another; the message says which.
             OSError: The run's folder cannot be written.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError("WORLD_SIZE is above 1, but training runs on one process; start one")
+        self.ranks = ranks = ranks or Ranks()
         keep_freed_memory()
         if settings.num_threads:
             torch.set_num_threads(settings.num_threads)
-        self.state = RunState(settings.out)
-        resuming = bool(self.state.steps())
-        self.settings = settings = settled(settings, resuming=resuming)
+        self.state = RunState(settings.out, ranks, num_kept=settings.keep_checkpoints)
+        resuming = ranks.first(lambda: bool(self.state.steps()))
+        self.settings = settings = settled(settings, ranks, resuming=resuming)
         self.device = torch.device(settings.device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
+        self.mesh = make_mesh(ranks, settings.parallel, self.device)
+        require_work(settings.packs_per_step, ranks.world_size)
         # Before the weights are read: a folder of another run is told at once.
-        claim(settings, resuming=resuming)
+        ranks.first(lambda: claim(settings, resuming=resuming))
+        require_one_run(settings, ranks)
         self.loaded = open_checkpoint(settings.init, seed=settings.seed, device=self.device)
         if self.loaded.tokenizer is None:
             raise ValueError(f"init {settings.init} has no tokenizer; add its tokenizer files")
@@ -81,22 +95,27 @@ class Trainer:
         self.codec = ImageCodec(autoencoder, self.loaded.config)
         self.tokenizer = self.loaded.tokenizer
         self.parameters = freeze(self.model, settings.freeze)
+        if self.mesh is not None:
+            shard(self.objective, self.mesh, self.dtype, settings.parallel)
+            by_name = dict(self.model.named_parameters())
+            self.parameters = {name: by_name[name] for name in self.parameters}
         decay = settings.optimizer.ema_decay
         self.optimizer = make_optimizers(self.parameters, settings.optimizer, self.dtype)
         kept = kept_bytes(
-            self.model, self.parameters, self.optimizer, averaged=decay > 0, dtype=self.dtype
+            self.model,
+            self.parameters,
+            self.optimizer,
+            averaged=decay > 0,
+            dtype=self.dtype,
+            shards=num_shards(self.mesh),
         )
         require_memory(kept, self.device)
         if not resuming:  # afterwards they take the place of what is there
-            outputs.folder(settings.out, need_bytes=self._bytes_to_write())
-        self.examples = Examples(
-            settings.data,
-            self.codec,
-            self.tokenizer,
-            settings.cache or settings.out / "cache",
-            noised_copies=settings.noised_copies,
-        )
-        claim_data(settings.out, self.examples.fingerprint, resuming=resuming)
+            ranks.first(self._require_room)
+        self.examples = self._open_examples()
+        fingerprint = self.examples.fingerprint
+        ranks.first(lambda: claim_data(settings.out, fingerprint, resuming=resuming))
+        ranks.require_same("the data (or tokenizer, or autoencoder)", fingerprint)
         self.plan = PackPlan(
             self.examples.lengths,
             self.examples.repeats,
@@ -117,66 +136,93 @@ class Trainer:
         Returns:
             The checkpoint's folder.
         """
-        with alone_in(self.settings.out):
+        with alone_in(self.settings.out) if self.ranks.is_first else nullcontext():
             if self.step < self.settings.num_steps:
                 self._train()
             return self.export()
 
     def _train(self) -> None:
-        settings, log = self.settings, self.settings.log
-        cut_log(settings.out / "log.jsonl", self.step)
-        progress = Progress("step", settings.num_steps, done=self.step)
+        settings, log, ranks = self.settings, self.settings.log, self.ranks
         throughput = Throughput()
         deadline = time.monotonic() + 60 * (settings.max_minutes or math.inf)
         with (
-            # What an earlier part logged beyond its last state will be logged again.
-            SummaryWriter(settings.out / "tensorboard", purge_step=self.step + 1) as board,
-            (settings.out / "log.jsonl").open("a", encoding="utf-8") as lines,
-            Interrupts() as interrupts,
+            self.state.written(),
+            self._open_log() as shown,
+            Interrupts(told=ranks.is_first) as interrupts,
             explaining_dead_workers(),
         ):
-            packs = self.packs.from_step(self.step)
+            packs = self.packs.from_step(self.step, ranks.rank)
+            each = packs_each(settings.packs_per_step, ranks.world_size)
             while self.step < settings.num_steps:
                 asked = time.monotonic()
-                step = list(islice(packs, settings.packs_per_step))
+                step = list(islice(packs, each))
                 waited_s = time.monotonic() - asked
                 record = self.train_step(*step)
                 throughput.add(sum(pack.layout.num_tokens for pack in step), waited_s)
                 self.step += 1
-                last = self.step == settings.num_steps
-                if last or self.step % log.every_steps == 0:
-                    record["tokens_per_s"] = throughput.tokens_per_s
-                    record["data_wait"] = throughput.data_wait
-                    # Ahead of the state: `cut_log` can drop what is beyond one, and add nothing.
-                    lines.write(json.dumps({"step": self.step, **record}) + "\n")
-                    lines.flush()
-                    for name, value in record.items():
-                        board.add_scalar(name, value, self.step)
-                progress.advance(
-                    note=f"mse {record['mse']:.4f}  ce {record['ce']:.4f}  "
-                    f"{rate(throughput.tokens_per_s, 'tokens/s')}"
+                self.state.check()
+                end = StepEnd.of_all(
+                    ranks.gather(
+                        StepEnd(
+                            stop=interrupts.received or 0,
+                            late=time.monotonic() >= deadline,
+                            tokens_per_s=throughput.tokens_per_s,
+                            data_wait=throughput.data_wait,
+                        )
+                    )
                 )
+                record |= {"tokens_per_s": end.tokens_per_s, "data_wait": end.data_wait}
+                last = self.step == settings.num_steps
+                if shown is not None:
+                    if last or self.step % log.every_steps == 0:
+                        # Ahead of the state: `cut_log` can drop what is beyond, and add nothing.
+                        shown.record(self.step, record)
+                    shown.advance(record)
                 if log.sample_prompts and _due(self.step, log.sample_every_steps):
-                    self.sample(board)
-                stop = interrupts.received is not None
-                late = time.monotonic() >= deadline
-                if stop or late or last or self.step % settings.checkpoint_every_steps == 0:
+                    self.sample(shown)
+                due = self.step % settings.checkpoint_every_steps == 0
+                if end.stop or end.late or last or due:
                     self.state.save(self.step, self.parameters, self.optimizer, self.average)
-                if stop:
-                    print(
-                        f"step {self.step} of {settings.num_steps} is saved in {settings.out}; "
-                        "the same command continues from there",
-                        file=sys.stderr,
-                    )
-                    interrupts.leave()
-                if late and not last:
-                    progress.close()
-                    print(
-                        f"stopped after {self.step} of {settings.num_steps} steps: max_minutes is "
-                        f"{settings.max_minutes:g}; the same command goes on",
-                        file=sys.stderr,
-                    )
+                if end.stop:
+                    self.state.finish()
+                    if shown is not None:
+                        print(
+                            f"step {self.step} of {settings.num_steps} is saved in {settings.out}; "
+                            "the same command continues from there",
+                            file=sys.stderr,
+                        )
+                    interrupts.leave(end.stop)
+                if end.late and not last:
+                    if shown is not None:
+                        shown.end_line()
+                        print(
+                            f"stopped after {self.step} of {settings.num_steps} steps: max_minutes "
+                            f"is {settings.max_minutes:g}; the same command goes on",
+                            file=sys.stderr,
+                        )
                     return
+
+    def _open_log(self) -> AbstractContextManager[RunLog | None]:
+        if not self.ranks.is_first:
+            return nullcontext()
+        return RunLog(self.settings.out, step=self.step, num_steps=self.settings.num_steps)
+
+    def _open_examples(self) -> Examples:
+        """Open the data; the first rank measures and encodes what is new, the others find it."""
+        settings = self.settings
+
+        def read() -> Examples:
+            return Examples(
+                settings.data,
+                self.codec,
+                self.tokenizer,
+                settings.cache or settings.out / "cache",
+                noised_copies=settings.noised_copies,
+            )
+
+        opened: list[Examples] = []
+        self.ranks.first(lambda: opened.append(read()))
+        return opened[0] if opened else read()
 
     def train_step(self, *packs: Pack) -> dict[str, float]:
         """One optimizer step over one or more packs, one after the other.
@@ -189,52 +235,64 @@ class Trainer:
             ValueError: A loss or the gradient is not finite; the weights are as before the step.
         """
         settings = self.settings
-        supervised = Supervised.of(packs)
-        record = dict.fromkeys(("loss", "ce", "mse"), 0.0)
-        by_task = []
-        for place, pack in enumerate(packs):
+        counts = in_order(self.ranks.gather([Supervised.of(pack) for pack in packs]))
+        supervised = Supervised.total(counts)
+        mine = []
+        for turn, pack in enumerate(packs, start=1):
             pack = pack.to(self.device)
             losses = self._forward(pack)
             ce, mse = mean_losses(losses, pack, supervised)
             loss = settings.ce_weight * ce + mse
-            for name, share in (("loss", loss), ("ce", ce), ("mse", mse)):
-                record[name] += share.detach().item()
-            detail = f" (ce {record['ce']}, mse {record['mse']})"
-            self._require_finite("loss", record["loss"], [place], detail)
+            sum_over_replicas(self.objective, turn == len(packs))
             loss.backward()
-            by_task.append(task_sums(losses, pack))
-        norm = nn.utils.clip_grad_norm_(
-            self.parameters.values(), settings.optimizer.max_grad_norm
+            mine.append(PackLosses(loss.item(), ce.item(), mse.item(), task_sums(losses, pack)))
+        # Only now: where one rank left before its backward pass, the others would wait in theirs.
+        found = in_order(self.ranks.gather(mine))
+        for place, pack_losses in enumerate(found):
+            detail = f" (ce {pack_losses.ce}, mse {pack_losses.mse})"
+            self._require_finite("loss", pack_losses.loss, [place], detail)
+        record = {
+            name: sum(getattr(pack_losses, name) for pack_losses in found)
+            for name in ("loss", "ce", "mse")
+        }
+        norm = whole(
+            nn.utils.clip_grad_norm_(self.parameters.values(), settings.optimizer.max_grad_norm)
         ).item()
         # A finite loss can have an infinite gradient, and moments would keep it for good.
-        self._require_finite("gradient norm", norm, range(len(packs)))
+        self._require_finite("gradient norm", norm, range(settings.packs_per_step))
         lr = learning_rate(self.step, settings.num_steps, settings.optimizer)
         self.optimizer.step(lr)
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self.parameters.values(), self.step)
-        return record | {"grad_norm": norm, "lr": lr} | task_means(by_task)
+        return (
+            record
+            | {"grad_norm": norm, "lr": lr}
+            | task_means(pack_losses.tasks for pack_losses in found)
+        )
 
-    def sample(self, board: SummaryWriter) -> None:
-        """Draw the fixed prompts with the averaged weights."""
+    def sample(self, shown: RunLog | None) -> None:
+        """Draw the fixed prompts with the averaged weights; all ranks draw, one shows."""
         # A run that draws nothing needs no engine; nothing else of training does.
         from train.samples import draw_sheet
 
         path = self.settings.out / "samples" / f"{self.step:08d}.png"
         try:
-            with averaged(self.parameters, self.average):
+            with averaged(self.parameters, self.average), gathered_root(self.objective):
                 sheet = draw_sheet(
                     self.model,
                     self.codec,
                     self.tokenizer,
                     self.loaded.flows.first,
                     self.settings.log,
-                    path,
+                    path if shown is not None else None,
                 )
         except NotFiniteError as error:  # the losses are watched; a picture is only looked at
-            print(f"step {self.step}: no sample pictures: {error}", file=sys.stderr)
+            if shown is not None:
+                print(f"step {self.step}: no sample pictures: {error}", file=sys.stderr)
             return
-        board.add_image("samples", sheet, self.step, dataformats="HWC")
+        if shown is not None:
+            shown.picture(self.step, sheet)
 
     def export(self) -> Path:
         """Write the model as it stands, averaged weights first, in the published layout.
@@ -247,20 +305,37 @@ class Trainer:
                 f"{self.settings.out} holds no state of a run, so there is nothing to export; "
                 "give the same command without --export"
             )
-        return checkpoint.save(
-            self.settings.out / CHECKPOINT,
+        folder = self.settings.out / CHECKPOINT
+        weights = self._weights_to_export()
+        self.ranks.first(lambda: self._export_to(folder, weights))
+        return folder
+
+    def _export_to(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        checkpoint.save(
+            folder,
             model=self.model,
             autoencoder=self.loaded.autoencoder,
             tokenizer=self.loaded.tokenizer,
             flows=self.loaded.flows,
-            weights=self._averaged_weights(),
+            weights=weights,
         )
 
-    def _averaged_weights(self) -> dict[str, Tensor] | None:
-        """Weights to export in place of the model's own; what is frozen has no average."""
-        if self.average is None:
-            return None
-        return {**dict(self.model.named_parameters()), **self.average.tensors}
+    def _weights_to_export(self) -> dict[str, Tensor]:
+        """Whole weights on the first rank, nothing on others; what is frozen has no average."""
+        weights: dict[str, Tensor] = dict(self.model.named_parameters())
+        if self.average is not None:
+            weights |= self.average.tensors
+        if self.mesh is None:
+            return weights
+        gathered = {}
+        for name, tensor in weights.items():  # one at a time: a device need not hold them all
+            full = whole(tensor)
+            if self.ranks.is_first:
+                gathered[name] = full.cpu()
+        return gathered
+
+    def _require_room(self) -> None:
+        outputs.folder(self.settings.out, need_bytes=self._bytes_to_write())
 
     def _bytes_to_write(self) -> int:
         """Of the states that are kept, the one that is being written, and the checkpoint."""
@@ -268,14 +343,15 @@ class Trainer:
         trained = sum(parameter.numel() for parameter in self.parameters.values())
         exported = sum(parameter.numel() for parameter in self.model.parameters())
         due = math.ceil(self.settings.num_steps / self.settings.checkpoint_every_steps)
-        return 4 * (trained * min(NUM_KEPT + 1, due) * copies + exported)
+        return 4 * (trained * min(self.settings.keep_checkpoints + 1, due) * copies + exported)
 
     def _forward(self, pack: Pack) -> TokenLosses:
         """Forward in the working dtype; gradients flow back to the float32 parameters."""
         # Not autocast: it chooses a type for each operation, and generation, which runs in one type
         # throughout, would then compute something else. Gradients of the casts arrive in float32.
-        cast = {f"model.{n}": p.to(self.dtype) for n, p in self.model.named_parameters()}
-        cast |= {f"model.{n}": b.to(self.dtype) for n, b in self.model.named_buffers()}
+        cast = {f"model.{n}": b.to(self.dtype) for n, b in self.model.named_buffers()}
+        if self.mesh is None:  # otherwise they are cast as they are gathered
+            cast |= {f"model.{n}": p.to(self.dtype) for n, p in self.model.named_parameters()}
         inputs = Inputs(
             pack.inputs.latents.to(self.dtype),
             # Times are narrowed only as sinusoids; see `Bagel.embed`.
@@ -304,6 +380,33 @@ class Trainer:
                 f"{', '.join(samples[:4])}{more}. Look at these samples; or start another `out` "
                 "with a lower optimizer.lr or dtype=float32"
             )
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """What ranks have to agree on after a step.
+
+    Attributes:
+        stop: Number of a signal that came, or 0; on several ranks, the largest.
+        late: `max_minutes` are over.
+        tokens_per_s: Of one rank; in all, their sum.
+        data_wait: Share of the time spent waiting for data; in all, the largest.
+    """
+
+    stop: int
+    late: bool
+    tokens_per_s: float
+    data_wait: float
+
+    @classmethod
+    def of_all(cls, ends: Sequence[StepEnd]) -> StepEnd:
+        """What holds for the run."""
+        return cls(
+            stop=max(end.stop for end in ends),
+            late=any(end.late for end in ends),
+            tokens_per_s=sum(end.tokens_per_s for end in ends),
+            data_wait=max(end.data_wait for end in ends),
+        )
 
 
 def _due(step: int, every_steps: int) -> bool:

@@ -39,8 +39,9 @@ def kept_bytes(
     *,
     averaged: bool,
     dtype: torch.dtype,
+    shards: int = 1,
 ) -> dict[str, int]:
-    """Count what stays from step to step, and the gradients and working copy of each.
+    """Count what stays on a device from step to step, and the gradients and working copy of each.
 
     Args:
         model: In float32.
@@ -48,15 +49,16 @@ def kept_bytes(
         optimizer: Of them.
         averaged: Whether there is an average of them.
         dtype: Of forward and backward.
+        shards: Ranks among which the model is cut; each layer is whole only while it computes.
     """
-    whole = sum(p.numel() for p in model.parameters())
-    part = sum(p.numel() for p in trained.values())
+    whole = sum(p.numel() for p in model.parameters()) // shards
+    part = sum(p.numel() for p in trained.values()) // shards
     shapes = [shape for p in trained.values() for shape in optimizer.shapes_of(p).values()]
     return {
         "weights": 4 * whole,
         "gradients": 4 * part,
-        "moments": 4 * sum(map(math.prod, shapes)),
+        "moments": 4 * sum(map(math.prod, shapes)) // shards,
         "average": 4 * part * averaged,
-        # What is computed in float32 is the weights themselves.
-        "working copy": dtype.itemsize * whole * (dtype != torch.float32),
+        # What one process computes in float32 is the weights themselves.
+        "working copy": dtype.itemsize * whole * (shards == 1 and dtype != torch.float32),
     }

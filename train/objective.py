@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,13 +43,15 @@ class Supervised:
     latents: int
 
     @classmethod
-    def of(cls, packs: Iterable[Pack]) -> Supervised:
-        """Count in packs."""
-        layouts = [pack.layout for pack in packs]
-        return cls(
-            sum(layout.ce_weights.sum().item() for layout in layouts),
-            sum(len(layout.velocity_rows) for layout in layouts),
-        )
+    def of(cls, pack: Pack) -> Supervised:
+        """Count in a pack."""
+        layout = pack.layout
+        return cls(layout.ce_weights.sum().item(), len(layout.velocity_rows))
+
+    @classmethod
+    def total(cls, packs: Sequence[Supervised]) -> Supervised:
+        """Add up over a step's packs, in their order: sums of weights depend on it."""
+        return cls(sum(pack.words for pack in packs), sum(pack.latents for pack in packs))
 
 
 def mean_losses(losses: TokenLosses, pack: Pack, step: Supervised) -> tuple[Tensor, Tensor]:
@@ -71,6 +73,23 @@ def mean_losses(losses: TokenLosses, pack: Pack, step: Supervised) -> tuple[Tens
 
 TaskSums = dict[str, tuple[float, float]]
 """Sum and count of a loss, under `ce/<task>` and `mse/<task>`."""
+
+
+@dataclass(frozen=True)
+class PackLosses:
+    """What a pack adds to its step's losses.
+
+    Attributes:
+        loss: What is minimised.
+        ce: Nats.
+        mse: Squared error a number.
+        tasks: Sums and counts of its own, by task.
+    """
+
+    loss: float
+    ce: float
+    mse: float
+    tasks: TaskSums
 
 
 @torch.no_grad()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from train.parts import part_of
 from train.settings import OptimizerSettings
+from train.sharding import local, shard_group
 
 # Of a quintic that is as steep at 0 as it can be. It does not settle at 1: values between .7 and
 # 1.2 are near enough, and five iterations suffice.
@@ -53,6 +55,15 @@ class Optimizers:
         if isinstance(self._owner[parameter], Muon):
             return {"momentum": shape}
         return {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+
+    def empty_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """Zeros for what is kept for a parameter, to be filled; where it lies, and cut as it is."""
+        return {
+            key: torch.zeros_like(parameter)
+            if shape == parameter.shape
+            else parameter.new_zeros(())
+            for key, shape in self.shapes_of(parameter).items()
+        }
 
     def state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """What is kept for a parameter, by name; empty before the first step."""
@@ -147,15 +158,19 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, matrices in by_shape.items():
-                gradients = [p.grad for p in matrices if p.grad is not None]
-                momenta = [self._momentum(p) for p in matrices]
+                gradients = [local(p.grad) for p in matrices if p.grad is not None]
+                momenta = [local(self._momentum(p)) for p in matrices]
                 torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
                 ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
-                update = orthogonalise(torch.stack(list(ahead)).to(self._dtype))
+                update = orthogonalise_parts(
+                    [matrix.to(self._dtype) for matrix in ahead],
+                    shape[0],
+                    shard_group(matrices[0]),
+                )
                 length = 0.2 * max(shape) ** 0.5
-                for matrix, change in zip(matrices, update.float(), strict=True):
+                for matrix, change in zip(map(local, matrices), update, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    matrix.add_(change, alpha=-group["lr"] * length)
+                    matrix.add_(change.float(), alpha=-group["lr"] * length)
 
     def _momentum(self, parameter: nn.Parameter) -> Tensor:
         state = self.state[parameter]
@@ -163,6 +178,41 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(parameter)
         momentum: Tensor = state["momentum"]
         return momentum
+
+
+def orthogonalise_parts(
+    parts: Sequence[Tensor], rows: int, group: dist.ProcessGroup | None
+) -> list[Tensor]:
+    """`orthogonalise` for matrices of which each rank has some rows.
+
+    Whole matrices are dealt out over the ranks, and their rows sent back.
+
+    Args:
+        parts: (at most ceil(rows / ranks), columns) each, one of every matrix; all of it without a
+            group.
+        rows: Of a whole matrix.
+        group: The ranks that share them, which hold rows in the order of their numbers.
+    """
+    if group is None:
+        return list(orthogonalise(torch.stack(list(parts))))
+    ranks, columns = group.size(), parts[0].shape[1]
+    most, each = -(-rows // ranks), -(-len(parts) // ranks)
+    # Rows and matrices that are not there are zeros: they add nothing, and stay zeros.
+    sent = parts[0].new_zeros(each * ranks, most, columns)
+    for place, part in enumerate(parts):
+        sent[place, : len(part)] = part
+    dealt = _exchange(sent.view(ranks, each, most, columns), group)
+    matrices = orthogonalise(dealt.transpose(0, 1).reshape(each, ranks * most, columns))
+    turned = matrices.view(each, ranks, most, columns).transpose(0, 1).contiguous()
+    returned = _exchange(turned, group).view(each * ranks, most, columns)
+    return [returned[place, : len(part)] for place, part in enumerate(parts)]
+
+
+def _exchange(blocks: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Send block i to rank i; block i of the result came from there."""
+    received = torch.empty_like(blocks)
+    dist.all_to_all_single(received, blocks, group=group)
+    return received
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +14,25 @@ from staged.devices import settle
 from staged.jobs import locks
 from staged.jobs.files import write_whole
 from staged.lines import read_lines
+from train.ranks import Ranks
 from train.settings import TrainSettings
 
 _SETTINGS = "settings.yaml"
 _DATA = "data.sha256"
+_PATIENCE_S = 60.0
 _FREE = (
     *("out", "cache", "device", "num_threads", "num_workers"),
-    *("checkpoint_every_steps", "max_minutes", "log"),
+    *("checkpoint_every_steps", "keep_checkpoints", "max_minutes", "log", "parallel"),
 )
 """What may differ between the two parts of a run: none of it changes what is learned."""
 
 
-def settled(settings: TrainSettings, *, resuming: bool) -> TrainSettings:
+def settled(settings: TrainSettings, ranks: Ranks, *, resuming: bool) -> TrainSettings:
     """Say what `auto` stands for; in a run that goes on, the precision is the one that it has.
 
     Args:
         settings: Of this run.
+        ranks: That share it; the first one's precision is everyone's.
         resuming: As in `claim`.
 
     Raises:
@@ -37,7 +42,36 @@ def settled(settings: TrainSettings, *, resuming: bool) -> TrainSettings:
     begun = None
     if resuming and path.is_file():
         begun = job_settings.load(TrainSettings, path).dtype
-    return settle(settings, begun=begun)
+    dtype = ranks.first(lambda: settle(settings, begun=begun).dtype)
+    # On other ranks `auto` may be another device, and nothing is told twice.
+    settings = replace(settings, dtype=dtype)
+    return settle(settings, begun=begun, tell=lambda words: None)
+
+
+def require_one_run(settings: TrainSettings, ranks: Ranks) -> None:
+    """Require all ranks to have the settings and the folder of the first one, which claimed it.
+
+    Raises:
+        ValueError: They have not; says who differs in what.
+    """
+    everyones = ranks.gather(_binding(settings))
+    for number, other in enumerate(everyones):
+        if changed := job_settings.changes(everyones[0], other):
+            raise ValueError(
+                f"rank {number} was started with other settings than rank 0: "
+                f"{'; '.join(changed)}. Start all processes of a run with the same"
+            )
+    path = settings.out / _SETTINGS
+    text = ranks.first(path.read_text)
+    deadline = time.monotonic() + _PATIENCE_S
+    # A shared file system may show a new file some seconds later to other machines.
+    while not (path.is_file() and path.read_text() == text):
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"rank {ranks.number} does not see {path} as rank 0 wrote it: `out` must be a "
+                "folder that all machines of a run share"
+            )
+        time.sleep(0.5)
 
 
 def claim(settings: TrainSettings, *, resuming: bool) -> None:

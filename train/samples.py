@@ -25,9 +25,17 @@ def draw_sheet(
     tokenizer: BagelTokenizer,
     flow: FlowSettings,
     log: Log,
-    path: Path,
+    path: Path | None,
 ) -> NDArray[np.uint8]:
     """Draw every prompt at once, without planning, and keep the row of pictures.
+
+    Args:
+        model: To draw with; see `Engine`, as the next two.
+        codec: Of its pictures.
+        tokenizer: Of its prompts.
+        flow: How to draw.
+        log: Prompts and network evaluations.
+        path: Where to keep the row; None keeps it nowhere.
 
     Returns:
         (h, sum of w, 3) uint8.
@@ -46,6 +54,7 @@ def draw_sheet(
         settings=replace(flow, num_flow_steps=log.sample_flow_steps),
     )
     sheet = np.concatenate([drawing.pixels for drawing in drawings], axis=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, encode_png(sheet))
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, encode_png(sheet))
     return sheet

@@ -106,6 +106,26 @@ class Log:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParallelSettings:
+    """How several processes (ranks) share one run; without torchrun or its like there is one."""
+
+    replicas: int = 1
+    """Copies of the model, each cut among an equal share of the ranks (HSDP): as many as machines
+    keeps what layers exchange within each. 1 cuts it among all ranks (FSDP)."""
+    reshard: bool = True
+    """Give a layer's weights back between its forward and its backward pass: less memory, one more
+    exchange."""
+    join_timeout_s: float = 300.0
+    """Seconds that ranks wait for all to come."""
+    silence_timeout_s: float = 1800.0
+    """Seconds that ranks wait for one another within a step before they give up."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_range(self, "replicas", "join_timeout_s", "silence_timeout_s", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """A fine-tune of BAGEL on trajectories: cross entropy on text, flow matching on images."""
 
@@ -123,8 +143,9 @@ class TrainSettings:
     pack_tokens: int = 33_000
     """Tokens of a packed batch, at most."""
     packs_per_step: int = 1
-    """Packs whose gradients an optimizer step adds up, one after the other: a larger batch in the
-    memory of one pack. A token weighs the same in whichever of them it is."""
+    """Packs whose gradients an optimizer step adds up, over all ranks together and on each of them
+    one after the other: a larger batch in the memory of one pack. A token weighs the same in
+    whichever of them it is."""
     ce_weight: float = 0.25
     """Weight of the text loss beside the image loss (method: lambda_CE)."""
     timestep_shift: float = 1.0
@@ -160,8 +181,12 @@ class TrainSettings:
     """Folder for latents and lengths, to share among runs; `<out>/cache` by default."""
     checkpoint_every_steps: int = 500
     """Steps between resumable checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest of them that are kept."""
     dropout: ConditionDropout = field(default_factory=ConditionDropout)
     """Conditioning dropout."""
+    parallel: ParallelSettings = field(default_factory=ParallelSettings)
+    """Several processes."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     """Optimizer."""
     log: Log = field(default_factory=Log)
@@ -178,6 +203,7 @@ class TrainSettings:
                 "pack_tokens",
                 "packs_per_step",
                 "checkpoint_every_steps",
+                "keep_checkpoints",
                 "noised_copies",
                 "max_logits_mib",
             ),

@@ -1,26 +1,37 @@
 """Packs in the order of their steps, built ahead by another process.
 
+They are numbered over all ranks, so that a run sees the same packs in the same steps however many
+ranks share it.
+
 Building a pack is plain Python work: in a thread it would compete for the interpreter with the
 step that it shall not hold up. What comes out does not depend on who built it, or when.
 """
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
+from staged.jobs.rank import Rank
 from staged.model.layout import SpecialTokens
 from train.examples import Examples
 from train.packing import Pack, build_pack
 from train.plan import PackPlan
 from train.settings import TrainSettings
 
+IDLE = -1
+"""Number of a pack without samples, which a rank runs while others have one more than it."""
 _AHEAD = 4
+_PR_SET_PDEATHSIG = 1  # of Linux, where alone there are workers
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,10 @@ class PackFailure:
 
 @dataclass(frozen=True)
 class StepPacks(Dataset[Pack | PackFailure]):
-    """Packs by number: step s takes `packs_per_step` of them, from number s * packs_per_step on."""
+    """Packs by number: step s takes `packs_per_step` of them, from number s * packs_per_step on.
+
+    Number `IDLE` is a pack without samples.
+    """
 
     examples: Examples
     plan: PackPlan
@@ -51,38 +65,74 @@ class StepPacks(Dataset[Pack | PackFailure]):
         settings = self.settings
         return build_pack(
             self.examples,
-            [sample for sample, _ in self.plan.pack(number)],
+            [sample for sample, _ in self.plan.pack(number)] if number != IDLE else [],
             special=self.special,
             dropout=settings.dropout,
             timestep_shift=settings.timestep_shift,
             noised_copies=settings.noised_copies,
             pack_tokens=settings.pack_tokens,
             seed=settings.seed,
-            number=number,
+            number=max(number, 0),
         )
 
-    def from_step(self, step: int) -> Iterator[Pack]:
-        """Packs from a step to the end of the run.
+    def from_step(self, step: int, rank: Rank | None = None) -> Iterator[Pack]:
+        """A rank's packs from a step to the end of the run: in each step as many as on any rank.
 
         Raises:
             ValueError: A sample cannot be read.
         """
         # Workers share what was opened here by forking; elsewhere than on Linux that is unsafe.
-        each = self.settings.packs_per_step
         workers = self.settings.num_workers if sys.platform.startswith("linux") else 0
         loader = DataLoader(
             self,
             batch_size=None,
-            sampler=range(step * each, self.settings.num_steps * each),
+            sampler=numbers(
+                range(step, self.settings.num_steps), self.settings.packs_per_step, rank or Rank()
+            ),
             num_workers=workers,
             prefetch_factor=_AHEAD if workers else None,
             multiprocessing_context="fork" if workers else None,
-            worker_init_fn=_leave_signals_to_the_trainer,
+            worker_init_fn=_prepare_worker,
         )
         for built in loader:
             if isinstance(built, PackFailure):
                 raise ValueError(built.reason)
             yield built
+
+
+def packs_each(packs_per_step: int, world_size: int) -> int:
+    """Packs that every rank takes in a step, idle ones included."""
+    return -(-packs_per_step // world_size)
+
+
+def require_work(packs_per_step: int, world_size: int) -> None:
+    """Require a pack in each step for each rank.
+
+    Raises:
+        ValueError: There are fewer; some ranks would never have any.
+    """
+    if packs_per_step < world_size:
+        raise ValueError(
+            f"packs_per_step={packs_per_step} leaves {world_size - packs_per_step} of {world_size} "
+            f"ranks without work; give packs_per_step={world_size} or more (it counts the packs of "
+            "all ranks), or start fewer ranks"
+        )
+
+
+def numbers(steps: Iterable[int], packs_per_step: int, rank: Rank) -> Iterator[int]:
+    """Numbers of a rank's packs, step after step: every n-th of a step's, where n ranks share it.
+
+    All ranks take part in every pass, so one for which there is no pack left takes an idle one.
+    """
+    for step in steps:
+        for turn in range(packs_each(packs_per_step, rank.world_size)):
+            place = rank.number + turn * rank.world_size
+            yield step * packs_per_step + place if place < packs_per_step else IDLE
+
+
+def in_order(by_rank: Sequence[Sequence[T]]) -> list[T]:
+    """What ranks have of a step's packs, in the order of the packs; idle ones come last."""
+    return [of_rank[turn] for turn in range(len(by_rank[0])) for of_rank in by_rank]
 
 
 @contextmanager
@@ -103,7 +153,10 @@ def explaining_dead_workers() -> Iterator[None]:
         ) from error
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal, but the step in progress still needs packs."""
+def _prepare_worker(worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal, but the step in progress still needs packs.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A killed trainer's connections are open as long as a fork of it lives, and until they end the
+    # other ranks do not know that it died. torch looks after its parent every five seconds only.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

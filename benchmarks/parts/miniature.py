@@ -32,6 +32,7 @@ from train.job import Trainer
 from train.objective import Objective
 from train.optimizer import make_optimizers
 from train.packing import Pack, build_pack
+from train.ranks import Ranks
 from train.settings import OptimizerSettings, Subset, TrainSettings
 
 _AUTOENCODER = AutoencoderConfig(multipliers=(1, 1, 1), latent_channels=4)
@@ -119,6 +120,7 @@ class _InMemoryTrainer(Trainer):
 
     def __init__(self, settings: TrainSettings, model: Bagel, setup: Setup) -> None:
         self.settings = settings
+        self.ranks, self.mesh = Ranks(), None
         self.device, self.dtype = setup.device, getattr(torch, settings.dtype)
         self.model = model.train()
         self.objective = Objective(self.model)

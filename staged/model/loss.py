@@ -5,7 +5,7 @@ Sums and counts stay apart so that a step can be normalised over all ranks and m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -13,9 +13,8 @@ from staged.model.bagel import Bagel, Hidden
 from staged.model.layout import Layout
 
 
-@dataclass(frozen=True)
-class TokenLosses:
-    """Unreduced losses.
+class TokenLosses(NamedTuple):
+    """Unreduced losses; a tuple, for sharded training looks into what a module returns.
 
     Attributes:
         ce: (num_labels,) float32 cross entropy in nats, unweighted.

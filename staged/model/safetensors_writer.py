@@ -27,7 +27,11 @@ _DTYPES = {
 
 
 def write_safetensors(
-    path: str | Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None = None,
+    *,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write tensors in the order given.
 
@@ -35,11 +39,12 @@ def write_safetensors(
         path: File to write; not atomic on its own.
         tensors: By name; on any device.
         dtype: Stored type of real tensors; None keeps each tensor's own.
+        metadata: Kept in the header.
 
     Raises:
         ValueError: A tensor has a type that the format lacks.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     types: dict[str, torch.dtype] = {}
     end = 0
     for name, tensor in tensors.items():

@@ -105,6 +105,7 @@ class Training:
             "seconds": repr(self.seconds),
         }
         self._state.save(self.step, self._parameters, self.optimizer, self.average, facts)
+        self._state.finish()
 
     def _restore(self) -> None:
         facts = self._state.facts()

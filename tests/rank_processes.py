@@ -1,0 +1,89 @@
+"""Real processes that are the ranks of one run, on gloo."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from training import start
+
+from train.job import Trainer
+from train.ranks import Ranks, joined
+from train.settings import ParallelSettings, TrainSettings
+
+QUICK = ParallelSettings(join_timeout_s=30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def as_rank(
+    number: int,
+    world_size: int,
+    port: int,
+    said: Path,
+    settings: ParallelSettings,
+    act: Callable[..., Any],
+    *arguments: Any,
+) -> None:
+    """Be one rank; what is returned or raised lies in `said` in the end."""
+    os.environ.update(
+        RANK=str(number),
+        LOCAL_RANK=str(number),
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    try:
+        with joined(settings) as ranks:
+            outcome = {"returned": act(ranks, *arguments)}
+    except (ValueError, OSError) as error:
+        outcome = {type(error).__name__: str(error)}
+    (said / str(number)).write_text(json.dumps(outcome))
+
+
+def run_ranks(
+    folder: Path,
+    world_size: int,
+    act: Callable[..., Any],
+    *arguments: Any,
+    settings: ParallelSettings = QUICK,
+    there: int | None = None,
+) -> list[dict[str, Any] | None]:
+    """What each rank returned or raised; None of one that was killed or never was."""
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    processes = [
+        start(as_rank, number, world_size, port, folder, settings, act, *arguments)
+        for number in range(world_size if there is None else there)
+    ]
+    began = time.monotonic()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode is not None, f"it hangs after {time.monotonic() - began:.0f} s"
+    outcomes: list[dict[str, Any] | None] = [None] * world_size
+    for number in range(world_size):
+        with suppress(FileNotFoundError):
+            outcomes[number] = json.loads((folder / str(number)).read_text())
+    return outcomes
+
+
+def run_trainer(ranks: Ranks, settings: TrainSettings) -> int:
+    """Train to the end; returns the steps taken."""
+    trainer = Trainer(settings, ranks)
+    trainer.run()
+    return trainer.step
+
+
+def train_on(world_size: int, settings: TrainSettings) -> None:
+    """Run to the end on so many ranks, from wherever the run stands."""
+    said = settings.out.with_name(f"{settings.out.name}.said")
+    outcomes = run_ranks(said, world_size, run_trainer, settings)
+    assert outcomes == [{"returned": settings.num_steps}] * world_size
