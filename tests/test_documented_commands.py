@@ -22,7 +22,7 @@ MODULES = {
     "eval": "eval.__main__",
     "data_pipelines": "data_pipelines.__main__",
 }
-OTHERS = {"pip", "hf", "vllm", "export", "git", "cd", ".", "python3", "wait", "printf"}
+OTHERS = {"pip", "hf", "vllm", "export", "git", "cd", "cp", ".", "python3", "wait", "printf"}
 """Programs whose options are not ours to check."""
 _SHELL = {"do", "then", "else", "nice"}
 
