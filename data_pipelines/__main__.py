@@ -2,27 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.job_command import RunJob, add_job, print_reasons
-from staged.command_line import (
-    Parser,
-    add_out_file,
-    add_overrides,
-    console,
-    count,
-    exit_codes,
-    outputs,
-)
+from data_pipelines.folder_commands import add_folder_commands
+from data_pipelines.job_command import RunJob, add_job
+from staged.command_line import Parser, add_overrides, console, exit_codes, outputs
 from staged.command_line.applications import run_as_module
 from staged.settings import load
-from staged.shards import damage, read_manifest, validate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """RunJob `staged data`.
+    """Run `staged data`.
 
     Args:
         argv: Arguments after `staged data`; the process's own when None.
@@ -70,6 +62,16 @@ def _parser() -> Parser:
     )
     add_job(judge, _critique)
 
+    mend = commands.add_parser(
+        "refine",
+        figures=True,
+        help="images, what is wrong with them and better ones to explained corrections",
+        epilog="example: staged data refine --out data/refine "
+        "'sources=[{path: data/genref, format: genref}]' count=500\n\n"
+        "The same command goes on where a job was interrupted.",
+    )
+    add_job(mend, _refine)
+
     diet = commands.add_parser(
         "base",
         figures=True,
@@ -80,33 +82,7 @@ def _parser() -> Parser:
     add_overrides(diet)
     diet.set_defaults(run=_base)
 
-    check = commands.add_parser(
-        "validate",
-        figures=True,
-        help="check every byte of a data set",
-        epilog="example: staged data validate data/shapes",
-    )
-    check.add_argument("folder", type=Path, help="of the data set")
-    check.set_defaults(run=_validate)
-
-    tally = commands.add_parser(
-        "stats",
-        figures=True,
-        help="count samples, steps, verdicts, reasons and cost",
-        epilog="example: staged data stats data/shapes",
-    )
-    tally.add_argument("folder", type=Path, help="of the data set")
-    tally.set_defaults(run=_stats)
-
-    show = commands.add_parser(
-        "preview",
-        help="show trajectories on one web page",
-        epilog="example: staged data preview data/shapes --out preview.html --limit 40",
-    )
-    show.add_argument("folder", type=Path, help="of the data set")
-    add_out_file(show, required=False, words="page to write; FOLDER/preview.html without it")
-    show.add_argument("--limit", type=count, default=24, help="most trajectories of each kind")
-    show.set_defaults(run=_preview)
+    add_folder_commands(commands)
     return parser
 
 
@@ -124,6 +100,13 @@ def _critique() -> tuple[type[Any], RunJob]:
     return CritiqueSettings, run_job
 
 
+def _refine() -> tuple[type[Any], RunJob]:
+    from data_pipelines.refine.job import run_job
+    from data_pipelines.refine.settings import RefineSettings
+
+    return RefineSettings, run_job
+
+
 def _base(arguments: argparse.Namespace) -> int:
     from data_pipelines.base import BaseSettings, build
 
@@ -133,54 +116,6 @@ def _base(arguments: argparse.Namespace) -> int:
     print(", ".join(f"{kind} {number}" for kind, number in sorted(counts.items())))
     print(f"wrote {settings.out}")
     console().figures({"out": str(settings.out), "samples": dict(counts)})
-    return exit_codes.OK
-
-
-def _validate(arguments: argparse.Namespace) -> int:
-    found = validate(arguments.folder)
-    for problem in found.problems:
-        print(f"damaged: {problem}", file=sys.stderr)
-    print(f"{found.samples} samples, {len(found.problems)} problems")
-    console().figures({"samples": found.samples, "problems": list(found.problems)})
-    return exit_codes.OK if found.ok else exit_codes.FAILED
-
-
-def _stats(arguments: argparse.Namespace) -> int:
-    manifest = read_manifest(arguments.folder)
-    for name, value in manifest.stats.items():
-        if not isinstance(value, Mapping):
-            print(f"{name}: {value}")
-            continue
-        for key, number in value.items():
-            shown = (
-                ", ".join(f"{inner} {n}" for inner, n in number.items())
-                if isinstance(number, Mapping)
-                else number
-            )
-            print(f"{name}, {key}: {shown}")
-    print_reasons(manifest.acceptance)
-    for unit, amount in manifest.cost.items():
-        print(f"cost of everything, {unit}: {amount:g}")
-    problems = damage(arguments.folder)
-    console().figures(
-        {
-            "stats": manifest.stats,
-            "acceptance": manifest.acceptance,
-            "cost": manifest.cost,
-            "problems": problems,
-        }
-    )
-    for problem in problems:
-        print(f"damaged: {problem}", file=sys.stderr)
-    return exit_codes.FAILED if problems else exit_codes.OK
-
-
-def _preview(arguments: argparse.Namespace) -> int:
-    from data_pipelines.preview import write_preview
-
-    path = arguments.out or outputs.file(arguments.folder / "preview.html")
-    number = write_preview(arguments.folder, path, number=arguments.limit)
-    print(f"wrote {path} with {number} trajectories")
     return exit_codes.OK
 
 

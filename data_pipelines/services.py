@@ -4,32 +4,15 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel
-
+from data_pipelines.asking import Asking, UnitEndError
 from staged import images
 from staged.backends.lmm.client import LmmClient
-from staged.backends.lmm.types import Failure, LmmRequest
 from staged.jobs.kept_images import KeptImage, draw_once
 from staged.jobs.ledger import Ledger, unit_key
 from staged.jobs.records import UnitResult
 from staged.roles import ImageEditor, RoleError
-
-T = TypeVar("T", bound=BaseModel)
-
-
-class UnitEndError(Exception):
-    """A unit of work ends here.
-
-    Attributes:
-        result: How; its sample is added by whoever knows the steps so far.
-    """
-
-    def __init__(self, result: UnitResult) -> None:
-        """Keep the result."""
-        super().__init__(f"{result.stage}: {result.reason}")
-        self.result = result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +37,7 @@ class PricedEditor:
     in_thread: bool = False
 
 
-class Services:
+class Services(Asking):
     """Asks and draws for one unit, and adds up what that costs.
 
     Args:
@@ -65,27 +48,9 @@ class Services:
 
     def __init__(self, *, lmm: LmmClient, drawing: PricedEditor, ledger: Ledger) -> None:
         """Begin with no costs."""
-        self._lmm, self._drawing, self._ledger = lmm, drawing, ledger
-        self.usd = 0.0
-        self.requests = 0
+        super().__init__(lmm)
+        self._drawing, self._ledger = drawing, ledger
         self.images = 0
-
-    async def ask(self, request: LmmRequest[T]) -> T:
-        """Ask the language model.
-
-        Raises:
-            UnitEndError: there is no answer.
-        """
-        reply = await self._lmm.ask(request)
-        self.usd += reply.usd
-        self.requests += 1
-        if isinstance(reply, Failure):
-            raise UnitEndError(
-                UnitResult(
-                    status="failed", stage=request.purpose, reason=reply.kind, detail=reply.detail
-                )
-            )
-        return reply.value
 
     async def draw(self, before: bytes | None, instruction: str, *, seed: int) -> bytes:
         """Draw an instruction, or take the image that was drawn for it before.

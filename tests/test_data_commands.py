@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from staged.cli import main
+from staged.shards import read_shards
 
 JOB = ["data", "plan-sketch"]
 
@@ -101,3 +102,26 @@ def test_seeds_of_settings_have_the_range_of_the_option(
     out = ["--out", str(tmp_path / "o")] if command == "plan-sketch" else []
     assert main(["data", command, str(tmp_path / "job.yaml"), f"seed={seed}", *out]) == 1
     assert f"override 'seed={seed}': seed is {seed}; give 0 or more" in capsys.readouterr().err
+
+
+def test_data_sets_are_merged_cut_and_priced(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    number = len(list(read_shards(folder)))
+    together, cut = tmp_path / "together", tmp_path / "cut"
+    assert main(["data", "merge", str(folder), str(folder), "--out", str(together)]) == 0
+    keys = [sample.key for sample in read_shards(together)]
+    assert keys == sorted(keys) and len(keys) == 2 * number and keys[0].startswith("0-")
+    again = ["--keep-keys", "--out", str(tmp_path / "no")]
+    assert main(["data", "merge", str(folder), str(folder), *again]) == 1
+    assert "keys are unique" in capsys.readouterr().err
+    size = ["--samples-per-shard", "2", "--out", str(cut)]
+    assert main(["data", "reshard", str(together), *size]) == 0
+    assert f"{2 * number} samples in {number} shards" in capsys.readouterr().out
+    both = zip(read_shards(together), read_shards(cut), strict=True)
+    assert all(one.key == other.key and one.trajectory == other.trajectory for one, other in both)
+    assert main(["data", "cost", str(folder), "--samples", "1000", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["accepted"] == number and figures["calls"]["scene_graph"] == 6
+    assert figures["samples_calls"]["scene_graph"] == pytest.approx(6000 / number)

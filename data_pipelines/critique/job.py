@@ -20,16 +20,17 @@ from data_pipelines.critique.requests import PROMPT_VERSION
 from data_pipelines.critique.rolling import RollingThread
 from data_pipelines.critique.settings import CritiqueSettings
 from data_pipelines.drawing import open_editor, priced
+from data_pipelines.kept_images import keep_image
 from data_pipelines.prompts import PromptOf, UnitPrompt
 from data_pipelines.reader import open_lmm
 from data_pipelines.runner import Work
 from data_pipelines.services import Services
 from data_pipelines.shards import trajectories
-from staged.jobs.ledger import Ledger, unit_key
+from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
 from staged.jobs.records import Records, UnitResult
 from staged.settings import load
-from staged.trajectory import ImageRef, Sketch, Trajectory
+from staged.trajectory import ImageRef, Trajectory
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from staged.generate.model import DrawingModel
@@ -182,16 +183,9 @@ def _named(trajectory: Trajectory) -> Trajectory:
 
 async def _keep_images(trajectory: Trajectory, ledger: Ledger) -> None:
     """Keep what the checkpoint drew; what the editor drew is there."""
-    for step in trajectory.steps:
-        if not isinstance(step, Sketch) or step.image.png is None:
-            continue
-        digest = str(step.image.name).partition(".")[0]
-        key = unit_key("drawn in a rollout", digest)
-        async with ledger.claim(key):
-            if ledger.find_blob(digest) is None:
-                await ledger.record(
-                    key, "images", "sketch", paid=True, usd=0.0, data={}, blob=step.image.png
-                )
+    for ref in trajectory.images:
+        assert ref.png is not None
+        await keep_image(ref.png, ledger, purpose="sketch")
 
 
 def _balanced(

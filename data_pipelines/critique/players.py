@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+from data_pipelines.asking import UnitEndError
 from data_pipelines.critique.requests import (
     PlanJudgement,
     SketchJudgement,
@@ -14,7 +15,7 @@ from data_pipelines.critique.requests import (
     sketch_judgement_request,
 )
 from data_pipelines.critique.settings import CritiqueSettings
-from data_pipelines.services import Services, UnitEndError
+from data_pipelines.services import Services
 from staged.jobs.records import UnitResult
 from staged.loops.roles import Roles
 from staged.roles import Preview, RoleError, StepRequest

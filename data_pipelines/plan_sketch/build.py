@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from data_pipelines.asking import UnitEndError
 from data_pipelines.plan_sketch.mistakes import MistakeKind, mistaken
 from data_pipelines.plan_sketch.requests import (
     InspectionAnswer,
@@ -17,7 +18,7 @@ from data_pipelines.plan_sketch.requests import (
 )
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.prompts import UnitPrompt
-from data_pipelines.services import Services, UnitEndError
+from data_pipelines.services import Services
 from staged.jobs.records import UnitResult
 from staged.scene_graph import (
     AddObject,

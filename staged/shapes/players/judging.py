@@ -1,6 +1,6 @@
-"""What the miniature world's language model says of plans and pictures that a model made itself.
+"""What the miniature world's language model says of plans and pictures that others made.
 
-Like `answers`, for requests that also want the corrected plan, and whether anything is to come.
+Like `answers`, for requests that also want the corrected plan, or compare two pictures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from staged.shapes.language import instructions as say
 from staged.shapes.language.advance import advanced, between, corrected
 from staged.shapes.language.faults import plan_faults
 from staged.shapes.language.phrases import GrammarError
-from staged.shapes.language.prompts import read_description, read_prompt
+from staged.shapes.language.prompts import describe, read_description, read_prompt
 from staged.shapes.language.steps import describe_graph, edits_of
 from staged.shapes.players import answers
 from staged.shapes.world.spec import Spec
@@ -53,8 +53,41 @@ def judge_sketch(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str
     return answers.inspect_sketch(content, pictures[-1:])
 
 
-JUDGEMENTS: dict[str, answers.AnswerFor] = {"judge_plan": judge_plan, "judge_sketch": judge_sketch}
+def explain_image(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
+    """Compare a picture with what it is said to be of."""
+    (picture,) = pictures
+    seen = answers.inspect_sketch({"description": _described(content["prompt"])}, [picture])
+    return {"critique": seen["critique"], "verdict": seen["verdict"]}
+
+
+def correct_image(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
+    """Say what is wrong with the first of two pictures, and whether the second is right."""
+    description = {"description": _described(content["prompt"])}
+    first, second = (answers.inspect_sketch(description, [picture]) for picture in pictures)
+    return {
+        "critique": first["critique"],
+        "conflicts": first["verdict"] == "revise",
+        "correction": first["correction"],
+        "explanation": second["critique"],
+        "mended": second["verdict"] == "accept",
+    }
+
+
+JUDGEMENTS: dict[str, answers.AnswerFor] = {
+    "judge_plan": judge_plan,
+    "judge_sketch": judge_sketch,
+    "explain_image": explain_image,
+    "correct_image": correct_image,
+}
 """By the name of the response format."""
+
+
+def _described(text: str) -> str:
+    """The description of a prompt, or what is one already."""
+    try:
+        return describe(read_prompt(text).spec)
+    except GrammarError:
+        return describe(read_description(text))
 
 
 def _plan_judgement(

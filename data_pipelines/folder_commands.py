@@ -1,0 +1,235 @@
+"""The commands of `staged data` that look at data sets, or make one of others."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.job_command import print_reasons
+from staged.command_line import (
+    Parser,
+    add_out_file,
+    add_out_folder,
+    console,
+    count,
+    exit_codes,
+    outputs,
+)
+from staged.shards import damage, read_index, read_manifest, validate
+from staged.shards.checks import merge
+from staged.shards.writer import DEFAULT_MAX_SAMPLES
+
+
+def add_folder_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add them to the table of commands."""
+    check = commands.add_parser(
+        "validate",
+        figures=True,
+        help="check every byte of a data set",
+        epilog="example: staged data validate data/shapes",
+    )
+    check.add_argument("folder", type=Path, help="of the data set")
+    check.set_defaults(run=_validate)
+
+    tally = commands.add_parser(
+        "stats",
+        figures=True,
+        help="count samples, steps, verdicts, reasons and cost",
+        epilog="example: staged data stats data/shapes",
+    )
+    tally.add_argument("folder", type=Path, help="of the data set")
+    tally.set_defaults(run=_stats)
+
+    price = commands.add_parser(
+        "cost",
+        figures=True,
+        help="what a job has cost so far, and what more samples would",
+        description="Add up what a job has paid for, finished or not. To price a job, let it make "
+        "some samples first (budget.images=200), and ask for the number that you want.",
+        epilog="example: staged data cost data/kontext --samples 32000",
+    )
+    price.add_argument("folder", type=Path, help="of the job")
+    price.add_argument(
+        "--samples", type=count, metavar="N", help="accepted samples to reckon the cost of"
+    )
+    price.set_defaults(run=_cost)
+
+    show = commands.add_parser(
+        "preview",
+        help="show trajectories on one web page",
+        epilog="example: staged data preview data/shapes --out preview.html --limit 40",
+    )
+    show.add_argument("folder", type=Path, help="of the data set")
+    add_out_file(show, required=False, words="page to write; FOLDER/preview.html without it")
+    show.add_argument("--limit", type=count, default=24, help="most trajectories of each kind")
+    show.set_defaults(run=_preview)
+
+    join = commands.add_parser(
+        "merge",
+        figures=True,
+        help="several data sets to one",
+        description="Write several data sets as one, in the order given. Keys get the number of "
+        "their data set before them, so that none collide.",
+        epilog="example: staged data merge data/plans data/critiques --out data/all",
+    )
+    join.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of the data sets")
+    add_out_folder(join, words="folder of the new data set")
+    join.add_argument("--title", help="its name; default: those of the data sets")
+    join.add_argument(
+        "--keep-keys", action="store_true", help="leave keys as they are; equal ones are refused"
+    )
+    _add_shard_size(join)
+    join.set_defaults(run=_merge)
+
+    cut = commands.add_parser(
+        "reshard",
+        figures=True,
+        help="the same samples in shards of another size",
+        epilog="example: staged data reshard data/shapes --samples-per-shard 200 "
+        "--out data/shapes-200",
+    )
+    cut.add_argument("folder", type=Path, help="of the data set")
+    add_out_folder(cut, words="folder of the new data set")
+    _add_shard_size(cut)
+    cut.set_defaults(run=_reshard)
+
+    prefer = commands.add_parser(
+        "pairs",
+        figures=True,
+        help="preference pairs of refused sketches and those that mended them",
+        description="Of every sketch that was refused and mended, write two samples that differ in "
+        "their last sketch alone: the better one (KEY-1) and the refused one (KEY-0).",
+        epilog="example: staged data pairs data/critique --out data/pairs",
+    )
+    prefer.add_argument("folder", type=Path, help="of the data set")
+    add_out_folder(prefer, words="folder of the pairs")
+    prefer.set_defaults(run=_pairs)
+
+
+def _add_shard_size(parser: Parser) -> None:
+    parser.add_argument(
+        "--samples-per-shard",
+        type=count,
+        default=DEFAULT_MAX_SAMPLES,
+        metavar="N",
+        help="most samples of a shard",
+    )
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    found = validate(arguments.folder)
+    for problem in found.problems:
+        print(f"damaged: {problem}", file=sys.stderr)
+    print(f"{found.samples} samples, {len(found.problems)} problems")
+    console().figures({"samples": found.samples, "problems": list(found.problems)})
+    return exit_codes.OK if found.ok else exit_codes.FAILED
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    manifest = read_manifest(arguments.folder)
+    for name, value in manifest.stats.items():
+        if not isinstance(value, Mapping):
+            print(f"{name}: {value}")
+            continue
+        for key, number in value.items():
+            shown = (
+                ", ".join(f"{inner} {n}" for inner, n in number.items())
+                if isinstance(number, Mapping)
+                else number
+            )
+            print(f"{name}, {key}: {shown}")
+    print_reasons(manifest.acceptance)
+    for unit, amount in manifest.cost.items():
+        print(f"cost of everything, {unit}: {amount:g}")
+    problems = damage(arguments.folder)
+    console().figures(
+        {
+            "stats": manifest.stats,
+            "acceptance": manifest.acceptance,
+            "cost": manifest.cost,
+            "problems": problems,
+        }
+    )
+    for problem in problems:
+        print(f"damaged: {problem}", file=sys.stderr)
+    return exit_codes.FAILED if problems else exit_codes.OK
+
+
+def _cost(arguments: argparse.Namespace) -> int:
+    from data_pipelines.spending import read_spending
+
+    spent = read_spending(arguments.folder)
+    print(f"{spent.accepted} samples accepted of {spent.ended} ended")
+    for purpose, number in spent.calls.items():
+        usd = spent.usd[purpose]
+        each = f", {number / spent.accepted:.2f} per accepted sample" if spent.accepted else ""
+        print(f"  {purpose}: {number} calls{each}{f', ${usd:.2f}' if usd else ''}")
+    if spent.accepted and spent.usd_in_all:
+        each = f", ${spent.usd_in_all / spent.accepted:.4f} per accepted sample"
+        print(f"${spent.usd_in_all:.2f}{each}")
+    figures: dict[str, Any] = {
+        "accepted": spent.accepted,
+        "ended": spent.ended,
+        "calls": dict(spent.calls),
+        "usd": dict(spent.usd),
+    }
+    if arguments.samples is not None:
+        wanted = spent.for_samples(arguments.samples)
+        if wanted is None:
+            print("nothing was accepted yet, so there is nothing to reckon from", file=sys.stderr)
+            return exit_codes.FAILED
+        calls, usd = wanted
+        said = ", ".join(f"{number:.0f} {purpose}" for purpose, number in calls.items())
+        print(f"{arguments.samples} samples would take about ${usd:.2f}: {said}")
+        figures |= {"samples": arguments.samples, "samples_usd": usd, "samples_calls": calls}
+    console().figures(figures)
+    return exit_codes.OK
+
+
+def _preview(arguments: argparse.Namespace) -> int:
+    from data_pipelines.preview import write_preview
+
+    path = arguments.out or outputs.file(arguments.folder / "preview.html")
+    number = write_preview(arguments.folder, path, number=arguments.limit)
+    print(f"wrote {path} with {number} trajectories")
+    return exit_codes.OK
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    folders = arguments.folders
+    title = arguments.title or " + ".join(read_manifest(folder).title for folder in folders)
+    prefixes = None if arguments.keep_keys else [f"{number}-" for number in range(len(folders))]
+    return _written(arguments, folders, title, prefixes)
+
+
+def _reshard(arguments: argparse.Namespace) -> int:
+    title = read_manifest(arguments.folder).title
+    return _written(arguments, [arguments.folder], title, None)
+
+
+def _written(
+    arguments: argparse.Namespace, folders: list[Path], title: str, prefixes: list[str] | None
+) -> int:
+    if not any(entry.samples for folder in folders for entry in read_index(folder)):
+        raise ValueError(f"no samples: {', '.join(map(str, folders))} hold nothing to write")
+    entries = merge(
+        folders,
+        arguments.out,
+        title=title,
+        prefixes=prefixes,
+        max_samples=arguments.samples_per_shard,
+    )
+    samples = sum(entry.samples for entry in entries)
+    print(f"wrote {arguments.out}: {samples} samples in {len(entries)} shards")
+    console().figures({"out": str(arguments.out), "samples": samples, "shards": len(entries)})
+    return exit_codes.OK
+
+
+def _pairs(arguments: argparse.Namespace) -> int:
+    from data_pipelines.pairs import write_pairs
+
+    number = write_pairs(arguments.folder, arguments.out)
+    print(f"wrote {arguments.out}: {number} pairs")
+    console().figures({"out": str(arguments.out), "pairs": number})
+    return exit_codes.OK

@@ -1,0 +1,1 @@
+"""Refinement data from triples: an image, what is wrong with it, and a better one."""
