@@ -45,6 +45,15 @@ _BEGINNINGS: Final = {
     "refine": "<refine>",
     "think": "<think>",
 }
+_NAMES: Final = {
+    "ins": ("plan", "instruction"),
+    "des": ("plan", "description"),
+    "inspect": ("inspection", "critique"),
+    "verdict": ("inspection", "verdict"),
+    "refine": ("refinement", "instruction"),
+}
+_PART: Final = re.compile(rf"<(?P<tag>{'|'.join(TAGS)})>(?P<content>.*?)(?:</(?P=tag)>|\Z)", re.S)
+_HALF_TAG: Final = re.compile(r"</?\w*\Z")
 _RESERVED: Final = re.compile(rf"</?(?:{'|'.join(TAGS)})>|<\|\w+\|>")
 _MAX_BLOCK_CHARS: Final = 2 * MAX_TEXT_CHARS + 64
 
@@ -132,6 +141,23 @@ def parse(text: str, *, target: Target | None = None) -> Plan | Inspection | Ref
         raise ProtocolError(starts[1], f"verdict is none of {', '.join(VERDICTS)}", text)
     assert target is not None
     return Inspection(target=target, verdict=VERDICTS[values[1]], critique=values[0])
+
+
+def parse_beginning(text: str) -> dict[str, str]:
+    """Read what is there of a block that is still being written, for whoever watches.
+
+    Args:
+        text: The block so far; it may break off anywhere.
+
+    Returns:
+        The kind of its step as `step`, and its fields so far; nothing where no tag is whole yet.
+    """
+    found: dict[str, str] = {}
+    for part in _PART.finditer(text[:_MAX_BLOCK_CHARS]):
+        kind, name = _NAMES[part["tag"]]
+        # Of a tag that is only begun nothing is shown.
+        found |= {"step": kind, name: _HALF_TAG.sub("", part["content"])}
+    return found
 
 
 def parse_answer(text: str) -> Answer:

@@ -111,6 +111,10 @@ Preview = Callable[[int, int, Pixels], None]
 """Called while drawing with (index of the request, flow steps done, estimate of the picture)."""
 
 
+TextPreview = Callable[[int, str], None]
+"""Called while writing with (index of the request, the text so far)."""
+
+
 class BatchedDirector(Protocol):
     """Directs many trajectories at once."""
 
@@ -125,7 +129,9 @@ class BatchedDirector(Protocol):
 class BatchedWriter(Protocol):
     """Plans, inspects, refines or answers for many trajectories at once."""
 
-    def write(self, requests: Sequence[StepRequest]) -> list[TextStep | RoleError]:
+    def write(
+        self, requests: Sequence[StepRequest], on_text: TextPreview | None = None
+    ) -> list[TextStep | RoleError]:
         """Write for each request one step that makes one of its moves, or say why not."""
         ...
 

@@ -7,7 +7,8 @@ from typing import Any
 import tiny
 
 from staged.loops.policy import Policy
-from staged.roles import RoleError, StepRequest
+from staged.protocol import write
+from staged.roles import RoleError, StepRequest, TextPreview
 from staged.trajectory import Inspection, Move, Sketch, TextStep, Trajectory
 
 POLICY = Policy(max_rounds=2, max_refinements=1, max_attempts=2)
@@ -42,9 +43,17 @@ class Artist:
             for text, request in zip(texts, requests, strict=True)
         ]
 
-    def write(self, requests: Sequence[StepRequest]) -> list[TextStep | RoleError]:
+    def write(
+        self, requests: Sequence[StepRequest], on_text: TextPreview | None = None
+    ) -> list[TextStep | RoleError]:
         self._note("write", requests)
-        return [self._text(request) for request in requests]
+        steps = [self._text(request) for request in requests]
+        for row, step in enumerate(steps):
+            if on_text is not None and not isinstance(step, RoleError):
+                text = write(step)
+                for end in range(1, len(text) + 1, 7):
+                    on_text(row, text[:end])
+        return steps
 
     def _text(self, request: StepRequest) -> TextStep | RoleError:
         if request.seed % 5 == 0:

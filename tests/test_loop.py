@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
+from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.editing import EditingSketcher
 from staged.backends.reading import parts_of
 from staged.engine.sampling import TextBlock
 from staged.generate.role_choice import RoleChoice
@@ -29,7 +30,7 @@ from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
 from staged.loops.unbatched import Unbatched
 from staged.model.flows import Flows, FlowSettings, Guidance
-from staged.roles import RoleError, StepRequest
+from staged.roles import RoleError, StepRequest, TextPreview
 from staged.shapes.language.prompts import read_prompt
 from staged.shapes.players.editor import EditorMistakes, ShapesEditor
 from staged.shapes.players.scripted import ScriptedPlanner, ScriptedSketcher
@@ -225,7 +226,9 @@ class Scripted:
             for request in requests
         ]
 
-    def write(self, requests: Sequence[StepRequest]) -> list[TextStep | RoleError]:
+    def write(
+        self, requests: Sequence[StepRequest], on_text: TextPreview | None = None
+    ) -> list[TextStep | RoleError]:
         self.requests += requests
         return [self._step(request) for request in requests]
 

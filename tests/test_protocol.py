@@ -1,12 +1,20 @@
 """The text protocol: exact round trips, strict parsing with positions."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from staged.protocol import ProtocolError, parse, parse_answer, parse_thought, write
+from staged.protocol import (
+    ProtocolError,
+    parse,
+    parse_answer,
+    parse_beginning,
+    parse_thought,
+    write,
+)
 from staged.trajectory import (
     MAX_TEXT_CHARS,
     Answer,
@@ -148,3 +156,26 @@ def test_steps_without_text_have_no_block() -> None:
     for step in (Stop(), Sketch(image=ImageRef(name="0.png"))):
         with pytest.raises(ValueError, match="has no text block"):
             write(step)
+
+
+def test_a_text_that_is_being_written_is_read_as_far_as_it_has_come() -> None:
+    whole = "<ins>add a star</ins><des>a star\nbelow</des>"
+    told = [parse_beginning(whole[:end]) for end in range(len(whole) + 1)]
+    assert told[0] == told[4] == {}
+    assert told[8] == {"step": "plan", "instruction": "add"}
+    for shown in told:
+        assert all("<" not in text for text in shown.values())
+    # What is shown only grows.
+    for name in ("instruction", "description"):
+        texts = [shown.get(name, "") for shown in told]
+        assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
+    plan = parse(whole)
+    assert told[-1] == {
+        "step": "plan",
+        "instruction": plan.instruction,
+        "description": plan.description,
+    }
+    seen = parse_beginning("<inspect>no</inspect><verdict>rev")
+    assert seen == {"step": "inspection", "critique": "no", "verdict": "rev"}
+    assert parse_beginning("<refine>x") == {"step": "refinement", "instruction": "x"}
+    assert parse_beginning("something else") == {}

@@ -8,16 +8,25 @@ import pytest
 import tiny
 from artist import POLICY, Artist
 
-from staged.backends.bagel import BagelPlayer, BagelSettings, EditingSketcher
+from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.editing import EditingSketcher
 from staged.backends.reading import parts_of
-from staged.loops.events import Event, Failed, Previewed, SketchDrawn, Stopped
+from staged.loops.events import (
+    Event,
+    Failed,
+    Previewed,
+    SketchDrawn,
+    Stopped,
+    TextPreviewed,
+)
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.rollouts import LostRollout, Rollouts
 from staged.loops.staged import StagedLoop
 from staged.model.flows import Flows, FlowSettings, Guidance
+from staged.protocol import write
 from staged.roles import RoleError
-from staged.trajectory import Trajectory
+from staged.trajectory import Sketch, Stop, Trajectory, moves
 
 
 def join(rollouts: Rollouts, player: Artist, prompt: str, seed: int = 1, **more: Any) -> int:
@@ -122,6 +131,24 @@ def test_whoever_comes_and_goes_changes_nothing_for_the_others(order: int) -> No
         else:
             assert trajectory == whole
     assert len(player.released) == 24
+
+
+def test_texts_are_previewed_for_whoever_watches() -> None:
+    player, events = Artist(), list[Event]()
+    rollouts = Rollouts(room=2, on_event=events.append, preview_texts=True)
+    join(rollouts, player, "a", watched=lambda: False)
+    rollouts.advance()
+    rollouts.advance()
+    assert not any(isinstance(event, TextPreviewed) for event in events)
+    rollouts.cancel(0)
+    second = join(rollouts, player, "b", seed=2)
+    done = finish(rollouts)[second]
+    texts = [event for event in events if isinstance(event, TextPreviewed)]
+    assert {event.rollout for event in texts} == {second}
+    for event in texts:
+        step = done.steps[event.index]
+        assert moves(done.steps)[event.index] in event.moves
+        assert not isinstance(step, Sketch | Stop) and write(step).startswith(event.text)
 
 
 # --- leaving ------------------------------------------------------------------------------------

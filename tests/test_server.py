@@ -80,6 +80,12 @@ def test_every_stage_is_told_in_order_under_its_number(drawn: list[Told]) -> Non
     assert all(event.data["step"]["step"] == event.name for event in steps)
     assert {event.data["trajectory"] for event in drawn} == {drawn[0].data["trajectory"]}
     assert "sketch" in names
+    written = {e.data["index"]: e.data["step"] for e in numbered if "step" in e.data}
+    for event in drawn:
+        if event.name == "text":
+            whole = written[event.data["index"]]
+            assert all(whole[name].startswith(text) for name, text in event.data["step"].items())
+    assert any(len(e.data["step"]) > 1 for e in drawn if e.name == "text")
     previews = [event for event in drawn if event.name == "preview"]
     assert previews and all(e.data["image"].startswith("data:image/png") for e in previews)
 

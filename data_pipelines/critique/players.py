@@ -18,7 +18,7 @@ from data_pipelines.critique.settings import CritiqueSettings
 from data_pipelines.services import Services
 from staged.jobs.records import UnitResult
 from staged.loops.roles import Roles
-from staged.roles import Preview, RoleError, StepRequest
+from staged.roles import Preview, RoleError, StepRequest, TextPreview
 from staged.trajectory import (
     ImageRef,
     Inspection,
@@ -103,8 +103,10 @@ class Cast:
         """Plan first; plan on until a sketch that was accepted shows all that is asked for."""
         return self._await(*(self._next(request) for request in requests))
 
-    def write(self, requests: Sequence[StepRequest]) -> list[TextStep | RoleError]:
-        """Let the checkpoint plan, and the judge do everything else."""
+    def write(
+        self, requests: Sequence[StepRequest], on_text: TextPreview | None = None
+    ) -> list[TextStep | RoleError]:
+        """Let the checkpoint plan, and the judge do everything else; nothing is previewed."""
         written: dict[int, TextStep | RoleError] = {}
         planning = [
             place

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
@@ -24,7 +24,7 @@ from staged.engine.sampling import MAX_TEMPERATURE, TextBlock, TextSampling
 from staged.model.finite import NotFiniteError
 from staged.model.flows import FlowKind, Flows, FlowSettings
 from staged.ranges import check_range
-from staged.roles import Preview, RoleError, StepRequest
+from staged.roles import Preview, RoleError, StepRequest, TextPreview
 from staged.trajectory import (
     ImageRef,
     Move,
@@ -150,31 +150,49 @@ class BagelPlayer:
         assert reading.openers is not None  # a prompt has been read
         return reading.openers
 
-    def write(self, requests: Sequence[StepRequest]) -> list[TextStep | RoleError]:
+    def write(
+        self, requests: Sequence[StepRequest], on_text: TextPreview | None = None
+    ) -> list[TextStep | RoleError]:
         """Write one block for each request; see `staged.roles.BatchedWriter`."""
-        return [
-            answer
-            for some, beside in self._groups(requests)
-            for answer in self._write(some, beside)
-        ]
+        answers: list[TextStep | RoleError] = []
 
-    def _write(self, requests: Sequence[StepRequest], beside: int) -> list[TextStep | RoleError]:
+        def on_text_of_group(row: int, text: str) -> None:
+            assert on_text is not None
+            on_text(len(answers) + row, text)
+
+        for some, beside in self._groups(requests):
+            answers += self._write(some, beside, on_text_of_group if on_text else None)
+        return answers
+
+    def _write(
+        self, requests: Sequence[StepRequest], beside: int, on_text: TextPreview | None
+    ) -> list[TextStep | RoleError]:
         """Write for requests that are held at once, with so many tokens beside what is read."""
         try:
-            blocks = self._blocks(requests, beside)
+            blocks = self._blocks(requests, beside, on_text)
         except RoleError as error:
             return [error] * len(requests)
         return [self._step(block, request) for block, request in zip(blocks, requests, strict=True)]
 
-    def _blocks(self, requests: Sequence[StepRequest], beside: int) -> list[TextBlock]:
+    def _blocks(
+        self, requests: Sequence[StepRequest], beside: int, on_text: TextPreview | None
+    ) -> list[TextBlock]:
         # Apart, because what is read should not live longer than this: a failure keeps the frames
         # that it came through, and everything in them.
         readings = self._reader.read(
             [self._parts(request.trajectory) for request in requests], beside=beside
         )
+        ids: list[list[int]] = [[] for _ in requests]
+
+        def on_token(row: int, token: int) -> None:
+            assert on_text is not None
+            ids[row].append(token)
+            on_text(row, self.engine.tokenizer.decode(ids[row]))
+
         return self.engine.write(
             [reading.context for reading in readings],
             [self._sampling(request) for request in requests],
+            on_token if on_text else None,
         )
 
     def _groups(self, requests: Sequence[StepRequest]) -> list[tuple[list[StepRequest], int]]:
@@ -338,52 +356,3 @@ def _drawn(trajectory: Trajectory) -> FlowKind:
         return "first"
     last = trajectory.steps[-1] if trajectory.steps else None
     return "refinement" if isinstance(last, Refinement) else "edit"
-
-
-class EditingSketcher:
-    """Sketches by the abilities of a model that was never taught to work in stages.
-
-    The first sketch is drawn from the plan's description (or the prompt), a later one is an edit
-    of the sketch before it by the last plan's or refinement's instruction, with nothing else in
-    context.
-    """
-
-    def __init__(self, player: BagelPlayer) -> None:
-        """Draw with a player."""
-        self._player = player
-
-    @property
-    def num_flow_steps(self) -> int:
-        """Network evaluations a sketch."""
-        return self._player.num_flow_steps
-
-    @property
-    def num_at_once(self) -> int:
-        """Sketches that gain from one call."""
-        return self._player.num_at_once
-
-    def release(self, trajectory: Trajectory) -> None:
-        """Forget what was read for this trajectory alone; see `staged.roles.Remembering`."""
-        for end in range(len(trajectory.steps) + 1):
-            begun = replace(trajectory, steps=trajectory.steps[:end])
-            self._player.release(_as_request(begun))
-
-    def draw(
-        self, requests: Sequence[StepRequest], on_preview: Preview | None = None
-    ) -> list[Sketch | RoleError]:
-        """Draw one image for each request; see `staged.roles.BatchedSketcher`."""
-        requests = [
-            replace(request, trajectory=_as_request(request.trajectory)) for request in requests
-        ]
-        return self._player.draw(requests, on_preview)
-
-
-def _as_request(trajectory: Trajectory) -> Trajectory:
-    """Return the one-shot request or the edit that the last text asks for."""
-    last, plan, sketch = trajectory.steps[-1:], trajectory.last_plan, trajectory.last_sketch
-    if sketch is None:
-        prompt = trajectory.prompt if plan is None else plan.description
-        return Trajectory(prompt=prompt, inputs=trajectory.inputs)
-    correction = last[0] if isinstance(last[0], Refinement) else plan
-    prompt = trajectory.prompt if correction is None else correction.instruction
-    return Trajectory(prompt=prompt, inputs=(sketch.image,))

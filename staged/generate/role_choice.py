@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from staged.backends.bagel import BagelPlayer, EditingSketcher
+from staged.backends.bagel import BagelPlayer
+from staged.backends.editing import EditingSketcher
 from staged.devices import AUTO, DTYPES, choose_arithmetic
 from staged.engine.engine import Engine
 from staged.loops.policy import Player, Policy, Sketcher

@@ -74,6 +74,16 @@ class Answered:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextPreviewed:
+    """A text is being written: what it says so far, tags included, and what it may become."""
+
+    rollout: int
+    index: int
+    moves: tuple[Move, ...]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Previewed:
     """A sketch is forming: the picture that it seems to become after `flow_step` steps."""
 
@@ -116,4 +126,4 @@ class Failed:
 
 
 StepEvent = PlanWritten | ThoughtWritten | SketchDrawn | Inspected | Refined | Answered
-Event = StepEvent | Previewed | Retried | Stopped | Failed
+Event = StepEvent | TextPreviewed | Previewed | Retried | Stopped | Failed

@@ -9,12 +9,12 @@ never on its company, as far as that is true of the players (of BAGEL it is, to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, Self
 
-from staged.loops.events import Event, Previewed
+from staged.loops.events import Event, Previewed, TextPreviewed
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.rollout import OnEvent, Result, Rollout
@@ -42,21 +42,25 @@ class LostRollout(RuntimeError):
 class Rollouts:
     """Trajectories on their way. One thread uses it; an `Interrupt` may be set from any."""
 
-    def __init__(self, *, room: int, on_event: OnEvent | None = None) -> None:
+    def __init__(
+        self, *, room: int, on_event: OnEvent | None = None, preview_texts: bool = False
+    ) -> None:
         """Start with none.
 
         Args:
             room: Trajectories that advance side by side, at most.
             on_event: Told of everything as it happens; without it nothing is previewed.
+            preview_texts: Also of every token of a text.
 
         Raises:
             ValueError: There is room for none.
         """
         if room < 1:
             raise ValueError(f"room for {room} trajectories; give at least 1")
-        self._size, self._previews = room, on_event is not None
+        self._size, self._previews, self._texts = room, on_event is not None, preview_texts
         self._tell: OnEvent = on_event or _ignore
         self._live: dict[int, Rollout] = {}
+        self._watched: dict[int, Callable[[], bool]] = {}
         self._waiting: dict[int, _Piece] = {}  # whoever has waited longest in front
         self._ended: list[tuple[int, Trajectory]] = []
         self._lost: list[LostRollout] = []
@@ -79,6 +83,7 @@ class Rollouts:
         roles: Roles,
         policy: Policy,
         interrupt: Interrupt = never,
+        watched: Callable[[], bool] = lambda: True,
     ) -> int:
         """Let a trajectory in.
 
@@ -90,6 +95,7 @@ class Rollouts:
             policy: Mode and limits.
             interrupt: Asked between pieces, and by players between network evaluations, for a
                 reason to give the trajectory up.
+            watched: Whether anybody wants previews; asked before each call of a player.
 
         Returns:
             The number by which its events name it; they count up from 0.
@@ -110,6 +116,7 @@ class Rollouts:
             interrupt=interrupt,
         )
         self._live[number] = rollout
+        self._watched[number] = watched
         rollout.begin()
         self._settle(rollout)
         return number
@@ -179,13 +186,17 @@ class Rollouts:
     def _call(self, pieces: Sequence[_Piece]) -> Sequence[Result | RoleError]:
         first, requests = pieces[0], [piece.rollout.request() for piece in pieces]
         roles = first.rollout.roles
+        watched = self._previews and any(self._watched[p.rollout.number]() for p in pieces)
         match first.kind:
             case "choice":
                 return roles.director.choose(requests)
             case "text":
-                return roles.writer(first.rollout.moves).write(requests)
+                writer = roles.writer(first.rollout.moves)
+                if watched and self._texts:
+                    return writer.write(requests, partial(self._preview_text, pieces))
+                return writer.write(requests)
             case "sketch":
-                previews = partial(self._preview, pieces) if self._previews else None
+                previews = partial(self._preview, pieces) if watched else None
                 return roles.sketcher.draw(requests, previews)
 
     def _preview(self, pieces: Sequence[_Piece], row: int, flow_step: int, pixels: Pixels) -> None:
@@ -197,6 +208,17 @@ class Rollouts:
                 flow_step=flow_step,
                 num_flow_steps=rollout.roles.sketcher.num_flow_steps,
                 pixels=pixels,
+            )
+        )
+
+    def _preview_text(self, pieces: Sequence[_Piece], row: int, text: str) -> None:
+        rollout = pieces[row].rollout
+        self._tell(
+            TextPreviewed(
+                rollout=rollout.number,
+                index=len(rollout.trajectory.steps),
+                moves=rollout.moves,
+                text=text,
             )
         )
 
@@ -221,7 +243,7 @@ class Rollouts:
         self._lost.append(lost)
 
     def _part_from(self, rollout: Rollout) -> None:
-        del self._live[rollout.number]
+        del self._live[rollout.number], self._watched[rollout.number]
         rollout.roles.release(rollout.trajectory)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from staged.roles import Director, Inspector, Planner, Refiner, RoleError, StepRequest
+from staged.roles import Director, Inspector, Planner, Refiner, RoleError, StepRequest, TextPreview
 from staged.trajectory import Move, Target, TextStep
 
 
@@ -37,8 +37,10 @@ class Unbatched:
             chosen.append((move,))
         return chosen
 
-    def write(self, requests: Sequence[StepRequest]) -> list[TextStep | RoleError]:
-        """Write the first of each request's moves."""
+    def write(
+        self, requests: Sequence[StepRequest], on_text: TextPreview | None = None
+    ) -> list[TextStep | RoleError]:
+        """Write the first of each request's moves; a text comes at once."""
         results: list[TextStep | RoleError] = []
         for request in requests:
             try:

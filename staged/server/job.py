@@ -28,16 +28,26 @@ import numpy as np
 
 from staged.data_urls import to_data_url
 from staged.images import encode_png
-from staged.loops.events import Event, Failed, Previewed, Retried, SketchDrawn, Stopped
+from staged.loops.events import (
+    Event,
+    Failed,
+    Previewed,
+    Retried,
+    SketchDrawn,
+    Stopped,
+    TextPreviewed,
+)
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
+from staged.protocol import parse_beginning
 from staged.server.feed import Feed, FeedEvent
 from staged.server.history import History
 from staged.server.pictures import picture_name
 from staged.server.record import COMPLETE, FAILED, RUNNING, HistoryRecord
-from staged.trajectory import Step, Trajectory, step_to_dict
+from staged.trajectory import Move, Step, Trajectory, step_to_dict
 
 _PREVIEW_SIDE_PX: Final = 384
+_FREE_TEXTS: Final[dict[Move, str]] = {"answer": "answer", "think": "thought"}
 _STORAGE: Final = (OSError, sqlite3.Error)
 
 _log = logging.getLogger(__name__)
@@ -142,6 +152,10 @@ class Job:
             return "deadline"
         return self._reason
 
+    def watched(self) -> bool:
+        """Whether anybody reads what passes."""
+        return self.feed.num_readers > 0
+
     def give_up(self, reason: str) -> None:
         """Have it end before its time; the first reason stands."""
         self._reason = self._reason or reason
@@ -158,6 +172,9 @@ class Job:
             case Previewed():
                 if self.feed.num_readers:
                     self.feed.show("preview", _preview(event))
+            case TextPreviewed():
+                if self.feed.num_readers:
+                    self.feed.show("text", {"index": event.index, "step": _begun(event)})
             case Retried(index=index, reason=reason, detail=detail, attempt=attempt):
                 facts = {"index": index, "reason": reason, "detail": detail, "attempt": attempt}
                 self._tell("retry", facts)
@@ -237,6 +254,13 @@ def _named(trajectory: Trajectory) -> Trajectory:
         assert ref.png is not None, "input images are loaded"
         refs.append(replace(ref, name=picture_name(ref.png)))
     return trajectory.with_images(refs)
+
+
+def _begun(event: TextPreviewed) -> dict[str, str]:
+    """What is there of a step that is being written."""
+    if set(event.moves) <= set(_FREE_TEXTS):
+        return {"step": _FREE_TEXTS[event.moves[0]], "text": event.text}
+    return parse_beginning(event.text)
 
 
 def _preview(event: Previewed) -> dict[str, Any]:

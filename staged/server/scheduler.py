@@ -48,7 +48,7 @@ class Scheduler:
             warm_up: What to do first, such as to load weights.
             look_at: Done to every event before it is told.
         """
-        self._rollouts = Rollouts(room=max_running, on_event=self._on_event)
+        self._rollouts = Rollouts(room=max_running, on_event=self._on_event, preview_texts=True)
         self._queue = FairQueue[Job](max_items=max_queued, max_per_client=max_per_client)
         self._warm_up, self._look_at = warm_up, look_at
         self._running: dict[int, Job] = {}
@@ -197,6 +197,7 @@ class Scheduler:
                 roles=job.order.playing.roles,
                 policy=job.order.playing.policy,
                 interrupt=job.interrupt,
+                watched=job.watched,
             )
         except Exception as error:
             _log.exception("%s could not begin", job.id)

@@ -1,0 +1,59 @@
+"""Sketches one after another, each an edit of the one before, by a model that knows no stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from staged.backends.bagel import BagelPlayer
+from staged.roles import Preview, RoleError, StepRequest
+from staged.trajectory import Refinement, Sketch, Trajectory
+
+
+class EditingSketcher:
+    """Sketches by the abilities of a model that was never taught to work in stages.
+
+    The first sketch is drawn from the plan's description (or the prompt), a later one is an edit
+    of the sketch before it by the last plan's or refinement's instruction, with nothing else in
+    context.
+    """
+
+    def __init__(self, player: BagelPlayer) -> None:
+        """Draw with a player."""
+        self._player = player
+
+    @property
+    def num_flow_steps(self) -> int:
+        """Network evaluations a sketch."""
+        return self._player.num_flow_steps
+
+    @property
+    def num_at_once(self) -> int:
+        """Sketches that gain from one call."""
+        return self._player.num_at_once
+
+    def release(self, trajectory: Trajectory) -> None:
+        """Forget what was read for this trajectory alone; see `staged.roles.Remembering`."""
+        for end in range(len(trajectory.steps) + 1):
+            begun = replace(trajectory, steps=trajectory.steps[:end])
+            self._player.release(_as_request(begun))
+
+    def draw(
+        self, requests: Sequence[StepRequest], on_preview: Preview | None = None
+    ) -> list[Sketch | RoleError]:
+        """Draw one image for each request; see `staged.roles.BatchedSketcher`."""
+        requests = [
+            replace(request, trajectory=_as_request(request.trajectory)) for request in requests
+        ]
+        return self._player.draw(requests, on_preview)
+
+
+def _as_request(trajectory: Trajectory) -> Trajectory:
+    """Return the one-shot request or the edit that the last text asks for."""
+    last, plan, sketch = trajectory.steps[-1:], trajectory.last_plan, trajectory.last_sketch
+    if sketch is None:
+        prompt = trajectory.prompt if plan is None else plan.description
+        return Trajectory(prompt=prompt, inputs=trajectory.inputs)
+    correction = last[0] if isinstance(last[0], Refinement) else plan
+    prompt = trajectory.prompt if correction is None else correction.instruction
+    return Trajectory(prompt=prompt, inputs=(sketch.image,))
