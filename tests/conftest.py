@@ -3,6 +3,11 @@
 import signal
 
 import pytest
+from hypothesis import settings
+
+# A machine that does other work too is no fault of the code.
+settings.register_profile("staged", deadline=None)
+settings.load_profile("staged")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -32,7 +32,6 @@ TEXT = st.text(alphabet="abc <>/|\n.é", min_size=1, max_size=30).filter(lambda 
 
 
 @given(TEXT, TEXT, st.sampled_from(["accept", "revise"]), st.sampled_from(["plan", "sketch"]))
-@settings(deadline=None)
 def test_written_steps_parse_back_to_themselves(a: str, b: str, verdict: str, target: str) -> None:
     steps: list[Plan | Inspection | Refinement] = [
         Plan(instruction=a, description=b),
@@ -50,7 +49,7 @@ TAGGED = st.lists(st.sampled_from(MARKS + OTHERS), max_size=8).map("".join)
 
 
 @given(TAGGED)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_whatever_parses_is_exactly_what_is_written(text: str) -> None:
     try:
         step = parse(text, target="sketch")

@@ -98,13 +98,13 @@ def check(status: int, content: bytes) -> None:
 STATUSES = st.sampled_from([200, 201, 204, 301, 400, 401, 402, 403, 404, 408, 422, 429, 500, 599])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(replies() | JSON, STATUSES)
 def test_any_json_is_read(reply: Any, status: int) -> None:
     check(status, json.dumps(reply).encode())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode("utf-16")))
 def test_any_bytes_are_read(content: bytes) -> None:
     for status in (200, 400, 500):

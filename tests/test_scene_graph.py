@@ -1,6 +1,7 @@
 """Scene graphs: closure, exact JSON, increments, varied paths, deltas and their questions."""
 
 import json
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -70,14 +71,12 @@ def graphs(draw: st.DrawFn, most: int = 5) -> SceneGraph:
 
 
 @given(graphs())
-@settings(deadline=None)
 def test_json_round_trip_is_lossless(graph: SceneGraph) -> None:
     assert SceneGraph.from_json(graph.to_json()) == graph
     assert SceneGraph.from_json(graph.to_json()).to_json() == graph.to_json()
 
 
 @given(graphs(), st.randoms())
-@settings(deadline=None)
 def test_equality_does_not_depend_on_the_order_of_building(graph: SceneGraph, rng: object) -> None:
     parts = [list(graph.objects), list(graph.attributes), list(graph.relations)]
     for part in parts:
@@ -132,12 +131,19 @@ def test_malformed_graphs_are_refused_with_their_place(change: dict, message: st
         SceneGraph.from_json(json.dumps(data))
 
 
-@given(graphs(), st.integers(0, 2**31), st.integers(1, 6), st.sampled_from([0.0, 0.5, 1.0]))
-@settings(max_examples=150, deadline=None)
+@given(
+    graphs(),
+    st.integers(0, 2**31),
+    st.integers(1, 6),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.sampled_from([0.0, 0.5, 1.0]),
+)
+@settings(max_examples=150)
 def test_increments_grow_to_the_whole_graph_and_lose_nothing(
-    graph: SceneGraph, seed: int, max_steps: int, late: float
+    graph: SceneGraph, seed: int, max_steps: int, late: float, grouped: float
 ) -> None:
-    steps = increments(graph, seed=seed, max_steps=max_steps, late_attributes=late)
+    split = partial(increments, graph, seed=seed, max_steps=max_steps, late_attributes=late)
+    steps = split(grouped=grouped)
     if not graph.objects:
         assert steps == ()
         return
@@ -155,7 +161,20 @@ def test_increments_grow_to_the_whole_graph_and_lose_nothing(
         if late == 0:
             assert step == graph.subgraph(ids)
         previous = step
-    assert steps == increments(graph, seed=seed, max_steps=max_steps, late_attributes=late)
+    assert steps == split(grouped=grouped)
+
+
+def test_grouped_steps_draw_several_things_at_once() -> None:
+    stars = SceneGraph([thing(f"o{i}", "star") for i in range(1, 5)])
+
+    def steps(grouped: float) -> list[int]:
+        return [len(increments(stars, seed=s, max_steps=4, grouped=grouped)) for s in range(200)]
+
+    assert set(steps(0)) == {4} and set(steps(1)) == {1}
+    # Each of three cuts stays with probability one half.
+    assert sum(steps(0.5)) / 200 == pytest.approx(2.5, abs=0.2)
+    whole = varied_path(stars, seed=0, max_steps=4, vocabulary=WORDS, num_variations=0, grouped=1.0)
+    assert whole == (stars,)
 
 
 def test_increments_use_the_steps_they_may_and_follow_relations() -> None:
@@ -182,7 +201,7 @@ def test_late_attributes_come_after_their_object() -> None:
 
 
 @given(graphs(), graphs())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_delta_applied_edit_by_edit_gives_the_other_graph(a: SceneGraph, b: SceneGraph) -> None:
     graph = a
     for edit in delta(a, b):
@@ -248,7 +267,7 @@ def test_an_edit_that_does_not_fit_is_refused(edit: object) -> None:
     st.integers(0, 3),
     st.lists(st.sampled_from(VARIATIONS), unique=True, max_size=4),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_varied_paths_end_in_exactly_the_graph(
     graph: SceneGraph, seed: int, max_steps: int, count: int, kinds: list[Variation]
 ) -> None:
@@ -283,7 +302,7 @@ OPERATIONS: dict[Variation, type] = {
 
 
 @given(graphs(most=4), st.integers(0, 2**31), st.integers(2, 6), st.integers(1, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_step_of_a_varied_path_adds_or_repairs(
     graph: SceneGraph, seed: int, max_steps: int, count: int
 ) -> None:
@@ -329,6 +348,8 @@ def test_bad_settings_of_paths_are_refused() -> None:
         increments(CYCLE, seed=0, max_steps=0)
     with pytest.raises(ValueError, match=r"late_attributes is 1\.5"):
         increments(CYCLE, seed=0, max_steps=2, late_attributes=1.5)
+    with pytest.raises(ValueError, match="grouped is -1, not a probability"):
+        increments(CYCLE, seed=0, max_steps=2, grouped=-1)
     with pytest.raises(ValueError, match="'paint' is none of"):
         varied_path(CYCLE, seed=0, max_steps=2, vocabulary=WORDS, variations=["paint"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="num_variations -1"):
@@ -336,7 +357,7 @@ def test_bad_settings_of_paths_are_refused() -> None:
 
 
 @given(graphs(), graphs())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_questions_come_parents_first_and_a_child_counts_only_with_its_parents(
     a: SceneGraph, b: SceneGraph
 ) -> None:

@@ -18,7 +18,7 @@ from staged.shapes.world.scene import CANVAS_PX, COLORS, KINDS, SIZES, Scene, Sh
 GREY = (172, 170, 168)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32))
 def test_clean_renders_read_back_exactly(seed):
     scene = sample_apart(np.random.default_rng(seed))

@@ -78,7 +78,7 @@ def test_prompts_mean_what_they_say():
     assert read_prompt("a photo of a circle the colour of snow").spec.things[0].color == "white"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seeds)
 def test_descriptions_round_trip(seed):
     spec = sentences.sample_any_spec(rng_of(seed))
@@ -86,7 +86,7 @@ def test_descriptions_round_trip(seed):
     assert read_prompt(write_prompt(spec)) == PromptMeaning(spec=spec)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seeds, st.sampled_from(["plan", "refinement"]), st.integers(1, 3))
 def test_instructions_round_trip(seed, voice, number):
     rng = rng_of(seed)
@@ -94,7 +94,7 @@ def test_instructions_round_trip(seed, voice, number):
     assert read_edits(write_edits(edits, voice), voice) == edits
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seeds, st.integers(0, 3))
 def test_critiques_round_trip(seed, number):
     rng = rng_of(seed)
@@ -183,7 +183,7 @@ def test_a_reference_that_could_be_several_things_is_not_written():
         describe(spec)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seeds)
 def test_specifications_survive_scene_graphs(seed):
     spec = sentences.sample_any_spec(rng_of(seed))
@@ -194,7 +194,7 @@ def test_specifications_survive_scene_graphs(seed):
     assert {(back.things[a], r, back.things[b]) for a, r, b in back.relations} == said
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seeds)
 def test_every_step_of_a_varied_path_can_be_said_and_read(seed):
     spec = sentences.sample_any_spec(rng_of(seed))
@@ -249,7 +249,7 @@ def test_pending_things_are_no_faults_in_words():
     assert write_plan_critique(critique) == text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seeds)
 def test_every_fault_has_a_correction_in_words(seed):
     fault = sentences.sample_fault(rng_of(seed))

@@ -387,7 +387,7 @@ def test_a_tar_cut_anywhere_is_an_error_that_names_shard_and_key(tmp_path: Path)
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_flipped_bytes_never_escape_as_another_error(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -122,7 +122,7 @@ def test_illegal_orders_name_the_offending_step(letters: str, index: int) -> Non
 
 
 @given(st.text(alphabet="psPXSYrat.", max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_order_agrees_with_the_grammar_as_a_regular_expression(letters: str) -> None:
     # The specification's own words, as an independent reading of the same rules.
     sketching = "s(S|Yrs)*"
@@ -136,7 +136,6 @@ def test_the_order_agrees_with_the_grammar_as_a_regular_expression(letters: str)
 
 
 @given(st.lists(st.integers(0, 10), max_size=20))
-@settings(deadline=None)
 def test_any_walk_along_legal_next_is_accepted_and_everything_else_refused(walk: list[int]) -> None:
     trajectory = Trajectory(prompt="x")
     by_move = {"plan": "p", "sketch": "s", "answer": "a", "think": "t", "stop": "."}
@@ -215,7 +214,7 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
 
 
 @given(trajectories())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_json_round_trip_is_lossless_and_canonical(trajectory: Trajectory) -> None:
     text = trajectory.to_json()
     again = Trajectory.from_json(text)

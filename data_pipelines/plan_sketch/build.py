@@ -142,6 +142,7 @@ class TrajectoryBuilder:
             seed=self._seed("path"),
             max_steps=max_steps,
             late_attributes=ours.late_attributes,
+            grouped=ours.grouped,
         )
         if rng.random() < ours.varied:
             # Some of the first detours may show what this data set must not.
@@ -153,6 +154,7 @@ class TrajectoryBuilder:
                     vocabulary=words,
                     variations=ours.variations,
                     max_objects=max_objects,
+                    grouped=ours.grouped,
                 )
                 if all(self._allowed(graph) for graph in tried):
                     path = tried

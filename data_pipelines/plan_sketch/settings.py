@@ -31,6 +31,9 @@ class Steps:
     late_attributes: float = 0.0
     """Probability that an attribute is given in a later step than its object, which then has any
     value at first."""
+    grouped: float = 0.0
+    """Probability that what could be a step of its own comes with the step before it: 0 draws one
+    thing after the other, 1 everything at once."""
     varied: float = 0.2
     """Share of trajectories with a detour: a step draws something different, a later one repairs
     it by a change, a swap, an exchange or a removal."""
@@ -48,7 +51,7 @@ class Steps:
     def __post_init__(self) -> None:
         """Check ranges."""
         check_range(self, "max_steps", "max_objects", minimum=1)
-        check_range(self, "late_attributes", "varied", minimum=0, maximum=1)
+        check_range(self, "late_attributes", "grouped", "varied", minimum=0, maximum=1)
 
     def with_defaults(self, *, miniature: bool) -> "Steps":
         """Fill in what is null, by whose world it is."""

@@ -52,7 +52,12 @@ class _Detour:
 
 
 def increments(
-    graph: SceneGraph, *, seed: int, max_steps: int, late_attributes: float = 0.0
+    graph: SceneGraph,
+    *,
+    seed: int,
+    max_steps: int,
+    late_attributes: float = 0.0,
+    grouped: float = 0.0,
 ) -> tuple[SceneGraph, ...]:
     """Split a graph into growing dependency-closed parts; the last is the graph itself.
 
@@ -64,16 +69,18 @@ def increments(
     Args:
         graph: The wanted scene.
         seed: Decides order and grouping.
-        max_steps: Most steps; there are fewer only where there is less to add.
+        max_steps: Most steps; there are fewer only where there is less to add, or `grouped`.
         late_attributes: Probability that an attribute comes later than its object.
+        grouped: Probability that what could come next comes with the step before it.
 
     Raises:
         ValueError: max_steps below 1, or a probability outside [0, 1].
     """
     if max_steps < 1:
         raise ValueError(f"max_steps is {max_steps}; a scene needs at least one step")
-    if not 0 <= late_attributes <= 1:
-        raise ValueError(f"late_attributes is {late_attributes}, not a probability")
+    for name, value in (("late_attributes", late_attributes), ("grouped", grouped)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value}, not a probability")
     rng = random.Random(seed)
     units: list[SceneObject | Attribute] = [*_along_relations(graph, rng)]
     for attribute in graph.attributes:
@@ -82,8 +89,8 @@ def increments(
             units.insert(rng.randint(after, len(units)), attribute)
     if not units:
         return ()
-    count = min(max_steps, len(units))
-    ends = [*sorted(rng.sample(range(1, len(units)), count - 1)), len(units)]
+    cuts = [cut for cut in range(1, len(units)) if not grouped or rng.random() >= grouped]
+    ends = [*sorted(rng.sample(cuts, min(max_steps - 1, len(cuts)))), len(units)]
     return tuple(
         graph.subgraph(
             (unit.id for unit in units[:end] if isinstance(unit, SceneObject)),
@@ -102,6 +109,7 @@ def varied_path(
     num_variations: int = 1,
     variations: Sequence[Variation] = VARIATIONS,
     max_objects: int = 16,
+    grouped: float = 0.0,
 ) -> tuple[SceneGraph, ...]:
     """Build a graph in steps of which some draw something different and later ones repair it.
 
@@ -117,6 +125,7 @@ def varied_path(
         num_variations: How many detours to try to make.
         variations: Which kinds to draw from.
         max_objects: Most objects at any time.
+        grouped: As for `increments`.
 
     Raises:
         ValueError: max_steps or num_variations out of range, or an unknown variation.
@@ -131,7 +140,9 @@ def varied_path(
             raise ValueError(f"variation {name!r} is none of {', '.join(VARIATIONS)}")
     rng = random.Random(seed)
     wanted = min(num_variations, max_steps - 1) if variations else 0
-    base = increments(graph, seed=rng.getrandbits(32), max_steps=max_steps - wanted)
+    base = increments(
+        graph, seed=rng.getrandbits(32), max_steps=max_steps - wanted, grouped=grouped
+    )
     detours: list[_Detour] = []
     if base:
         for _ in range(wanted):
