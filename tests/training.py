@@ -133,7 +133,9 @@ def made(out: Path) -> dict[str, Any]:
     """Final weights, moments and averages, the checkpoint's files, and the log without rates."""
     [*_, newest] = sorted((out / "state").iterdir())
     results: dict[str, Any] = {}
-    for path in sorted((*newest.iterdir(), *(out / "checkpoint").iterdir())):
+    folder = out / "checkpoint"
+    made_last = folder if folder.is_dir() else out / "adapter"
+    for path in sorted((*newest.iterdir(), *made_last.iterdir())):
         results[path.name] = path.read_bytes()
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     results["log"] = [{k: v for k, v in line.items() if k not in TIMING} for line in lines]

@@ -19,15 +19,17 @@ from torch.func import functional_call
 from staged.allocator import keep_freed_memory
 from staged.command_line import outputs
 from staged.model import checkpoint
+from staged.model.adapter import write_adapter
 from staged.model.bagel import Inputs
 from staged.model.codec import ImageCodec
 from staged.model.finite import NotFiniteError
 from staged.model.loss import TokenLosses
-from staged.model.open import open_checkpoint
+from staged.model.open import base_of, open_checkpoint
 from staged.model.recompute import set_recompute
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.interrupts import Interrupts
+from train.lora import trained_parameters
 from train.memory import kept_bytes, require_memory
 from train.objective import (
     Objective,
@@ -39,7 +41,6 @@ from train.objective import (
 )
 from train.optimizer import learning_rate, make_optimizers
 from train.packing import MAX_FILLER, Pack
-from train.parts import freeze
 from train.plan import PackPlan
 from train.ranks import Ranks
 from train.run_folder import alone_in, claim, claim_data, require_one_run, settled
@@ -50,8 +51,8 @@ from train.state import RunState
 from train.stream import StepPacks, explaining_dead_workers, in_order, packs_each, require_work
 from train.throughput import Throughput
 
-CHECKPOINT = "checkpoint"
-"""Folder of the finished model within a run's folder."""
+CHECKPOINT, ADAPTER = "checkpoint", "adapter"
+"""Folders of what a run's folder ends up with: the finished model, or the LoRA that it trained."""
 
 
 class Trainer:
@@ -82,7 +83,14 @@ class Trainer:
         # Before the weights are read: a folder of another run is told at once.
         ranks.first(lambda: claim(settings, resuming=resuming))
         require_one_run(settings, ranks)
-        self.loaded = open_checkpoint(settings.init, seed=settings.seed, device=self.device)
+        self.loaded = open_checkpoint(
+            settings.init,
+            seed=settings.seed,
+            device=self.device,
+            # Beside a LoRA weights only compute, and need no more bits than that takes.
+            dtype=torch.float32 if settings.lora is None else self.dtype,
+            lora_dtype=torch.float32,
+        )
         if self.loaded.tokenizer is None:
             raise ValueError(f"init {settings.init} has no tokenizer; add its tokenizer files")
         self.model = self.loaded.model.train()
@@ -94,7 +102,7 @@ class Trainer:
         autoencoder = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
         self.codec = ImageCodec(autoencoder, self.loaded.config)
         self.tokenizer = self.loaded.tokenizer
-        self.parameters = freeze(self.model, settings.freeze)
+        self.parameters = trained_parameters(self.model, settings)
         if self.mesh is not None:
             shard(self.objective, self.mesh, self.dtype, settings.parallel)
             by_name = dict(self.model.named_parameters())
@@ -305,12 +313,17 @@ class Trainer:
                 f"{self.settings.out} holds no state of a run, so there is nothing to export; "
                 "give the same command without --export"
             )
-        folder = self.settings.out / CHECKPOINT
+        lora = self.settings.lora is not None
+        folder = self.settings.out / (ADAPTER if lora else CHECKPOINT)
         weights = self._weights_to_export()
         self.ranks.first(lambda: self._export_to(folder, weights))
         return folder
 
     def _export_to(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        if self.settings.lora is not None:
+            base = base_of(self.settings.init)
+            write_adapter(folder, self.model, base=base, weights=weights)
+            return
         checkpoint.save(
             folder,
             model=self.model,
@@ -322,7 +335,10 @@ class Trainer:
 
     def _weights_to_export(self) -> dict[str, Tensor]:
         """Whole weights on the first rank, nothing on others; what is frozen has no average."""
-        weights: dict[str, Tensor] = dict(self.model.named_parameters())
+        lora = self.settings.lora is not None
+        weights: dict[str, Tensor] = dict(
+            self.parameters if lora else self.model.named_parameters()
+        )
         if self.average is not None:
             weights |= self.average.tensors
         if self.mesh is None:
@@ -341,7 +357,8 @@ class Trainer:
         """Of the states that are kept, the one that is being written, and the checkpoint."""
         copies = 3 + (1 if self.settings.optimizer.ema_decay else 0)  # weights, moments, average
         trained = sum(parameter.numel() for parameter in self.parameters.values())
-        exported = sum(parameter.numel() for parameter in self.model.parameters())
+        whole = self.model.parameters() if self.settings.lora is None else self.parameters.values()
+        exported = sum(parameter.numel() for parameter in whole)
         due = math.ceil(self.settings.num_steps / self.settings.checkpoint_every_steps)
         return 4 * (trained * min(self.settings.keep_checkpoints + 1, due) * copies + exported)
 

@@ -28,7 +28,7 @@ def require_memory(kept: Mapping[str, int], device: torch.device) -> None:
         raise ValueError(
             f"a step keeps {gib(sum(kept.values()))} GiB ({parts}), activations not counted, and "
             f"{device} has {gib(there)}. optimizer.ema_decay=0 goes without an average, `freeze` "
-            "trains less of the model"
+            "trains less of the model, `lora={{}}` a LoRA beside it"
         )
 
 
@@ -44,21 +44,21 @@ def kept_bytes(
     """Count what stays on a device from step to step, and the gradients and working copy of each.
 
     Args:
-        model: In float32.
+        model: As it is kept; what is trained is float32.
         trained: Its parameters that are trained, by name.
         optimizer: Of them.
         averaged: Whether there is an average of them.
         dtype: Of forward and backward.
         shards: Ranks among which the model is cut; each layer is whole only while it computes.
     """
-    whole = sum(p.numel() for p in model.parameters()) // shards
+    others = sum(p.numel() for p in model.parameters() if p.dtype != dtype)
     part = sum(p.numel() for p in trained.values()) // shards
     shapes = [shape for p in trained.values() for shape in optimizer.shapes_of(p).values()]
     return {
-        "weights": 4 * whole,
+        "weights": sum(p.nbytes for p in model.parameters()) // shards,
         "gradients": 4 * part,
         "moments": 4 * sum(map(math.prod, shapes)) // shards,
         "average": 4 * part * averaged,
-        # What one process computes in float32 is the weights themselves.
-        "working copy": dtype.itemsize * whole * (shards == 1 and dtype != torch.float32),
+        # What one process computes as it is kept is the weights themselves.
+        "working copy": dtype.itemsize * others * (shards == 1),
     }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from staged.model.lora_targets import Target
 from staged.ranges import check_range
 from train.parts import PARTS, Part
 
@@ -84,6 +85,40 @@ class OptimizerSettings:
                     f"lr_ratios has {part}: {ratio}; give more than 0 (freeze={part} trains none "
                     f"of it) and at most {MAX_LR_RATIO}"
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRankSettings:
+    """A LoRA of one expert: y = W x + (alpha / rank) B A x."""
+
+    rank: int = 64
+    """Inner size of the product."""
+    alpha: float | None = None
+    """Weight of the product, times its rank; null is the rank, so that the product counts once."""
+    targets: tuple[Target, ...] = get_args(Target)
+    """Which of a layer's linear layers."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_range(self, "rank", minimum=1, maximum=4096)
+        check_range(self, "alpha", minimum=0, above=True)
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets are {list(self.targets)}; name one or more, each once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Thin matrices beside the decoder's, and nothing else, is trained; the rest stays as it is."""
+
+    und: LowRankSettings | None = field(default_factory=LowRankSettings)
+    """Of the expert that reads and writes; null leaves it as it is."""
+    gen: LowRankSettings | None = field(default_factory=LowRankSettings)
+    """Of the expert that draws; null leaves it as it is."""
+
+    def __post_init__(self) -> None:
+        """Check that something is trained."""
+        if self.und is None and self.gen is None:
+            raise ValueError("lora has neither und nor gen; give one, or lora: null for none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +210,9 @@ class TrainSettings:
     freeze: tuple[Part, ...] = ()
     """Parts that stay as they are: `und`, `gen` (experts), `vit`, `connector`, `latents`, `words`.
     They have no gradients, moments or average; `[und, vit, connector, words]` trains what draws."""
+    lora: LoraSettings | None = None
+    """Train a LoRA instead of the weights: `{}` for the defaults. The run's result is a folder
+    `adapter` in PEFT's format, which `--checkpoint` and `init` take like any checkpoint."""
     seed: int = 0
     """Of data order, dropout, times and noise."""
     cache: Path | None = None
@@ -209,6 +247,11 @@ class TrainSettings:
             ),
             minimum=1,
         )
+        if self.lora is not None and self.freeze:
+            raise ValueError(
+                "freeze has no meaning with lora, which trains no weight of the model; "
+                "lora.und=null or lora.gen=null leaves an expert as it is"
+            )
         if set(self.freeze) == set(PARTS):
             raise ValueError("freeze names every part; leave at least one to train")
         check_range(self, "ce_weight", "num_threads", "num_workers", minimum=0)

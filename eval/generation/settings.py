@@ -19,7 +19,7 @@ class ModelSettings(DrawSettings):
     @property
     def name(self) -> str:
         """Checkpoint and mode, to stand in a sentence."""
-        return f"{self.checkpoint} {'in stages' if self.mode == 'staged' else 'in one shot'}"
+        return f"{self.drawn_by} {'in stages' if self.mode == 'staged' else 'in one shot'}"
 
 
 @dataclass(frozen=True, kw_only=True)

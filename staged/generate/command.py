@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     starts = [model.start(words, inputs) for words in said]
     requests = make_requests(starts, num_images=options.num_images, seed=options.seed)
     out = options.out or _own_folder(requests, settings)
-    asked = {**decides(requests), "checkpoint": settings.checkpoint}
+    asked = {**decides(requests), "checkpoint": settings.drawn_by}
     with OutFolder(out, requests) as folder:
         # Told before weights are read, as far as it is known by then.
         folder.refuse_others({**asked, **_without_dtype(settings), **model.flows.facts()})
@@ -128,7 +128,7 @@ def _report(model: DrawingModel, folder: OutFolder, took: str) -> int:
     )
     facts = [
         *([f"Before everything stands: {settings.system}"] if settings.system else []),
-        f"Checkpoint {settings.checkpoint}, mode {settings.mode}; planner {settings.planner}, "
+        f"Checkpoint {settings.drawn_by}, mode {settings.mode}; planner {settings.planner}, "
         f"inspector {settings.inspector}, sketcher {settings.sketcher}.",
         f"{flows.num_flow_steps} flow steps a sketch; guidance by text and by images: {guidances}; "
         f"{settings.device}, {settings.dtype}.",

@@ -68,7 +68,11 @@ class DrawingModel:
         weights_of: Self | None = None,
     ) -> None:
         """Check everything that needs no weights."""
-        facts = weights_of._facts if weights_of else look_at_checkpoint(settings.checkpoint)
+        facts = (
+            weights_of._facts
+            if weights_of
+            else look_at_checkpoint(settings.checkpoint, lora=settings.lora)
+        )
         self._facts, self._weights_of, self._config = facts, weights_of, facts.config
         self._most_together = most_together
         self._sizes, self._seed = ImageSizes.of(facts.config), seed
@@ -164,7 +168,11 @@ class DrawingModel:
         require_weights(self._footprint, settings.checkpoint)
         assert self._room is not None
         return open_engine(
-            settings.checkpoint, device=settings.device, dtype=settings.dtype, seed=self._seed
+            settings.checkpoint,
+            device=settings.device,
+            dtype=settings.dtype,
+            seed=self._seed,
+            lora=settings.lora,
         )
 
     @cached_property
@@ -247,5 +255,5 @@ class DrawingModel:
         """
         admitted = self.admit(batch_size, num_inputs=num_inputs, most=most)
         playing = replace(self._playing, max_cached_tokens=admitted.max_cached_tokens)
-        roles = self._choice.roles(BagelPlayer(self.engine, playing), self.settings.checkpoint)
+        roles = self._choice.roles(BagelPlayer(self.engine, playing), self.settings.drawn_by)
         return StagedLoop(roles, self._policy, batch_size=admitted.batch_size)

@@ -57,7 +57,8 @@ def parser() -> Parser:
     add(
         "--checkpoint",
         default=CHECKPOINT,
-        help="folder, Hub id, or miniature:base|staged|fresh (default: %(default)s)",
+        help="folder, Hub id, or miniature:base|staged|fresh; or the folder of a LoRA, upon the "
+        "checkpoint that it names (default: %(default)s)",
     )
     add(
         "--out",
@@ -114,6 +115,12 @@ def add_drawing(parser: argparse.ArgumentParser, home: DrawSettings) -> None:
     _add_flow(parser.add_argument_group("flow", words))
     group = parser.add_argument_group("model")
     add = group.add_argument
+    add(
+        "--lora",
+        type=Path,
+        metavar="FOLDER",
+        help="LoRA (PEFT's format) to put upon the checkpoint, beside its weights",
+    )
     add("--temperature", type=float, metavar="T", help="of text; default: 0, the likeliest token")
     add(
         "--max-text-tokens",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import get_args
 
 from staged.backends.bagel import BagelPlayer
@@ -108,7 +109,14 @@ class RoleChoice:
         )
 
 
-def open_engine(checkpoint: str, *, device: str = AUTO, dtype: str = AUTO, seed: int = 0) -> Engine:
+def open_engine(
+    checkpoint: str,
+    *,
+    device: str = AUTO,
+    dtype: str = AUTO,
+    seed: int = 0,
+    lora: Path | None = None,
+) -> Engine:
     """Load a checkpoint for generation.
 
     Args:
@@ -116,6 +124,7 @@ def open_engine(checkpoint: str, *, device: str = AUTO, dtype: str = AUTO, seed:
         device: Where the model runs; see `staged.devices.choose_arithmetic`.
         dtype: `auto`, `float32` or `bfloat16`; of the model, the autoencoder stays in float32.
         seed: Of `miniature:fresh`.
+        lora: Folder of a LoRA to put upon it; see `staged.model.open.open_checkpoint`.
 
     Raises:
         ValueError: there is no such checkpoint or device, it has no tokenizer, or another dtype.
@@ -123,7 +132,9 @@ def open_engine(checkpoint: str, *, device: str = AUTO, dtype: str = AUTO, seed:
     if dtype not in (AUTO, *DTYPES):
         raise ValueError(f"dtype is {dtype!r}; give {AUTO} or one of {', '.join(DTYPES)}")
     chosen = choose_arithmetic(device, dtype)
-    loaded = open_checkpoint(checkpoint, seed=seed, device=chosen.device, dtype=chosen.dtype)
+    loaded = open_checkpoint(
+        checkpoint, seed=seed, device=chosen.device, dtype=chosen.dtype, lora=lora
+    )
     if loaded.tokenizer is None:
         raise ValueError(f"{checkpoint} has no tokenizer files; nothing can be read or written")
     return Engine(loaded.model, loaded.codec, loaded.tokenizer, flows=loaded.flows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from staged.loops.policy import Inspect, Mode, Player, Policy, Sketcher
@@ -40,7 +41,10 @@ class DrawSettings:
     """A checkpoint of ours, and how it draws."""
 
     checkpoint: str
-    """`miniature:base`, `miniature:staged`, a folder, or a Hub id."""
+    """`miniature:base`, `miniature:staged`, a folder, or a Hub id; or a LoRA's folder, which names
+    the checkpoint that it belongs to."""
+    lora: Path | None = None
+    """Folder of a LoRA (PEFT's format) to put upon the checkpoint."""
     mode: Mode = "staged"
     """Draw in stages, draw at once, or answer a question."""
     think: bool = False
@@ -123,6 +127,11 @@ class DrawSettings:
         self.policy()
 
     @property
+    def drawn_by(self) -> str:
+        """What draws: the checkpoint, with the LoRA upon it."""
+        return self.checkpoint if self.lora is None else f"{self.checkpoint} with {self.lora}"
+
+    @property
     def system(self) -> str | None:
         """What stands before everything else."""
         if self.system_prompt is None and self.think:
@@ -155,5 +164,5 @@ class DrawSettings:
 
     def decides(self) -> dict[str, Any]:
         """What decides a picture beside prompt, flow and weights, by name, as plain data."""
-        said_better = ("checkpoint", "device", *FLOW_SETTINGS)
+        said_better = ("checkpoint", "lora", "device", *FLOW_SETTINGS)
         return {name: value for name, value in to_dict(self).items() if name not in said_better}

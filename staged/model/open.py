@@ -1,13 +1,20 @@
-"""Checkpoints by what a user calls them: a folder, a repository on the Hub, or `miniature:NAME`."""
+"""Checkpoints by what a user calls them: a folder, a repository on the Hub, or `miniature:NAME`.
+
+A folder may hold a LoRA alone (`staged.model.adapter`); it then says itself which checkpoint it
+belongs to.
+"""
 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from staged.model import checkpoint
+from staged.model.adapter import put_adapter, read_adapter, read_base
+from staged.model.adapter_config import CONFIG
 from staged.model.checkpoint import Facts, LoadedBagel
 
 _NAMED = {"miniature": "staged.shapes.miniature"}
@@ -23,36 +30,77 @@ def open_checkpoint(
     seed: int = 0,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    lora: str | Path | None = None,
+    lora_dtype: torch.dtype | None = None,
 ) -> LoadedBagel:
     """Load a checkpoint.
 
     Args:
-        source: `miniature:base`, `miniature:staged`, `miniature:fresh`, a folder, or a Hub id.
+        source: `miniature:base`, `miniature:staged`, `miniature:fresh`, a folder, or a Hub id; or
+            the folder of a LoRA, which stands for itself upon its base.
         seed: Of `miniature:fresh`.
         device: Where the weights go.
         dtype: Of the model, as it is read; the autoencoder is in float32.
+        lora: Folder of a LoRA to put upon the checkpoint, beside its weights.
+        lora_dtype: Of the LoRA; None is that of the model.
 
     Raises:
-        ValueError: There is no such checkpoint.
+        ValueError: There is no such checkpoint, or the LoRA does not fit it.
     """
-    module, name = _named(source)
+    base, lora = _parted(source, lora)
+    # Before the weights are read: what is wrong with it is told at once.
+    adapter = None if lora is None else read_adapter(lora)
+    module, name = _named(base)
     if module is None:
-        return checkpoint.load(source, device=device, dtype=dtype)
-    loaded: LoadedBagel = module.open_named(name, seed=seed, device=device, dtype=dtype)
+        loaded = checkpoint.load(base, device=device, dtype=dtype)
+    else:
+        loaded = module.open_named(name, seed=seed, device=device, dtype=dtype)
+    if adapter is not None:
+        put_adapter(loaded.model, adapter, dtype=lora_dtype)
     return loaded
 
 
-def look_at_checkpoint(source: str) -> Facts:
+def look_at_checkpoint(source: str, *, lora: str | Path | None = None) -> Facts:
     """Read what a checkpoint says of itself, without its weights; see `open_checkpoint`.
 
     Raises:
         ValueError: There is no such checkpoint.
     """
-    module, name = _named(source)
+    base, lora = _parted(source, lora)
+    if lora is not None:
+        read_base(lora)
+    module, name = _named(base)
     if module is None:
-        return checkpoint.look(source)
+        return checkpoint.look(base)
     facts: Facts = module.look_at_named(name)
     return facts
+
+
+def base_of(source: str) -> str:
+    """The checkpoint itself, or, of the folder of a LoRA, the one that it belongs to."""
+    return _parted(source, None)[0]
+
+
+def _parted(source: str, lora: str | Path | None) -> tuple[str, str | Path | None]:
+    """The checkpoint with weights of its own, and the LoRA upon it."""
+    if not (Path(source) / CONFIG).is_file():
+        return source, lora
+    if lora is not None:
+        raise ValueError(
+            f"{source} is itself a LoRA; name the checkpoint that {lora} belongs to, or one LoRA"
+        )
+    base = read_base(source)
+    if not base or (Path(base) / CONFIG).is_file():
+        raise ValueError(
+            f"{source} is a LoRA that does not say which checkpoint it belongs to; name that, and "
+            "this as the LoRA"
+        )
+    if _named(base)[0] is None and not Path(base).is_dir() and Path(base).parts[:-2]:
+        raise ValueError(
+            f"{source} is a LoRA upon {base}, which is not here; name the checkpoint where it is "
+            "now, and this as the LoRA"
+        )
+    return base, source
 
 
 def _named(source: str) -> tuple[Any, str]:
