@@ -30,6 +30,7 @@ WHOLE = {"staged/server/": "serve"}
 
 TOOLS = {
     "fastapi",
+    "python-multipart",
     "import-linter",
     "mypy",
     "pytest-xdist",

@@ -175,6 +175,10 @@ class DrawingModel:
             lora=settings.lora,
         )
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count what texts take, markers left out."""
+        return [len(self.engine.tokenizer.encode(text)) for text in texts]
+
     @cached_property
     def weights(self) -> str:
         """SHA-256 (hex) of the model's and the autoencoder's tensors."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 _TYPES = {
     401: "authentication_error",
@@ -18,6 +20,8 @@ _TYPES = {
     429: "rate_limit_error",
 }
 _MAX_CHARS = 2000
+_FIELD = re.compile(r"\w+(\[\])?")
+"""A part of a place that is a field or a number, and not the kind that a field might have been."""
 
 
 class ErrorDetail(BaseModel):
@@ -94,6 +98,11 @@ def install_error_handlers(app: FastAPI) -> None:
     async def told(_: Request, error: ApiError) -> JSONResponse:
         return error_response(error)
 
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, error: ClientDisconnect) -> Response:
+        # As nginx writes it into its log; nobody gets it.
+        return Response(status_code=499)
+
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         return error_response(_of_validation(error))
@@ -108,12 +117,12 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def _of_validation(error: RequestValidationError) -> ApiError:
-    """Say the first thing that is wrong, without the value: it may be anything."""
-    first: Mapping[str, Any] = error.errors()[0]
-    where, *rest = map(str, first["loc"])
-    param = ".".join(rest) or None
-    place = param or where
+    """Say one thing that is wrong, without the value: it may be anything."""
+    # Of a field that may be one of several kinds, the kind that came nearest is told of.
+    worst: Mapping[str, Any] = max(error.errors(), key=lambda found: len(found["loc"]))
+    where, *rest = map(str, worst["loc"])
+    param = ".".join(part for part in rest if _FIELD.fullmatch(part)) or None
     more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-    if first["type"] == "json_invalid":
-        return bad_request(f"the body is not valid JSON: {first['msg']}", code="invalid_json")
-    return bad_request(f"{place}: {first['msg']}{more}", param=param)
+    if worst["type"] == "json_invalid":
+        return bad_request(f"the body is not valid JSON: {worst['msg']}", code="invalid_json")
+    return bad_request(f"{param or where}: {worst['msg']}{more}", param=param)

@@ -69,6 +69,11 @@ class Feed:
         """How many read."""
         return len(self._readers)
 
+    @property
+    def watched(self) -> bool:
+        """Whether anybody wants what passes."""
+        return any(reader.watches for reader in list(self._readers))
+
     def tell(self, name: str, data: Mapping[str, Any], *, last: bool = False) -> FeedEvent:
         """Keep an event; what was passing is over.
 
@@ -91,9 +96,14 @@ class Feed:
             self._passed += 1
             self._wake()
 
-    def reader(self, after: int = 0) -> FeedReader:
-        """Read what comes after an event's number; to be called where its coroutine runs."""
-        reader = FeedReader(self, after)
+    def reader(self, after: int = 0, *, watches: bool = True) -> FeedReader:
+        """Read what comes after an event's number; to be called where its coroutine runs.
+
+        Args:
+            after: The number; 0 for everything.
+            watches: Whether it wants what passes, too.
+        """
+        reader = FeedReader(self, after, watches=watches)
         with self._lock:
             self._readers.add(reader)
         self._tell_readers()
@@ -114,11 +124,11 @@ class Feed:
         for reader in self._readers:
             reader.wake()
 
-    def _after(self, place: int, passed: int) -> tuple[list[FeedEvent], int, bool]:
+    def _after(self, place: int, passed: int, watches: bool) -> tuple[list[FeedEvent], int, bool]:
         """What a reader has not seen, how much has passed, and whether that is all."""
         with self._lock:
             new = self._kept[place:]
-            if self._passing is not None and self._passed > passed:
+            if watches and self._passing is not None and self._passed > passed:
                 new = [*new, self._passing]
             return new, self._passed, self._closed
 
@@ -126,8 +136,9 @@ class Feed:
 class FeedReader:
     """A reader's place in a feed."""
 
-    def __init__(self, feed: Feed, after: int) -> None:
+    def __init__(self, feed: Feed, after: int, *, watches: bool) -> None:
         """Begin behind an event's number."""
+        self.watches = watches
         self._feed, self._place, self._passed = feed, max(after, 0), 0
         self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
 
@@ -145,7 +156,7 @@ class FeedReader:
         """
         while True:
             self._news.clear()
-            new, self._passed, closed = self._feed._after(self._place, self._passed)
+            new, self._passed, closed = self._feed._after(self._place, self._passed, self.watches)
             self._place += sum(event.id is not None for event in new)
             if new:
                 return new

@@ -44,7 +44,7 @@ from staged.server.feed import Feed, FeedEvent
 from staged.server.history import History
 from staged.server.pictures import picture_name
 from staged.server.record import COMPLETE, FAILED, RUNNING, HistoryRecord
-from staged.trajectory import Move, Step, Trajectory, step_to_dict
+from staged.trajectory import ImageRef, Move, Step, Trajectory, step_to_dict
 
 _PREVIEW_SIDE_PX: Final = 384
 _FREE_TEXTS: Final[dict[Move, str]] = {"answer": "answer", "think": "thought"}
@@ -119,6 +119,7 @@ class Job:
         self._history, self._kept = history, True
         self._deadline = time.monotonic() + order.deadline_s
         self._reason: str | None = None
+        self._end_facts: Mapping[str, Any] = {}
         self.ended = threading.Event()
         self.trajectory = _named(order.start)
         start = replace(self.trajectory, steps=())
@@ -152,9 +153,26 @@ class Job:
             return "deadline"
         return self._reason
 
+    @property
+    def reason(self) -> str | None:
+        """Why it failed, once it has."""
+        return self._end_facts.get("reason")
+
+    @property
+    def detail(self) -> str | None:
+        """More on why it failed."""
+        return self._end_facts.get("detail")
+
+    @property
+    def picture(self) -> ImageRef:
+        """The newest that was drawn; there must be one."""
+        sketch = self.trajectory.last_sketch
+        assert sketch is not None, "there is no picture"
+        return sketch.image
+
     def watched(self) -> bool:
         """Whether anybody reads what passes."""
-        return self.feed.num_readers > 0
+        return self.feed.watched
 
     def give_up(self, reason: str) -> None:
         """Have it end before its time; the first reason stands."""
@@ -170,10 +188,10 @@ class Job:
         """Keep and tell what its loop tells."""
         match event:
             case Previewed():
-                if self.feed.num_readers:
+                if self.feed.watched:
                     self.feed.show("preview", _preview(event))
             case TextPreviewed():
-                if self.feed.num_readers:
+                if self.feed.watched:
                     self.feed.show("text", {"index": event.index, "step": _begun(event)})
             case Retried(index=index, reason=reason, detail=detail, attempt=attempt):
                 facts = {"index": index, "reason": reason, "detail": detail, "attempt": attempt}
@@ -210,6 +228,7 @@ class Job:
         if trajectory.complete and not self.trajectory.complete:
             steps = (*steps, trajectory.steps[-1])
         self.trajectory = replace(self.trajectory, steps=steps, provenance=provenance)
+        self._end_facts = data
         status, reason = (COMPLETE, None) if name == "stop" else (FAILED, data["reason"])
         data = {**data, "index": len(steps) - (name == "stop"), "provenance": provenance}
         self._tell(name, data, last=True, status=status, reason=reason)

@@ -12,12 +12,13 @@ from typing import Any, Final
 from staged import images, protocol
 from staged.data_urls import from_base64
 from staged.generate.model import DrawingModel
+from staged.generate.presets import PRESETS
 from staged.generate.settings import DrawSettings
 from staged.server.errors import bad_request
 from staged.server.job import JobOrder
 from staged.server.record import HistoryRecord
 from staged.server.settings import ServeSettings
-from staged.shapes.miniature import understood_step
+from staged.shapes.miniature import is_miniature, understood_step
 from staged.trajectory import ImageRef, TextStep, Trajectory
 
 _MAX_MODELS: Final = 64
@@ -58,6 +59,12 @@ class OrderReader:
         except ValueError as error:
             raise bad_request(str(error)) from None
         return model
+
+    def answering(self) -> Mapping[str, Any]:
+        """Settings under which the model answers questions about images, best as it was taught."""
+        if is_miniature(self._model.sizes):
+            return {"mode": "answer"}
+        return PRESETS["understand"].settings
 
     def images(self, given: Sequence[bytes], param: str = "images") -> list[ImageRef]:
         """Check input images, each decoded once so that a broken one is found here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from staged.generate.model import DrawingModel
@@ -29,6 +30,7 @@ class DrawingService:
         reader: Makes orders of requests.
         scheduler: Who draws.
         addresses: Of pictures.
+        began_s: When it began, in seconds since 1970.
     """
 
     def __init__(self, settings: ServeSettings, model: DrawingModel, history: History) -> None:
@@ -43,6 +45,7 @@ class DrawingService:
             ValueError: The model does not fit its device.
         """
         self.settings, self.model, self.history = settings, model, history
+        self.began_s = time.time()
         self.addresses = PictureAddresses(history.secret)
         limits = settings.limits
         self.scheduler = Scheduler(

@@ -84,6 +84,10 @@ class ServeSettings(DrawSettings):
     """Port to listen on; 0 takes a free one."""
     seed: int = 0
     """Of `miniature:fresh`; pictures have seeds of their own."""
+    model_name: str | None = None
+    """By which OpenAI's clients call it; null is `checkpoint`."""
+    public_url: str | None = None
+    """Where clients reach it, such as https://draw.example.org; null is where they asked."""
     out: Path = Path("out/serve")
     """Folder of what was drawn: one server's at a time."""
     max_kept: int = 10_000
@@ -106,5 +110,12 @@ class ServeSettings(DrawSettings):
         check_range(self, "preview_every", "drain_s", minimum=0)
         check_range(self, "max_kept", minimum=1)
         check_range(self, "seed", minimum=0)
+        if self.public_url is not None and not self.public_url.startswith(("http://", "https://")):
+            raise ValueError(f"public_url is {self.public_url!r}; it begins with https://")
         if not self.host:
             raise ValueError("host is empty; give an address such as 127.0.0.1 or 0.0.0.0")
+
+    @property
+    def name(self) -> str:
+        """By which OpenAI's clients call the model."""
+        return self.model_name or self.checkpoint

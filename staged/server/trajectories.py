@@ -9,9 +9,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from staged.server.access import Client
-from staged.server.errors import ApiError, ErrorBody
+from staged.server.errors import ApiError
 from staged.server.job import JobOrder
 from staged.server.record import HistoryRecord
+from staged.server.routing import ERRORS, EVENTS, Serving
 from staged.server.schemas import (
     DrawOptions,
     EditedStep,
@@ -26,43 +27,16 @@ from staged.server.watching import replay, stream
 from staged.server.wire import Wire
 from staged.trajectory import Inspection, Plan, Refinement, TextStep
 
-_EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": words}
-    for status, words in {
-        400: "The request is wrong; the message says how.",
-        401: "No API key, or an unknown one.",
-        404: "There is no such trajectory.",
-        408: "The body did not arrive in time.",
-        409: "Not in this state.",
-        413: "The body is too long.",
-        429: "There is no room; come again after `Retry-After` seconds.",
-        503: "The server is not ready yet, or ending.",
-    }.items()
-}
 _STARTED: dict[int | str, dict[str, Any]] = {
-    **_ERRORS,
-    200: {"description": "Its events, with `stream`.", **_EVENTS},
+    **ERRORS,
+    200: {"description": "Its events, with `stream`.", **EVENTS},
     202: {"description": "What is known of it, without `stream`.", "model": TrajectoryObject},
 }
 
 _MAX_ID_CHARS = 80
 _Id = Annotated[str, Path(max_length=_MAX_ID_CHARS)]
 
-router = APIRouter(prefix="/v1/trajectories", tags=["trajectories"], responses=_ERRORS)
-
-
-def service_of(request: Request) -> DrawingService:
-    """Return the service behind an application.
-
-    Raises:
-        ApiError: It draws no more (503).
-    """
-    service: DrawingService = request.app.state.service
-    return service
-
-
-Serving = Annotated[DrawingService, Depends(service_of)]
+router = APIRouter(prefix="/v1/trajectories", tags=["trajectories"], responses=ERRORS)
 
 
 async def _found(id: _Id, client: Client, service: Serving) -> HistoryRecord:
@@ -122,7 +96,7 @@ async def look_at(found: Found, service: Serving) -> TrajectoryObject:
     return TrajectoryObject.model_validate(await _shown(service, found))
 
 
-@router.get("/{id}/events", responses={200: _EVENTS}, response_class=Response)
+@router.get("/{id}/events", responses={200: EVENTS}, response_class=Response)
 async def events(
     found: Found,
     service: Serving,
