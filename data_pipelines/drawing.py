@@ -1,9 +1,9 @@
 """Who draws the images of a job: settings of an image editor, and how it is opened."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from data_pipelines.services import PricedEditor
+from staged.backends.deciding import decisive
 from staged.backends.diffusers.settings import DiffusersSettings
 from staged.ranges import check_range
 from staged.roles import ImageEditor
@@ -85,23 +85,6 @@ class DrawingSettings:
         return replace(self, editor=settle(self.editor, begun=earlier))
 
 
-NOT_DECIDING = frozenset(
-    (
-        "api_key_env",
-        "timeout_s",
-        "max_attempts",
-        "backoff_s",
-        "max_backoff_s",
-        "concurrency",
-        "requests_per_minute",
-        "tokens_per_minute",
-        "device",
-        "offload",
-    )
-)
-"""Settings of services that change neither what is asked for nor what comes back."""
-
-
 def open_editor(drawing: DrawingSettings) -> ImageEditor:
     """Load who draws; a diffusers pipeline may take minutes."""
     if drawing.editor is None:
@@ -123,8 +106,3 @@ def priced(editor: ImageEditor, drawing: DrawingSettings) -> PricedEditor:
         usd_per_image=drawing.usd_per_image,
         in_thread=drawing.editor is not None,
     )
-
-
-def decisive(service: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a service's settings what does not decide what comes back."""
-    return {name: value for name, value in service.items() if name not in NOT_DECIDING}

@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from vlm import WORDS, save_tiny, save_tiny_qwen
 
-from eval.answers_kept import kept_answers
 from eval.vqa.local import LocalAnswerer
 from eval.vqa.question import VqaQuestion, spellings
 from eval.vqa.server import ServerAnswerer, read_first_token
+from staged.backends.lmm.kept import kept_answers
 from staged.backends.lmm.types import FirstToken, LmmSettings, MemoryLog
 from staged.images import encode_png
 from staged.jobs.budget import BudgetError

@@ -10,13 +10,12 @@ from serving import serve
 
 from data_pipelines.plan_sketch.requests import (
     judgement_request,
-    plan_inspection_request,
     scene_graph_request,
-    sketch_inspection_request,
     steps_request,
 )
 from staged import images
 from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.inspecting import plan_inspection_request, sketch_inspection_request
 from staged.backends.lmm.types import Failure, LmmRequest, MemoryLog, Reply
 from staged.roles import RoleError
 from staged.scene_graph import SceneGraph, delta, increments, questions, resolve

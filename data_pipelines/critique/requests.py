@@ -1,11 +1,11 @@
 """What the judge is asked about a checkpoint's own plans and sketches."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from data_pipelines.plan_sketch.requests import Text
 from staged import protocol, strict_json
+from staged.backends.lmm.inspecting import OptionalText, Text
 from staged.backends.lmm.types import LmmRequest
 from staged.trajectory import Plan
 
@@ -15,8 +15,6 @@ PROMPT_VERSION = "1"
 Judgement = Literal["accept", "revise", "unusable"]
 """Unusable is what no correction could start from."""
 
-_Optional = Annotated[str, Field(max_length=2000)]
-
 
 class SketchJudgement(BaseModel):
     """A critique with a verdict, and the correction that a refusal calls for."""
@@ -24,7 +22,7 @@ class SketchJudgement(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     critique: Text
     verdict: Judgement
-    correction: _Optional
+    correction: OptionalText
 
     @model_validator(mode="after")
     def _corrected(self) -> "SketchJudgement":
@@ -39,8 +37,8 @@ class SketchJudgement(BaseModel):
 class PlanJudgement(SketchJudgement):
     """A critique of a plan, with the plan as it should be, and how far it leads."""
 
-    instruction: _Optional
-    description: _Optional
+    instruction: OptionalText
+    description: OptionalText
     sound: bool
     complete: bool
 

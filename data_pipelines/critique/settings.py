@@ -4,10 +4,11 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from data_pipelines.drawing import DrawingSettings, decisive
+from data_pipelines.drawing import DrawingSettings
 from data_pipelines.prompts import Prompts
 from data_pipelines.reader import check_worlds
 from staged import settings, strict_json
+from staged.backends.deciding import decisive
 from staged.backends.lmm.types import LmmSettings
 from staged.command_line import MAX_SEED
 from staged.generate.settings import DrawSettings

@@ -9,16 +9,18 @@ from typing import Any, NoReturn
 from data_pipelines.asking import UnitEndError
 from data_pipelines.plan_sketch.mistakes import MistakeKind, mistaken
 from data_pipelines.plan_sketch.requests import (
-    InspectionAnswer,
     judgement_request,
-    plan_inspection_request,
     scene_graph_request,
-    sketch_inspection_request,
     steps_request,
 )
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.prompts import UnitPrompt
 from data_pipelines.services import Services
+from staged.backends.lmm.inspecting import (
+    InspectionAnswer,
+    plan_inspection_request,
+    sketch_inspection_request,
+)
 from staged.jobs.records import UnitResult
 from staged.scene_graph import (
     AddObject,

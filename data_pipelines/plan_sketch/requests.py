@@ -7,24 +7,16 @@ that any model, ours included, finds every input under a name.
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from staged import protocol, strict_json
+from staged import strict_json
+from staged.backends.lmm.inspecting import Text
 from staged.backends.lmm.types import LmmRequest
 from staged.scene_graph import Attribute, Delta, Question, Relation, SceneGraph, SceneObject
-from staged.trajectory import Plan, Verdict
+from staged.trajectory import Plan
 
 PROMPT_VERSION = "1"
 """Raised with every change of the words below: answers to other words are not reused."""
-
-
-def _protocol_text(text: str) -> str:
-    protocol.check_text(text)
-    return text
-
-
-Text = Annotated[str, Field(max_length=2000), AfterValidator(_protocol_text)]
-"""Text that may stand in a trajectory."""
 
 
 class _Answer(BaseModel):
@@ -108,20 +100,6 @@ class JudgementAnswer(_Answer):
     reason: Annotated[str, Field(max_length=2000)]
 
 
-class InspectionAnswer(_Answer):
-    """An inspection, with the correction that a conflict calls for (empty without one)."""
-
-    critique: Text
-    verdict: Verdict
-    correction: Annotated[str, Field(max_length=2000)]
-
-    @model_validator(mode="after")
-    def _corrected(self) -> "InspectionAnswer":
-        if self.verdict == "revise":
-            protocol.check_text(self.correction)
-        return self
-
-
 def scene_graph_request(prompt: str, *, seed: int = 0) -> LmmRequest[SceneGraphAnswer]:
     """Ask for the scene graph of a prompt."""
     return _request(
@@ -200,46 +178,8 @@ def judgement_request(
     )
 
 
-def plan_inspection_request(
-    prompt: str, description_before: str | None, plan: Plan, *, seed: int = 0
-) -> LmmRequest[InspectionAnswer]:
-    """Ask whether a plan conflicts with the prompt."""
-    return _request(
-        "inspect_plan",
-        "Check the plan of a drawing step against the prompt. What the prompt asks for and is not "
-        "planned yet is no conflict; what contradicts the prompt is. Give a critique of one short "
-        "sentence, the verdict accept or revise, and for revise the corrected instruction of this "
-        "step in few words (empty for accept).",
-        {
-            "prompt": prompt,
-            "drawn_so_far": description_before,
-            "instruction": plan.instruction,
-            "description": plan.description,
-        },
-        InspectionAnswer,
-        seed=seed,
-    )
-
-
-def sketch_inspection_request(
-    prompt: str, plan: Plan, image: bytes, *, seed: int = 0
-) -> LmmRequest[InspectionAnswer]:
-    """Ask whether an image conflicts with its plan."""
-    return _request(
-        "inspect_sketch",
-        "Check the image against the plan of the step that drew it. What the prompt asks for and "
-        "the plan does not mention yet is no conflict. Give a critique of one short sentence, the "
-        "verdict accept or revise, and for revise an instruction that corrects the image in few "
-        "words (empty for accept).",
-        {"prompt": prompt, "instruction": plan.instruction, "description": plan.description},
-        InspectionAnswer,
-        images=(image,),
-        seed=seed,
-    )
-
-
 def _request(
-    purpose: Literal["scene_graph", "plan_steps", "judge_step", "inspect_plan", "inspect_sketch"],
+    purpose: Literal["scene_graph", "plan_steps", "judge_step"],
     instructions: str,
     content: dict[str, Any],
     answer: type[Any],

@@ -4,12 +4,13 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from data_pipelines.drawing import DrawingSettings, decisive
+from data_pipelines.drawing import DrawingSettings
 from data_pipelines.plan_sketch import everyday
 from data_pipelines.plan_sketch.mistakes import IN_PLANS, MISTAKES, MistakeKind
 from data_pipelines.prompts import Prompts
 from data_pipelines.reader import check_worlds
 from staged import settings, strict_json
+from staged.backends.deciding import decisive
 from staged.backends.lmm.types import LmmSettings
 from staged.command_line import MAX_SEED
 from staged.jobs.budget import Budget

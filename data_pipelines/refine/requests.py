@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data_pipelines.plan_sketch.requests import Text
 from staged import protocol, strict_json
+from staged.backends.lmm.inspecting import Text
 from staged.backends.lmm.types import LmmRequest
 from staged.trajectory import Verdict
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from data_pipelines.drawing import decisive
 from data_pipelines.refine.genref import SUBSETS
 from staged import settings, strict_json
+from staged.backends.deciding import decisive
 from staged.backends.lmm.types import LmmSettings
 from staged.command_line import MAX_SEED
 from staged.jobs.budget import Budget

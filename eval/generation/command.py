@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from eval.generation.benchmark import Benchmark
 from eval.generation.benchmarks import BENCHMARKS
 from eval.generation.run import Done, generate
 from eval.generation.samples import BenchmarkSample
@@ -19,11 +17,13 @@ from eval.generation.settings import (
 )
 from eval.generation.store import Store, begun_dtype
 from eval.results import versions
+from eval.search.best_of import SIDE_BY_SIDE, BestOf
 from eval.search.options import add_search, search_of, verifier_help
-from eval.search.settings import SearchSettings
+from eval.search.verifiers.opening import open_verifier
 from staged import settings as job_settings
 from staged.backends.generators.generator import Generator
 from staged.backends.generators.settings import EndpointSettings, PipelineSettings
+from staged.backends.lmm.types import AttemptLog
 from staged.command_line import (
     Parser,
     UsageError,
@@ -35,6 +35,7 @@ from staged.command_line import (
     count_or_auto,
     exit_codes,
 )
+from staged.generate.answers import player_answers
 from staged.jobs.budget import BudgetError
 from staged.jobs.rank import Rank, add_options, rank_of
 
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0; or 1 where all was tried, samples have no image, and that was not allowed; 3 when the
-        budget of a verifier stopped it.
+        budget of a language model stopped it.
 
     Raises:
         ValueError: prompts, settings or the folder are not as they must be, or nothing was drawn.
@@ -117,12 +118,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         from staged.devices import settle
 
         settings = settle(settings, begun=begun_dtype(options.out))
-    generator = open_generator(settings, [sample.prompt for sample in samples], options.batch_size)
-    benchmark.prepare(options.out)
-    with (
-        searching(search, generator, benchmark, batch, options.out, rank) as generator,
-        Store(options.out, rank) as store,
-    ):
+    with ExitStack() as stack:
+        log = None
+        if isinstance(settings, ModelSettings):
+            log = stack.enter_context(player_answers(settings, options.out, rank=rank))
+        prompts = [sample.prompt for sample in samples]
+        generator = open_generator(settings, prompts, options.batch_size, log)
+        benchmark.prepare(options.out)
+        if search is not None:
+            verifier = stack.enter_context(
+                open_verifier(
+                    search.verifier, folder=options.out, rank=rank, geneval=benchmark.geneval
+                )
+            )
+            together = max(batch, SIDE_BY_SIDE) if generator.alone else batch
+            generator = BestOf(generator, verifier, search, batch=together)
+        store = stack.enter_context(Store(options.out, rank))
         store.claim(
             {
                 "benchmark": benchmark.name,
@@ -143,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             done = generate(samples, generator, store, batch=unit, rank=rank)
         except BudgetError as stop:
-            print(f"stopped: {stop}; raise budget_usd, and the same command goes on")
+            print(f"stopped: {stop}; raise it, and the same command goes on")
             return exit_codes.STOPPED
     _print(done, rank, generator.name)
     console().figures(
@@ -175,7 +186,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def open_generator(
-    settings: Any, prompts: Sequence[str], batch_size: int | None = None
+    settings: Any,
+    prompts: Sequence[str],
+    batch_size: int | None = None,
+    log: AttemptLog | None = None,
 ) -> Generator[BenchmarkSample]:
     """Open the generator that some settings are of.
 
@@ -183,6 +197,7 @@ def open_generator(
         settings: Of one of `KINDS`.
         prompts: What it is to draw.
         batch_size: Images side by side; None for as many as memory has room for.
+        log: Where the answers of a language model are kept that plays a role.
 
     Raises:
         ValueError: they cannot be followed, or a prompt is beyond the generator.
@@ -191,7 +206,9 @@ def open_generator(
     if isinstance(settings, ModelSettings):
         from eval.generation.model import CheckpointGenerator
 
-        model = CheckpointGenerator(settings, batch_size=batch_size, most=KINDS["model"].batch or 1)
+        model = CheckpointGenerator(
+            settings, batch_size=batch_size, most=KINDS["model"].batch or 1, log=log
+        )
         model.understood(prompts)
         return model
     if isinstance(settings, PipelineSettings):
@@ -205,33 +222,6 @@ def open_generator(
     from eval.generation.existing import Existing
 
     return Existing(settings)
-
-
-@contextmanager
-def searching(
-    settings: SearchSettings | None,
-    generator: Generator[BenchmarkSample],
-    benchmark: Benchmark,
-    batch: int,
-    folder: Path,
-    rank: Rank,
-) -> Iterator[Generator[BenchmarkSample]]:
-    """Let a generator draw candidates, where that is wished for.
-
-    Raises:
-        ValueError: the verifier cannot be had.
-    """
-    if settings is None:
-        yield generator
-        return
-    from eval.search.best_of import SIDE_BY_SIDE, BestOf
-    from eval.search.verifiers.opening import open_verifier
-
-    with open_verifier(
-        settings.verifier, folder=folder, rank=rank, geneval=benchmark.geneval
-    ) as verifier:
-        together = max(batch, SIDE_BY_SIDE) if generator.alone else batch
-        yield BestOf(generator, verifier, settings, batch=together)
 
 
 def _print(done: Done, rank: Rank, name: str) -> None:

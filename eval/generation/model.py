@@ -9,6 +9,7 @@ from typing import Any
 from eval.generation.samples import BenchmarkSample
 from eval.generation.settings import ModelSettings
 from staged.backends.generators.generator import DrawnImage, DrawOutcome, NoImage
+from staged.backends.lmm.types import AttemptLog
 from staged.generate import model
 from staged.generate.admission import MAX_BATCH_SIZE
 from staged.loops.events import Event
@@ -25,6 +26,7 @@ class CheckpointGenerator:
         batch_size: Trajectories that advance together, at most; None for as many as memory has room
             for. It changes none of them.
         most: As many at most come of None.
+        log: Where the answers of a language model are kept that plays a role; in memory when None.
 
     Raises:
         ValueError: there is no such checkpoint, a setting is out of range, or they do not fit.
@@ -38,10 +40,11 @@ class CheckpointGenerator:
         *,
         batch_size: int | None = None,
         most: int = MAX_BATCH_SIZE,
+        log: AttemptLog | None = None,
     ) -> None:
         """Look at the checkpoint; its weights are loaded when they are needed."""
         self._settings, self._batch_size, self._most = settings, batch_size, most
-        self._model = model.DrawingModel(settings)
+        self._model = model.DrawingModel(settings, log=log)
         self._model.admit(batch_size, most=most)
         self.flows = self._model.flows
 

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0, or 1 where samples are unscored and that was not allowed; 3 when the budget of a
-        verifier stopped it.
+        language model stopped it.
 
     Raises:
         ValueError: An option is out of range, or the folder holds something else.
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             drawn = draw(settings, wanted, store, batch_size=options.batch_size, rank=rank)
         except BudgetError as stop:
-            print(f"stopped: {stop}; raise budget_usd, and the same command goes on")
+            print(f"stopped: {stop}; raise it, and the same command goes on")
             return exit_codes.STOPPED
     trajectories = store.trajectories()
     if rank.world_size > 1 and (left := sum(s.key not in trajectories for s in wanted)):

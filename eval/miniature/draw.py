@@ -18,6 +18,7 @@ from eval.search.best_of import BestOf
 from eval.search.verifiers.opening import open_verifier
 from staged.devices import settle
 from staged.generate.admission import MAX_BATCH_SIZE
+from staged.generate.answers import player_answers
 from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
 from staged.jobs.units import units
@@ -58,8 +59,9 @@ def draw(
     ordered = sorted(samples, key=lambda sample: sample.key)
     batches = rank.share(units(ordered, batch_size or MAX_BATCH_SIZE))
     settings = settle(settings, begun=store.begun_dtype(), tell=tell)
-    model = CheckpointGenerator(settings, batch_size=batch_size)
     with ExitStack() as stack:
+        log = stack.enter_context(player_answers(settings, store.folder, rank=rank))
+        model = CheckpointGenerator(settings, batch_size=batch_size, log=log)
         search = None
         if settings.search is not None:
             verifier = stack.enter_context(

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from eval.answers_kept import kept_answers
 from eval.kept import lines_of
 from eval.vqa.question import Answerer
 from staged import settings as job_settings
 from staged import strict_json
+from staged.backends.lmm.kept import kept_answers
 from staged.backends.lmm.types import LmmSettings
 from staged.command_line import add_dtype, add_overrides
 from staged.jobs.rank import Rank

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.answers_kept import kept_answers
 from eval.wise.judge import default_settings, judge_folder, judge_name
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
 from staged import settings as job_settings
 from staged import strict_json
+from staged.backends.lmm.kept import kept_answers
 from staged.backends.lmm.types import LmmSettings
 from staged.command_line import Parser, add_out_file, add_overrides, console, exit_codes
 from staged.jobs.budget import BudgetError

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from staged import strict_json
 from staged.command_line import UsageError, console, exit_codes, outputs
+from staged.generate.answers import player_answers
 from staged.generate.folder import REPORT, OutFolder
 from staged.generate.options import MOST_TOGETHER, given, parser
 from staged.generate.presets import MAX_THOUGHT_TOKENS, PRESETS
@@ -26,6 +27,7 @@ from staged.generate.requests import (
 )
 from staged.generate.settings import DrawSettings
 from staged.generate.telling import describe, figures, looked_at
+from staged.jobs.budget import BudgetError
 from staged.loops.events import Event, Failed, Stopped
 from staged.report import drawn_report
 from staged.settings import to_dict
@@ -45,7 +47,8 @@ def main(argv: list[str]) -> int:
     """Run the command.
 
     Returns:
-        0, 1 if a trajectory did not come to its end, or 130 after Ctrl-C.
+        0, 1 if a trajectory did not come to its end, 3 when the budget of a language model
+        stopped it, or 130 after Ctrl-C.
     """
     options = parser().parse_args(argv)
     if options.out is None:
@@ -79,10 +82,18 @@ def main(argv: list[str]) -> int:
         if there:
             print(f"{there} of {len(requests)} trajectories are there", flush=True)
         started = time.monotonic()
+        kept = f"{{}} of {len(requests)} trajectories are saved in {out}"
         try:
-            _draw(model, requests, folder, options.batch_size, len(inputs))
+            with player_answers(settings, out) as model.log:
+                _draw(model, requests, folder, options.batch_size, len(inputs))
+        except BudgetError as stop:
+            print(
+                f"stopped: {stop}; {kept.format(len(folder.complete))}; raise --lmm-budget-usd, "
+                "and the same command goes on"
+            )
+            return exit_codes.STOPPED
         except KeyboardInterrupt:
-            kept = f"{len(folder.complete)} of {len(requests)} trajectories are saved in {out}"
+            kept = kept.format(len(folder.complete))
             print(
                 f"\ninterrupted; {kept}, and the same command goes on from there", file=sys.stderr
             )

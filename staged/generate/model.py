@@ -10,6 +10,8 @@ from typing import Any, Self
 import torch
 
 from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.lmm.asker import Asker
+from staged.backends.lmm.types import AttemptLog
 from staged.backends.reading import ContextReader
 from staged.devices import settle
 from staged.engine.decoding import SLOTS
@@ -34,6 +36,8 @@ from staged.model.open import look_at_checkpoint
 from staged.model.weights_hash import weights_hash
 from staged.shapes.expectation import expectation
 from staged.shapes.miniature import is_miniature, understood
+from staged.shapes.players.lmm import client_of
+from staged.shapes.players.misbehaviour import SHAPES_LMM
 from staged.trajectory import ImageRef, Trajectory
 
 
@@ -46,10 +50,12 @@ class DrawingModel:
         preview_every: Flow steps between previews of a sketch; 0 makes none.
         most_together: Trajectories that `admission` lets in, at most.
         weights_of: Another whose weights, and what was read with them, it draws with; see `like`.
+        log: Where a language model's answers are kept; in memory when None.
 
     Attributes:
         settings: The same, with device and precision settled.
         flows: How its pictures are drawn.
+        log: As given; it may be set until the first loop is made.
 
     Raises:
         ValueError: there is no such checkpoint, a setting is out of range, or it is beyond the
@@ -66,6 +72,7 @@ class DrawingModel:
         preview_every: int = 0,
         most_together: int = MAX_BATCH_SIZE,
         weights_of: Self | None = None,
+        log: AttemptLog | None = None,
     ) -> None:
         """Check everything that needs no weights."""
         facts = (
@@ -94,8 +101,17 @@ class DrawingModel:
             max_text_tokens=settings.max_text_tokens,
             preview_every=preview_every,
         )
-        self._asked = settings
+        self._asked, self.log = settings, log
+        self._check_lmm()
         self.settings = settle(settings, tell=lambda _: None)
+
+    def _check_lmm(self) -> None:
+        lmm = self._asked.lmm
+        if lmm is not None and lmm.model == SHAPES_LMM and not is_miniature(self._sizes):
+            raise ValueError(
+                f"lmm: {SHAPES_LMM} knows the miniature world's shapes alone, and "
+                f"{self._asked.checkpoint} draws other pictures; name another language model"
+            )
 
     def settle(self, begun: str | None) -> None:
         """Settle the precision for work that goes on in a folder, and say what it is.
@@ -120,6 +136,7 @@ class DrawingModel:
             seed=self._seed,
             preview_every=self._playing.preview_every,
             weights_of=self._weights_of or self,
+            log=self.log,
         )
 
     @property
@@ -137,7 +154,7 @@ class DrawingModel:
         """Who plays in its loop; what they have read is shared by all that are `like` it."""
         reader = (self._weights_of or self)._reader
         player = BagelPlayer(self.engine, self._playing, reader=reader)
-        return self._choice.roles(player, self.settings.checkpoint)
+        return self._choice.roles(player, self.settings.checkpoint, self._asker)
 
     @cached_property
     def admission(self) -> Admission:
@@ -157,6 +174,11 @@ class DrawingModel:
     def expectation(self) -> str:
         """What whoever looks at a miniature's pictures must know; empty of any other model."""
         return expectation(self.settings.checkpoint) if is_miniature(self._sizes) else ""
+
+    @cached_property
+    def _asker(self) -> Asker | None:
+        lmm, log = self._asked.lmm, self.log
+        return None if lmm is None else Asker(lambda: client_of(lmm, log=log), lmm.model)
 
     @cached_property
     def engine(self) -> Engine:
@@ -259,5 +281,6 @@ class DrawingModel:
         """
         admitted = self.admit(batch_size, num_inputs=num_inputs, most=most)
         playing = replace(self._playing, max_cached_tokens=admitted.max_cached_tokens)
-        roles = self._choice.roles(BagelPlayer(self.engine, playing), self.settings.drawn_by)
+        player = BagelPlayer(self.engine, playing)
+        roles = self._choice.roles(player, self.settings.drawn_by, self._asker)
         return StagedLoop(roles, self._policy, batch_size=admitted.batch_size)

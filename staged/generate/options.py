@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+from staged.backends.lmm.types import LmmSettings
 from staged.command_line import (
     Parser,
     add_batch_size,
@@ -21,6 +22,7 @@ from staged.generate.presets import PRESETS
 from staged.generate.settings import DrawSettings
 from staged.loops.policy import Inspect, Player, Sketcher
 from staged.model.flows import Renorm
+from staged.settings import load
 
 CHECKPOINT = "miniature:staged"
 MOST_TOGETHER = 16
@@ -146,6 +148,14 @@ def _add_loop(group: argparse._ArgumentGroup, home: DrawSettings) -> None:
         choices=get_args(Sketcher),
         help="who draws; editing asks a model that knows no stages for one edit after another",
     )
+    add(
+        "--lmm",
+        nargs="+",
+        metavar="key=value",
+        help="the language model of --planner lmm or --inspector lmm: model, base_url, api_key_env "
+        "and whatever else it takes; model=shapes-lmm-1 is the miniature world's own",
+    )
+    add("--lmm-budget-usd", type=float, metavar="USD", help="most money for it, over all runs")
     add("--inspect-plans", dest="inspect_plan", choices=looks, help="whether plans are inspected")
     add("--inspect-sketches", dest="inspect_sketch", choices=looks, help="whether sketches are")
     for name, kind, words in (
@@ -200,6 +210,8 @@ def given(options: argparse.Namespace, settings: type[DrawSettings]) -> dict[str
     """What a command line gives of some settings, by their names."""
     names = (field.name for field in fields(settings))
     found = {name: getattr(options, name, None) for name in names}
+    if found["lmm"] is not None:
+        found["lmm"] = load(LmmSettings, None, found["lmm"])
     return {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in found.items()

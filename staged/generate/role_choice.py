@@ -8,9 +8,11 @@ from typing import get_args
 
 from staged.backends.bagel import BagelPlayer
 from staged.backends.editing import EditingSketcher
+from staged.backends.lmm.asker import Asker
+from staged.backends.lmm.players import LmmInspector, LmmPlanner
 from staged.devices import AUTO, DTYPES, choose_arithmetic
 from staged.engine.engine import Engine
-from staged.loops.policy import Player, Policy, Sketcher
+from staged.loops.policy import Inspect, Player, Policy, Sketcher
 from staged.loops.roles import Roles
 from staged.loops.unbatched import Unbatched
 from staged.model.codec import ImageSizes
@@ -26,8 +28,9 @@ class RoleChoice:
     """Who plays which role.
 
     Attributes:
-        planner: `model`, or `scripted`: the miniature world's own, which then also directs.
-        inspector: `model`, or `scripted`, which then inspects every state and also refines.
+        planner: `model`; `scripted`, the miniature world's own; or `lmm`, a language model. These
+            two then also direct.
+        inspector: `model`, or `scripted` or `lmm`, who then inspects every state and also refines.
         sketcher: `model` reads the whole trajectory; `editing` is the same model asked for
             one-shot images and edits, for one that was never taught to work in stages;
             `scripted` is the miniature world's editor.
@@ -63,12 +66,13 @@ class RoleChoice:
                 "model play"
             )
 
-    def roles(self, player: BagelPlayer, name: str) -> Roles:
-        """Give the roles to a model and the scripted players.
+    def roles(self, player: BagelPlayer, name: str, asker: Asker | None = None) -> Roles:
+        """Give the roles to a model and the other players.
 
         Args:
             player: The model.
             name: Its name, for provenance.
+            asker: Of the language model, where one plays.
 
         Raises:
             ValueError: scripted players beside a model of another world.
@@ -83,30 +87,52 @@ class RoleChoice:
             }
             roles = replace(roles, sketcher=sketchers[self.sketcher])
             names["sketcher"] = f"{name} ({self.sketcher})"
-        if self.planner == "scripted":
-            planner = ScriptedPlanner()
-            directing = Unbatched(director=planner, planner=planner)
+        if self.planner != "model":
+            directing = self._directing(asker)
             roles = replace(roles, planner=directing, director=directing)
-            names |= {"planner": "scripted", "director": "scripted"}
-        if self.inspector == "scripted":
-            inspector = ScriptedInspector()
-            inspecting = Unbatched(inspector=inspector, refiner=inspector)
+            named = _named(self.planner, asker)
+            names |= {"planner": named, "director": named}
+        if self.inspector != "model":
+            inspecting = self._inspecting(asker)
             roles = replace(roles, inspector=inspecting, refiner=inspecting)
-            names |= {"inspector": "scripted", "refiner": "scripted"}
+            named = _named(self.inspector, asker)
+            names |= {"inspector": named, "refiner": named}
         return replace(roles, names=names)
 
-    def policy(self, policy: Policy) -> Policy:
-        """Let a scripted inspector look at all that was written or drawn by others.
+    def _directing(self, asker: Asker | None) -> Unbatched | LmmPlanner:
+        if self.planner == "lmm":
+            assert asker is not None  # whoever chooses a language model names it
+            return LmmPlanner(asker)
+        planner = ScriptedPlanner()
+        return Unbatched(director=planner, planner=planner)
 
-        A scripted director asks for no inspections; it leaves them to a scripted inspector.
+    def _inspecting(self, asker: Asker | None) -> Unbatched | LmmInspector:
+        if self.inspector == "lmm":
+            assert asker is not None
+            return LmmInspector(asker)
+        inspector = ScriptedInspector()
+        return Unbatched(inspector=inspector, refiner=inspector)
+
+    def policy(self, policy: Policy) -> Policy:
+        """Let an inspector other than the model look at all that was written or drawn by others.
+
+        A director other than the model asks for no inspections; it leaves them to that inspector.
+        What is never to be inspected is not.
         """
-        if self.inspector != "scripted":
+        if self.inspector == "model":
             return policy
+        written: Inspect = (
+            "always" if self.planner == "model" and policy.mode == "staged" else "never"
+        )
         return replace(
             policy,
-            inspect_plan="always" if self.planner == "model" else "never",
-            inspect_sketch="always",
+            inspect_plan="never" if policy.inspect_plan == "never" else written,
+            inspect_sketch="never" if policy.inspect_sketch == "never" else "always",
         )
+
+
+def _named(player: Player, asker: Asker | None) -> str:
+    return player if asker is None or player != "lmm" else f"lmm ({asker.name})"
 
 
 def open_engine(

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from staged.backends.deciding import decisive
+from staged.backends.lmm.types import LmmSettings
 from staged.loops.policy import Inspect, Mode, Player, Policy, Sketcher
 from staged.model.flows import FlowSettings, Renorm
 from staged.protocol import MAX_TEXT_TOKENS, check_text
@@ -54,15 +56,20 @@ class DrawSettings:
     vision_only: bool = False
     """Read images as ViT copies alone, as BAGEL does to answer; otherwise as VAE copies too."""
     planner: Player = "model"
-    """Who plans and directs; `scripted` players know the miniature world alone."""
+    """Who plans and directs; `scripted` players know the miniature world alone, `lmm` is a language
+    model."""
     inspector: Player = "model"
-    """Who inspects and refines."""
+    """Who inspects and refines; other than the model, it inspects whatever it may."""
     sketcher: Sketcher = "model"
     """Who draws; `editing` asks a model that knows no stages for one edit after another."""
     inspect_plan: Inspect = "model"
-    """Whether plans are inspected; a scripted inspector decides for itself."""
+    """Whether plans are inspected."""
     inspect_sketch: Inspect = "model"
     """Whether sketches are."""
+    lmm: LmmSettings | None = None
+    """Where the language model is that plays a role."""
+    lmm_budget_usd: float | None = None
+    """Most money for it over all runs of a folder; null for no limit."""
     max_rounds: int = Policy.max_rounds
     """Plans that are sketched, at most."""
     max_refinements: int = Policy.max_refinements
@@ -111,8 +118,17 @@ class DrawSettings:
         check_range(self, "max_text_tokens", minimum=1, maximum=2 * MAX_TEXT_CHARS)
         if (self.width is None) != (self.height is None):
             raise ValueError(f"width {self.width}, height {self.height}: give both, or neither")
-        if self.mode == "one-shot" and self.planner == "scripted":
-            raise ValueError("planner scripted: one-shot mode plans nothing; give mode staged")
+        check_range(self, "lmm_budget_usd", minimum=0)
+        if self.mode != "staged" and self.planner != "model":
+            raise ValueError(
+                f"planner {self.planner}: {self.mode} mode plans nothing; give mode staged"
+            )
+        if self.asks_lmm != (self.lmm is not None):
+            raise ValueError(
+                "lmm.model is missing: name the language model that plays planner or inspector"
+                if self.asks_lmm
+                else "lmm: no role is a language model's; give planner lmm or inspector lmm"
+            )
         if self.system_prompt is not None:
             try:
                 check_text(self.system_prompt)
@@ -130,6 +146,11 @@ class DrawSettings:
     def drawn_by(self) -> str:
         """What draws: the checkpoint, with the LoRA upon it."""
         return self.checkpoint if self.lora is None else f"{self.checkpoint} with {self.lora}"
+
+    @property
+    def asks_lmm(self) -> bool:
+        """Whether a language model plays a role."""
+        return "lmm" in (self.planner, self.inspector)
 
     @property
     def system(self) -> str | None:
@@ -164,5 +185,8 @@ class DrawSettings:
 
     def decides(self) -> dict[str, Any]:
         """What decides a picture beside prompt, flow and weights, by name, as plain data."""
-        said_better = ("checkpoint", "lora", "device", *FLOW_SETTINGS)
-        return {name: value for name, value in to_dict(self).items() if name not in said_better}
+        not_deciding = ("checkpoint", "lora", "device", *FLOW_SETTINGS, "lmm_budget_usd")
+        plain = {name: value for name, value in to_dict(self).items() if name not in not_deciding}
+        # Only where there is one, so that what was drawn before there could be goes on.
+        lmm = plain.pop("lmm")
+        return plain if lmm is None else {**plain, "lmm": decisive(lmm)}

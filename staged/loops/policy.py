@@ -14,7 +14,7 @@ from staged.trajectory import MAX_STEPS, Inspection, Move, Refinement, Trajector
 Mode = Literal["staged", "one-shot", "answer"]
 Inspect = Literal["model", "always", "never"]
 """Whether something is inspected: as the model decides, each time, or never."""
-Player = Literal["model", "scripted"]
+Player = Literal["model", "scripted", "lmm"]
 Sketcher = Literal["model", "editing", "scripted"]
 """Who plays a role; see `staged.generate.role_choice.RoleChoice`."""
 

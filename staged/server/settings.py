@@ -112,6 +112,11 @@ class ServeSettings(DrawSettings):
         check_range(self, "seed", minimum=0)
         if self.public_url is not None and not self.public_url.startswith(("http://", "https://")):
             raise ValueError(f"public_url is {self.public_url!r}; it begins with https://")
+        if self.asks_lmm:
+            raise ValueError(
+                f"planner {self.planner}, inspector {self.inspector}: while a language model "
+                "thinks, nobody is drawn for; let the model or scripted players play on a server"
+            )
         if not self.host:
             raise ValueError("host is empty; give an address such as 127.0.0.1 or 0.0.0.0")
 

@@ -6,16 +6,14 @@ probabilities of tokens; where it tells them, `vqascore` is finer.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from eval.search.verifier import Rated, Rating
 from staged import images, strict_json
-from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.asker import Asker
 from staged.backends.lmm.types import Failure, LmmRequest
-from staged.jobs.runner import in_turn
 
 PROMPT_VERSION = "1"
 """Raised with every change of the words below."""
@@ -42,14 +40,17 @@ class LmmVerifier:
     """Asks a language model for a grade of each picture, many at a time.
 
     Args:
-        connect: Opens the client; it is called once for each lot of pictures.
-        model: Name of the model.
+        asker: The model.
     """
 
-    def __init__(self, connect: Callable[[], LmmClient], model: str) -> None:
-        """Keep the parts; nothing is sent yet."""
-        self._connect = connect
-        self.name = f"{model}, staged words {PROMPT_VERSION}"
+    def __init__(self, asker: Asker) -> None:
+        """Nothing is sent yet."""
+        self._asker = asker
+
+    @property
+    def name(self) -> str:
+        """Model, and whose words it is asked in."""
+        return f"{self._asker.name}, staged words {PROMPT_VERSION}"
 
     def rate(self, pictures: Sequence[Rated]) -> list[Rating]:
         """Rate each by its grade.
@@ -58,23 +59,12 @@ class LmmVerifier:
             ValueError: the endpoint refuses everything.
             BudgetError: the budget is spent.
         """
-        return asyncio.run(self._rate_all(pictures))
-
-    async def _rate_all(self, pictures: Sequence[Rated]) -> list[Rating]:
-        ratings: dict[int, Rating] = {}
-        async with self._connect() as client:
-
-            async def ask(numbered: tuple[int, Rated]) -> None:
-                number, picture = numbered
-                reply = await client.ask(_request(picture))
-                ratings[number] = (
-                    Rating(value=None, reason=f"{reply.kind}: {reply.detail[:500]}")
-                    if isinstance(reply, Failure)
-                    else Rating(value=reply.value.grade / MAX_GRADE)
-                )
-
-            await in_turn(enumerate(pictures), ask, workers=client.settings.concurrency)
-        return [ratings[number] for number in range(len(pictures))]
+        return [
+            Rating(value=None, reason=f"{reply.kind}: {reply.detail[:500]}")
+            if isinstance(reply, Failure)
+            else Rating(value=reply.value.grade / MAX_GRADE)
+            for reply in self._asker.ask([_request(picture) for picture in pictures])
+        ]
 
 
 def _request(picture: Rated) -> LmmRequest[GradeAnswer]:

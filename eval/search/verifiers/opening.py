@@ -7,18 +7,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from eval.answers_kept import kept_answers
 from eval.geneval.detector import CLIP, MASK2FORMER, open_detector
 from eval.geneval.prompt import GenEvalPrompt
 from eval.geneval.selftest import check, miniature_golden, read_golden
 from eval.rewards.kinds import KINDS
 from eval.search.settings import VerifierSettings
 from eval.search.verifier import NOT_SELF_TESTED, Verifier
-from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.asker import Asker
+from staged.backends.lmm.kept import kept_answers
 from staged.backends.lmm.types import AttemptLog, LmmSettings
 from staged.jobs.rank import Rank
 from staged.shapes.players import lmm as shapes_lmm
-from staged.shapes.players.misbehaviour import SHAPES_LMM
 
 
 @contextmanager
@@ -101,12 +100,7 @@ def _inspector(settings: VerifierSettings) -> Verifier:
 def _lmm(settings: LmmSettings, log: AttemptLog) -> Verifier:
     from eval.search.verifiers.lmm import LmmVerifier
 
-    def connect() -> LmmClient:
-        if settings.model == SHAPES_LMM:  # within this process: no address, no key
-            return shapes_lmm.connect(replace(settings, api_key_env=None), log=log)
-        return LmmClient(settings, log=log)
-
-    return LmmVerifier(connect, settings.model)
+    return LmmVerifier(Asker(lambda: shapes_lmm.client_of(settings, log=log), settings.model))
 
 
 def _vqa_server(settings: VerifierSettings, lmm: LmmSettings, log: AttemptLog) -> Verifier:

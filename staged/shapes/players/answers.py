@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-from staged.scene_graph import SceneGraph, delta
+from staged.scene_graph import SceneGraph, delta, increments
 from staged.shapes.language import instructions as say
 from staged.shapes.language.critiques import (
     PlanCritique,
@@ -28,6 +29,7 @@ from staged.shapes.language.faults import (
     correct,
     plan_faults,
 )
+from staged.shapes.language.phrases import GrammarError
 from staged.shapes.language.prompts import read_description, read_prompt
 from staged.shapes.language.steps import describe_graph, edits_of
 from staged.shapes.sight.detect import detections_in
@@ -36,6 +38,8 @@ from staged.shapes.sight.verdict import satisfied
 from staged.shapes.world.scene import Scene
 from staged.shapes.world.spec import INVERSE, Spec, Thing
 
+MAX_PLANS = 6
+"""Most steps by which a prompt is drawn."""
 AnswerFor = Callable[[dict[str, Any], Sequence[bytes]], dict[str, Any]]
 
 
@@ -105,7 +109,7 @@ def inspect_plan(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str
 
 def inspect_sketch(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
     """Compare what a picture shows with what its plan describes."""
-    spec = read_description(content["description"])
+    spec = _described(content["description"])
     (picture,) = pictures
     verdict = satisfied(spec, detections_in(picture))
     faults = (*verdict.faults, *(_counted(fault, spec) for fault in verdict.surplus))
@@ -120,6 +124,20 @@ def grade_picture(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[st
     return {"reason": reason, "grade": round(10 * check.share)}
 
 
+def plan_next(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
+    """Add to the scene until it holds what the prompt asks for; what was refused is planned anew.
+
+    It goes by the steps that were drawn, whatever the picture shows.
+    """
+    path, number = drawing_path(content["prompt"]), len(content["drawn"])
+    if number >= len(path):
+        return {"done": True, "instruction": "", "description": ""}
+    before = path[number - 1] if number else SceneGraph()
+    step = {"before": before.to_dict(), "after": path[number].to_dict()}
+    [said] = plan_steps({"steps": [step]}, ())["steps"]
+    return {"done": False, **said}
+
+
 ANSWERS: dict[str, AnswerFor] = {
     "scene_graph": scene_graph,
     "plan_steps": plan_steps,
@@ -127,8 +145,23 @@ ANSWERS: dict[str, AnswerFor] = {
     "inspect_plan": inspect_plan,
     "inspect_sketch": inspect_sketch,
     "grade_picture": grade_picture,
+    "plan_next": plan_next,
 }
 """By the name of the response format."""
+
+
+@lru_cache(maxsize=1024)
+def drawing_path(prompt: str, max_steps: int = MAX_PLANS) -> tuple[SceneGraph, ...]:
+    """Return the scenes by which a prompt is drawn step by step, the last one what it asks for."""
+    return increments(read_prompt(prompt).spec.to_graph(), seed=0, max_steps=max_steps)
+
+
+def _described(text: str) -> Spec:
+    """Read a description, or a prompt: of a picture that was drawn at once it is all there is."""
+    try:
+        return read_description(text)
+    except GrammarError:
+        return read_prompt(text).spec
 
 
 def _inspection(critique: str, edits: Sequence[say.Edit]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ What it says is exact (see `answers`, `judging`, `exploring`) unless it is told 
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -73,6 +74,13 @@ def connect(
     return LmmClient(
         settings or local_settings(), log=log, http_client=httpx.AsyncClient(transport=transport)
     )
+
+
+def client_of(settings: LmmSettings, *, log: AttemptLog | None = None) -> LmmClient:
+    """Return the client of any language model; this one is asked within the process."""
+    if settings.model == SHAPES_LMM:
+        return connect(replace(settings, api_key_env=None), log=log)
+    return LmmClient(settings, log=log)
 
 
 def local_settings() -> LmmSettings:

@@ -7,11 +7,10 @@ scripted inspector); with the scripted sketcher they run the loop without any mo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from staged.roles import ImageEditor, Preview, RoleError, StepRequest
-from staged.scene_graph import SceneGraph, increments
+from staged.scene_graph import SceneGraph
 from staged.shapes.language.prompts import describe, read_prompt
 from staged.shapes.players import answers
 from staged.shapes.players.editor import FORESIGHT, ShapesEditor
@@ -38,13 +37,13 @@ class ScriptedPlanner:
     It answers a refused sketch with a refinement and goes on after an accepted one.
     """
 
-    def __init__(self, *, max_rounds: int = 6) -> None:
+    def __init__(self, *, max_rounds: int = answers.MAX_PLANS) -> None:
         """Build a scene in at most so many plans."""
         self._max_rounds = max_rounds
 
     def plan(self, trajectory: Trajectory, *, seed: int) -> Plan:
         """Write the next plan; `seed` changes nothing."""
-        path = _understood(lambda: _path(trajectory.prompt, self._max_rounds))
+        path = _understood(lambda: answers.drawing_path(trajectory.prompt, self._max_rounds))
         number = min(_num_sketched(trajectory), len(path) - 1)
         return _plan(path[number - 1] if number else SceneGraph(), path[number])
 
@@ -55,7 +54,7 @@ class ScriptedPlanner:
             return "plan"
         if "stop" not in legal:
             return "sketch" if "sketch" in legal else legal[0]
-        path = _understood(lambda: _path(trajectory.prompt, self._max_rounds))
+        path = _understood(lambda: answers.drawing_path(trajectory.prompt, self._max_rounds))
         return "plan" if "plan" in legal and _num_sketched(trajectory) < len(path) else "stop"
 
 
@@ -107,7 +106,7 @@ class ScriptedSketcher:
         elif plan is not None:
             instruction = plan.instruction + FORESIGHT + trajectory.prompt
         else:  # all at once
-            [whole] = _understood(lambda: _path(trajectory.prompt, 1))
+            [whole] = _understood(lambda: answers.drawing_path(trajectory.prompt, 1))
             instruction = _plan(SceneGraph(), whole).instruction
         pixels = self._editor.edit(
             before.image.array() if before else None,
@@ -117,11 +116,6 @@ class ScriptedSketcher:
             seed=seed,
         )
         return Sketch(image=ImageRef.from_array(pixels), seed=seed)
-
-
-@lru_cache(maxsize=1024)
-def _path(prompt: str, max_rounds: int) -> tuple[SceneGraph, ...]:
-    return increments(read_prompt(prompt).spec.to_graph(), seed=0, max_steps=max_rounds)
 
 
 def _plan(before: SceneGraph, after: SceneGraph) -> Plan:
