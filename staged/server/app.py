@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 import staged
-from staged.server import chat_api, images_api, models_api, trajectories
+from staged.server import chat_api, images_api, models_api, page, trajectories
 from staged.server.access import ApiKeys
 from staged.server.bodies import BodyLimits
 from staged.server.errors import install_error_handlers
@@ -28,7 +28,7 @@ def create_app(service: DrawingService, keys: ApiKeys) -> FastAPI:
     limits = service.settings.limits
     app.add_middleware(BodyLimits, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
     install_error_handlers(app)
-    for api in (trajectories, images_api, chat_api, models_api):
+    for api in (trajectories, images_api, chat_api, models_api, page):
         app.include_router(api.router)
 
     @app.get("/health", tags=["operation"])
