@@ -60,6 +60,7 @@ export class Pane {
 
   take({ name, data }) {
     if (name === "started") this.status.textContent = "Thinking.";
+    else if (name === "text") this.writing(data);
     else if (name === "preview") this.preview(data);
     else if (name === "retry") this.status.textContent = `Trying again: ${data.detail || data.reason}`;
     else if (name === "stop") {
@@ -73,16 +74,33 @@ export class Pane {
     } else if (data.step) this.step(data);
   }
 
-  preview({ index, flow_step, num_flow_steps, image }) {
-    if (!this.forming) {
-      this.forming = h("li", { class: "card step" }, h("p", { class: "label" }, "sketch, forming"));
-      this.forming.append(picture(image, "the picture that is forming"),
-        h("progress", { "aria-label": "flow steps" }));
+  // What is being made stands at the end of the list until the step itself takes its place.
+  coming(kind) {
+    if (this.forming?.dataset.kind !== kind) {
+      this.forming?.remove();
+      this.forming = h("li", { class: "card step", "data-kind": kind },
+        h("p", { class: "label" }, `${kind}, coming`));
       this.list.append(this.forming);
-      this.status.textContent = `Drawing step ${index + 1}.`;
     }
-    this.forming.querySelector("img").src = image;
-    Object.assign(this.forming.querySelector("progress"), { value: flow_step, max: num_flow_steps });
+    return this.forming;
+  }
+
+  writing({ step: { step, ...fields } }) {
+    const coming = this.coming(step);
+    const said = Object.values(fields).filter((value) => typeof value === "string");
+    coming.replaceChildren(coming.firstChild, ...said.map((words) => h("p", {}, words)));
+    this.status.textContent = `Writing: ${step}.`;
+  }
+
+  preview({ flow_step, num_flow_steps, image }) {
+    const coming = this.coming("sketch");
+    if (!coming.querySelector("img")) {
+      coming.append(picture(image, "the picture that is forming"),
+        h("progress", { "aria-label": "flow steps" }));
+      this.status.textContent = "Drawing.";
+    }
+    coming.querySelector("img").src = image;
+    Object.assign(coming.querySelector("progress"), { value: flow_step, max: num_flow_steps });
   }
 
   step({ index, given, step }) {
