@@ -76,7 +76,7 @@ export class Pane {
 
   // What is being made stands at the end of the list until the step itself takes its place.
   coming(kind) {
-    if (this.forming?.dataset.kind !== kind) {
+    if (!this.forming || this.forming.dataset.kind !== kind) {
       this.forming?.remove();
       this.forming = h("li", { class: "card step", "data-kind": kind },
         h("p", { class: "label" }, `${kind}, coming`));
@@ -85,7 +85,8 @@ export class Pane {
     return this.forming;
   }
 
-  writing({ step: { step, ...fields } }) {
+  // The first words may come before it shows what they will be.
+  writing({ step: { step = "text", ...fields } }) {
     const coming = this.coming(step);
     const said = Object.values(fields).filter((value) => typeof value === "string");
     coming.replaceChildren(coming.firstChild, ...said.map((words) => h("p", {}, words)));
