@@ -30,6 +30,7 @@ WHOLE = {"staged/server/": "serve"}
 
 TOOLS = {
     "fastapi",
+    "prometheus-client",
     "python-multipart",
     "import-linter",
     "mypy",

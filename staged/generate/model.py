@@ -161,6 +161,12 @@ class DrawingModel:
         """How many trajectories come in together where `roles` play; see `admit` for errors."""
         return self.admit(most=self._most_together)
 
+    def num_cached_tokens(self) -> int:
+        """Tokens of cache that are held for `roles`."""
+        origin = self._weights_of or self
+        reader = origin.__dict__.get("_reader")  # to ask is no reason to load weights
+        return 0 if reader is None else reader.num_tokens
+
     @cached_property
     def _reader(self) -> ContextReader:
         return ContextReader(self.engine, max_tokens=self.admission.max_cached_tokens)

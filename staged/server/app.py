@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, Response
 
 import staged
 from staged.server import chat_api, images_api, models_api, page, trajectories
-from staged.server.access import ApiKeys
+from staged.server.access import ApiKeys, Client
 from staged.server.bodies import BodyLimits
 from staged.server.errors import install_error_handlers
+from staged.server.metrics import CONTENT_TYPE
+from staged.server.observing import Observing
+from staged.server.origins import Origins
+from staged.server.routing import ERRORS
 from staged.server.service import DrawingService
 
 _ABOUT = """Draws pictures in stages: plans, sketches, inspects, refines, and tells every stage as
@@ -26,7 +31,19 @@ def create_app(service: DrawingService, keys: ApiKeys) -> FastAPI:
     app = FastAPI(title="staged", version=staged.__version__, description=_ABOUT)
     app.state.service, app.state.keys = service, keys
     limits = service.settings.limits
+    # The last is the first to see a request.
     app.add_middleware(BodyLimits, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+    origins = service.settings.allowed_origins
+    app.add_middleware(Origins, allowed=origins, local=not len(keys))
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["X-Trajectory-Id", "X-Request-Id"],
+        )
+    app.add_middleware(Observing, metrics=service.metrics)
     install_error_handlers(app)
     for api in (trajectories, images_api, chat_api, models_api, page):
         app.include_router(api.router)
@@ -45,5 +62,10 @@ def create_app(service: DrawingService, keys: ApiKeys) -> FastAPI:
         state = "ready" if scheduler.ready.is_set() else "loading"
         state = state if scheduler.alive else "ending"
         return JSONResponse({"status": state}, status_code=200 if state == "ready" else 503)
+
+    @app.get("/metrics", tags=["operation"], response_class=Response, responses=ERRORS)
+    async def metrics(_: Client) -> Response:
+        """Counters for Prometheus, in its text format."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
     return app

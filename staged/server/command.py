@@ -49,11 +49,13 @@ def main(argv: list[str]) -> int:
     try:
         from staged.server.access import ApiKeys
         from staged.server.app import create_app
+        from staged.server.logs import log_json
         from staged.server.serving import listen, serve
     except ModuleNotFoundError as error:
         raise ValueError(
             f"the server needs {error.name}; run `pip install staged[serve]`"
         ) from None
+    log_json(with_words=settings.log_prompts)
     keys = ApiKeys.from_environment()
     check_open(settings.host, keys)
     from staged.generate.model import DrawingModel

@@ -98,6 +98,11 @@ def install_error_handlers(app: FastAPI) -> None:
     async def told(_: Request, error: ApiError) -> JSONResponse:
         return error_response(error)
 
+    @app.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> JSONResponse:
+        said = "the server made a mistake; its log says where"
+        return error_response(ApiError(500, said, code="server_error"))
+
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, error: ClientDisconnect) -> Response:
         # As nginx writes it into its log; nobody gets it.

@@ -163,7 +163,8 @@ class FeedReader:
             if closed:
                 return None
             try:
-                await asyncio.wait_for(self._news.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._news.wait()
             except TimeoutError:
                 return []
 

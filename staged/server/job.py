@@ -20,7 +20,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -51,6 +51,9 @@ _FREE_TEXTS: Final[dict[Move, str]] = {"answer": "answer", "think": "thought"}
 _STORAGE: Final = (OSError, sqlite3.Error)
 
 _log = logging.getLogger(__name__)
+
+
+OnTold = Callable[["Job", str, Mapping[str, Any]], None]
 
 
 class Playing(Protocol):
@@ -106,13 +109,15 @@ class Job:
         trajectory: Its steps so far.
     """
 
-    def __init__(self, order: JobOrder, history: History) -> None:
+    def __init__(self, order: JobOrder, history: History, on_told: OnTold | None = None) -> None:
         """Note it in the history.
 
         Args:
             order: What is asked for.
             history: Keeps it.
+            on_told: Called with the job, and the name and data of each event that is kept.
         """
+        self._on_told, self._began = on_told, time.monotonic()
         self.id = f"traj_{secrets.token_hex(16)}"
         self.order = order
         self.feed = Feed()
@@ -154,6 +159,11 @@ class Job:
         return self._reason
 
     @property
+    def age_s(self) -> float:
+        """Since it was asked for."""
+        return time.monotonic() - self._began
+
+    @property
     def reason(self) -> str | None:
         """Why it failed, once it has."""
         return self._end_facts.get("reason")
@@ -191,8 +201,8 @@ class Job:
                 if self.feed.watched:
                     self.feed.show("preview", _preview(event))
             case TextPreviewed():
-                if self.feed.watched:
-                    self.feed.show("text", {"index": event.index, "step": _begun(event)})
+                if self.feed.watched and (begun := _begun(event)):
+                    self.feed.show("text", {"index": event.index, "step": begun})
             case Retried(index=index, reason=reason, detail=detail, attempt=attempt):
                 facts = {"index": index, "reason": reason, "detail": detail, "attempt": attempt}
                 self._tell("retry", facts)
@@ -258,6 +268,8 @@ class Job:
             except _STORAGE as error:
                 self._lose_history(error)
         self.feed.tell(name, data, last=last)
+        if self._on_told is not None:
+            self._on_told(self, name, data)
 
     def _lose_history(self, error: Exception) -> None:
         """What cannot be kept is not gone on with; whoever reads it is told."""

@@ -9,8 +9,19 @@ from fastapi import Depends, Request
 from staged.server.errors import ErrorBody
 from staged.server.service import DrawingService
 
-EVENTS: Final[dict[str, Any]] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-"""Of an answer that is a stream."""
+_TEXT: Final = {"type": "string"}
+EVENTS: Final[dict[str, Any]] = {
+    "content": {
+        "text/event-stream": {
+            "schema": {
+                "type": "object",
+                "properties": {"id": _TEXT, "event": _TEXT, "data": _TEXT},
+                "required": ["data"],
+            }
+        }
+    }
+}
+"""Of an answer that is a stream; each event has this form."""
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": ErrorBody, "description": words}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from staged.generate.model import DrawingModel
 from staged.generate.telling import looked_at
@@ -12,12 +14,15 @@ from staged.server.fair_queue import QueueFull
 from staged.server.feed import FeedEvent
 from staged.server.history import History
 from staged.server.job import Job, JobOrder
+from staged.server.metrics import ServerMetrics
 from staged.server.reading import OrderReader
 from staged.server.record import RUNNING, HistoryRecord
 from staged.server.scheduler import Draining, Scheduler
 from staged.server.settings import ServeSettings
 from staged.server.wire import PictureAddresses
 from staged.trajectory import ImageRef, Trajectory
+
+_log = logging.getLogger(__name__)
 
 
 class DrawingService:
@@ -30,6 +35,7 @@ class DrawingService:
         reader: Makes orders of requests.
         scheduler: Who draws.
         addresses: Of pictures.
+        metrics: What is counted.
         began_s: When it began, in seconds since 1970.
     """
 
@@ -46,6 +52,7 @@ class DrawingService:
         """
         self.settings, self.model, self.history = settings, model, history
         self.began_s = time.time()
+        self.metrics = ServerMetrics()
         self.addresses = PictureAddresses(history.secret)
         limits = settings.limits
         self.scheduler = Scheduler(
@@ -57,6 +64,14 @@ class DrawingService:
         )
         self.reader = OrderReader(settings, model)
         self._jobs: dict[str, Job] = {}
+
+        for name, words, value in (
+            ("staged_queued", "Trajectories that wait.", lambda: self.scheduler.num_queued),
+            ("staged_running", "Trajectories that advance.", lambda: self.scheduler.num_running),
+            ("staged_cached_tokens", "Tokens of cache that are held.", model.num_cached_tokens),
+            ("staged_readers", "Streams that are open.", self._num_readers),
+        ):
+            self.metrics.watch(name, words, value)
 
     # --- asking for trajectories -------------------------------------------------------------
 
@@ -70,7 +85,7 @@ class DrawingService:
         try:
             # Looked at before anything is written: who asks too much costs nothing.
             self.scheduler.check_room(orders[0].client, len(orders))
-            jobs = [Job(order, self.history) for order in orders]
+            jobs = [Job(order, self.history, self._told) for order in orders]
             self.scheduler.submit(jobs)
         except (QueueFull, Draining) as error:
             for job in jobs:
@@ -81,6 +96,26 @@ class DrawingService:
         self._jobs = {id: job for id, job in self._jobs.items() if not job.ended.is_set()}
         self._jobs |= {job.id: job for job in jobs}
         return jobs
+
+    def _told(self, job: Job, name: str, data: Mapping[str, Any]) -> None:
+        self.metrics.told(job, name, data)
+        if name not in ("stop", "failed"):
+            return
+        facts: dict[str, Any] = {
+            "trajectory": job.id,
+            "kind": job.order.kind,
+            "client": job.client,
+            "end": data.get("reason", "complete"),
+            "s": round(job.age_s, 3),
+            "steps": len(job.trajectory.steps),
+            "flow_steps": job.trajectory.num_flow_steps,
+        }
+        if self.settings.log_prompts:
+            facts["prompt"] = job.order.words
+        _log.info("trajectory", extra={"facts": facts})
+
+    def _num_readers(self) -> int:
+        return sum(job.feed.num_readers for job in list(self._jobs.values()))
 
     # --- those that are there ----------------------------------------------------------------
 

@@ -88,6 +88,10 @@ class ServeSettings(DrawSettings):
     """By which OpenAI's clients call it; null is `checkpoint`."""
     public_url: str | None = None
     """Where clients reach it, such as https://draw.example.org; null is where they asked."""
+    allowed_origins: tuple[str, ...] = ()
+    """Other sites whose pages may ask from a browser, such as https://draw.example.org."""
+    log_prompts: bool = False
+    """Write prompts, and what errors say, into the log."""
     out: Path = Path("out/serve")
     """Folder of what was drawn: one server's at a time."""
     max_kept: int = 10_000

@@ -91,7 +91,9 @@ class EventStream(Response):
         await send(start)
         async for message in self._messages:
             body = {"type": "http.response.body", "body": message, "more_body": True}
-            await asyncio.wait_for(send(body), self._timeout_s)
+            # Not `wait_for`, which forgets that it was cancelled if what it waits for is done.
+            async with asyncio.timeout(self._timeout_s):
+                await send(body)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
