@@ -1,7 +1,7 @@
 """Images in base64, as services send them and pages hold them.
 
 What comes in is written in many ways: alone or as a data URL, in lines, in the alphabet for URLs,
-without its padding. This is the only place that decodes it.
+without its padding. This is the only place that reads and writes it.
 """
 
 import base64
@@ -26,7 +26,12 @@ def to_data_url(image: bytes) -> str:
         ValueError: it is none of them.
     """
     kind = _TYPES[images.probe(image)[0]]
-    return f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"
+    return f"data:{kind};base64,{to_base64(image)}"
+
+
+def to_base64(image: bytes) -> str:
+    """Write the bytes of an image, whatever they are, in base64 with padding on one line."""
+    return base64.b64encode(image).decode("ascii")
 
 
 def from_base64(text: str) -> bytes:

@@ -44,7 +44,7 @@ def gib(size: int) -> str:
 def _available() -> int:
     """Bytes of the machine that are free or would be given back; all of them where none says."""
     try:
-        for line in _MEMINFO.read_text(encoding="ascii").splitlines():
+        for line in _MEMINFO.read_text(encoding="ascii").split("\n"):
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError, IndexError):
@@ -63,10 +63,10 @@ def _limits() -> Iterator[tuple[int, int]]:
 def _groups() -> Iterator[tuple[Path, str, str]]:
     """Control groups of this process, inner to outer, with the names of their two files."""
     try:
-        lines = _MEMBERSHIP.read_text(encoding="utf-8").splitlines()
+        lines = _MEMBERSHIP.read_text(encoding="utf-8").split("\n")
     except OSError:
         return
-    for line in lines:
+    for line in filter(None, lines):
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             root, names = _CGROUPS, ("memory.max", "memory.current")
@@ -93,8 +93,8 @@ def _number(file: Path) -> int | None:
 def _given_back(stat: Path) -> int:
     """Bytes of cached files that the system takes back before it refuses memory."""
     try:
-        lines = stat.read_text(encoding="ascii").splitlines()
-        fields = dict(line.split()[:2] for line in lines)
+        lines = stat.read_text(encoding="ascii").split("\n")
+        fields = dict(line.split()[:2] for line in lines if line)
         return int(fields.get("total_inactive_file", fields.get("inactive_file", "0")))
     except (OSError, ValueError):
         return 0

@@ -44,8 +44,10 @@ def as_rank(
     try:
         with joined(settings) as ranks:
             outcome = {"returned": act(ranks, *arguments)}
-    except (ValueError, OSError) as error:
-        outcome = {type(error).__name__: str(error)}
+    except ValueError as error:
+        outcome = {"ValueError": str(error)}
+    except OSError as error:
+        outcome = {"OSError": str(error)}
     (said / str(number)).write_text(json.dumps(outcome))
 
 

@@ -33,16 +33,48 @@ def test_what_passes_is_seen_once_and_only_the_newest() -> None:
     async def read() -> None:
         feed = Feed()
         fast, slow = feed.reader(), feed.reader()
-        feed.show("p1", {})
-        assert names(await fast.read(1)) == ["p1"]
-        feed.show("p2", {})
-        assert names(await fast.read(1)) == ["p2"]
+        for number in (1, 2):
+            feed.show("preview", {"number": number})
+            [event] = await fast.read(1) or []
+            assert event.data == {"number": number} and event.id is None
         assert await fast.read(0.01) == []
         [event] = await slow.read(1) or []
-        assert event.name == "p2" and event.id is None
-        feed.show("p3", {})
-        feed.tell("done", {})  # what was passing is over
-        assert names(await slow.read(1)) == ["done"]
+        assert event.data == {"number": 2}
+
+    asyncio.run(read())
+
+
+def test_the_last_that_passed_of_each_kind_is_seen_in_its_place_however_slow_one_is() -> None:
+    async def read() -> None:
+        feed = Feed()
+        slow, deaf = feed.reader(), feed.reader(watches=False)
+        feed.tell("created", {})
+        for number in range(9):
+            feed.show("text", {"number": number})
+        feed.tell("plan", {})
+        for number in range(9):
+            feed.show("preview", {"number": number})
+        feed.tell("sketch", {})
+        feed.tell("stop", {}, last=True)
+        got = await slow.read(1)
+        assert names(got) == ["created", "text", "plan", "preview", "sketch", "stop"]
+        assert [event.data["number"] for event in got or [] if event.id is None] == [8, 8]
+        assert await slow.read(1) is None
+        told = ["created", "plan", "sketch", "stop"]
+        assert names(await deaf.read(1)) == told
+        # Who comes when all is over is told what was kept, as from the history.
+        assert names(await feed.reader().read(1)) == told
+
+    asyncio.run(read())
+
+
+def test_what_passes_is_wanted_before_the_reader_for_whom_it_is_made_has_come() -> None:
+    async def read() -> None:
+        feed = Feed(awaited=True)
+        assert feed.watched
+        feed.show("preview", {})
+        assert names(await feed.reader(watches=False).read(0.01)) == []
+        assert not feed.watched and not Feed().watched
 
     asyncio.run(read())
 

@@ -136,6 +136,7 @@ def test_settings_and_json_may_begin_with_a_mark(tmp_path: Path) -> None:
             "read_text",
             {
                 "staged/cli/configs.py",
+                "staged/device_memory.py",
                 "staged/jobs/locks.py",
                 "staged/jobs/records.py",
                 "staged/report/page.py",

@@ -214,7 +214,7 @@ def test_a_verdict_is_overruled_and_steps_before_it_stay(
     ann: httpx.Client, drawn: list[Told]
 ) -> None:
     parent = drawn[0].data["trajectory"]
-    steps = [e.data["step"] for e in drawn if "step" in e.data]
+    steps = [e.data["step"] for e in kept(drawn) if "step" in e.data]
     place = next(i for i, step in enumerate(steps) if step["step"] == "sketch") + 1
     verdict = {"target": "sketch", "verdict": "revise", "critique": "the star is not blue"}
     told_of = kept(fork(ann, parent, at=place, step={"step": "inspection", **verdict}))

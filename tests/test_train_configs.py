@@ -8,6 +8,7 @@ from training import World, build
 
 import staged
 from data_pipelines.base import BaseSettings
+from data_pipelines.critique.settings import CritiqueSettings
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from eval.miniature.settings import MiniatureSettings
 from staged import strict_yaml
@@ -18,7 +19,10 @@ from train.settings import TrainSettings
 
 ROOT = Path(staged.__file__).parents[1]
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
-JOBS = (AutoencoderJob, BaseSettings, MiniatureSettings, PlanSketchSettings, TrainSettings)
+JOBS = (
+    *(AutoencoderJob, BaseSettings, CritiqueSettings),
+    *(MiniatureSettings, PlanSketchSettings, TrainSettings),
+)
 TRAININGS = [path for path in CONFIGS if "init" in strict_yaml.read(ROOT / path)[0]]
 
 

@@ -175,7 +175,7 @@ def test_ranks_that_are_started_differently_are_refused_by_all(
             "parallel.replicas is 3, which does not divide 2 ranks; give one of 1, 2",
         ),
         ({"pack_tokens": 50}, "ValueError", "samples exceed pack_tokens=50"),
-        ({"out": "file/out"}, "OSError", "file"),
+        ({"out": "file/out"}, "OSError", "is a file; name a folder"),
     ],
 )
 def test_what_cannot_run_is_refused_by_all(

@@ -22,7 +22,7 @@ from staged.model.finite import require_finite
 from staged.model.layout import Grids, SegmentKind
 from staged.model.tokenizer import BagelTokenizer
 from staged.sequence import interleave
-from staged.shards import ShardIndex
+from staged.shards import ShardError, ShardIndex
 from staged.shards.checks import damage
 from staged.shards.folder import INDEX, read_index
 from staged.trajectory import ImageRef, Trajectory
@@ -88,8 +88,15 @@ class EncodedFolder:
         return len(self.index)
 
     def trajectory(self, place: int) -> Trajectory:
-        """Read one sample."""
-        return self.index[place].trajectory
+        """Read one sample.
+
+        Raises:
+            ValueError: It cannot be read; names the folder, for a run may have several.
+        """
+        try:
+            return self.index[place].trajectory
+        except ShardError as error:
+            raise ValueError(f"{self.folder}: {error}") from error
 
     def name(self, place: int) -> str:
         """The folder and the sample's key in it."""

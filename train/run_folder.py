@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from staged import settings as job_settings
+from staged.command_line import outputs
 from staged.devices import settle
 from staged.jobs import locks
 from staged.jobs.files import write_whole
@@ -84,10 +85,10 @@ def claim(settings: TrainSettings, *, resuming: bool) -> None:
     Raises:
         ValueError: The earlier part had other settings; names each. Or another process has begun
             a run there and saved nothing yet: its record must stay its own.
-        OSError: The folder cannot be written.
+        OSError: The folder cannot be written, or a part of its path is a file.
     """
     out, path = settings.out, settings.out / _SETTINGS
-    out.mkdir(parents=True, exist_ok=True)
+    outputs.folder(out).mkdir(parents=True, exist_ok=True)
     if not resuming:
         with alone_in(out):
             job_settings.save_resolved(settings, path)

@@ -1,8 +1,9 @@
 """The events of one trajectory, for readers of any speed that come, go and come again.
 
 What happened is kept in order and numbered from 1, so a reader goes on after the last number that
-it has seen. What passes, a preview or half a text, is not kept: only the newest is there, and a
-slow reader misses those before it. Nobody is waited for, and no reader holds anything but a place.
+it has seen. What passes, a preview or half a text, is not kept: only the newest of each kind is
+there, in its place among the others, and a slow reader misses those before it. Nobody is waited
+for, and no reader holds anything but a place.
 
 Written by the scheduler's thread, read by coroutines.
 """
@@ -11,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,22 +32,30 @@ class FeedEvent:
     data: Mapping[str, Any]
 
 
+class _Passing(NamedTuple):
+    """What passes: behind so many kept events, and of all that passed the how-manieth."""
+
+    place: int
+    number: int
+    event: FeedEvent
+
+
 class Feed:
     """What was told so far, and whether there is more to come.
 
     Args:
-        on_readers: Told how many read, whenever that changes; from the readers' thread.
+        awaited: Somebody is about to read who wants what passes: it is wanted from the start.
     """
 
-    def __init__(self, on_readers: Callable[[int], None] | None = None) -> None:
+    def __init__(self, *, awaited: bool = False) -> None:
         """Start with nothing."""
         self._lock = threading.Lock()
         self._kept: list[FeedEvent] = []
-        self._passing: FeedEvent | None = None
+        self._passing: dict[str, _Passing] = {}  # by kind
         self._passed = 0  # counts what passed, so that a reader knows what is new
         self._closed = False
         self._readers: set[FeedReader] = set()
-        self._on_readers = on_readers
+        self._awaited = awaited
 
     @property
     def kept(self) -> list[FeedEvent]:
@@ -72,10 +81,10 @@ class Feed:
     @property
     def watched(self) -> bool:
         """Whether anybody wants what passes."""
-        return any(reader.watches for reader in list(self._readers))
+        return self._awaited or any(reader.watches for reader in list(self._readers))
 
     def tell(self, name: str, data: Mapping[str, Any], *, last: bool = False) -> FeedEvent:
-        """Keep an event; what was passing is over.
+        """Keep an event.
 
         Args:
             name: Its kind.
@@ -85,15 +94,16 @@ class Feed:
         with self._lock:
             event = FeedEvent(id=len(self._kept) + 1, name=name, data=data)
             self._kept.append(event)
-            self._passing, self._closed = None, last
+            self._closed = last
             self._wake()
         return event
 
     def show(self, name: str, data: Mapping[str, Any]) -> None:
         """Let an event pass."""
         with self._lock:
-            self._passing = FeedEvent(id=None, name=name, data=data)
             self._passed += 1
+            event = FeedEvent(id=None, name=name, data=data)
+            self._passing[name] = _Passing(len(self._kept), self._passed, event)
             self._wake()
 
     def reader(self, after: int = 0, *, watches: bool = True) -> FeedReader:
@@ -103,22 +113,18 @@ class Feed:
             after: The number; 0 for everything.
             watches: Whether it wants what passes, too.
         """
-        reader = FeedReader(self, after, watches=watches)
         with self._lock:
+            # Of what has ended only what was kept is told.
+            reader = FeedReader(
+                self, after, watches=watches, passed=self._passed if self._closed else 0
+            )
             self._readers.add(reader)
-        self._tell_readers()
+            self._awaited = False
         return reader
 
     def _leave(self, reader: FeedReader) -> None:
         with self._lock:
-            there = reader in self._readers
             self._readers.discard(reader)
-        if there:
-            self._tell_readers()
-
-    def _tell_readers(self) -> None:
-        if self._on_readers is not None:
-            self._on_readers(len(self._readers))
 
     def _wake(self) -> None:
         for reader in self._readers:
@@ -128,18 +134,21 @@ class Feed:
         """What a reader has not seen, how much has passed, and whether that is all."""
         with self._lock:
             new = self._kept[place:]
-            if watches and self._passing is not None and self._passed > passed:
-                new = [*new, self._passing]
+            if watches:
+                there = sorted(self._passing.values(), key=lambda event: event.number, reverse=True)
+                for event in there:
+                    if event.number > passed and event.place >= place:
+                        new.insert(event.place - place, event.event)
             return new, self._passed, self._closed
 
 
 class FeedReader:
     """A reader's place in a feed."""
 
-    def __init__(self, feed: Feed, after: int, *, watches: bool) -> None:
-        """Begin behind an event's number."""
+    def __init__(self, feed: Feed, after: int, *, watches: bool, passed: int = 0) -> None:
+        """Begin behind an event's number, and what passed."""
         self.watches = watches
-        self._feed, self._place, self._passed = feed, max(after, 0), 0
+        self._feed, self._place, self._passed = feed, max(after, 0), passed
         self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
 
     def wake(self) -> None:

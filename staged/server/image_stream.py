@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from staged import images, strict_json
-from staged.data_urls import from_base64
+from staged.data_urls import from_base64, to_base64
 from staged.server.feed import FeedReader
 from staged.server.job import Job
 from staged.server.service import DrawingService
@@ -62,7 +61,7 @@ def _message(kind: str, png: bytes, more: dict[str, Any]) -> bytes:
     _, width, height = images.probe(png)
     data = {
         "type": kind,
-        "b64_json": base64.b64encode(png).decode(),
+        "b64_json": to_base64(png),
         "created_at": int(time.time()),
         "size": f"{width}x{height}",
         "quality": "auto",

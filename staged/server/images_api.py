@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from staged import images
+from staged.data_urls import to_base64
 from staged.server.access import Client
 from staged.server.errors import bad_request
 from staged.server.image_stream import image_stream
@@ -119,6 +119,8 @@ def _orders(
 async def _answer(
     request: Request, service: DrawingService, body: ImageOptions, orders: Sequence[JobOrder]
 ) -> Response:
+    if body.stream and body.partial_images:
+        orders = [replace(order, watched=True) for order in orders]
     jobs = await run_in_threadpool(service.submit, orders)
     if body.stream:
         return image_stream(service, jobs[0], partial_images=body.partial_images or 0)
@@ -141,7 +143,7 @@ def _datum(service: DrawingService, job: Job, base: str | None) -> ImageDatum:
     """Describe a picture: in base64, or where it is below an address."""
     image = job.picture
     assert image.png is not None and image.name is not None
-    place = {"b64_json": base64.b64encode(image.png).decode()}
+    place = {"b64_json": to_base64(image.png)}
     if base is not None:
         place = {"url": base + service.addresses.path(job.id, image.name)}
     return ImageDatum(

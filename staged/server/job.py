@@ -85,6 +85,7 @@ class JobOrder:
         deadline_s: From now.
         parent: The trajectory that it was forked from.
         detached: It goes on when nobody reads it any more.
+        watched: Whoever asks is about to read what passes, too.
     """
 
     client: str
@@ -97,6 +98,7 @@ class JobOrder:
     deadline_s: float
     parent: str | None = None
     detached: bool = False
+    watched: bool = False
 
 
 class Job:
@@ -120,7 +122,7 @@ class Job:
         self._on_told, self._began = on_told, time.monotonic()
         self.id = f"traj_{secrets.token_hex(16)}"
         self.order = order
-        self.feed = Feed()
+        self.feed = Feed(awaited=order.watched)
         self._history, self._kept = history, True
         self._deadline = time.monotonic() + order.deadline_s
         self._reason: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -154,6 +155,7 @@ async def picture(
 
 
 async def _start(service: DrawingService, order: JobOrder, watching: Watching) -> Response:
+    order = replace(order, watched=watching.stream)
     [job] = await run_in_threadpool(service.submit, [order])
     if watching.stream:
         return stream(service, job)
