@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
+from staged import images
 from staged.backends.generators.generator import DrawnImage, DrawOutcome, NoImage
 from staged.backends.idea2img.painter import LedgerPainter
 from staged.backends.idea2img.player import LmmIdeaPlayer
@@ -26,8 +33,8 @@ from staged.roles import RoleError
 from staged.shapes.language.phrases import GrammarError
 from staged.shapes.language.prompts import read_prompt
 from staged.shapes.players.editor import EditorMistakes, ShapesEditor
-from staged.shapes.players.lmm import connect
-from staged.shapes.players.misbehaviour import Misbehaviour
+from staged.shapes.players.lmm import connect, create_app
+from staged.shapes.players.misbehaviour import SHAPES_LMM, Misbehaviour
 from staged.shapes.tasks import sample_scene
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import Scene, sample_background
@@ -119,3 +126,61 @@ async def explored(
         async with client:
             loop = Idea2ImgLoop(roles(client, model or Habits(), ledger), policy)
             return await loop.run(idea, seed=seed, on_event=tell)
+
+
+class Services:
+    """The miniature world's language model and an image model, as services over HTTP.
+
+    Attributes:
+        answered: What was asked and answered, in order: a picture's (prompt, seed), or the digest
+            of a request to the language model.
+        number: Requests that arrived.
+        on_request: Called with the number of each request, from 1, before it is answered.
+    """
+
+    def __init__(self, misbehaviour: Misbehaviour | None = None) -> None:
+        self.answered: list[Any] = []
+        self.on_request: Callable[[int], None] = lambda number: None
+        self.model = Habits()
+        self._language = create_app(misbehaviour)
+        self.number = 0
+        self.app = Starlette(
+            routes=[
+                Route("/v1/images/generations", self._draw, methods=["POST"]),
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            ]
+        )
+
+    def _arrived(self) -> None:
+        self.number += 1
+        self.on_request(self.number)
+
+    async def _draw(self, request: Request) -> Response:
+        body = await request.json()
+        self._arrived()
+        wanted = DraftRequest(prompt=body["prompt"], seed=body["seed"])
+        [(_, outcome)] = self.model.draw([wanted])
+        if isinstance(outcome, NoImage):
+            error = {"error": {"code": "content_policy_violation", "message": "withheld"}}
+            return JSONResponse(error, status_code=400)
+        self.answered.append((wanted.prompt, wanted.seed))
+        encoded = base64.b64encode(images.encode_png(outcome.pixels)).decode()
+        return JSONResponse({"data": [{"b64_json": encoded}]})
+
+    async def _chat(self, request: Request) -> Response:
+        body = await request.body()
+        self._arrived()
+        response = await self._language.router.routes[0].endpoint(request)  # type: ignore[attr-defined]
+        if response.status_code == 200:
+            self.answered.append(hashlib.sha256(body).hexdigest())
+        return response
+
+
+def settings_for(url: str) -> list[str]:
+    """Settings of `staged idea2img` that ask both services."""
+    return [
+        f"lmm.base_url={url}", f"lmm.model={SHAPES_LMM}", "lmm.api_key_env=null",
+        "lmm.temperature=0", "lmm.structured_output=json_schema", "lmm.backoff_s=0",
+        f"endpoint.base_url={url}", "endpoint.model=habits", "endpoint.concurrency=1",
+        "concurrency=1",
+    ]  # fmt: skip

@@ -30,7 +30,6 @@ from data_pipelines.plan_sketch.job import settled
 from data_pipelines.plan_sketch.settings import DrawingSettings, PlanSketchSettings, Prompts
 from eval.__main__ import main as staged_eval
 from eval.generation.model import CheckpointGenerator
-from eval.generation.settings import ModelSettings
 from eval.miniature.settings import MiniatureSettings
 from eval.vqa.local import LocalAnswerer
 from eval.vqa.options import _begun_dtype
@@ -42,6 +41,7 @@ from staged.cli.main import choose
 from staged.command_line import walk
 from staged.devices import choose_arithmetic, choose_device, settle
 from staged.generate.role_choice import open_engine
+from staged.generate.settings import ModelSettings
 from staged.settings import from_dict, load, save_resolved
 from train.autoencoder.job import train as train_autoencoder
 from train.autoencoder.settings import AutoencoderJob

@@ -27,10 +27,15 @@ from eval.generation.existing import Existing
 from eval.generation.samples import BenchmarkSample, sample_seed
 from eval.generation.settings import ExistingSettings
 from staged import images
+from staged.backends.diffusers.editor import DiffusersEditor
+from staged.backends.diffusers.settings import DiffusersSettings
 from staged.backends.generators.endpoint import Endpoint
 from staged.backends.generators.generator import DrawnImage, NoImage
 from staged.backends.generators.pipeline import Pipeline
 from staged.backends.generators.settings import EndpointSettings, PipelineSettings
+from staged.backends.idea2img.painter import GeneratorModel
+from staged.loops.idea2img.roles import DraftRequest
+from staged.trajectory import ImageRef
 
 
 def samples(*prompts, number=1):
@@ -121,6 +126,48 @@ def test_a_pipeline_draws_each_sample_by_its_own_seed(loaded):
     alone = [outcomes(loaded, [sample])[0].pixels for sample in wanted]
     for one, other in zip(together, alone, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def image_to_image(folder, **more):
+    return DiffusersEditor(
+        DiffusersSettings(
+            model=str(folder), pipeline="StableDiffusionImg2ImgPipeline", licence="none",
+            device="cpu", dtype="float32", num_inference_steps=4, arguments={"strength": 0.5},
+            **more,
+        )
+    )  # fmt: skip
+
+
+def test_an_image_to_image_pipeline_draws_as_large_as_its_image(pipeline_folder):
+    editor = image_to_image(pipeline_folder)
+    shade = np.full((16, 32, 3), 90, np.uint8)
+    first, again, other = (
+        editor.edit(shade, "a star", width=32, height=16, seed=seed) for seed in (1, 1, 2)
+    )
+    assert first.shape == (16, 32, 3)
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert editor.edit(shade, "a star", width=16, height=16, seed=1).shape == (16, 16, 3)
+    with pytest.raises(ValueError, match="first_step_without_image"):
+        editor.edit(None, "a star", width=16, height=16, seed=1)
+    blank = image_to_image(pipeline_folder, first_step_without_image=False)
+    assert blank.edit(None, "a star", width=16, height=16, seed=1).shape == (16, 16, 3)
+
+
+def test_a_generator_and_an_editor_are_one_image_model_to_explore(pipeline_folder, loaded):
+    both = GeneratorModel(loaded, image_to_image(pipeline_folder), editing={"strength": 0.5})
+    assert both.edits and both.at_once == 1 and both.identity()["strength"] == 0.5
+    onto = ImageRef.from_array(np.full((33, 40, 3), 90, np.uint8))
+    wanted = [
+        DraftRequest(prompt="a star", seed=1),
+        DraftRequest(prompt="add a ring", seed=1, onto=onto, edit=True),
+    ]
+    came = {request.prompt: outcome for request, outcome in both.draw(wanted)}
+    assert came["a star"].pixels.shape == (8, 16, 3)
+    assert came["add a ring"].pixels.shape == (32, 32, 3)
+    alone = GeneratorModel(loaded)
+    assert not alone.edits
+    with pytest.raises(ValueError, match="draws onto no picture; name an editor"):
+        list(alone.draw(wanted))
 
 
 def test_a_pipeline_is_known_by_its_weights_and_arguments(pipeline_folder, loaded):

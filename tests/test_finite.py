@@ -149,10 +149,10 @@ def test_a_choice_by_logits_of_nan_is_none() -> None:
 
 
 def test_an_evaluation_counts_the_sample_as_failed() -> None:
-    from eval.generation.model import _outcome
     from staged.backends.generators.generator import DrawnImage, NoImage
+    from staged.generate.outcome import outcome_of
 
-    failed, drawn = map(_outcome, run(poisoned(), "one-shot").trajectories)
+    failed, drawn = map(outcome_of, run(poisoned(), "one-shot").trajectories)
     assert isinstance(failed, NoImage) and failed.reason == "not_finite" and failed.final
     assert isinstance(drawn, DrawnImage)
 

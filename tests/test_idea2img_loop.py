@@ -38,7 +38,7 @@ def run(folder: Path, idea: str | Idea = IDEA, **options) -> tuple[Exploration, 
 def shows(exploration: Exploration, idea: str) -> bool:
     assert exploration.refined is not None and exploration.refined.image is not None
     pixels = exploration.refined.image.array()
-    return fulfilled(read_vision(idea), detect(pixels))[0].correct
+    return fulfilled(read_vision(idea), detect(pixels)).correct
 
 
 def test_the_published_preset_goes_three_rounds_of_three_prompts(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_best_keeps_the_best_so_far_and_stays_within_its_pictures(tmp_path: Path
     chosen = [event.place for event in events if isinstance(event, Chosen)]
     assert chosen[-1] == found.best
     faults = [
-        len(fulfilled(read_vision(IDEA), detect(found.at(place).image.array()))[0].faults)
+        (fulfilled(read_vision(IDEA), detect(found.at(place).image.array())).faults[0])
         for place in chosen
     ]
     assert faults == sorted(faults, reverse=True)

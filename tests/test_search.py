@@ -18,7 +18,6 @@ from eval.generation.benchmarks import BENCHMARKS
 from eval.generation.model import CheckpointGenerator
 from eval.generation.run import generate
 from eval.generation.samples import BenchmarkSample
-from eval.generation.settings import ModelSettings
 from eval.generation.store import Store
 from eval.geneval.detector import open_detector
 from eval.geneval.prompt import parse_prompt
@@ -34,6 +33,7 @@ from eval.search.verifiers.opening import open_verifier
 from staged.backends.generators.generator import DrawnImage, NoImage
 from staged.backends.lmm.types import LmmSettings
 from staged.command_line import exit_codes
+from staged.generate.settings import ModelSettings
 from staged.jobs.rank import Rank
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import Scene, Shape

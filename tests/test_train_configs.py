@@ -12,6 +12,7 @@ from data_pipelines.critique.settings import CritiqueSettings
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from eval.miniature.settings import MiniatureSettings
 from staged import strict_yaml
+from staged.idea2img.settings import Idea2ImgSettings
 from staged.settings import SettingsError, load
 from train.autoencoder.settings import AutoencoderJob
 from train.job import Trainer
@@ -20,7 +21,7 @@ from train.settings import TrainSettings
 ROOT = Path(staged.__file__).parents[1]
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
 JOBS = (
-    *(AutoencoderJob, BaseSettings, CritiqueSettings),
+    *(AutoencoderJob, BaseSettings, CritiqueSettings, Idea2ImgSettings),
     *(MiniatureSettings, PlanSketchSettings, TrainSettings),
 )
 TRAININGS = [path for path in CONFIGS if "init" in strict_yaml.read(ROOT / path)[0]]

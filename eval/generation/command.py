@@ -11,10 +11,7 @@ from typing import Any
 from eval.generation.benchmarks import BENCHMARKS
 from eval.generation.run import Done, generate
 from eval.generation.samples import BenchmarkSample
-from eval.generation.settings import (
-    ExistingSettings,
-    ModelSettings,
-)
+from eval.generation.settings import ExistingSettings
 from eval.generation.store import Store, begun_dtype
 from eval.results import versions
 from eval.search.best_of import SIDE_BY_SIDE, BestOf
@@ -36,6 +33,7 @@ from staged.command_line import (
     exit_codes,
 )
 from staged.generate.answers import player_answers
+from staged.generate.settings import ModelSettings
 from staged.jobs.budget import BudgetError
 from staged.jobs.rank import Rank, add_options, rank_of
 

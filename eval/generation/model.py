@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from eval.generation.samples import BenchmarkSample
-from eval.generation.settings import ModelSettings
-from staged.backends.generators.generator import DrawnImage, DrawOutcome, NoImage
+from staged.backends.generators.generator import DrawOutcome
 from staged.backends.lmm.types import AttemptLog
 from staged.generate import model
 from staged.generate.admission import MAX_BATCH_SIZE
+from staged.generate.outcome import outcome_of
+from staged.generate.settings import ModelSettings
 from staged.loops.events import Event
-from staged.model.finite import NotFiniteError
 from staged.sequence import step_text
 from staged.trajectory import Sketch, Stop, Trajectory
 
@@ -76,7 +76,7 @@ class CheckpointGenerator:
         """Draw samples; a trajectory's last picture is its image, as a user would get it."""
         prompts, seeds = [s.prompt for s in samples], [s.seed for s in samples]
         for place, trajectory in self.stream(prompts, seeds):
-            yield samples[place], _outcome(trajectory)
+            yield samples[place], outcome_of(trajectory)
 
     def run(
         self,
@@ -119,23 +119,3 @@ class CheckpointGenerator:
         tokens = sum(len(encode(step_text(step))) for step in texts)
         cost = {**trajectory.provenance.get("cost", {}), "text_tokens": tokens}
         return replace(trajectory, provenance={**trajectory.provenance, "cost": cost})
-
-
-def _outcome(trajectory: Trajectory) -> DrawOutcome:
-    provenance = trajectory.provenance
-    reason = str(provenance.get("failure", ""))
-    detail = str(provenance.get("failure_detail", ""))
-    cost = provenance["cost"]
-    # What broke off is less than was meant, and is there; numbers that are none are a failure,
-    # whatever was drawn before them.
-    if trajectory.last_sketch is None or reason == NotFiniteError.reason:
-        # The same seeds would fail the same way again.
-        return NoImage(
-            reason=reason or "no sketch",
-            detail=detail,
-            final=True,
-            cost=cost,
-            trajectory=trajectory,
-        )
-    pixels = trajectory.last_sketch.image.array()
-    return DrawnImage(pixels=pixels, cost=cost, note=reason, trajectory=trajectory)

@@ -4,22 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from staged.generate.settings import DrawSettings
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings(DrawSettings):
-    """A checkpoint of ours, and how it draws."""
-
-    mode: Literal["one-shot", "staged"] = "one-shot"
-    """Draw each prompt at once, or in stages."""
-
-    @property
-    def name(self) -> str:
-        """Checkpoint and mode, to stand in a sentence."""
-        return f"{self.drawn_by} {'in stages' if self.mode == 'staged' else 'in one shot'}"
 
 
 @dataclass(frozen=True, kw_only=True)

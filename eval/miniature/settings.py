@@ -9,9 +9,9 @@ from typing import get_args
 import numpy as np
 
 from eval.generation.samples import sample_seed
-from eval.generation.settings import ModelSettings
 from eval.search.settings import SearchSettings
 from staged.command_line import MAX_SEED
+from staged.generate.settings import ModelSettings
 from staged.ranges import check_range
 from staged.shapes.tasks import TASKS, Split, Task, TaskPrompt, sample_prompts
 

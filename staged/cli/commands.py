@@ -14,6 +14,7 @@ COMMANDS = {
     "train": Command("fine-tune a model on data sets", "train.__main__:main"),
     "generate": Command("draw a prompt in stages", "staged.generate.command:main"),
     "serve": Command("serve a model over HTTP", "staged.server.command:main"),
+    "idea2img": Command("draw an idea by exploring prompts", "staged.idea2img.command:main"),
     "eval": Command("score a model on a benchmark", "eval.__main__:main"),
     "report": Command("show trajectories as one web page", "staged.report:main"),
     "verify": Command("compare a model with recorded tensors", "staged.verify:main"),

@@ -190,3 +190,16 @@ class DrawSettings:
         # Only where there is one, so that what was drawn before there could be goes on.
         lmm = plain.pop("lmm")
         return plain if lmm is None else {**plain, "lmm": decisive(lmm)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(DrawSettings):
+    """A checkpoint of ours, and how it draws."""
+
+    mode: Literal["one-shot", "staged"] = "one-shot"
+    """Draw each prompt at once, or in stages."""
+
+    @property
+    def name(self) -> str:
+        """Checkpoint and mode, to stand in a sentence."""
+        return f"{self.drawn_by} {'in stages' if self.mode == 'staged' else 'in one shot'}"

@@ -230,7 +230,8 @@ class Exploration:
             drafts is what that person would get, its choice the best of as many as were explored.
         provenance: Where it comes from, as bounded JSON: `models` and `prompt_versions` (role ->
             name), `preset`, `ended_by`, `cost` (unit -> amount), `retries` (reason -> number),
-            `failure` and `failure_detail` where it broke off.
+            `failure` and `failure_detail` where it broke off, `detector` (`manual`, `first`,
+            `refined` -> verdict) where one has looked.
     """
 
     idea: Idea
@@ -371,6 +372,9 @@ class Exploration:
         kept = ("models", "prompt_versions", "cost", "retries", "failure", "failure_detail")
         provenance = {name: value for name, value in self.provenance.items() if name in kept}
         provenance |= {"seeds": {"rollout": self.seed}, "mode": "idea2img", "ended_by": ended}
+        detected = self.provenance.get("detector")
+        if isinstance(detected, dict) and "refined" in detected:
+            provenance["detector"] = detected["refined"]
         return Trajectory(
             prompt=self.idea.text,
             inputs=self.idea.images,

@@ -2,12 +2,14 @@
 
 from staged.report.command import main
 from staged.report.drawn import drawn_report
+from staged.report.explored import explored_report
 from staged.report.figures import Curve, Dots, Series, Stacks
 from staged.report.outcome import EARLY, Opinion, Outcome, detector
 from staged.report.page import Report
 from staged.report.sections import (
     Claim,
     Claims,
+    Explorations,
     Galleries,
     Gallery,
     GalleryPicture,
@@ -24,6 +26,7 @@ __all__ = [
     "Claims",
     "Curve",
     "Dots",
+    "Explorations",
     "Galleries",
     "Gallery",
     "GalleryPicture",
@@ -39,5 +42,6 @@ __all__ = [
     "Trajectories",
     "detector",
     "drawn_report",
+    "explored_report",
     "main",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from staged import images
+from staged.ideas.exploration import Exploration
 from staged.report.figures import Figure, Tone
 from staged.report.outcome import Outcome
 from staged.report.tables import Table
@@ -91,6 +92,35 @@ class Trajectories:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Explorations:
+    """Ideas, and how each was explored, round by round.
+
+    Attributes:
+        title: Heading.
+        explorations: Their images must be loaded.
+        outcomes: What came of each.
+        intro: Plain text above.
+        folded: Show ideas and chosen pictures alone until one is opened.
+        bare: Show the rounds alone: the outcome stands elsewhere.
+    """
+
+    title: str
+    explorations: Sequence[Exploration]
+    outcomes: Sequence[Outcome]
+    intro: str = ""
+    folded: bool = False
+    bare: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the outcomes."""
+        if len(self.outcomes) != len(self.explorations):
+            raise ValueError(
+                f"{len(self.outcomes)} outcomes for {len(self.explorations)} explorations; give "
+                "one for each"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class GalleryPicture:
     """A picture of a gallery.
 
@@ -162,4 +192,4 @@ class Galleries:
     intro: str = ""
 
 
-Section = Notes | Trajectories | Gallery | Galleries | Table | Figure
+Section = Notes | Trajectories | Explorations | Gallery | Galleries | Table | Figure

@@ -51,7 +51,7 @@ class DiffusersEditor:
         """Load the pipeline."""
         self.settings = settings
         self._pipeline = load_pipeline(settings) if pipeline is None else pipeline
-        needed = {"image", "prompt", "width", "height", "generator", "num_inference_steps"}
+        needed = {"image", "prompt", "generator", "num_inference_steps"}
         needed |= {settings.guidance_argument, *settings.arguments}
         check_takes(self._pipeline, sorted(needed), kind="an editing")
         known = inspect.signature(self._pipeline.__call__).parameters
@@ -63,6 +63,8 @@ class DiffusersEditor:
             )
         self._pictures = FinitePictures.of(self._pipeline)
         self._turns = Turns(self._draw, settings.batch_size)
+        # A plain image-to-image pipeline (with its `strength`) draws as large as what it is given.
+        self._takes_size = {"width", "height"} <= known.keys()
         self._takes_area = "max_area" in known
         self._takes_resize = "_auto_resize" in known
 
@@ -99,6 +101,12 @@ class DiffusersEditor:
             given = Image.fromarray(image)
         elif not self.settings.first_step_without_image:
             given = Image.new("RGB", (width, height), "white")
+        if not self._takes_size:
+            if given is None:
+                raise ValueError(
+                    f"{self.name} draws onto images alone: set first_step_without_image to false"
+                )
+            given = given.resize((width, height), Image.Resampling.LANCZOS)
         edit = _Edit(image=given, instruction=instruction, width=width, height=height, seed=seed)
         return self._turns.take((width, height, given and given.size), edit)
 
@@ -118,8 +126,7 @@ class DiffusersEditor:
         if len(rows) == 1:  # pipelines that draw one at a time take no lists
             arguments = {name: value and value[0] for name, value in arguments.items()}
         arguments |= {
-            "width": width,
-            "height": height,
+            **({"width": width, "height": height} if self._takes_size else {}),
             "num_inference_steps": self.settings.num_inference_steps,
             self.settings.guidance_argument: self.settings.guidance_scale,
             **self.settings.arguments,

@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from staged import images
-from staged.backends.diffusers.turns import Turns
 from staged.backends.generators.generator import DrawnImage, DrawOutcome, Generator, NoImage
 from staged.jobs.kept_images import KeptImage, draw_once
 from staged.jobs.ledger import Ledger, unit_key
@@ -48,7 +47,7 @@ class IdeaImageModel(Protocol):
         ...
 
     def draw(self, requests: Sequence[DraftRequest]) -> Iterator[tuple[DraftRequest, DrawOutcome]]:
-        """Draw each once, in any order; all of them onto a picture, or all from nothing.
+        """Draw each once, in any order, and yield each as soon as it is there.
 
         Raises:
             ValueError: Something is wrong with all of them, not with one.
@@ -97,7 +96,8 @@ class GeneratorModel:
 
     def draw(self, requests: Sequence[DraftRequest]) -> Iterator[tuple[DraftRequest, DrawOutcome]]:
         """Draw from nothing with the generator, onto pictures with the editor."""
-        yield from self._generator.draw([one for one in requests if one.onto is None])
+        if fresh := [one for one in requests if one.onto is None]:
+            yield from self._generator.draw(fresh)
         for one in requests:
             if one.onto is not None:
                 yield one, self._edited(one, one.onto)
@@ -130,7 +130,7 @@ class LedgerPainter:
         """Take the model; nothing is drawn yet."""
         self._model, self._ledger, self._usd = model, ledger, usd_per_image
         self._identity = dict(model.identity())
-        self._turns: Turns[DraftRequest, DrawOutcome] = Turns(self._serve, model.at_once)
+        self._queue = DrawQueue(model)
 
     @property
     def edits(self) -> bool:
@@ -154,8 +154,7 @@ class LedgerPainter:
 
     async def _one(self, key: str, request: DraftRequest) -> PaintedDraft | RoleError:
         async def drawn() -> KeptImage:
-            outcome = await asyncio.to_thread(self._draw, request)
-            return _kept(outcome)
+            return _kept(await self._queue.take(request))
 
         kept = await draw_once(self._ledger, key, usd=self._usd, draw=drawn)
         if kept.png is None:
@@ -163,25 +162,69 @@ class LedgerPainter:
         cost = {**kept.data.get("cost", {}), **({"usd": kept.usd} if kept.usd else {})}
         return PaintedDraft(image=ImageRef(png=kept.png), cost=cost)
 
-    def _draw(self, request: DraftRequest) -> DrawOutcome:
-        return self._turns.take(request.onto is None, request)
-
     def _key(self, request: DraftRequest) -> str:
         onto = request.onto and hashlib.sha256(request.onto.png or b"").hexdigest()
         return unit_key(
             self._model.name, self._identity, request.prompt, request.seed, onto, request.edit
         )
 
-    def _serve(self, requests: Sequence[DraftRequest]) -> list[DrawOutcome | Exception]:
-        """Draw in one call. What came before an error is kept: it is paid for."""
-        came: dict[int, DrawOutcome | Exception] = {}
+
+class DrawQueue:
+    """Many tasks before one image model, which serves one call at a time, several a call.
+
+    What has come while a call ran goes into the next one. Whatever a call yields reaches its task
+    at once, and not when the call is over, so that it can be kept before anything else happens.
+
+    Args:
+        model: Draws, in a thread.
+    """
+
+    def __init__(self, model: IdeaImageModel) -> None:
+        """Begin with nobody waiting."""
+        self._model = model
+        self._waiting: list[tuple[DraftRequest, asyncio.Future[DrawOutcome]]] = []
+        self._serving: asyncio.Task[None] | None = None
+
+    async def take(self, request: DraftRequest) -> DrawOutcome:
+        """Wait for a turn, and return what came, or raise what the call raised."""
+        came: asyncio.Future[DrawOutcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, came))
+        if self._serving is None:
+            self._serving = asyncio.ensure_future(self._serve())
+        return await came
+
+    async def _serve(self) -> None:
+        # Tasks that are about to ask do so before the first call begins.
+        await asyncio.sleep(0)
+        while self._waiting:
+            size = self._model.at_once
+            call, self._waiting = self._waiting[:size], self._waiting[size:]
+            await asyncio.to_thread(self._call, call, asyncio.get_running_loop())
+        self._serving = None
+
+    def _call(
+        self,
+        call: Sequence[tuple[DraftRequest, asyncio.Future[DrawOutcome]]],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        left = {id(request): came for request, came in call}
         failed: Exception = ValueError(f"{self._model.name} did not answer every request")
         try:
-            for request, outcome in self._model.draw(requests):
-                came[id(request)] = outcome
+            for request, outcome in self._model.draw([request for request, _ in call]):
+                loop.call_soon_threadsafe(_settle, left.pop(id(request)), outcome)
         except Exception as error:
             failed = error
-        return [came.get(id(request), failed) for request in requests]
+        for came in left.values():
+            loop.call_soon_threadsafe(_settle, came, failed)
+
+
+def _settle(came: asyncio.Future[DrawOutcome], outcome: DrawOutcome | Exception) -> None:
+    if came.done():  # whoever waited was cancelled
+        return
+    if isinstance(outcome, Exception):
+        came.set_exception(outcome)
+    else:
+        came.set_result(outcome)
 
 
 def fitting(pixels: Pixels) -> Pixels:

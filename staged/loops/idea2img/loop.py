@@ -95,7 +95,7 @@ class Idea2ImgLoop:
         except RoleError as error:
             ended_by, failure = "failure", error
             way.keep_best_scored()
-        if self.policy.control != "none":
+        if self.policy.control != "none" and way.state.best is not None:
             try:
                 await way.draw_control(manual or idea.text)
             except RoleError as error:

@@ -82,13 +82,20 @@ class Vision:
     wishes: tuple[Wish, ...]
     relations: tuple[tuple[int, tuple[RelationName, ...], int], ...] = ()
 
+    @property
+    def named(self) -> frozenset[Kind]:
+        """Kinds that the idea names."""
+        return frozenset(wish.kind for wish in self.wishes if wish.kind is not None)
+
     def candidates(self, kinds: Sequence[Kind] = KINDS) -> Iterator[Spec]:
         """Yield everything definite that the idea allows, at most some thousands.
 
         Args:
-            kinds: What an open kind may be.
+            kinds: What an open kind may be, where the idea does not name it for another thing.
         """
-        open_kinds = [[wish.kind] if wish.kind else list(kinds) for wish in self.wishes]
+        # Beside a star, "something" is no star: whoever means two of a kind says so.
+        others = [kind for kind in kinds if kind not in self.named]
+        open_kinds = [[wish.kind] if wish.kind else others for wish in self.wishes]
         every = product(product(*open_kinds), product(*(names for _, names, _ in self.relations)))
         for chosen, told in islice(every, _MAX_CANDIDATES):
             things = (wish.of(kind) for wish, kind in zip(self.wishes, chosen, strict=True))

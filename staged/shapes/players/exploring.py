@@ -32,9 +32,9 @@ from staged.shapes.language.wishes import MARK, Vision, read_vision, turned
 from staged.shapes.players.answers import AnswerFor, corrections
 from staged.shapes.sight.detect import detections_in
 from staged.shapes.sight.recognition import see
-from staged.shapes.sight.verdict import SceneCheck, looks
+from staged.shapes.sight.verdict import looks
 from staged.shapes.sight.wishes import (
-    faults_of,
+    Fulfilment,
     fulfilled,
     relation_is_there,
     wish_is_there,
@@ -70,12 +70,13 @@ def selection(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, A
     vision = _vision(content, pictures)
     drafts = []
     for draft in content["drafts"]:
-        check, _ = fulfilled(vision, detections_in(_picture(draft["image"], pictures)))
-        lost = _FAULT_COSTS * len(check.faults) + _SURPLUS_COSTS * len(check.surplus)
+        found = fulfilled(vision, detections_in(_picture(draft["image"], pictures)))
+        faults, surplus = found.faults
+        lost = _FAULT_COSTS * faults + _SURPLUS_COSTS * surplus
         drafts.append(
             {
                 "draft": draft["draft"],
-                "justification": "; ".join(check.reasons) or _NOTHING_WRONG,
+                "justification": _said(found),
                 "score": max(1, MAX_SCORE - lost),
             }
         )
@@ -87,13 +88,13 @@ def comparison(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, 
     """Prefer the picture with fewer faults, then with fewer things too many."""
     vision = _vision(content, pictures)
     first, second = (
-        fulfilled(vision, detections_in(_picture(content[name], pictures)))[0]
+        fulfilled(vision, detections_in(_picture(content[name], pictures)))
         for name in ("first", "second")
     )
     better = "neither"
-    if faults_of(first) != faults_of(second):
-        better = "first" if faults_of(first) < faults_of(second) else "second"
-    said = [_said(check) for check in (first, second)]
+    if first.faults != second.faults:
+        better = "first" if first.faults < second.faults else "second"
+    said = [_said(found) for found in (first, second)]
     return {"reason": f"the first: {said[0]}; the second: {said[1]}", "better": better}
 
 
@@ -101,9 +102,10 @@ def feedback(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, An
     """Name the first fault that was not raised before, and what to ask for instead."""
     vision = _vision(content, pictures)
     entry = _focus(content["memory"])
-    check, _ = fulfilled(vision, detections_in(_picture(entry["image"], pictures)))
+    judged = fulfilled(vision, detections_in(_picture(entry["image"], pictures)))
     raised = {one["feedback"]["problem"] for one in content["memory"] if "feedback" in one}
-    found = list(zip((*check.faults, *check.surplus), check.reasons, strict=True))
+    faults = (*judged.check.faults, *judged.check.surplus)
+    found = list(zip(faults, judged.reasons, strict=True))
     fresh = [(fault, reason) for fault, reason in found if reason not in raised]
     if not found:
         change = "keep what is asked for"
@@ -143,7 +145,7 @@ def check(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
 
     def holds(name: str) -> bool:
         if name == "all":
-            return fulfilled(vision, seen)[0].correct
+            return fulfilled(vision, seen).correct
         if name.startswith("r"):
             return relation_is_there(vision, int(name[1:]) - 1, seen)
         number, _, look = name[1:].partition(".")
@@ -243,8 +245,8 @@ def _edit(
 ) -> str | None:
     """Put the best picture right, where one edit does."""
     picture = _picture(_focus(entries)["image"], pictures)
-    check, spec = fulfilled(vision, detections_in(picture))
-    edits = corrections((*check.faults, *check.surplus), spec)
+    found = fulfilled(vision, detections_in(picture))
+    edits = corrections((*found.check.faults, *found.check.surplus), found.spec)
     if len(edits) != 1 or isinstance(edits[0], say.Move):
         return None
     return say.write_edits(edits, voice="refinement")
@@ -279,8 +281,8 @@ def _change(fault: Fault, vision: Vision) -> str:
     return "say the same in other words"
 
 
-def _said(check: SceneCheck) -> str:
-    return "; ".join(check.reasons) or _NOTHING_WRONG
+def _said(found: Fulfilment) -> str:
+    return "; ".join(found.reasons) or _NOTHING_WRONG
 
 
 def _sized(spec: Spec, size: Size) -> Spec:

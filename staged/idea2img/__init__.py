@@ -1,0 +1,1 @@
+"""The command that explores ideas, and its folder."""
