@@ -12,10 +12,11 @@ import pytest
 
 from eval.miniature import main
 from eval.miniature.draw import draw
+from eval.miniature.line import read_scores
 from eval.miniature.report import result_of
 from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSample, MiniatureSettings, samples, short_tasks
-from eval.miniature.store import BatchStore
+from eval.miniature.store import SAMPLES, BatchStore
 from eval.results import BenchmarkResult
 from staged.images import encode_png
 from staged.shapes.language.prompts import read_prompt
@@ -48,6 +49,10 @@ def test_scripted_players_draw_what_the_detector_wants(tmp_path: Path) -> None:
     assert result.also["num_flow_steps"].value == 0
     assert result.also["num_sketches"].value > 1
     assert result.overall.unscored == 0
+    # Everything that is estimated can be again, from the lines alone.
+    lines = tuple(read_scores(tmp_path / SAMPLES))
+    again = result_of(BatchStore(tmp_path).record(), lines)
+    assert again.as_dict() == result.as_dict()
 
 
 def test_a_fresh_model_draws_nothing_that_counts(tmp_path: Path) -> None:
@@ -200,7 +205,7 @@ def test_what_was_not_drawn_is_unscored_and_not_wrong(tmp_path: Path) -> None:
     scored = score(wanted, there)
     assert [item.correct for item in scored[:2]] == [None, None]
     assert scored[1].reasons == ("not drawn: protocol",)
-    overall = result_of(record, scored, there).overall
+    overall = result_of(record, scored).overall
     assert (overall.value, overall.n, overall.unscored) == (1.0, len(wanted) - 2, 2)
 
 

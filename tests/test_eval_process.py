@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from eval.miniature.course import MAX_BUDGETS, budgets, course_estimates
-from eval.miniature.pictures import pictures_of
 from eval.miniature.process import process_estimates
+from eval.miniature.score import score
 from eval.miniature.settings import MiniatureSample
 from eval.statistics import Estimate
 from staged.shapes.language.prompts import read_prompt
@@ -56,11 +56,8 @@ def sample(text: str, task: Task = "color_attr", key: str = "0") -> MiniatureSam
 def on_the_way(
     samples: dict[str, MiniatureSample], trajectories: dict[str, Trajectory]
 ) -> dict[str, Estimate]:
-    courses = [
-        (samples[key], pictures_of(trajectory, samples[key].prompt.spec))
-        for key, trajectory in trajectories.items()
-    ]
-    return process_estimates(samples, trajectories) | course_estimates(courses)
+    scored = score(list(samples.values()), trajectories)
+    return process_estimates(scored) | course_estimates(scored)
 
 
 def estimates(text: str, *steps: Step, **provenance: object) -> dict[str, Estimate]:

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from eval.miniature.report import result_of, table
-from eval.miniature.score import score
-from eval.miniature.settings import MiniatureSettings, samples, short_tasks
-from eval.miniature.store import BatchStore
+from eval.miniature.report import table
+from eval.miniature.run import draw_missing, score_all
+from eval.miniature.settings import MiniatureSample, MiniatureSettings, samples, short_tasks
+from eval.miniature.store import RESULT, SAMPLES, BatchStore
 from eval.score_options import exit_code
 from eval.search.options import add_search, search_of, verifier_help
 from staged.command_line import (
@@ -26,12 +26,9 @@ from staged.command_line import (
 )
 from staged.generate.options import add_drawing, given
 from staged.jobs.budget import BudgetError
-from staged.jobs.files import write_whole
 from staged.jobs.rank import add_options, rank_of
 from staged.shapes.tasks import TASKS
-from staged.strict_json import dumps
 
-SAMPLES, RESULT = "samples.jsonl", "result.json"
 _EXAMPLE = """examples:
   staged eval miniature --checkpoint miniature:base --mode one-shot --out out/base
   staged eval miniature --checkpoint miniature:staged --mode staged --out out/staged
@@ -74,31 +71,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             "--images-per-prompt draws each more often"
         )
     if not options.score_only:
-        import torch
-
-        from eval.miniature.draw import draw
-
-        if options.threads:
-            torch.set_num_threads(options.threads)
         try:
-            drawn = draw(settings, wanted, store, batch_size=options.batch_size, rank=rank)
+            drawn = draw_missing(
+                settings,
+                options.out,
+                batch_size=options.batch_size,
+                threads=options.threads,
+                rank=rank,
+            )
         except BudgetError as stop:
             print(f"stopped: {stop}; raise it, and the same command goes on")
             return exit_codes.STOPPED
-    trajectories = store.trajectories()
-    if rank.world_size > 1 and (left := sum(s.key not in trajectories for s in wanted)):
+    if rank.world_size > 1 and (left := _left(store, wanted)):
         print(f"{rank.label('drawn')}: {drawn} samples; {left} are left to the others")
         return 0
-    scored = score(wanted, trajectories)
-    result = result_of(store.record(), scored, trajectories)
-    lines = "".join(dumps(item.as_line()) + "\n" for item in scored)
-    write_whole(options.out / SAMPLES, lines.encode())
-    result.write(options.out / RESULT)
+    result = score_all(settings, options.out)
     print(f"{result.run}, {settings.split} prompts")
     print(table(result, store.seconds()))
     console().figures(result.figures())
     print(f"wrote {options.out / RESULT} and {options.out / SAMPLES}")
     return exit_code("miniature", [result], allow_unscored=options.allow_unscored)
+
+
+def _left(store: BatchStore, wanted: Sequence[MiniatureSample]) -> int:
+    """How many samples nobody has drawn yet."""
+    there = set(store.keys())
+    return sum(sample.key not in there for sample in wanted)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

@@ -7,21 +7,22 @@ and the last one is the score itself. Like the score, they are means over tasks.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
 
-from eval.miniature.pictures import DrawnPicture
-from eval.miniature.settings import MiniatureSample
+from eval.miniature.line import SampleScore, ScoredPicture
 from eval.statistics import Estimate, Observation, mean, mean_of_means
 
 MAX_BUDGETS = 16
 """Most budgets that are reported; more are thinned evenly."""
 
-Course = tuple[MiniatureSample, Sequence[DrawnPicture]]
-"""A sample and its pictures, in order; none where nothing was drawn."""
 
-
-def course_estimates(courses: Sequence[Course]) -> dict[str, Estimate]:
+def course_estimates(scored: Sequence[SampleScore]) -> dict[str, Estimate]:
     """Estimate the accuracy on the way.
+
+    Args:
+        scored: Samples for which something was tried.
 
     Returns:
         `round K/correct`: shows what the prompt asks for after K rounds.
@@ -32,19 +33,38 @@ def course_estimates(courses: Sequence[Course]) -> dict[str, Estimate]:
         What was never drawn is unscored.
     """
     found: dict[str, Estimate] = {}
-    if any(picture.by_plan for _, drawn in courses for picture in drawn):
-        for number in sorted({picture.round for _, drawn in courses for picture in drawn}):
-            by_then = [
-                (sample, [p for p in drawn if p.round <= number]) for sample, drawn in courses
-            ]
-            found[f"round {number}/correct"] = _newest_correct(by_then)
-            found[f"round {number}/follows plan"] = mean(_followed(courses, number))
-    for budget in budgets([[p.num_flow_steps for p in drawn] for _, drawn in courses]):
-        affordable = [
-            (sample, [p for p in drawn if p.num_flow_steps <= budget]) for sample, drawn in courses
-        ]
-        found[f"within {budget} flow steps/correct"] = _newest_correct(affordable)
+    if any(picture.by_plan for item in scored for picture in item.pictures):
+        for number in sorted({picture.round for item in scored for picture in item.pictures}):
+            by_then = partial(_newest, at_most=number, of="round")
+            found[f"round {number}/correct"] = correct_on_the_way(scored, by_then)
+            found[f"round {number}/follows plan"] = mean(_followed(scored, number))
+    for budget in budgets([[p.num_flow_steps for p in item.pictures] for item in scored]):
+        found[f"within {budget} flow steps/correct"] = within(scored, budget)
     return found
+
+
+def within(scored: Sequence[SampleScore], budget: int) -> Estimate:
+    """Estimate the accuracy of the newest pictures when no more flow steps were spent."""
+    return correct_on_the_way(scored, partial(_newest, at_most=budget, of="num_flow_steps"))
+
+
+def correct_on_the_way(
+    scored: Sequence[SampleScore], newest: Callable[[SampleScore], ScoredPicture | None]
+) -> Estimate:
+    """Estimate, as the score does, how many are correct by the picture that each has by then."""
+    by_task: defaultdict[str, list[Observation]] = defaultdict(list)
+    for item in scored:
+        picture = newest(item)
+        value = None if picture is None else float(picture.correct)
+        by_task[item.task].append(Observation(cluster=item.prompt, value=value))
+    return mean_of_means(mean(observations) for observations in by_task.values())
+
+
+def _newest(
+    item: SampleScore, *, at_most: int, of: Literal["round", "num_flow_steps"]
+) -> ScoredPicture | None:
+    there = (picture for picture in reversed(item.pictures) if getattr(picture, of) <= at_most)
+    return next(there, None)
 
 
 def budgets(spent: Sequence[Sequence[int]]) -> list[int]:
@@ -62,20 +82,12 @@ def budgets(spent: Sequence[Sequence[int]]) -> list[int]:
     return [there[round(i * last / (MAX_BUDGETS - 1))] for i in range(MAX_BUDGETS)]
 
 
-def _newest_correct(courses: Sequence[Course]) -> Estimate:
-    by_task: defaultdict[str, list[Observation]] = defaultdict(list)
-    for sample, drawn in courses:
-        value = float(drawn[-1].whole.correct) if drawn else None
-        by_task[sample.prompt.task].append(Observation(cluster=sample.prompt.text, value=value))
-    return mean_of_means(mean(observations) for observations in by_task.values())
-
-
-def _followed(courses: Sequence[Course], number: int) -> list[Observation]:
+def _followed(scored: Sequence[SampleScore], number: int) -> list[Observation]:
     found: list[Observation] = []
-    for sample, drawn in courses:
-        pictures = [picture for picture in drawn if picture.round == number and picture.by_plan]
+    for item in scored:
+        pictures = [p for p in item.pictures if p.round == number and p.by_plan]
         if pictures:
-            verdict = pictures[-1].planned
-            value = None if verdict is None else float(verdict.exact)
-            found.append(Observation(cluster=sample.prompt.text, value=value))
+            follows = pictures[-1].follows_plan
+            value = None if follows is None else float(follows)
+            found.append(Observation(cluster=item.prompt, value=value))
     return found

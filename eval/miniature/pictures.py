@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from staged.shapes.language.prompts import read_description
 from staged.shapes.sight.detect import ShapeDetection, detections_in
@@ -33,15 +32,6 @@ class DrawnPicture:
     whole: SceneCheck
     planned: SceneCheck | None
     by_plan: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what a line of `samples.jsonl` keeps of it."""
-        return {
-            "round": self.round,
-            "num_flow_steps": self.num_flow_steps,
-            "correct": self.whole.correct,
-            "exact": self.whole.exact,
-        }
 
 
 def pictures_of(trajectory: Trajectory, asked: Spec) -> tuple[DrawnPicture, ...]:

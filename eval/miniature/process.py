@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from eval.miniature.drift import untouched
 from eval.miniature.kinds import kind_of, kinds_of
-from eval.miniature.pictures import DrawnPicture, described, pictures_of
-from eval.miniature.settings import MiniatureSample
+from eval.miniature.line import SampleScore
+from eval.miniature.pictures import DrawnPicture, described
 from eval.statistics import UNIT, Estimate, Observation, mean
 from staged.shapes.language.critiques import read_plan_critique, read_sketch_critique
 from staged.shapes.language.faults import Fault, Missing, PlanFault, WrongNumber, plan_faults
@@ -27,19 +27,34 @@ _MAX_SHIFT_PX = math.hypot(CANVAS_PX, CANVAS_PX)
 _Found = Iterator[tuple[str, float | None]]
 
 
-def process_estimates(
-    samples: Mapping[str, MiniatureSample], trajectories: Mapping[str, Trajectory]
-) -> dict[str, Estimate]:
-    """Estimate how well a model worked in stages.
-
-    Args:
-        samples: By key.
-        trajectories: By key; each has its sample.
+def process_estimates(scored: Iterable[SampleScore]) -> dict[str, Estimate]:
+    """Estimate how well a model worked in stages, from what was `observed` in each sample.
 
     Returns:
-        Name to estimate, for what occurred at all, clustered by prompt; T is `plan` or `sketch`,
-        K a kind of fault. What is not of the miniature world's language is wrong where it is a
-        plan, and unscored where something would have to be held against it.
+        Name to estimate, for what occurred at all, clustered by prompt.
+    """
+    found: defaultdict[str, list[Observation]] = defaultdict(list)
+    for item in scored:
+        for name, value in item.process:
+            found[name].append(Observation(cluster=item.prompt, value=value))
+    return {
+        name: mean(observations, bounds=(0, _MAX_SHIFT_PX) if name == SHIFT else UNIT)
+        for name, observations in sorted(found.items())
+    }
+
+
+def observed(trajectory: Trajectory, asked: Spec, drawn: Sequence[DrawnPicture]) -> _Found:
+    """See how the steps of a trajectory went.
+
+    Args:
+        trajectory: With its images loaded.
+        asked: What its prompt means.
+        drawn: Its pictures.
+
+    Yields:
+        Name and value of each observation, in [0, 1] but for the shift. T is `plan` or `sketch`, K
+        a kind of fault. What is not of the miniature world's language is wrong where it is a plan,
+        and None where something would have to be held against it.
 
         - `plan/right`: the last plan asks for exactly what the prompt does.
           `plan/consistent`: of all plans, those that contradict nothing.
@@ -59,19 +74,6 @@ def process_estimates(
         - `untouched/kept`: of objects that the instruction between two pictures leaves alone,
           those that stay; `untouched/shift px`: how far they move, where they are still there.
     """
-    found: defaultdict[str, list[Observation]] = defaultdict(list)
-    for key, trajectory in trajectories.items():
-        prompt = samples[key].prompt
-        drawn = pictures_of(trajectory, prompt.spec)
-        for name, value in _observed(trajectory, prompt.spec, drawn):
-            found[name].append(Observation(cluster=prompt.text, value=value))
-    return {
-        name: mean(observations, bounds=(0, _MAX_SHIFT_PX) if name == SHIFT else UNIT)
-        for name, observations in sorted(found.items())
-    }
-
-
-def _observed(trajectory: Trajectory, asked: Spec, drawn: Sequence[DrawnPicture]) -> _Found:
     yield from _steps(trajectory, asked, {picture.step: picture for picture in drawn})
     yield from _decisions(trajectory, drawn)
     for objects in untouched(trajectory):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from eval.miniature.course import course_estimates
+from eval.miniature.line import SampleScore
 from eval.miniature.process import process_estimates
-from eval.miniature.score import SampleScore
 from eval.miniature.settings import GENEVAL_TASKS, MiniatureSettings
 from eval.miniature.store import Record
 from eval.results import BenchmarkResult
@@ -17,15 +17,12 @@ from eval.search.verifiers.detector import MINIATURE
 from eval.statistics import Estimate, Observation, mean, mean_of_means
 from staged.settings import fingerprint, to_dict
 from staged.shapes.players.misbehaviour import SHAPES_LMM
-from staged.trajectory import Trajectory
 
 VERSION = "1"
 
 
-def result_of(
-    record: Record, scored: Sequence[SampleScore], trajectories: Mapping[str, Trajectory]
-) -> BenchmarkResult:
-    """Count.
+def result_of(record: Record, scored: Sequence[SampleScore]) -> BenchmarkResult:
+    """Count, from what the lines of the samples say alone.
 
     The score of a task is the share of its pictures that are correct; the overall score is the
     mean over tasks. `also` has the exact shares, the costs of a picture, and how the steps went.
@@ -33,9 +30,9 @@ def result_of(
     settings = record.settings
     parts: dict[str, dict[str, tuple[float | None, ...]]] = {task: {} for task in settings.tasks}
     for item in scored:
-        prompts = parts[item.sample.prompt.task]
+        prompts = parts[item.task]
         value = None if item.correct is None else float(item.correct)
-        prompts[item.sample.prompt.text] = (*prompts.get(item.sample.prompt.text, ()), value)
+        prompts[item.prompt] = (*prompts.get(item.prompt, ()), value)
     return BenchmarkResult(
         benchmark="miniature",
         variant={
@@ -48,7 +45,7 @@ def result_of(
         samples=parts,
         weights=dict.fromkeys(settings.tasks, 1 / len(settings.tasks)),
         run=", ".join([settings.name, *_roles(settings), *_bound(record)]),
-        also=_also(scored, trajectories),
+        also=_also(scored),
         provenance={
             "settings": to_dict(settings),
             "fingerprint": fingerprint(settings),
@@ -75,38 +72,24 @@ def _roles(settings: MiniatureSettings) -> list[str]:
     return [f"{n} {getattr(settings, n)}" for n in names if getattr(settings, n) != "model"]
 
 
-def _also(
-    scored: Sequence[SampleScore], trajectories: Mapping[str, Trajectory]
-) -> dict[str, Estimate]:
-    tasks = {item.sample.prompt.task: None for item in scored}
+def _also(scored: Sequence[SampleScore]) -> dict[str, Estimate]:
+    tasks = {item.task: None for item in scored}
     exact = {
-        task: mean(_observations([i for i in scored if i.sample.prompt.task == task], "exact"))
-        for task in tasks
+        task: mean(_observations([i for i in scored if i.task == task], "exact")) for task in tasks
     }
     costs = {
         name: mean(_observations([i for i in scored if i.correct is not None], name), bounds=None)
         for name in ("num_flow_steps", "num_sketches", "text_tokens")
     }
-    samples = {item.sample.key: item.sample for item in scored if item.sample.key in trajectories}
-    chosen = {key: trajectories[key] for key in samples}
+    tried = [item for item in scored if item.planned is not None]
     return {
-        "planned": mean(
-            [
-                Observation(
-                    cluster=samples[key].prompt.text,
-                    value=float(trajectory.last_plan is not None),
-                )
-                for key, trajectory in chosen.items()
-            ]
-        ),
+        "planned": mean(_observations(tried, "planned")),
         "exact": mean_of_means(exact.values()),
         **{f"exact/{task}": estimate for task, estimate in exact.items()},
         **costs,
         **_searches(scored),
-        **process_estimates(samples, chosen),
-        **course_estimates(
-            [(item.sample, item.pictures) for item in scored if item.sample.key in chosen]
-        ),
+        **process_estimates(tried),
+        **course_estimates(tried),
     }
 
 
@@ -119,7 +102,7 @@ def _searches(scored: Sequence[SampleScore]) -> dict[str, Estimate]:
     return {
         "num_candidates": mean(
             [
-                Observation(cluster=item.sample.prompt.text, value=float(len(item.candidates)))
+                Observation(cluster=item.prompt, value=float(len(item.candidates)))
                 for item in searched
             ],
             bounds=None,
@@ -137,7 +120,7 @@ def reasons(scored: Sequence[SampleScore]) -> Counter[str]:
 def _observations(scored: Sequence[SampleScore], name: str) -> list[Observation]:
     values: list[Any] = [getattr(item, name) for item in scored]
     return [
-        Observation(cluster=item.sample.prompt.text, value=None if value is None else float(value))
+        Observation(cluster=item.prompt, value=None if value is None else float(value))
         for item, value in zip(scored, values, strict=True)
     ]
 

@@ -4,7 +4,7 @@ drawn.json      what decides every picture: settings, flow and weights; and the 
 drawn/KEY/      one finished batch of trajectories each, as shards, named for its first sample;
                 candidates that were not chosen are beside the chosen one, see `candidates`
 drawn.lock      empty; held while it is decided whose batch or record stands
-samples.jsonl   a line for each sample: score and reasons
+samples.jsonl   a line for each sample: score, reasons, and how its steps went; see `line`
 result.json     the numbers
 """
 
@@ -21,10 +21,11 @@ from eval.miniature.settings import MiniatureSettings
 from staged.jobs import locks
 from staged.jobs.files import read_json, sweep, temporary, text_in, write_json
 from staged.settings import from_dict, to_dict
-from staged.shards import ShardWriter, read_manifest, read_shards
+from staged.shards import ShardIndex, ShardWriter, read_manifest, read_shards
 from staged.shards.folder import INDEX
 from staged.trajectory import Trajectory
 
+SAMPLES, RESULT = "samples.jsonl", "result.json"
 _RECORD, _BATCHES, _LOCK = "drawn.json", "drawn", "drawn.lock"
 _FREE = ("tasks", "num_per_task", "images_per_prompt")
 """Settings that say how much is drawn."""
@@ -135,6 +136,10 @@ class BatchStore:
             for folder in self._batches()
             for sample in read_shards(folder)
         }
+
+    def keys(self) -> list[str]:
+        """Sample keys of everything drawn; no image is read."""
+        return [key for folder in self._batches() for key in ShardIndex(folder).keys]
 
     def seconds(self) -> float:
         """Time that drawing took, over all batches."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from eval.miniature.store import BatchStore
+from eval.miniature.store import RESULT, SAMPLES, BatchStore
 from eval.report.samples import MAX_LINE_BYTES, ReportSample, read_samples
 from eval.results import BenchmarkResult
 from staged import images, strict_json
@@ -15,7 +15,6 @@ from staged.report.shrunk import shrunk
 from staged.trajectory import ImageRef, Trajectory
 from staged.trajectory_folder import load_trajectory
 
-RESULT, LINES = "result.json", "samples.jsonl"
 GENERATED = "samples.jsonl"
 """What `staged eval generate` leaves beside the images: prompt and seed of each, …"""
 STEPS = "generation/steps"
@@ -115,8 +114,8 @@ def open_run(
     result = replace(result, run=name or result.run or path.stem)
     if images_folder is not None and lines is None:
         raise ValueError(f"{images_folder}: images without lines of samples say nothing; name both")
-    if lines is None and result.benchmark == "miniature" and (folder / LINES).is_file():
-        samples = read_samples(folder / LINES, result)
+    if lines is None and result.benchmark == "miniature" and (folder / SAMPLES).is_file():
+        samples = read_samples(folder / SAMPLES, result)
         return Run(result=result, samples=samples, trajectories=BatchStore(folder).trajectories())
     if lines is None:
         return Run(result=result)

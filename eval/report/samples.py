@@ -118,7 +118,8 @@ def _miniature(path: Path, result: BenchmarkResult) -> Iterator[ReportSample]:
 
 def _moment(value: Any, place: str) -> tuple[int, float]:
     fields = {"round": int, "num_flow_steps": int, "correct": bool, "exact": bool}
-    record = strict_json.record(value, place, fields)
+    more = {"by_plan": bool, "follows_plan": bool}  # absent in what older versions wrote
+    record = strict_json.record(value, place, fields, more)
     return record["num_flow_steps"], float(record["correct"])
 
 

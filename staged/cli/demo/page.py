@@ -247,10 +247,10 @@ def _own(scores: Sequence[DemoScore]) -> Trajectories:
     [own] = [score for score in scores if score.label == OWN]
     return Trajectories(
         title="After the demo's fine-tune",
-        trajectories=[own.trajectories[item.sample.key] for item in own.scored[:4]],
+        trajectories=[own.trajectories[item.key] for item in own.scored[:4]],
         outcomes=[
             Outcome.of(
-                own.trajectories[item.sample.key],
+                own.trajectories[item.key],
                 opinions=[detector(item.correct, item.reasons)],
             )
             for item in own.scored[:4]
@@ -263,7 +263,7 @@ def _own(scores: Sequence[DemoScore]) -> Trajectories:
 
 def _pictures(scores: Sequence[DemoScore]) -> Gallery:
     """The first prompt of each task, drawn in every way, with the same noise."""
-    firsts = {item.sample.prompt.task: item.sample.key for item in reversed(scores[0].scored)}
+    firsts = {item.task: item.key for item in reversed(scores[0].scored)}
     pictures: list[GalleryPicture] = []
     for key in reversed(firsts.values()):
         drawn = [_picture(score, key) for score in scores]
@@ -278,7 +278,7 @@ def _pictures(scores: Sequence[DemoScore]) -> Gallery:
 
 
 def _picture(score: DemoScore, key: str) -> GalleryPicture | None:
-    [item] = (item for item in score.scored if item.sample.key == key)
+    [item] = (item for item in score.scored if item.key == key)
     trajectory = score.trajectories.get(key)
     if trajectory is None or trajectory.last_sketch is None:
         return None
@@ -286,7 +286,7 @@ def _picture(score: DemoScore, key: str) -> GalleryPicture | None:
     assert png is not None  # shards load what they name
     return GalleryPicture(
         png=png,
-        caption=item.sample.prompt.text,
+        caption=item.prompt,
         note=_some(item.reasons),
         good=item.correct,
         label=score.label,

@@ -17,7 +17,7 @@ from staged.trajectory import Trajectory
 from staged.trajectory_folder import save_trajectory
 
 if TYPE_CHECKING:
-    from eval.miniature.score import SampleScore
+    from eval.miniature.line import SampleScore
     from eval.results import BenchmarkResult
     from eval.statistics import Estimate
 
@@ -158,7 +158,7 @@ def _score(label: str, checkpoint: str, mode: str, folder: Path, sizes: Sizes) -
     draw_samples(settings, wanted, store, batch_size=32, tell=lambda _: None)  # as said at first
     trajectories = store.trajectories()
     scored = score(wanted, trajectories)
-    result = result_of(store.record(), scored, trajectories)
+    result = result_of(store.record(), scored)
     result.write(folder / "result.json")
     return DemoScore(label=label, result=result, scored=scored, trajectories=trajectories)
 
