@@ -32,6 +32,7 @@ from staged.generate.telling import looked_at
 from staged.loops.events import Event, Failed, Previewed, Stopped, TextPreviewed
 from staged.loops.rollout import OnEvent
 from staged.loops.rollouts import LostRollout, Rollouts
+from staged.loops.staged import StagedLoop
 from staged.settings import from_dict, to_dict
 from staged.shapes.miniature import understood_step
 from staged.shapes.sight.judged import judged
@@ -195,12 +196,15 @@ class LoadedModel:
             ValueError: As `stream`.
         """
         model = self._like(options)
+        if model.settings.mode == "answer":
+            raise ValueError("a question is about an image; ask one after another with answer()")
         for place, prompt in enumerate(prompts):
             check_prompt(prompt.strip(), f"prompts[{place}]")
         said = model.understood([prompt.strip() for prompt in prompts])
         starts = [model.start(words) for words in said]
         chosen = list(range(len(prompts))) if seeds is None else list(seeds)
-        ended = model.loop().run(starts, chosen, on_event)
+        loop = StagedLoop(model.roles, model.policy, batch_size=model.admission.batch_size)
+        ended = loop.run(starts, chosen, on_event)
         return [judged(trajectory) for trajectory in ended]
 
     def _like(self, options: dict[str, Any]) -> DrawingModel:
@@ -246,7 +250,8 @@ def _events(
 
     def tell(event: Event) -> None:
         event = looked_at(event)
-        told.append(event)
+        if not isinstance(event, Previewed | TextPreviewed):
+            told.append(event)
         if on_event is not None:
             on_event(event)
 
@@ -260,7 +265,7 @@ def _events(
     )
     try:
         while rollouts or told:
-            yield from (event for event in told if not isinstance(event, Previewed | TextPreviewed))
+            yield from told
             told.clear()
             if rollouts:
                 rollouts.advance()

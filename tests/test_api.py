@@ -111,6 +111,11 @@ def test_what_is_wrong_is_told_before_anything_is_drawn(
         model.stream(**{"prompt": PROMPT, **arguments})  # type: ignore[arg-type]
 
 
+def test_questions_are_not_asked_without_images(model: staged.LoadedModel) -> None:
+    with pytest.raises(ValueError, match="is about an image"):
+        model.draw_many(["what is it?"], mode="answer")
+
+
 def test_a_fork_that_cannot_be_is_told(model: staged.LoadedModel) -> None:
     whole = staged.Trajectory(prompt=PROMPT)
     with pytest.raises(ValueError, match="at is 2, and the trajectory has 0 steps"):

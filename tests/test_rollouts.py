@@ -182,6 +182,26 @@ def test_who_is_cancelled_while_it_is_drawn_is_not_asked_about_again() -> None:
     assert done[second] == alone("b", 1)
 
 
+def test_who_is_drawn_when_ctrl_c_is_pressed_can_still_be_cancelled() -> None:
+    class Interrupted(Artist):
+        pressed = False
+
+        def draw(self, *arguments: Any) -> Any:
+            if not self.pressed:
+                self.pressed = True
+                raise KeyboardInterrupt
+            return super().draw(*arguments)
+
+    player, rollouts = Interrupted(), Rollouts(room=2)
+    one, other = join(rollouts, player, "a"), join(rollouts, player, "b")
+    with pytest.raises(KeyboardInterrupt):
+        finish(rollouts)
+    rollouts.cancel(one)
+    done = finish(rollouts)
+    assert done[one].provenance["failure"] == "cancelled"
+    assert done[other] == alone("b", 1)
+
+
 def test_a_reason_to_give_up_is_looked_for_between_pieces() -> None:
     player, rollouts, reasons = Artist(), Rollouts(room=2), list[str]()
     join(rollouts, player, "a", interrupt=lambda: reasons[0] if reasons else None)

@@ -269,7 +269,8 @@ class DrawingModel:
     @cached_property
     def _room(self) -> int:
         """Bytes beside the weights, as it was before they came."""
-        return room_for_caches(self._footprint)
+        origin = self._weights_of
+        return room_for_caches(self._footprint) if origin is None else origin._room
 
     def loop(
         self, batch_size: int | None = None, *, num_inputs: int = 0, most: int = MAX_BATCH_SIZE

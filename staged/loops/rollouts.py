@@ -147,7 +147,15 @@ class Rollouts:
                 del self._waiting[piece.rollout.number]
                 self._settle(piece.rollout)
         if self._waiting and not self._ended and not self._lost:
-            self._serve(self._next())
+            pieces = self._next()
+            try:
+                self._serve(pieces)
+            except BaseException:
+                # Ctrl-C, or whoever is told raised: they can still be cancelled.
+                for piece in pieces:
+                    if (number := piece.rollout.number) in self._live:
+                        self._waiting.setdefault(number, piece)
+                raise
         if self._lost:
             raise self._lost.pop(0)
         ended, self._ended = self._ended, []
