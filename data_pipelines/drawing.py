@@ -24,8 +24,8 @@ class DrawingSettings:
     height: int | None = None
     """Of every image, in pixels; null as for the width."""
     foresight: bool | None = None
-    """Tell the editor what the prompt asks for later, so that it leaves room; null: only the
-    miniature world's, which does not draw it at once."""
+    """Tell the miniature world's editor what the prompt asks for later, so that it leaves room;
+    others would draw it at once. Null: yes, there."""
     usd_per_image: float = 0.0
     """Price of one image, for the ledger and the budget."""
     editor: DiffusersSettings | None = None
@@ -52,6 +52,11 @@ class DrawingSettings:
                     f"{max(round(value / 16), 1) * 16}"
                 )
         check_range(self, "usd_per_image", minimum=0)
+        if self.editor is not None and self.foresight:
+            raise ValueError(
+                f"foresight is for the miniature world's editor: {self.editor.model} would draw at "
+                "once what comes later; its prompts say which places stay empty"
+            )
         if self.editor is not None and self.mistakes != EditorMistakes():
             raise ValueError(
                 "mistakes are the miniature world's editor's; leave them out where another one "

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data_pipelines.job import LEDGER
+from data_pipelines.plan_sketch.build import REFUSED
 from data_pipelines.refine.own import refused
+from staged.jobs.records import Records
 from staged.shards import Sample, ShardWriter, read_manifest, read_shards
-from staged.trajectory import Trajectory
+from staged.trajectory import ImageRef, Sketch, Step, Trajectory
 
 PAIR, PREFERRED = "pair", "preferred"
 """In a trajectory's provenance: the name that the two of a pair share, and whether it is the
@@ -30,25 +33,45 @@ class PreferencePair:
     rejected: Trajectory
 
 
-def pairs(sample: Sample) -> Iterator[PreferencePair]:
-    """Yield a pair for every refused sketch that was mended.
+def pairs(sample: Sample, records: Records | None = None) -> Iterator[PreferencePair]:
+    """Yield a pair for every refused sketch that was mended, and every one that was drawn again.
 
     The context of both is that of the refused one: nothing in it tells what will be wrong.
+
+    Args:
+        sample: Of a finished data set.
+        records: Of its job, which hold the drawings that were refused before another passed;
+            without them these make no pairs.
     """
-    trajectory = sample.trajectory
-    for place, mended in refused(trajectory):
-        name = f"{sample.key}-{place}-{mended}"
+    trajectory, steps = sample.trajectory, sample.trajectory.steps
+    found = [(place, steps[place], steps[mended]) for place, mended in refused(trajectory)]
+    found += _drawn_again(trajectory, records) if records is not None else []
+    for number, (place, worse, better) in enumerate(found):
+        name = f"{sample.key}-{number}"
         yield PreferencePair(
             name=name,
-            preferred=_ending(trajectory, place, mended, name=name),
-            rejected=_ending(trajectory, place, place, name=name),
+            preferred=_ending(trajectory, place, better, better=True, name=name),
+            rejected=_ending(trajectory, place, worse, better=False, name=name),
         )
 
 
-def _ending(trajectory: Trajectory, place: int, shown: int, *, name: str) -> Trajectory:
-    """What came before a refused sketch, and then the sketch at `shown`."""
-    better = shown != place
-    sketch = replace(trajectory.steps[shown], loss=better)
+def _drawn_again(trajectory: Trajectory, records: Records) -> list[tuple[int, Step, Step]]:
+    """Drawings that the gate refused, each with the sketch that passed in its place."""
+    found: list[tuple[int, Step, Step]] = []
+    for noted in trajectory.provenance.get(REFUSED, []):
+        digest = noted["image"].partition(".")[0]
+        image = ImageRef(png=records.blob(digest), name=noted["image"])
+        passed = trajectory.steps[noted["place"]]
+        assert isinstance(passed, Sketch)
+        found.append((noted["place"], replace(passed, image=image, seed=noted["seed"]), passed))
+    return found
+
+
+def _ending(
+    trajectory: Trajectory, place: int, last: Step, *, better: bool, name: str
+) -> Trajectory:
+    """What came before a refused sketch, and then one of the two."""
+    sketch = replace(last, loss=better)
     before = tuple(replace(step, loss=False) for step in trajectory.steps[:place])
     facts = {**trajectory.provenance, PAIR: name, PREFERRED: better}
     return replace(trajectory, steps=(*before, sketch), provenance=facts)
@@ -63,6 +86,8 @@ def write_pairs(folder: Path, out: Path) -> int:
     Raises:
         ValueError: the data set has none, is damaged, or `out` holds a finished one.
     """
+    ledger = folder / LEDGER
+    records = Records(ledger) if ledger.is_dir() else None
     manifest = read_manifest(folder)
     number = 0
     with ShardWriter(
@@ -72,7 +97,7 @@ def write_pairs(folder: Path, out: Path) -> int:
         settings=manifest.settings,
     ) as writer:
         for sample in read_shards(folder):
-            for pair in pairs(sample):
+            for pair in pairs(sample, records):
                 writer.write(f"{pair.name}-1", pair.preferred)
                 writer.write(f"{pair.name}-0", pair.rejected)
                 number += 1

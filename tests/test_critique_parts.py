@@ -6,8 +6,8 @@ import pytest
 from data_pipelines.critique.balance import Balance
 from data_pipelines.critique.lessons import MAKERS, supervised
 from data_pipelines.critique.players import JudgedRollout
-from data_pipelines.critique.requests import PlanJudgement, SketchJudgement
 from data_pipelines.critique.settings import Learned
+from data_pipelines.inspection import PlanJudgement, SketchJudgement
 from staged.shapes.language.advance import advanced, between, corrected
 from staged.shapes.language.faults import plan_faults
 from staged.shapes.language.instructions import read_edits

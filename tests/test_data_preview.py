@@ -6,7 +6,7 @@ import pytest
 from test_report import Page
 
 from data_pipelines.__main__ import main
-from data_pipelines.plan_sketch.build import _short
+from data_pipelines.plan_sketch.intents import in_short
 from data_pipelines.plan_sketch.mistakes import MISTAKES
 from data_pipelines.reasons import mistake_in_words, reason_in_words
 from staged.backends.lmm.types import FailureKind
@@ -34,7 +34,7 @@ def test_the_page_says_first_what_became_of_the_prompts(page: Page) -> None:
 def test_reasons_are_said_in_words(page: Page) -> None:
     assert "Drawing a plan: an object does not look as planned" in page.text
     assert "The filter ✗ refused it drawing a plan:" in page.text
-    assert "not as planned:" not in page.text and "inspect_plan" not in page.text
+    assert "not as planned:" not in page.text and "judge_plan" not in page.text
     assert "not trained on" in page.text
     assert not page.all("script")
 
@@ -48,10 +48,10 @@ def test_objects_of_one_class_are_told_apart() -> None:
     before = SceneGraph([SceneObject(id="o1", class_name="heart")])
     both = SceneGraph([*before.objects, SceneObject(id="o2", class_name="heart")])
     placed = SceneGraph(both.objects, relations=[Relation(source="o2", name="above", target="o1")])
-    assert _short(delta(SceneGraph(), before)) == "add heart"
-    assert _short(delta(before, both)) == "add heart 2"
-    assert _short(delta(both, before)) == "remove heart 2"
-    assert _short(delta(both, placed)) == "move heart 2 above heart 1"
+    assert in_short(delta(SceneGraph(), before)) == "add heart"
+    assert in_short(delta(before, both)) == "add heart 2"
+    assert in_short(delta(both, before)) == "remove heart 2"
+    assert in_short(delta(both, placed)) == "move heart 2 above heart 1"
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_objects_of_one_class_are_told_apart() -> None:
     [
         ("refine", "something else changed", "correcting a sketch: something changed that was"),
         (
-            "inspect_sketch",
+            "judge_sketch",
             "wrong lost not seen",
-            "inspecting a sketch: the inspector did not see the deliberate mistake (a lost object)",
+            "judging a sketch: the inspector did not see the deliberate mistake (a lost object)",
         ),
         ("scene_graph", "more than 5 objects", "reading the prompt: the scene has more than 5"),
         ("judge_step", "timeout", "checking a sketch against its plan: the service did not"),

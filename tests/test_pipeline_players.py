@@ -8,26 +8,31 @@ import numpy as np
 import pytest
 from serving import serve
 
-from data_pipelines.plan_sketch.requests import (
-    judgement_request,
-    scene_graph_request,
-    steps_request,
-)
+from data_pipelines.asking import Asking
+from data_pipelines.inspection import plan_judgement_request, sketch_judgement_request
+from data_pipelines.plan_sketch.gate import objection
+from data_pipelines.plan_sketch.requests import drawn_later, scene_graph_request, steps_request
+from data_pipelines.plan_sketch.settings import Gate
+from data_pipelines.wording import Wording
 from staged import images
 from staged.backends.lmm.client import LmmClient
-from staged.backends.lmm.inspecting import plan_inspection_request, sketch_inspection_request
 from staged.backends.lmm.types import Failure, LmmRequest, MemoryLog, Reply
 from staged.roles import RoleError
-from staged.scene_graph import SceneGraph, delta, increments, questions, resolve
+from staged.scene_graph import SceneGraph, delta, increments
+from staged.shapes.language import instructions as say
 from staged.shapes.language.prompts import read_description
+from staged.shapes.players.arrange import Arranger
 from staged.shapes.players.editor import FORESIGHT, EditorMistakes, ShapesEditor
 from staged.shapes.players.lmm import connect, create_app, local_settings
 from staged.shapes.players.misbehaviour import Misbehaviour
 from staged.shapes.sight.detect import scene_from
 from staged.shapes.world.render import render
-from staged.shapes.world.scene import Scene, Shape, holds
+from staged.shapes.world.scene import COLORS, KINDS, Kind, Scene, Shape, holds
+from staged.shapes.world.spec import Thing
+from staged.shapes.world.splits import held_out_pair
 from staged.trajectory import Plan
 
+WORDING = Wording()
 STAR = Shape(kind="star", color="red", size="small", x=12, y=24)
 RING = Shape(kind="ring", color="blue", size="small", x=34, y=24)
 BOTH = Scene(shapes=(STAR, RING))
@@ -65,6 +70,18 @@ def test_what_an_instruction_does_not_name_stays_where_it_is() -> None:
     assert STAR in after.shapes and RING in after.shapes
     heart = next(s for s in after.shapes if s.kind == "heart")
     assert holds("above", heart, STAR)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_color_that_nobody_named_is_kept_only_where_training_may_show_it(kind: Kind) -> None:
+    """A green crescent became a green star, which is held out, and stood in the training data."""
+    other = next(k for k in KINDS if k != kind)
+    for color in COLORS:
+        before = Scene(shapes=(Shape(kind=other, color=color, size="large", x=24, y=24),))
+        told = say.Replace(target=say.Ref(thing=Thing(kind=other)), thing=Thing(kind=kind))
+        [drawn] = Arranger(rng=np.random.default_rng(0)).apply(before, told).shapes
+        assert drawn.kind == kind and not held_out_pair(drawn.color, kind)
+        assert (drawn.color == color) == (not held_out_pair(color, kind))
 
 
 def test_a_first_step_needs_no_image_and_leaves_room_for_the_rest() -> None:
@@ -134,7 +151,7 @@ def ask(request: LmmRequest[Any], misbehaviour: Misbehaviour | None = None) -> A
 
 
 def graph_of(prompt: str) -> SceneGraph:
-    answer = ask(scene_graph_request(prompt))
+    answer = ask(scene_graph_request(WORDING, prompt))
     graph: SceneGraph = answer.graph()
     return graph
 
@@ -153,59 +170,82 @@ def test_steps_get_an_instruction_and_a_description_each() -> None:
     graph = graph_of("a photo of a red star left of a blue ring")
     path = increments(graph, seed=1, max_steps=4)
     deltas = tuple(delta(a, b) for a, b in zip((SceneGraph(), *path), path, strict=False))
-    answer = ask(steps_request("a photo of a red star left of a blue ring", deltas))
+    later = drawn_later(deltas)
+    answer = ask(
+        steps_request(WORDING, "a photo of a red star left of a blue ring", {}, deltas, later)
+    )
     assert len(answer.steps) == 2
     assert read_description(answer.steps[-1].description).num_shapes == 2
 
 
-def judge(prompt: str, before: Scene | None, after: Scene) -> tuple[set[str], bool]:
-    """What does not hold of the last step of a prompt that was all drawn but its last object."""
+def judge(
+    prompt: str, before: Scene | None, after: Scene, gate: Gate | None = None
+) -> tuple[str, str] | None:
+    """What the judge objects to in the last step of a prompt that was all drawn but its end."""
     graph = graph_of(prompt)
     start = SceneGraph() if before is None else graph.subgraph(o.id for o in graph.objects[:-1])
-    step = delta(start, graph)
-    asked = questions(step)
-    pictures = [None if before is None else images.encode_png(render(before))]
-    answer = ask(
-        judgement_request(
-            Plan(instruction="i", description="d"),
-            step,
-            asked,
-            pictures[0],
-            images.encode_png(render(after)),
-        )
-    )
-    holds_ = resolve(asked, {a.id: a.yes for a in answer.answers})
-    return {name for name, held in holds_.items() if not held}, answer.rest_unchanged
+
+    async def go() -> tuple[str, str] | None:
+        async with connect() as client:
+            found = await objection(
+                Asking(client),
+                WORDING,
+                gate or Gate(),
+                delta(start, graph),
+                None if before is None else images.encode_png(render(before)),
+                images.encode_png(render(after)),
+                whole=True,
+                seed=0,
+            )
+        return found and (found.reason, found.detail)
+
+    return asyncio.run(go())
 
 
-def test_the_judge_sees_what_is_and_what_is_not_there() -> None:
+@pytest.mark.parametrize("gate", [Gate(), Gate(both_orders=True)], ids=["", "both orders"])
+def test_the_judge_sees_what_is_and_what_is_not_there(gate: Gate) -> None:
     prompt = "a photo of a red star left of a blue ring"
     alone = Scene(shapes=(STAR,))
-    assert judge(prompt, alone, BOTH) == (set(), True)
-    assert judge(prompt, None, BOTH) == (set(), True)
+    assert judge(prompt, alone, BOTH, gate) is None
+    assert judge(prompt, None, BOTH, gate) is None
     green = Scene(shapes=(STAR, replace(RING, color="green")))
-    assert judge(prompt, alone, green)[0] == {"o2.color"}
+    wrong = "attribute not as planned", "Is the ring blue? it is not so"
+    assert judge(prompt, alone, green, gate) == wrong
     other_side = Scene(shapes=(replace(STAR, x=34), replace(RING, x=12)))
-    assert "o1 left of o2" in judge(prompt, None, other_side)[0]
-    assert "o2" in judge(prompt, alone, alone)[0]
+    wrong = "relation not as planned", "Is the star left of the ring? it is not so"
+    assert judge(prompt, None, other_side, gate) == wrong
+    wrong = "object not as planned", "Is there a ring? it is not so"
+    assert judge(prompt, alone, alone, gate) == wrong
 
 
 def test_the_judge_notices_when_something_else_changed() -> None:
     prompt = "a photo of a red star left of a blue ring"
     alone = Scene(shapes=(STAR,))
     moved = Scene(shapes=(replace(STAR, y=8), RING))
-    assert judge(prompt, alone, moved)[1] is False
+    wrong = judge(prompt, alone, moved)
+    assert wrong == (
+        "something else changed",
+        "Is the star as it was in the other image, and in the same place? it is not so",
+    )
     extra = Scene(shapes=(*BOTH.shapes, replace(STAR, kind="drop", y=40)))
-    assert judge(prompt, alone, extra)[1] is False
-    darker = replace(BOTH, background=(60, 60, 60))
-    assert judge(prompt, alone, darker)[1] is False
+    assert judge(prompt, alone, extra) == ("something extra", "a red drop")
+    assert judge(prompt, alone, extra, Gate(max_extras=1)) is None
+    twice = Scene(shapes=(*BOTH.shapes, replace(STAR, y=40)))
+    assert judge(prompt, alone, twice) == (
+        "number not as planned", "Is there exactly 1 star? it is not so"
+    )  # fmt: skip
+    darker = replace(BOTH, background=(150, 172, 172))
+    assert judge(prompt, alone, darker) == ("something else changed", "kept: 1 of 5")
 
 
 def test_shapes_that_are_alike_are_not_confused_by_the_judge() -> None:
     shapes = [Shape(kind="drop", color="red", size="small", x=x, y=24) for x in (8, 24, 40)]
     for last in range(3):
         before = Scene(shapes=tuple(s for i, s in enumerate(shapes) if i != last))
-        assert judge("a photo of three drops", before, Scene(shapes=tuple(shapes))) == (set(), True)
+        assert judge("a photo of three drops", before, Scene(shapes=tuple(shapes))) is None
+        moved = [replace(s, y=40 if i == (last + 1) % 3 else 24) for i, s in enumerate(shapes)]
+        wrong = judge("a photo of three drops", before, Scene(shapes=tuple(moved)))
+        assert wrong is not None and wrong[0] == "something else changed"
 
 
 def test_plans_are_inspected_against_the_prompt() -> None:
@@ -213,7 +253,7 @@ def test_plans_are_inspected_against_the_prompt() -> None:
 
     def inspect(instruction: str, description: str) -> Any:
         plan = Plan(instruction=instruction, description=description)
-        return ask(plan_inspection_request(prompt, None, plan))
+        return ask(plan_judgement_request(WORDING, prompt, None, plan))
 
     fine = inspect("add a red star", "a red star")
     assert fine.verdict == "accept" and "still to come" in fine.critique
@@ -233,16 +273,17 @@ def test_sketches_are_inspected_and_the_correction_corrects_them() -> None:
         Scene(shapes=(*BOTH.shapes, replace(STAR, y=40))),
         Scene(shapes=(*BOTH.shapes, replace(RING, kind="heart", color="pink", y=8))),
     ):
-        request = sketch_inspection_request("p", plan, images.encode_png(render(wrong)))
-        answer = ask(request)
+        shown = images.encode_png(render(wrong))
+        answer = ask(sketch_judgement_request(WORDING, "p", plan, None, shown))
         assert answer.verdict == "revise"
         corrected = edit(answer.correction, wrong)
-        again = ask(sketch_inspection_request("p", plan, images.encode_png(render(corrected))))
+        shown = images.encode_png(render(corrected))
+        again = ask(sketch_judgement_request(WORDING, "p", plan, None, shown))
         assert again.verdict == "accept", (answer.correction, again.critique)
 
 
 PLAN = Plan(instruction="add a red star", description="a red star")
-INSPECTION = plan_inspection_request("a photo of a red star", None, PLAN)
+INSPECTION = plan_judgement_request(WORDING, "a photo of a red star", None, PLAN)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +322,7 @@ def test_over_a_real_socket_a_server_that_mostly_misbehaves_is_outlasted() -> No
     )
     log = MemoryLog()
     requests = [
-        plan_inspection_request(f"a photo of a {color} star", None, PLAN)
+        plan_judgement_request(WORDING, f"a photo of a {color} star", None, PLAN)
         for color in ("red", "blue", "green", "pink", "black")
     ]
 
@@ -314,7 +355,7 @@ def test_misdeeds_depend_on_the_attempt_and_not_on_its_time() -> None:
 def test_a_request_that_the_model_does_not_know_is_refused() -> None:
     failure = ask(replace(INSPECTION, purpose="write_poem"))
     assert isinstance(failure, Failure) and failure.kind == "bad_request"
-    assert ask(scene_graph_request("a photo of my dog")).kind == "bad_request"
+    assert ask(scene_graph_request(WORDING, "a photo of my dog")).kind == "bad_request"
 
 
 def test_rates_out_of_range_are_refused() -> None:

@@ -17,11 +17,12 @@ from test_editor import tiny_kontext
 import staged
 from data_pipelines.__main__ import main
 from data_pipelines.drawing import priced
-from data_pipelines.plan_sketch import everyday
+from data_pipelines.pairs import write_pairs
 from data_pipelines.plan_sketch.job import run_job
 from data_pipelines.plan_sketch.settings import (
     Critiques,
     DrawingSettings,
+    Gate,
     PlanSketchSettings,
     Prompts,
     Steps,
@@ -33,6 +34,7 @@ from staged.backends.diffusers.settings import DiffusersSettings
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import LmmSettings
 from staged.jobs.ledger import Ledger
+from staged.scene_graph import Vocabulary
 from staged.settings import from_dict, load, to_dict
 from staged.shapes.players.editor import EditorMistakes
 from staged.shapes.players.misbehaviour import Misbehaviour
@@ -58,15 +60,38 @@ class Reader:
         message = {"role": "assistant", "content": json.dumps(said)}
         return JSONResponse({"choices": [{"finish_reason": "stop", "message": message}]})
 
+    def asked(self, purpose: str) -> list[dict[str, Any]]:
+        """The user messages of one kind of request."""
+        return [
+            json.loads(body["messages"][1]["content"][0]["text"])
+            for body in self.bodies
+            if body["response_format"]["json_schema"]["name"] == purpose
+        ]
+
     def scene_graph(self, content: dict[str, Any]) -> dict[str, Any]:
-        color = [{"kind": "color", "value": "red"}]
+        def thing(number: int, name: str, count: int = 1, **looks: str) -> dict[str, Any]:
+            attributes = [
+                {"kind": kind, "value": value, "instead": ["green", "white"]}
+                for kind, value in looks.items()
+            ]
+            return {
+                "id": f"o{number}", "class_name": name, "number": count,
+                "attributes": attributes, "instead": [f"other {name}"],
+            }  # fmt: skip
+
         return {
             "objects": [
-                {"id": "o1", "class_name": "beach", "attributes": []},
-                {"id": "o2", "class_name": "parasol", "attributes": color},
+                thing(1, "beach"),
+                thing(2, "parasol", color="red"),
+                thing(3, "crowd", 0),
+                thing(4, "deckchair", material="wooden"),
             ],
             "relations": [{"source": "o2", "relation": "on", "target": "o1"}],
-        }
+            "look": {
+                "style": "in the style of Van Gogh", "setting": None, "light": None,
+                "camera": None,
+            },
+        }  # fmt: skip
 
     def plan_steps(self, content: dict[str, Any]) -> dict[str, Any]:
         def words(step: dict[str, Any]) -> str:
@@ -74,19 +99,29 @@ class Reader:
 
         return {
             "steps": [
-                {"instruction": f"show {words(step)}", "description": words(step)}
+                {
+                    "instruction": f"show {words(step)}",
+                    "description": words(step),
+                    "editor_prompt": f"draw {words(step)}; leave the left empty",
+                }
                 for step in content["steps"]
             ]
         }
 
     def judge_step(self, content: dict[str, Any]) -> dict[str, Any]:
-        answers = [{"id": question["id"], "yes": True} for question in content["questions"]]
-        return {"answers": answers, "rest_unchanged": True, "reason": ""}
+        answers = [
+            {"id": question["id"], "seen": "it is there", "grade": 4}
+            for question in content["questions"]
+        ]
+        return {"answers": answers, "extras": [], "kept": 4, "quality": 4}
 
-    def inspect_plan(self, content: dict[str, Any]) -> dict[str, Any]:
+    def judge_plan(self, content: dict[str, Any]) -> dict[str, Any]:
+        texts = dict.fromkeys(("correction", "instruction", "description"), "")
+        said = {"critique": "as it was asked for", "verdict": "accept", **texts}
+        return {**said, "sound": True, "complete": False}
+
+    def judge_sketch(self, content: dict[str, Any]) -> dict[str, Any]:
         return {"critique": "as it was asked for", "verdict": "accept", "correction": ""}
-
-    inspect_sketch = inspect_plan
 
 
 @pytest.fixture(scope="module")
@@ -134,16 +169,83 @@ def test_a_real_editor_draws_for_sixteen_units_at_a_time(
         (16, 32, 3)
     }
     said = " ".join(json.dumps(body["messages"][1]) for body in reader.bodies)
-    assert any(name in said for name in everyday.CLASSES)
+    assert "other parasol" in said or "other deckchair" in said or "other crowd" in said
     assert not [name for name in KINDS if f'"{name}"' in said or f" {name} " in said]
     assert "Leave room" not in said
+    sample = made[0][0]
+    assert sample.provenance["look"] == {"style": "in the style of Van Gogh"}
+    assert {len(t.images) for t in made[0]} <= {3, 4, 5}, "from three to five"
+    assert all(asked["look"]["style"] for asked in reader.asked("plan_steps"))
+
+
+def test_the_judge_is_told_nothing_but_questions(kontext: Path, tmp_path: Path) -> None:
+    reader = Reader()
+    with serve(reader.app) as url:
+        run_job(settings(kontext, tmp_path, url), tmp_path / "out")
+    asked = reader.asked("judge_step")
+    assert asked and all(set(content) == {"questions", "result"} for content in asked)
+    texts = {q["question"] for content in asked for q in content["questions"]}
+    assert {"Is the parasol red?", "Is the parasol on the beach?"} <= texts
+    assert "Is there exactly 1 deckchair?" in texts
+    assert "Are there many of this kind: crowd?" in texts
+    assert not any("exactly 1 crowd" in text for text in texts), "nobody counts a crowd"
+    assert any("as it was in the other image" in text for text in texts)
+    assert {q["id"] for content in asked for q in content["questions"]} == {
+        f"q{n}" for n in range(1, 1 + max(len(c["questions"]) for c in asked))
+    }
+    said = json.dumps(asked)
+    assert PROMPT not in said and "show " not in said, "nor what was planned"
+
+
+def test_an_editor_that_is_told_too_much_too_early_is_asked_for_again(
+    kontext: Path, tmp_path: Path
+) -> None:
+    class Chatty(Reader):
+        def plan_steps(self, content: dict[str, Any]) -> dict[str, Any]:
+            answer = super().plan_steps(content)
+            later = [name for step in content["steps"] for name in step["not_yet"]]
+            if later and len(self.asked("plan_steps")) == 1:
+                answer["steps"][0]["editor_prompt"] = f"leave room for the {later[0]}s"
+            return answer
+
+    reader = Chatty()
+    with serve(reader.app) as url:
+        job = settings(kontext, tmp_path, url, concurrency=1)
+        report = run_job(replace(job, prompts=replace(job.prompts, count=1)), tmp_path / "out")
+    assert report.accepted == 1 and len(reader.asked("plan_steps")) == 2
+
+
+def test_a_drawing_that_does_not_pass_is_drawn_again_and_makes_a_preference(
+    kontext: Path, tmp_path: Path
+) -> None:
+    class Strict(Reader):
+        def judge_step(self, content: dict[str, Any]) -> dict[str, Any]:
+            answer = super().judge_step(content)
+            return {**answer, "quality": 2} if len(self.asked("judge_step")) == 1 else answer
+
+    reader, out = Strict(), tmp_path / "out"
+    with serve(reader.app) as url:
+        job = settings(kontext, tmp_path, url, concurrency=1)
+        job = replace(job, prompts=replace(job.prompts, count=1))
+        report = run_job(job, out)
+        assert report.accepted == 1
+        once = run_job(replace(job, gate=Gate(attempts=1)), tmp_path / "once")
+        assert once.accepted == 1, "the stricter first look was the other job's"
+    [sample] = read_shards(out)
+    [noted] = sample.trajectory.provenance["refused_edits"]
+    assert noted["reason"] == "poor quality"
+    assert write_pairs(out, tmp_path / "pairs") == 1
+    better, worse = (s.trajectory.last_sketch for s in read_shards(tmp_path / "pairs"))
+    assert better is not None and worse is not None
+    assert better.seed != worse.seed and better.image.png != worse.image.png
+    assert worse.seed == noted["seed"]
 
 
 ROOT = Path(staged.__file__).parents[1]
 SHIPPED = [
     path.relative_to(ROOT)
     for path in sorted((ROOT / "configs").rglob("*.yaml"))
-    if "lmm" in strict_yaml.read(path)[0]
+    if {"lmm", "drawing", "prompts"} <= strict_yaml.read(path)[0].keys()
 ]
 
 
@@ -186,18 +288,20 @@ FILE = Prompts(file=Path("prompts.txt"))
 def test_a_real_job_has_real_defaults_and_the_miniature_its_own() -> None:
     real = PlanSketchSettings(prompts=FILE, lmm=LMM, drawing=DrawingSettings(editor=EDITOR))
     assert (real.drawing.width, real.drawing.height, real.drawing.foresight) == (1024, 1024, False)
-    assert real.steps.limits == (5, 12)
-    assert real.steps.vocabulary.classes == everyday.CLASSES
-    assert not set(everyday.CLASSES) & set(KINDS)
+    assert real.steps.limits == (3, 5, 12)
+    proposed = Vocabulary(classes=("fox",), instead={"o1": ("fox",)})
+    assert real.steps.vocabulary(proposed) == proposed, "the language model proposes"
+    assert (real.gate.attempts, PlanSketchSettings().gate.attempts) == (2, 1)
     miniature = PlanSketchSettings()
     assert (miniature.drawing.width, miniature.drawing.foresight) == (48, True)
-    assert miniature.steps.vocabulary.classes == KINDS
-    assert miniature.steps.vocabulary.attributes == {"color": COLORS}
+    listed = Vocabulary(classes=KINDS, attributes={"color": COLORS})
+    assert miniature.steps.vocabulary(proposed) == listed
     for settings_ in (real, miniature):
         # What is saved says what was used, and means the same when it is read again.
         assert from_dict(PlanSketchSettings, to_dict(settings_)) == settings_
     own = Steps(classes=("whale",), attributes={}, max_objects=2)
-    assert replace(real, steps=own).steps.vocabulary.classes == ("whale",)
+    words = replace(real, steps=own).steps.vocabulary(proposed)
+    assert words.classes_for("o1") == ("whale",)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +341,14 @@ def test_what_is_of_the_miniature_world_is_refused_in_a_real_job(
 def test_parts_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ValueError, match="mistakes are the miniature world's editor's"):
         DrawingSettings(editor=EDITOR, mistakes=EditorMistakes(wrong_color=0.5))
+    with pytest.raises(ValueError, match=r"foresight is for the miniature world's editor"):
+        DrawingSettings(editor=EDITOR, foresight=True)
+    with pytest.raises(ValueError, match=r"min_steps is 4, and max_steps 3"):
+        Steps(min_steps=4, max_steps=3)
+    with pytest.raises(ValueError, match="variations: weights must be 0 or more"):
+        Steps(variations={"change": -1})
+    with pytest.raises(ValueError, match=r"min_kept is 6"):
+        Gate(min_kept=6)
     with pytest.raises(ValueError, match=r"height is 1000; FLUX.1 Kontext draws multiples of 16"):
         DrawingSettings(editor=EDITOR, height=1000)
     with pytest.raises(ValueError, match="width is 64: the miniature world's canvas is 48 x 48"):

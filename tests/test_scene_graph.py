@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from staged.scene_graph import (
+    NUMBER,
     VARIATIONS,
     AddObject,
     Attribute,
@@ -23,10 +24,13 @@ from staged.scene_graph import (
     Variation,
     Vocabulary,
     apply,
+    count_questions,
     delta,
     increments,
     questions,
     resolve,
+    rest_questions,
+    the,
     varied_path,
 )
 
@@ -400,6 +404,87 @@ def test_the_questions_of_a_step() -> None:
     assert [q.text for q in questions(delta(twins, twins.subgraph(["o1"])))] == [
         "Is there exactly 1 star?"
     ]
+
+
+def test_things_are_named_so_that_they_can_be_told_apart() -> None:
+    def graph(*looks: str) -> SceneGraph:
+        return SceneGraph(
+            [thing(f"o{i}", "star") for i in range(len(looks))],
+            [color(f"o{i}", look) for i, look in enumerate(looks) if look],
+        )
+
+    assert the(graph("red"), "o0") == "the star"
+    assert the(graph("red", "blue"), "o0") == "the red star"
+    assert the(graph("red", ""), "o0") == "the red star"
+    assert the(graph("red", ""), "o1") == "a star"
+    assert the(graph("red", "red", "blue"), "o1") == "a red star"
+    attributes = [color("o0", "red"), Attribute(object="o0", kind="size", value="small")]
+    acting = Attribute(object="o0", kind="action", value="waving")
+    two = SceneGraph([thing("o0", "star"), thing("o1", "star")], [*attributes, acting])
+    assert the(two, "o0") == "the small red star"
+
+
+def test_counts_and_the_rest_are_asked_about() -> None:
+    crowd = Attribute(object="o3", kind=NUMBER, value="many")
+    flock = Attribute(object="o4", kind=NUMBER, value="12")
+    scene = SceneGraph(
+        [thing("o1", "cat"), thing("o2", "cat"), thing("o3", "crowd"), thing("o4", "flock")],
+        [crowd, flock],
+    )
+    assert [q.text for q in count_questions(scene)] == ["Are there exactly 2 of this kind: cat?"]
+    asked = {q.text for q in questions(delta(SceneGraph(), scene))}
+    assert {
+        "Are there many of this kind: crowd?",
+        "Are there about 12 of this kind: flock?",
+    } < asked
+    sign = SceneGraph([thing("o1", "sign")], [Attribute(object="o1", kind="text", value="OPEN")])
+    written = [q.text for q in questions(delta(SceneGraph(), sign))]
+    assert written == ["Is there a sign?", 'Is "OPEN" written on the sign?']
+
+    step = delta(CYCLE.subgraph(["o2", "o3"]), CYCLE)
+    assert [q.text for q in rest_questions(step)] == [
+        "Is the star as it was in the other image, and in the same place?",
+        "Is the ring as it was in the other image, and in the same place?",
+    ]
+    cats = delta(scene.subgraph(["o1", "o2"]), scene)
+    assert [q.text for q in rest_questions(cats)] == [
+        "Are at least 2 of this kind as they were in the other image, and in the same places: cat?"
+    ]
+    red = apply(CYCLE, ChangeAttribute(object_id="o1", kind="color", before="red", after="blue"))
+    assert step.untouched == ("o2", "o3") and delta(CYCLE, red).untouched == ("o2", "o3")
+
+
+def test_heavier_detours_come_more_often() -> None:
+    def first(seed: int, **weights: float) -> str:
+        path = varied_path(
+            CYCLE,
+            seed=seed,
+            max_steps=4,
+            vocabulary=WORDS,
+            variations=weights,  # type: ignore[arg-type]
+        )
+        steps = (delta(a, b) for a, b in pairwise((SceneGraph(), *path)))
+        repairs = [
+            edit.operation for step in steps for edit in step if not isinstance(edit, AddObject)
+        ]
+        return repairs[0] if repairs else "none"
+
+    made = [first(seed, change=9.0, remove=1.0, swap=0.0) for seed in range(60)]
+    assert made.count("change") > 3 * made.count("remove") > 0
+    assert "swap" not in made
+
+
+def test_what_suits_a_thing_is_drawn_in_its_place() -> None:
+    words = Vocabulary(
+        classes=("anchor",), instead={"o1": ("buoy",)}, values={("o1", "color"): ("teal",)}
+    )
+    seen: set[str] = set()
+    for seed in range(60):
+        for graph in varied_path(CYCLE, seed=seed, max_steps=4, vocabulary=words):
+            seen |= {f"{o.id} {o.class_name}" for o in graph.objects}
+            seen |= {f"{a.object} {a.value}" for a in graph.attributes}
+    assert {"o1 buoy", "o1 teal", "o2 anchor", "x1 anchor"} <= seen
+    assert "o1 anchor" not in seen and "o2 buoy" not in seen
 
 
 def test_an_unanswered_question_is_not_a_no() -> None:

@@ -16,7 +16,6 @@ from data_pipelines.claim import SETTINGS
 from data_pipelines.critique.balance import Balance
 from data_pipelines.critique.lessons import MAKERS, supervised
 from data_pipelines.critique.players import UNIT, Cast, JudgedRollout
-from data_pipelines.critique.requests import PROMPT_VERSION
 from data_pipelines.critique.rolling import RollingThread
 from data_pipelines.critique.settings import CritiqueSettings
 from data_pipelines.drawing import open_editor, priced
@@ -26,6 +25,7 @@ from data_pipelines.reader import open_lmm
 from data_pipelines.runner import Work
 from data_pipelines.services import Services
 from data_pipelines.shards import trajectories
+from data_pipelines.wording import Wording
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
 from staged.jobs.records import Records, UnitResult
@@ -55,11 +55,14 @@ def run_job(
 
     model = DrawingModel(settings.generator, seed=settings.seed)
     prompt_of = _prompts(settings, model)  # before weights are read
-    settings = _settled(settings, model, folder)
+    wording = Wording(settings.wording)
+    settings = replace(
+        _settled(settings, model, folder), words=wording.versions("judge_plan", "judge_sketch")
+    )
     return job.run_job(
         settings,
         folder,
-        working=partial(_working, settings, model, prompt_of),
+        working=partial(_working, settings, model, wording, prompt_of),
         prompt_of=prompt_of,
         rank=rank,
         retry_failed=retry_failed,
@@ -101,7 +104,11 @@ def _prompts(settings: CritiqueSettings, model: DrawingModel) -> PromptOf:
 
 @asynccontextmanager
 async def _working(
-    settings: CritiqueSettings, model: DrawingModel, prompt_of: PromptOf, ledger: Ledger
+    settings: CritiqueSettings,
+    model: DrawingModel,
+    wording: Wording,
+    prompt_of: PromptOf,
+    ledger: Ledger,
 ) -> AsyncIterator[Work]:
     async with open_lmm(settings.lmm, settings.misbehaviour, ledger) as lmm:
         editor = open_editor(settings.drawing)
@@ -111,6 +118,7 @@ async def _working(
         cast = Cast(
             loop.roles,
             settings,
+            wording,
             asyncio.get_running_loop(),
             judge=lmm.settings.model,
             editor=editor.name,
@@ -119,7 +127,7 @@ async def _working(
             settings.generator.policy(), inspect_plan="always", inspect_sketch="always"
         )
         provenance = {
-            "prompt_versions": {"judge": PROMPT_VERSION},
+            "prompt_versions": settings.words,
             "fingerprint": settings.fingerprint,
             "weights": settings.weights,
             "licence": editor.licence,

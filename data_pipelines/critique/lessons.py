@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data_pipelines.critique.players import JudgedRollout
-from data_pipelines.critique.requests import PlanJudgement
 from data_pipelines.critique.settings import Learned
+from data_pipelines.inspection import PlanJudgement
 from staged.trajectory import Inspection, Plan, Sketch, Step, Stop, Trajectory
 
 MAKERS = "makers"

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from data_pipelines.asking import UnitEndError
-from data_pipelines.critique.requests import (
+from data_pipelines.critique.settings import CritiqueSettings
+from data_pipelines.inspection import (
     PlanJudgement,
     SketchJudgement,
     plan_judgement_request,
     sketch_judgement_request,
 )
-from data_pipelines.critique.settings import CritiqueSettings
 from data_pipelines.services import Services
+from data_pipelines.wording import Wording
 from staged.jobs.records import UnitResult
 from staged.loops.roles import Roles
 from staged.roles import Preview, RoleError, StepRequest, TextPreview
@@ -63,6 +64,7 @@ class Cast:
     Args:
         own: The checkpoint's.
         settings: Of the job.
+        wording: In which words the judge is asked.
         events: The event loop in which services are asked; roles are called in another thread.
         names: Of `judge` and `editor`, for provenance.
     """
@@ -71,13 +73,14 @@ class Cast:
         self,
         own: Roles,
         settings: CritiqueSettings,
+        wording: Wording,
         events: asyncio.AbstractEventLoop,
         *,
         judge: str,
         editor: str,
     ) -> None:
         """Begin with no rollouts."""
-        self._own, self._settings, self._events = own, settings, events
+        self._own, self._settings, self._wording, self._events = own, settings, wording, events
         self._names = {"director": judge, "inspector": judge, "refiner": judge, "editor": editor}
         self.rollouts: dict[int, JudgedRollout] = {}
 
@@ -200,13 +203,17 @@ class Cast:
         if isinstance(trajectory.steps[-1], Plan):
             assert plan is not None
             described = _drawn_so_far(trajectory)
-            return await services.ask(plan_judgement_request(prompt, described, plan, seed=seed))
+            return await services.ask(
+                plan_judgement_request(self._wording, prompt, described, plan, seed=seed)
+            )
         if plan is None:  # drawn at once
             plan = Plan(instruction=prompt, description=prompt)
         assert sketch is not None
         before = _before_last_sketch(trajectory)
         return await services.ask(
-            sketch_judgement_request(prompt, plan, before, _png(sketch.image), seed=seed)
+            sketch_judgement_request(
+                self._wording, prompt, plan, before, _png(sketch.image), seed=seed
+            )
         )
 
     def _takes_over(self, request: StepRequest) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from data_pipelines.drawing import DrawingSettings
@@ -88,6 +89,12 @@ class CritiqueSettings:
     """The image editor that draws what a sketch should have been."""
     lmm: LmmSettings | None = None
     """The judge: a language model that sees; null asks the miniature world's, in this process."""
+    wording: dict[str, Path] = field(default_factory=dict)
+    """Kind of request -> file of yours that takes the place of our words: `version: …`, an empty
+    line, and what the language model is told."""
+    words: dict[str, str] | None = None
+    """Version of the words of each kind of request. Found and kept when the job begins, so that a
+    job never goes on in others."""
     misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
     """How the miniature world's language model lets us down."""
     budget: Budget = field(default_factory=Budget)
@@ -140,7 +147,7 @@ class CritiqueSettings:
         """What decides the samples, as plain data."""
         data = settings.to_dict(replace(self, budget=Budget(), concurrency=1))
         del data["prompts"]["count"]
-        del data["generator"]["device"]
+        del data["generator"]["device"], data["wording"]  # `words` has what is in the files
         for section, name in ((data, "lmm"), (data["drawing"], "editor")):
             section[name] = section[name] and decisive(section[name])
         return data

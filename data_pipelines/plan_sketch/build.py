@@ -2,43 +2,31 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from data_pipelines.asking import UnitEndError
-from data_pipelines.plan_sketch.mistakes import MistakeKind, mistaken
+from data_pipelines.inspection import (
+    SketchJudgement,
+    plan_judgement_request,
+    sketch_judgement_request,
+)
+from data_pipelines.plan_sketch.gate import Objection, objection
+from data_pipelines.plan_sketch.intents import Intent, in_short, intents
 from data_pipelines.plan_sketch.requests import (
-    judgement_request,
+    StepAnswer,
+    drawn_later,
+    names,
     scene_graph_request,
     steps_request,
 )
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.prompts import UnitPrompt
 from data_pipelines.services import Services
-from staged.backends.lmm.inspecting import (
-    InspectionAnswer,
-    plan_inspection_request,
-    sketch_inspection_request,
-)
+from data_pipelines.wording import Wording
 from staged.jobs.records import UnitResult
-from staged.scene_graph import (
-    AddObject,
-    ChangeAttribute,
-    Delta,
-    Relate,
-    RemoveObject,
-    ReplaceObject,
-    SceneGraph,
-    SwapObjects,
-    Vocabulary,
-    delta,
-    increments,
-    questions,
-    resolve,
-    varied_path,
-)
-from staged.scene_graph.matching import embeds, same_scene
+from staged.scene_graph import Delta, SceneGraph, delta
 from staged.trajectory import (
     ImageRef,
     Inspection,
@@ -50,28 +38,8 @@ from staged.trajectory import (
     Trajectory,
 )
 
-_DETOURS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Intent:
-    """What is going to be done in one step, decided before anything is asked or drawn.
-
-    Attributes:
-        step: The scene before and after.
-        inspect_plan: Whether the plan is inspected.
-        wrong_plan: The scene of the plan that is wrong first, with the kind of mistake.
-        inspect_sketch: Whether the sketch is inspected.
-        wrong_sketch: The scene of the sketch that is wrong first, with the kind of mistake.
-        look_again: Whether a corrected plan, and a corrected sketch, are inspected once more.
-    """
-
-    step: Delta
-    inspect_plan: bool
-    wrong_plan: tuple[MistakeKind, SceneGraph] | None
-    inspect_sketch: bool
-    wrong_sketch: tuple[MistakeKind, SceneGraph] | None
-    look_again: tuple[bool, bool]
+REFUSED = "refused_edits"
+"""Where in a trajectory's provenance stand drawings that the gate refused before one passed."""
 
 
 class TrajectoryBuilder:
@@ -79,6 +47,7 @@ class TrajectoryBuilder:
 
     Args:
         settings: Of the job.
+        wording: In which words the language model is asked.
         services: Of this unit.
         prompt: What is asked for.
         provenance: Models, licence and the like, to which choices and costs are added.
@@ -88,19 +57,21 @@ class TrajectoryBuilder:
     def __init__(
         self,
         settings: PlanSketchSettings,
+        wording: Wording,
         services: Services,
         prompt: UnitPrompt,
         provenance: dict[str, Any],
         allowed: Callable[[SceneGraph], bool],
     ) -> None:
         """Begin with no steps."""
-        self._settings, self._services, self._prompt = settings, services, prompt
-        self._provenance, self._allowed = provenance, allowed
-        self._rng = random.Random(self._seed("choices"))
+        self._settings, self._wording, self._services = settings, wording, services
+        self._prompt, self._provenance, self._allowed = prompt, provenance, allowed
         self._steps: list[Step] = []
         self._graph = SceneGraph()
-        self._chosen: list[_Intent] = []
+        self._look: dict[str, str] = {}
+        self._chosen: list[Intent] = []
         self._notes: list[str] = []
+        self._refused: list[dict[str, Any]] = []
 
     async def build(self) -> UnitResult:
         """Do everything, and say how it ended; a trajectory stops at its first rejected step."""
@@ -111,128 +82,80 @@ class TrajectoryBuilder:
         return UnitResult(status="accepted", sample=self._sample())
 
     async def _all_steps(self) -> None:
-        answer = await self._services.ask(
-            scene_graph_request(self._prompt.text, seed=self._settings.seed)
+        scene = await self._services.ask(
+            scene_graph_request(self._wording, self._prompt.text, seed=self._settings.seed)
         )
-        self._graph = answer.graph()
-        _, most = self._settings.steps.limits
+        self._graph, self._look = scene.graph(), scene.said_of_all()
+        *_, most = self._settings.steps.limits
         if len(self._graph.objects) > most:
             self._reject("scene_graph", f"more than {most} objects")
-        intents = self._chosen = self._intents()
-        plans = await self._plans(tuple(intent.step for intent in intents))
-        wrong_scenes = [
-            delta(intent.step.before, wrong[1])
-            for intent in intents
-            for wrong in (intent.wrong_plan, intent.wrong_sketch)
-            if wrong and wrong[1] != intent.step.before
-        ]
-        wrong_plans = iter(await self._plans(tuple(wrong_scenes)))
+        chosen = self._chosen = intents(
+            self._settings,
+            self._graph,
+            scene.vocabulary(),
+            rng=random.Random(self._seed("choices")),
+            seed_of=self._seed,
+            allowed=self._allowed,
+        )
+        path = [intent.step for intent in chosen]
+        later = drawn_later(path)
+        texts = await self._texts(path, later)
+        wrong_texts = iter(await self._wrong_texts(chosen, later))
         drawn: bytes | None = None
         described: str | None = None
-        for number, (intent, plan) in enumerate(zip(intents, plans, strict=True)):
-            last = number == len(intents) - 1
-            await self._plan(intent, plan, described, wrong_plans)
-            drawn = await self._sketch(intent, plan, drawn, number, last, wrong_plans)
-            described = plan.description
+        for number, (intent, text) in enumerate(zip(chosen, texts, strict=True)):
+            last = number == len(chosen) - 1
+            await self._plan(intent, text.plan, described, wrong_texts)
+            drawn = await self._sketch(intent, text, drawn, number, last, wrong_texts)
+            described = text.description
         self._steps.append(Stop())
 
-    def _intents(self) -> list[_Intent]:
-        ours, rng = self._settings.steps, self._rng
-        words, (max_steps, max_objects) = ours.vocabulary, ours.limits
-        path = increments(
-            self._graph,
-            seed=self._seed("path"),
-            max_steps=max_steps,
-            late_attributes=ours.late_attributes,
-            grouped=ours.grouped,
-        )
-        if rng.random() < ours.varied:
-            # Some of the first detours may show what this data set must not.
-            for attempt in range(_DETOURS):
-                tried = varied_path(
-                    self._graph,
-                    seed=self._seed(f"detour {attempt}"),
-                    max_steps=max_steps,
-                    vocabulary=words,
-                    variations=ours.variations,
-                    max_objects=max_objects,
-                    grouped=ours.grouped,
-                )
-                if all(self._allowed(graph) for graph in tried):
-                    path = tried
-                    break
-        intents = []
-        for before, after in zip((SceneGraph(), *path), path, strict=False):
-            intents.append(self._intent(delta(before, after), words))
-        return intents
-
-    def _intent(self, step: Delta, words: Vocabulary) -> _Intent:
-        critiques, rng = self._settings.critiques, self._rng
-        _, most = self._settings.steps.limits
-        # A detour contradicts the prompt on purpose: to approve its plan would teach a falsehood,
-        # and to refuse it would undo it. What is left open for now is a detour too.
-        ids = [item.id for item in step.after.objects]
-        settled = all(i in self._graph for i in ids) and step.after == self._graph.subgraph(ids)
-        inspect_plan = rng.random() < critiques.plan_share and settled
-        inspect_sketch = rng.random() < critiques.sketch_share
-        wrong_plan = wrong_sketch = None
-        if inspect_plan and rng.random() < critiques.wrong_plans:
-            wrong_plan = mistaken(
-                step,
-                rng,
-                vocabulary=words,
-                kinds=critiques.plan_mistakes,
-                max_objects=most,
-                counts=lambda wrong: (
-                    self._allowed(wrong) and wrong != step.before and not embeds(wrong, self._graph)
-                ),
-            )
-        if inspect_sketch and rng.random() < critiques.wrong_sketches:
-            wrong_sketch = mistaken(
-                step,
-                rng,
-                vocabulary=words,
-                kinds=critiques.sketch_mistakes,
-                max_objects=most,
-                # Where nothing is drawn yet, to draw nothing is no picture to inspect.
-                counts=lambda wrong: (
-                    bool(wrong.objects or step.before.objects)
-                    and self._allowed(wrong)
-                    and not same_scene(wrong, step.after)
-                ),
-            )
-        return _Intent(
-            step=step,
-            inspect_plan=inspect_plan,
-            wrong_plan=wrong_plan,
-            inspect_sketch=inspect_sketch,
-            wrong_sketch=wrong_sketch,
-            look_again=(
-                rng.random() < critiques.plan_share,
-                rng.random() < critiques.sketch_share,
-            ),
-        )
-
-    async def _plans(self, steps: tuple[Delta, ...]) -> list[Plan]:
+    async def _texts(
+        self, steps: Sequence[Delta], later: Sequence[tuple[str, ...]]
+    ) -> list[StepAnswer]:
         if not steps:
             return []
         answer = await self._services.ask(
-            steps_request(self._prompt.text, steps, seed=self._settings.seed)
+            steps_request(
+                self._wording,
+                self._prompt.text,
+                self._look,
+                steps,
+                later,
+                seed=self._settings.seed,
+            )
         )
-        return [Plan(instruction=s.instruction, description=s.description) for s in answer.steps]
+        return answer.steps
+
+    async def _wrong_texts(
+        self, chosen: Sequence[Intent], later: Sequence[tuple[str, ...]]
+    ) -> list[StepAnswer]:
+        """The texts of all deliberate mistakes that something is drawn or planned for."""
+        steps, not_yet = [], []
+        for intent, coming in zip(chosen, later, strict=True):
+            for wrong in (intent.wrong_plan, intent.wrong_sketch):
+                if wrong and wrong[1] != intent.step.before:
+                    steps.append(delta(intent.step.before, wrong[1]))
+                    here = [item.class_name for item in wrong[1].objects]
+                    not_yet.append(tuple(name for name in coming if not names(name, *here)))
+        return await self._texts(steps, not_yet)
 
     async def _plan(
-        self, intent: _Intent, plan: Plan, described: str | None, wrong_plans: Iterator[Plan]
+        self,
+        intent: Intent,
+        plan: Plan,
+        described: str | None,
+        wrong_texts: Iterator[StepAnswer],
     ) -> None:
         """Write the plan of a step, perhaps after a wrong one, perhaps inspected."""
         inspect = intent.inspect_plan
         if intent.wrong_plan:
             self._notes.append(f"plan: {intent.wrong_plan[0]}")
-            wrong = next(wrong_plans)
+            wrong = next(wrong_texts).plan
             self._steps.append(replace(wrong, loss=False))
             answer = await self._inspect_plan(wrong, described)
-            if answer.verdict == "accept":
-                self._reject("inspect_plan", f"wrong {intent.wrong_plan[0]} not seen")
+            if answer.verdict != "revise":
+                self._reject("judge_plan", f"wrong {intent.wrong_plan[0]} not seen")
             self._steps += [
                 Inspection(target="plan", verdict="revise", critique=answer.critique),
                 Refinement(instruction=answer.correction),
@@ -241,54 +164,57 @@ class TrajectoryBuilder:
         self._steps.append(plan)
         if inspect:
             answer = await self._inspect_plan(plan, described)
-            if answer.verdict == "revise":
-                self._reject("inspect_plan", "right plan refused")
+            if answer.verdict != "accept":
+                self._reject("judge_plan", "right plan refused", answer.critique)
             self._steps.append(
                 Inspection(target="plan", verdict="accept", critique=answer.critique)
             )
 
-    async def _inspect_plan(self, plan: Plan, described: str | None) -> InspectionAnswer:
+    async def _inspect_plan(self, plan: Plan, described: str | None) -> SketchJudgement:
         return await self._services.ask(
-            plan_inspection_request(self._prompt.text, described, plan, seed=self._settings.seed)
+            plan_judgement_request(
+                self._wording, self._prompt.text, described, plan, seed=self._settings.seed
+            )
         )
 
     async def _sketch(
         self,
-        intent: _Intent,
-        plan: Plan,
+        intent: Intent,
+        text: StepAnswer,
         before: bytes | None,
         number: int,
         last: bool,
-        wrong_plans: Iterator[Plan],
+        wrong_texts: Iterator[StepAnswer],
     ) -> bytes:
         """Draw a step, perhaps wrong first, pass it through the gate, perhaps inspect it."""
-        inspect = intent.inspect_sketch
-        wrong = await self._wrong_sketch(intent, before, number, wrong_plans)
+        inspect, plan = intent.inspect_sketch, text.plan
+        wrong = await self._wrong_sketch(intent, before, number, wrong_texts)
+        onto = before
         if intent.wrong_sketch and wrong is not None:
             kind, scene = intent.wrong_sketch
             self._notes.append(f"sketch: {kind}")
             self._steps.append(wrong)
-            answer = await self._inspect_sketch(plan, _png(wrong))
-            if answer.verdict == "accept":
-                self._reject("inspect_sketch", f"wrong {kind} not seen")
+            answer = await self._inspect_sketch(plan, before, _png(wrong))
+            if answer.verdict != "revise":
+                self._reject("judge_sketch", f"wrong {kind} not seen")
             self._steps += [
                 Inspection(target="sketch", verdict="revise", critique=answer.critique),
                 Refinement(instruction=answer.correction),
             ]
-            sketch = await self._draw(_png(wrong), answer.correction, f"refine {number}", last)
-            self._steps.append(sketch)
             # A refinement is a step from the wrong scene to the right one, and judged as such.
-            step = delta(scene, intent.step.after)
-            await self._gate("refine", step, plan, _png(wrong), _png(sketch), whole=True)
+            step, onto = delta(scene, intent.step.after), _png(wrong)
+            sketch = await self._passing(
+                "refine", step, onto, answer.correction, number, last=last, whole=True
+            )
             inspect = intent.look_again[1]
         else:
-            sketch = await self._draw(before, plan.instruction, f"draw {number}", last)
-            self._steps.append(sketch)
-            await self._gate("draw", intent.step, plan, before, _png(sketch), whole=last)
+            sketch = await self._passing(
+                "draw", intent.step, before, text.editor_prompt, number, last=last, whole=last
+            )
         if inspect:
-            answer = await self._inspect_sketch(plan, _png(sketch))
-            if answer.verdict == "revise":
-                self._reject("inspect_sketch", "right sketch refused")
+            answer = await self._inspect_sketch(plan, onto, _png(sketch))
+            if answer.verdict != "accept":
+                self._reject("judge_sketch", "right sketch refused", answer.critique)
             self._steps.append(
                 Inspection(target="sketch", verdict="accept", critique=answer.critique)
             )
@@ -296,64 +222,87 @@ class TrajectoryBuilder:
 
     async def _wrong_sketch(
         self,
-        intent: _Intent,
+        intent: Intent,
         before: bytes | None,
         number: int,
-        wrong_plans: Iterator[Plan],
+        wrong_texts: Iterator[StepAnswer],
     ) -> Sketch | None:
         """Draw the deliberate mistake of a step; None where there is none, or no way to draw it."""
         if intent.wrong_sketch is None:
             return None
         if intent.wrong_sketch[1] == intent.step.before and before is not None:
             return self._drawn(before, None, loss=False)  # nothing was done
-        wrong_plan = next(wrong_plans)
+        wrong = next(wrong_texts)
         try:
-            sketch = await self._draw(before, wrong_plan.instruction, f"wrong {number}", last=False)
+            sketch = await self._draw(before, wrong.editor_prompt, f"wrong {number}", last=False)
         except UnitEndError:
             return None
         return replace(sketch, loss=False)
 
-    async def _inspect_sketch(self, plan: Plan, image: bytes) -> InspectionAnswer:
+    async def _inspect_sketch(
+        self, plan: Plan, before: bytes | None, image: bytes
+    ) -> SketchJudgement:
         return await self._services.ask(
-            sketch_inspection_request(self._prompt.text, plan, image, seed=self._settings.seed)
+            sketch_judgement_request(
+                self._wording, self._prompt.text, plan, before, image, seed=self._settings.seed
+            )
         )
 
-    async def _draw(self, before: bytes | None, instruction: str, name: str, last: bool) -> Sketch:
-        seed = self._seed(name)
-        text = instruction
-        if self._settings.drawing.foresight and not last:
-            text = f"{instruction}. Leave room for the rest of: {self._prompt.text}"
-        return self._drawn(await self._services.draw(before, text, seed=seed), seed)
-
-    async def _gate(
+    async def _passing(
         self,
         stage: str,
         step: Delta,
-        plan: Plan,
         before: bytes | None,
-        image: bytes,
+        told: str,
+        number: int,
         *,
+        last: bool,
         whole: bool,
-    ) -> None:
-        """Reject the trajectory unless the image shows what the step did, or the whole scene."""
-        asked = {q.id: q for q in questions(step)}
-        if whole:
-            asked |= {q.id: q for q in questions(delta(SceneGraph(), step.after))}
-        answer = await self._services.ask(
-            judgement_request(
-                plan, step, tuple(asked.values()), before, image, seed=self._settings.seed
+    ) -> Sketch:
+        """Draw until the gate lets a drawing pass, each time onto the same image.
+
+        Raises:
+            UnitEndError: none has passed; the last one is among the steps.
+        """
+        attempts = self._settings.gate.attempts or 1
+        for attempt in range(attempts):
+            name = f"{stage} {number}" if attempt == 0 else f"{stage} {number} again {attempt}"
+            sketch = await self._draw(before, told, name, last=last)
+            wrong = await objection(
+                self._services,
+                self._wording,
+                self._settings.gate,
+                step,
+                before,
+                _png(sketch),
+                whole=whole,
+                seed=self._settings.seed,
             )
+            if wrong is None:
+                break
+            if attempt + 1 < attempts:
+                self._keep_refused(sketch, wrong)
+        self._steps.append(sketch)
+        if wrong is not None:
+            self._reject(stage, wrong.reason, wrong.detail)
+        return sketch
+
+    def _keep_refused(self, sketch: Sketch, wrong: Objection) -> None:
+        """Note a drawing that was refused before another passed: worth a preference."""
+        self._refused.append(
+            {
+                "place": len(self._steps),
+                "image": sketch.image.name,
+                "seed": sketch.seed,
+                "reason": wrong.reason,
+            }
         )
-        answers = {a.id: a.yes for a in answer.answers}
-        missing = asked.keys() - answers.keys()
-        if missing:
-            self._reject(stage, "question left unanswered")
-        holds = resolve(tuple(asked.values()), answers)
-        for question in asked.values():
-            if not holds[question.id]:
-                self._reject(stage, f"{question.subject} not as planned")
-        if not answer.rest_unchanged:
-            self._reject(stage, "something else changed")
+
+    async def _draw(self, before: bytes | None, told: str, name: str, last: bool) -> Sketch:
+        seed = self._seed(name)
+        if self._settings.drawing.foresight and not last:
+            told = f"{told}. Leave room for the rest of: {self._prompt.text}"
+        return self._drawn(await self._services.draw(before, told, seed=seed), seed)
 
     def _drawn(self, image: bytes, seed: int | None, *, loss: bool = True) -> Sketch:
         """Name an image by its hash: under it the ledger gives its bytes back."""
@@ -365,8 +314,10 @@ class TrajectoryBuilder:
             loss=loss,
         )
 
-    def _reject(self, stage: str, reason: str) -> NoReturn:
-        raise UnitEndError(UnitResult(status="rejected", stage=stage, reason=reason))
+    def _reject(self, stage: str, reason: str, detail: str = "") -> NoReturn:
+        raise UnitEndError(
+            UnitResult(status="rejected", stage=stage, reason=reason, detail=detail[:500])
+        )
 
     def _sample(self) -> dict[str, Any]:
         services = self._services
@@ -378,8 +329,10 @@ class TrajectoryBuilder:
             provenance={
                 **self._provenance,
                 "unit": self._prompt.unit,
-                "deltas": [_short(intent.step) for intent in self._chosen],
+                "deltas": [in_short(intent.step) for intent in self._chosen],
                 "mistakes": self._notes,
+                **({"look": self._look} if self._look else {}),
+                **({REFUSED: self._refused} if self._refused else {}),
                 "cost": {
                     "usd": round(services.usd, 9),
                     "requests": services.requests,
@@ -398,30 +351,3 @@ class TrajectoryBuilder:
 def _png(sketch: Sketch) -> bytes:
     assert sketch.image.png is not None, "sketches of a trajectory in the making hold their bytes"
     return sketch.image.png
-
-
-def _short(step: Delta) -> str:
-    """Name the operations of a step, for people who look at samples: by classes, not by ids."""
-
-    def name(object_id: str) -> str:
-        scene = step.after if object_id in step.after else step.before
-        class_name = scene.object(object_id).class_name
-        alike = [item.id for item in scene.objects if item.class_name == class_name]
-        number = f" {alike.index(object_id) + 1}" if len(alike) > 1 else ""
-        return f"{class_name}{number}"
-
-    names = []
-    for edit in step:
-        match edit:
-            case AddObject(object=item) | RemoveObject(object=item):
-                names.append(f"{edit.operation} {name(item.id)}")
-            case ChangeAttribute(object_id=item, kind=kind, before=old, after=new):
-                change = f"change {kind} of {name(item)}"
-                names.append(f"{change} from {old or 'open'} to {new or 'open'}")
-            case ReplaceObject(before=old, after=new):
-                names.append(f"swap {old} for {new}")
-            case SwapObjects(first=first, second=second):
-                names.append(f"exchange {name(first)} and {name(second)}")
-            case Relate(after=gained):
-                names += [f"move {name(r.source)} {r.name} {name(r.target)}" for r in gained]
-    return "; ".join(names)

@@ -10,18 +10,19 @@ from data_pipelines import job
 from data_pipelines.claim import SETTINGS
 from data_pipelines.drawing import open_editor, priced
 from data_pipelines.plan_sketch.build import TrajectoryBuilder
-from data_pipelines.plan_sketch.requests import PROMPT_VERSION
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.prompts import Allowed, PromptOf, shown_in
 from data_pipelines.reader import open_lmm
 from data_pipelines.runner import Work
 from data_pipelines.services import Services
+from data_pipelines.wording import Wording
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
 from staged.jobs.records import UnitResult
 from staged.settings import load
 
 _ALONE = Rank()
+_ASKED = ("scene_graph", "plan_steps", "judge_step", "judge_plan", "judge_sketch")
 
 
 def run_job(
@@ -32,12 +33,13 @@ def run_job(
     retry_failed: bool = False,
 ) -> job.JobSummary:
     """Do what is left of a job, and write the shards once nothing is; see `data_pipelines.job`."""
-    settings = settled(settings, folder)
+    wording = Wording(settings.wording)
+    settings = replace(settled(settings, folder), words=wording.versions(*_ASKED))
     prompt_of = settings.prompts.of_units(settings.seed)
     return job.run_job(
         settings,
         folder,
-        working=partial(_working, settings, prompt_of),
+        working=partial(_working, settings, wording, prompt_of),
         prompt_of=prompt_of,
         rank=rank,
         retry_failed=retry_failed,
@@ -57,7 +59,7 @@ def settled(settings: PlanSketchSettings, folder: Path) -> PlanSketchSettings:
 
 @asynccontextmanager
 async def _working(
-    settings: PlanSketchSettings, prompt_of: PromptOf, ledger: Ledger
+    settings: PlanSketchSettings, wording: Wording, prompt_of: PromptOf, ledger: Ledger
 ) -> AsyncIterator[Work]:
     allowed = _allowed(settings)
     async with open_lmm(settings.lmm, settings.misbehaviour, ledger) as lmm:
@@ -67,14 +69,16 @@ async def _working(
         drawing = priced(editor, settings.drawing)
         provenance = {
             "models": {"lmm": lmm.settings.model, "editor": editor.name},
-            "prompt_versions": {"lmm": PROMPT_VERSION},
+            "prompt_versions": settings.words,
             "fingerprint": settings.fingerprint,
             "licence": editor.licence,
         }
 
         async def work(unit: int) -> UnitResult:
             services = Services(lmm=lmm, drawing=drawing, ledger=ledger)
-            builder = TrajectoryBuilder(settings, services, prompt_of(unit), provenance, allowed)
+            builder = TrajectoryBuilder(
+                settings, wording, services, prompt_of(unit), provenance, allowed
+            )
             return await builder.build()
 
         yield work

@@ -93,7 +93,7 @@ def _classes(step: Delta, words: Vocabulary) -> Iterator[SceneGraph]:
         if isinstance(edit, AddObject | ReplaceObject):
             item = edit.object.id if isinstance(edit, AddObject) else edit.object_id
             before = step.after.object(item).class_name
-            for name in words.classes:
+            for name in words.classes_for(item):
                 if name not in taken:
                     yield apply(
                         step.after, ReplaceObject(object_id=item, before=before, after=name)
@@ -103,7 +103,7 @@ def _classes(step: Delta, words: Vocabulary) -> Iterator[SceneGraph]:
 def _attributes(step: Delta, words: Vocabulary) -> Iterator[SceneGraph]:
     for item in _touched(step):
         for a in step.after.attributes_of(item):
-            for value in words.attributes.get(a.kind, ()):
+            for value in words.values_for(item, a.kind):
                 if value != a.value:
                     yield apply(
                         step.after,

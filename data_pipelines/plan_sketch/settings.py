@@ -2,10 +2,10 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from data_pipelines.drawing import DrawingSettings
-from data_pipelines.plan_sketch import everyday
 from data_pipelines.plan_sketch.mistakes import IN_PLANS, MISTAKES, MistakeKind
 from data_pipelines.prompts import Prompts
 from data_pipelines.reader import check_worlds
@@ -29,6 +29,9 @@ class Steps:
 
     max_steps: int | None = None
     """Most steps of a trajectory, repairs included; null: 4 in the miniature world, otherwise 5."""
+    min_steps: int | None = None
+    """Fewest steps of a trajectory whose scene has so many parts; how many it is up to the most is
+    drawn. Null: the most in the miniature world, otherwise 3."""
     late_attributes: float = 0.0
     """Probability that an attribute is given in a later step than its object, which then has any
     value at first."""
@@ -38,43 +41,56 @@ class Steps:
     varied: float = 0.2
     """Share of trajectories with a detour: a step draws something different, a later one repairs
     it by a change, a swap, an exchange or a removal."""
-    variations: tuple[Variation, ...] = VARIATIONS
-    """Which detours."""
+    variations: dict[Variation, float] = field(
+        default_factory=lambda: dict.fromkeys(VARIATIONS, 1.0)
+    )
+    """Kinds of detours by weight: a change of an attribute, a swap for another thing, an exchange
+    of two places, a removal. Those that are not named are not made."""
     max_objects: int | None = None
     """Most objects at any time; scenes with more are rejected; null: 5 in the miniature world,
     otherwise 12."""
     classes: tuple[str, ...] | None = None
     """What detours and deliberate mistakes may draw instead; null: the miniature world's shapes, or
-    everyday things."""
+    what the language model proposes for each thing."""
     attributes: dict[str, tuple[str, ...]] | None = None
-    """Attribute kind -> values that they may draw instead; null: colours."""
+    """Attribute kind -> values that they may draw instead; null: colours in the miniature world, or
+    what the language model proposes for each attribute."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        check_range(self, "max_steps", "max_objects", minimum=1)
+        check_range(self, "max_steps", "min_steps", "max_objects", minimum=1)
         check_range(self, "late_attributes", "grouped", "varied", minimum=0, maximum=1)
+        if any(not weight >= 0 for weight in self.variations.values()):
+            raise ValueError(f"variations: weights must be 0 or more, got {self.variations}")
+        if self.min_steps is not None and self.min_steps > (self.max_steps or self.min_steps):
+            raise ValueError(f"min_steps is {self.min_steps}, and max_steps {self.max_steps}")
 
     def with_defaults(self, *, miniature: bool) -> "Steps":
         """Fill in what is null, by whose world it is."""
+        most = self.max_steps or (4 if miniature else 5)
         defaults: dict[str, Any] = {
-            "max_steps": 4 if miniature else 5,
+            "max_steps": most,
+            "min_steps": most if miniature else min(3, most),
             "max_objects": 5 if miniature else 12,
-            "classes": KINDS if miniature else everyday.CLASSES,
-            "attributes": {"color": COLORS} if miniature else dict(everyday.ATTRIBUTES),
         }
+        if miniature:
+            defaults |= {"classes": KINDS, "attributes": {"color": COLORS}}
         return replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})
 
     @property
-    def limits(self) -> tuple[int, int]:
-        """Most steps and most objects, of settings that are part of a job."""
+    def limits(self) -> tuple[int, int, int]:
+        """Fewest and most steps and most objects, of settings that are part of a job."""
+        assert self.min_steps is not None
         assert self.max_steps is not None and self.max_objects is not None
-        return self.max_steps, self.max_objects
+        return self.min_steps, self.max_steps, self.max_objects
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """What may be drawn instead, of settings that are part of a job."""
-        assert self.classes is not None and self.attributes is not None
-        return Vocabulary(classes=self.classes, attributes=self.attributes)
+    def vocabulary(self, proposed: Vocabulary) -> Vocabulary:
+        """What may be drawn instead: what is listed here, and otherwise what was proposed."""
+        if self.classes is not None:
+            proposed = replace(proposed, classes=self.classes, instead={})
+        if self.attributes is not None:
+            proposed = replace(proposed, attributes=self.attributes, values={})
+        return proposed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +139,32 @@ class Critiques:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a step must come to in the eyes of the judge, who is not told what was wanted."""
+
+    min_grade: float = 4.0
+    """Least grade of every question about what is there, from 1 (no) to 5 (certainly)."""
+    min_kept: float = 3.0
+    """Least grade of how well the rest stayed as it was."""
+    min_quality: float = 3.0
+    """Least grade of the image as an image."""
+    max_extras: int = 0
+    """Most things that nobody asked for."""
+    both_orders: bool = False
+    """Ask twice where there are two images, each once as the first, and take the mean: twice the
+    price, and no preference for the image that comes last."""
+    attempts: int | None = None
+    """Times that a step is drawn, each onto the last image that passed, before its trajectory is
+    given up; null: 1 in the miniature world, otherwise 2."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_range(self, "min_grade", "min_kept", "min_quality", minimum=1, maximum=5)
+        check_range(self, "max_extras", minimum=0)
+        check_range(self, "attempts", minimum=1, maximum=16)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanSketchSettings:
     """A data set of trajectories: plans, sketches, inspections, refinements."""
 
@@ -138,6 +180,14 @@ class PlanSketchSettings:
     """What is inspected and corrected."""
     drawing: DrawingSettings = field(default_factory=DrawingSettings)
     """Who draws, and how."""
+    gate: Gate = field(default_factory=Gate)
+    """Which drawings pass."""
+    wording: dict[str, Path] = field(default_factory=dict)
+    """Kind of request -> file of yours that takes the place of our words: `version: …`, an empty
+    line, and what the language model is told."""
+    words: dict[str, str] | None = None
+    """Version of the words of each kind of request. Found and kept when the job begins, so that a
+    job never goes on in others."""
     lmm: LmmSettings | None = None
     """The language model; null asks the miniature world's, in this process."""
     misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
@@ -167,6 +217,9 @@ class PlanSketchSettings:
         # Frozen from here on: these are defaults that hang on another section.
         object.__setattr__(self, "drawing", self.drawing.with_defaults())
         object.__setattr__(self, "steps", self.steps.with_defaults(miniature=miniature))
+        if self.gate.attempts is None:
+            gate = replace(self.gate, attempts=1 if miniature else 2)
+            object.__setattr__(self, "gate", gate)
 
     @property
     def num_units(self) -> int:

@@ -19,10 +19,11 @@ from data_pipelines.reader import open_lmm
 from data_pipelines.refine.genref import GenRef
 from data_pipelines.refine.json_lines import JsonLines
 from data_pipelines.refine.own import OwnTrajectories
-from data_pipelines.refine.requests import PROMPT_VERSION, fit_request, pair_request
+from data_pipelines.refine.requests import fit_request, pair_request
 from data_pipelines.refine.settings import ImportSettings, RefineSettings
 from data_pipelines.refine.triples import BadTripleError, Triple, Triples, TripleSource
 from data_pipelines.runner import Work
+from data_pipelines.wording import Wording
 from staged import images
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
@@ -62,12 +63,14 @@ def run_job(
     count = len(triples) if settings.count is None else settings.count
     if count > len(triples):
         raise ValueError(f"count is {count}, but the sources have {len(triples)} triples")
-    settings = replace(settings, count=count)
+    wording = Wording(settings.wording)
+    words = wording.versions("explain_image", "correct_image")
+    settings = replace(settings, count=count, words=words)
     prompt_of = _prompts(triples)
     return job.run_job(
         settings,
         folder,
-        working=partial(_working, settings, triples),
+        working=partial(_working, settings, wording, triples),
         prompt_of=prompt_of,
         rank=rank,
         retry_failed=retry_failed,
@@ -96,12 +99,12 @@ def _prompts(triples: Triples) -> PromptOf:
 
 @asynccontextmanager
 async def _working(
-    settings: RefineSettings, triples: Triples, ledger: Ledger
+    settings: RefineSettings, wording: Wording, triples: Triples, ledger: Ledger
 ) -> AsyncIterator[Work]:
     async with open_lmm(settings.lmm, settings.misbehaviour, ledger) as lmm:
         provenance = {
             "models": {"inspector": lmm.settings.model, "refiner": lmm.settings.model},
-            "prompt_versions": {"lmm": PROMPT_VERSION},
+            "prompt_versions": settings.words,
             "fingerprint": settings.fingerprint,
         }
 
@@ -112,8 +115,8 @@ async def _working(
                 return UnitResult(
                     status="rejected", stage="import", reason=error.reason, detail=str(error)[:500]
                 )
-            asking = Asking(lmm)
-            return await _Lesson(settings, asking, triple, unit, provenance, ledger).build()
+            lesson = _Lesson(settings, wording, Asking(lmm), triple, unit, provenance, ledger)
+            return await lesson.build()
 
         yield work
 
@@ -124,13 +127,15 @@ class _Lesson:
     def __init__(
         self,
         settings: RefineSettings,
+        wording: Wording,
         asking: Asking,
         triple: Triple,
         unit: int,
         provenance: dict[str, Any],
         ledger: Ledger,
     ) -> None:
-        self._settings, self._asking, self._triple = settings, asking, triple
+        self._settings, self._wording = settings, wording
+        self._asking, self._triple = asking, triple
         self._unit, self._provenance, self._ledger = unit, provenance, ledger
         self._steps: list[Step] = []
         if settings.plan == "prompt":
@@ -154,7 +159,9 @@ class _Lesson:
     async def _explained(self) -> None:
         self._show(self._triple.good, loss=False)
         judgement = await self._asking.ask(
-            fit_request(self._triple.prompt, self._triple.good, seed=self._settings.seed)
+            fit_request(
+                self._wording, self._triple.prompt, self._triple.good, seed=self._settings.seed
+            )
         )
         if judgement.verdict == "revise":
             self._reject("explain_image", "the better image does not fit", judgement.critique)
@@ -167,7 +174,12 @@ class _Lesson:
         self._show(triple.bad, loss=False)
         judgement = await self._asking.ask(
             pair_request(
-                triple.prompt, triple.bad, triple.good, triple.reflection, seed=self._settings.seed
+                self._wording,
+                triple.prompt,
+                triple.bad,
+                triple.good,
+                triple.reflection,
+                seed=self._settings.seed,
             )
         )
         if not judgement.conflicts:

@@ -1,36 +1,29 @@
 """What the language model is asked about imported images."""
 
-from typing import Annotated, Any, Literal
+from pydantic import model_validator
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from staged import protocol, strict_json
-from staged.backends.lmm.inspecting import Text
+from data_pipelines.answers import StrictAnswer
+from data_pipelines.wording import Wording
+from staged import protocol
+from staged.backends.lmm.inspecting import OptionalText, Text
 from staged.backends.lmm.types import LmmRequest
 from staged.trajectory import Verdict
 
-PROMPT_VERSION = "1"
-"""Raised with every change of the words below: answers to other words are not reused."""
 
-_Optional = Annotated[str, Field(max_length=4000)]
-
-
-class FitJudgement(BaseModel):
+class FitJudgement(StrictAnswer):
     """Why an image fits its prompt, or what does not."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     critique: Text
     verdict: Verdict
 
 
-class PairJudgement(BaseModel):
+class PairJudgement(StrictAnswer):
     """What is wrong with an image, how to put it right, and whether another one is right."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     critique: Text
     conflicts: bool
-    correction: _Optional
-    explanation: _Optional
+    correction: OptionalText
+    explanation: OptionalText
     mended: bool
 
     @model_validator(mode="after")
@@ -40,38 +33,26 @@ class PairJudgement(BaseModel):
         return self
 
 
-_FITS = (
-    "Check the image against the prompt. First write the critique, in several sentences: go "
-    "through the entities that the prompt names, their number, their attributes, how they stand "
-    "to one another, and style, say for each what the image shows, and name whatever is not as "
-    "asked for. Judge by looking; do not suppose that the image is right. Then give the verdict: "
-    "accept where nothing contradicts the prompt or is missing, revise otherwise."
-)
-_PAIR = (
-    "The two images were made for the prompt below. First write the critique of the first image, "
-    "in several sentences: go through the entities that the prompt names, their number, their "
-    "attributes, how they stand to one another, and style, and name what contradicts the prompt "
-    "or is missing, and where it is seen. Where somebody has said what is wrong with it "
-    "(reflection), that is a hint and may be mistaken: keep of it what you see. conflicts says "
-    "whether the first image conflicts with the prompt at all. Then write the correction: an "
-    "instruction of one or two sentences, in the imperative, that says what to change in the "
-    "first image so that it shows what the prompt asks for. Then write the explanation: why the "
-    "second image fits the prompt, by the same aspects. mended says whether the second image has "
-    "none of the conflicts of the first, and no new ones."
-)
-
-
-def fit_request(prompt: str, image: bytes, *, seed: int = 0) -> LmmRequest[FitJudgement]:
+def fit_request(
+    wording: Wording, prompt: str, image: bytes, *, seed: int = 0
+) -> LmmRequest[FitJudgement]:
     """Ask why an image fits its prompt, or what does not."""
-    return _request("explain_image", _FITS, {"prompt": prompt}, FitJudgement, (image,), seed)
+    return wording.request("explain_image", {"prompt": prompt}, FitJudgement, image, seed=seed)
 
 
 def pair_request(
-    prompt: str, bad: bytes, good: bytes, reflection: str | None, *, seed: int = 0
+    wording: Wording,
+    prompt: str,
+    bad: bytes,
+    good: bytes,
+    reflection: str | None,
+    *,
+    seed: int = 0,
 ) -> LmmRequest[PairJudgement]:
     """Ask what is wrong with the first of two images, and whether the second mends it.
 
     Args:
+        wording: In which words.
         prompt: What both were made for.
         bad: The first image.
         good: The second image.
@@ -79,22 +60,4 @@ def pair_request(
         seed: See `LmmRequest`.
     """
     content = {"prompt": prompt, "reflection": reflection}
-    return _request("correct_image", _PAIR, content, PairJudgement, (bad, good), seed)
-
-
-def _request(
-    purpose: Literal["explain_image", "correct_image"],
-    instructions: str,
-    content: dict[str, Any],
-    answer: type[Any],
-    images: tuple[bytes, ...],
-    seed: int,
-) -> LmmRequest[Any]:
-    return LmmRequest(
-        purpose=purpose,
-        prompt_version=PROMPT_VERSION,
-        instructions=instructions,
-        content=(strict_json.dumps(content), *images),
-        answer=answer,
-        seed=seed,
-    )
+    return wording.request("correct_image", content, PairJudgement, bad, good, seed=seed)

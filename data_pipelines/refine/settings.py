@@ -73,6 +73,12 @@ class RefineSettings:
     plans."""
     lmm: LmmSettings | None = None
     """The language model that explains and corrects; null asks the miniature world's."""
+    wording: dict[str, Path] = field(default_factory=dict)
+    """Kind of request -> file of yours that takes the place of our words: `version: …`, an empty
+    line, and what the language model is told."""
+    words: dict[str, str] | None = None
+    """Version of the words of each kind of request. Found and kept when the job begins, so that a
+    job never goes on in others."""
     misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
     """How the miniature world's language model lets us down."""
     budget: Budget = field(default_factory=Budget)
@@ -112,6 +118,6 @@ class RefineSettings:
         """What decides the samples, as plain data."""
         data = settings.to_dict(replace(self, budget=Budget(), concurrency=1))
         # A list that grows at its end grows the data set; a prompt that has changed is found out.
-        del data["count"], data["sources"]
+        del data["count"], data["sources"], data["wording"]  # `words` has what is in the files
         data["lmm"] = data["lmm"] and decisive(data["lmm"])
         return data

@@ -14,9 +14,18 @@ from staged.scene_graph.edits import (
 )
 from staged.scene_graph.graph import Attribute, Relation, SceneGraph, SceneObject
 from staged.scene_graph.paths import VARIATIONS, Variation, Vocabulary, increments, varied_path
-from staged.scene_graph.question import Question, questions, resolve
+from staged.scene_graph.question import (
+    NUMBER,
+    Question,
+    count_questions,
+    questions,
+    resolve,
+    rest_questions,
+    the,
+)
 
 __all__ = [
+    "NUMBER",
     "VARIATIONS",
     "AddObject",
     "Attribute",
@@ -34,9 +43,12 @@ __all__ = [
     "Variation",
     "Vocabulary",
     "apply",
+    "count_questions",
     "delta",
     "increments",
     "questions",
     "resolve",
+    "rest_questions",
+    "the",
     "varied_path",
 ]

@@ -85,6 +85,25 @@ class Delta:
     def __len__(self) -> int:
         return len(self.edits)
 
+    @property
+    def untouched(self) -> tuple[str, ...]:
+        """Objects on both sides with the same class, attributes and relations to one another.
+
+        A relation to something that comes or goes moves nobody.
+        """
+        both = [o.id for o in self.before.objects if o.id in self.after]
+        kept = []
+        for item in both:
+            same_class = self.before.object(item) == self.after.object(item)
+            same_attributes = self.before.attributes_of(item) == self.after.attributes_of(item)
+            old, new = (
+                {r for r in graph.relations_of(item) if {r.source, r.target} <= set(both)}
+                for graph in (self.before, self.after)
+            )
+            if same_class and same_attributes and old == new:
+                kept.append(item)
+        return tuple(kept)
+
 
 def delta(before: SceneGraph, after: SceneGraph) -> Delta:
     """Find the edits from `before` to `after`; objects are the same if their ids are.

@@ -36,10 +36,22 @@ class Vocabulary:
         classes: Class names of swapped and extra objects.
         attributes: Attribute kind -> values. Only these kinds are changed, and an extra object
             gets a value of each.
+        instead: Object -> class names that suit its place; `classes` for others.
+        values: (object, attribute kind) -> values that suit it; those of `attributes` for others.
     """
 
     classes: Sequence[str] = ()
     attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    instead: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    values: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+
+    def classes_for(self, object_id: str) -> Sequence[str]:
+        """Class names that may take the place of an object's."""
+        return self.instead.get(object_id, self.classes)
+
+    def values_for(self, object_id: str, kind: str) -> Sequence[str]:
+        """Values that may take the place of an object's attribute."""
+        return self.values.get((object_id, kind), self.attributes.get(kind, ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +119,7 @@ def varied_path(
     max_steps: int,
     vocabulary: Vocabulary,
     num_variations: int = 1,
-    variations: Sequence[Variation] = VARIATIONS,
+    variations: Sequence[Variation] | Mapping[Variation, float] = VARIATIONS,
     max_objects: int = 16,
     grouped: float = 0.0,
 ) -> tuple[SceneGraph, ...]:
@@ -123,7 +135,7 @@ def varied_path(
         max_steps: Most steps, repairs included.
         vocabulary: What may be drawn instead.
         num_variations: How many detours to try to make.
-        variations: Which kinds to draw from.
+        variations: Which kinds to draw from, all alike or by weight.
         max_objects: Most objects at any time.
         grouped: As for `increments`.
 
@@ -146,12 +158,23 @@ def varied_path(
     detours: list[_Detour] = []
     if base:
         for _ in range(wanted):
-            for kind in rng.sample(variations, len(variations)):
+            for kind in _in_turn(variations, rng):
                 found = _FINDERS[kind](base, vocabulary, detours, max_objects)
                 if found:
                     detours.append(_drawn(rng, found))
                     break
     return _walk(base, detours)
+
+
+def _in_turn(
+    variations: Sequence[Variation] | Mapping[Variation, float], rng: random.Random
+) -> list[Variation]:
+    """The kinds in the order in which they are tried: heavier ones tend to be earlier."""
+    if not isinstance(variations, Mapping):
+        return rng.sample(variations, len(variations))
+    # The first of these has each kind with its share (Efraimidis and Spirakis).
+    keys = {kind: rng.random() ** (1 / weight) for kind, weight in variations.items() if weight}
+    return sorted(keys, key=lambda kind: keys[kind], reverse=True)
 
 
 def _walk(base: Sequence[SceneGraph], detours: Sequence[_Detour]) -> tuple[SceneGraph, ...]:
@@ -189,7 +212,7 @@ def _find_changes(
     for a in base[-1].attributes:
         edits = [
             ChangeAttribute(object_id=a.object, kind=a.kind, before=a.value, after=value)
-            for value in words.attributes.get(a.kind, ())
+            for value in words.values_for(a.object, a.kind)
             if value != a.value
         ]
         if edits and a.object not in used:
@@ -202,19 +225,15 @@ def _find_swaps(
     base: Sequence[SceneGraph], words: Vocabulary, detours: Sequence[_Detour], max_objects: int
 ) -> _Found:
     used = _touched(detours)
-    classes = _unused_classes(base, words, detours)
-    return [
-        (
-            _start(base, item.id),
-            len(base) - 1,
-            [
-                ReplaceObject(object_id=item.id, before=item.class_name, after=name)
-                for name in classes
-            ],
-        )
-        for item in base[-1].objects
-        if classes and item.id not in used
-    ]
+    found: _Found = []
+    for item in base[-1].objects:
+        edits = [
+            ReplaceObject(object_id=item.id, before=item.class_name, after=name)
+            for name in _unused(words.classes_for(item.id), base, detours)
+        ]
+        if edits and item.id not in used:
+            found.append((_start(base, item.id), len(base) - 1, edits))
+    return found
 
 
 def _find_exchanges(
@@ -238,7 +257,7 @@ def _find_removals(
 ) -> _Found:
     extras = sum(isinstance(d.edit, AddObject) for d in detours)
     room = [i for i, part in enumerate(base) if len(part.objects) + extras < max_objects]
-    classes = _unused_classes(base, words, detours)
+    classes = _unused(words.classes, base, detours)
     if not room or not classes:
         return []
     name = f"x{extras + 1}"
@@ -305,8 +324,8 @@ def _touched(detours: Sequence[_Detour]) -> set[str]:
     return ids
 
 
-def _unused_classes(
-    base: Sequence[SceneGraph], words: Vocabulary, detours: Sequence[_Detour]
+def _unused(
+    names: Sequence[str], base: Sequence[SceneGraph], detours: Sequence[_Detour]
 ) -> list[str]:
     """Classes that appear nowhere else, so that what is swapped or removed has a clear name."""
     taken = {item.class_name for item in base[-1].objects}
@@ -315,4 +334,4 @@ def _unused_classes(
             taken.add(detour.edit.object.class_name)
         if isinstance(detour.edit, ReplaceObject):
             taken.add(detour.edit.after)
-    return [name for name in words.classes if name not in taken]
+    return [name for name in names if name not in taken]

@@ -6,7 +6,7 @@ counts only if its parents hold. The answer wanted is always yes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from staged.scene_graph.edits import (
     AddObject,
@@ -19,7 +19,16 @@ from staged.scene_graph.edits import (
 )
 from staged.scene_graph.graph import Relation, SceneGraph
 
-Subject = Literal["object", "attribute", "relation", "absence"]
+Subject = Literal["object", "attribute", "relation", "absence", "number", "rest"]
+
+NUMBER: Final = "number"
+"""Kind of the attribute that says how many an object stands for: a crowd, a flock of twelve."""
+TEXT: Final = "text"
+"""Kind of the attribute that says what is written on an object."""
+_FIRST: Final = ("size", "age")
+"""Kinds of attributes that stand first before a noun: the small red star."""
+_BEHIND: Final = frozenset((NUMBER, TEXT, "action", "pose", "expression"))
+"""Kinds of attributes that do not stand before a noun."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +36,8 @@ class Question:
     """One question.
 
     Attributes:
-        id: Stable within its step: `o1`, `o1.color`, `o1 left of o2`, `no x1`.
+        id: Stable within its step: `o1`, `o1.color`, `o1 left of o2`, `no x1`, `exactly star`,
+            `same o1`.
         subject: What it is about.
         text: The question, to be answered with yes or no by looking at the image.
         parents: Ids of the questions that must hold for this one to count.
@@ -59,7 +69,12 @@ def questions(delta: Delta) -> tuple[Question, ...]:
         name = f"{object_id}.{kind}"
         same = _number_with(after, object_id, kind, value)
         class_name = after.object(object_id).class_name
-        if len(after.of_class(class_name)) == 1:
+        if kind == TEXT:
+            text = f'Is "{value}" written on {the(after, object_id)}?'
+        elif kind == NUMBER:
+            about = f"about {value}" if value.isdigit() else value
+            text = f"Are there {about} of this kind: {class_name}?"
+        elif len(after.of_class(class_name)) == 1:
             text = f"Is the {class_name} {value}?"
         elif same == 1:
             text = f"Is at least one {class_name} {value}?"
@@ -70,7 +85,7 @@ def questions(delta: Delta) -> tuple[Question, ...]:
 
     def ask_relation(relation: Relation) -> None:
         name = f"{relation.source} {relation.name} {relation.target}"
-        source, target = _the(after, relation.source), _the(after, relation.target)
+        source, target = the(after, relation.source), the(after, relation.target)
         parents = (ask_object(relation.source), ask_object(relation.target))
         text = f"Is {source} {relation.name} {target}?"
         asked.setdefault(name, Question(id=name, subject="relation", text=text, parents=parents))
@@ -85,7 +100,7 @@ def questions(delta: Delta) -> tuple[Question, ...]:
 
     def ask_loss(edit: ChangeAttribute) -> None:
         name = f"no {edit.object_id}.{edit.kind}"
-        text = f"Is {_the(after, edit.object_id)} not {edit.before}?"
+        text = f"Is {the(after, edit.object_id)} not {edit.before}?"
         parent = ask_object(edit.object_id)
         asked.setdefault(name, Question(id=name, subject="absence", text=text, parents=(parent,)))
 
@@ -114,6 +129,44 @@ def questions(delta: Delta) -> tuple[Question, ...]:
             case RemoveObject():
                 ask_absence(edit.object.id, edit.object.class_name)
     return tuple(asked.values())
+
+
+def count_questions(graph: SceneGraph) -> tuple[Question, ...]:
+    """Ask for the exact number of everything that has one.
+
+    Whether there is a bear cannot see two bears. Of crowds and flocks nobody counts the members.
+    """
+    asked = []
+    for class_name in dict.fromkeys(item.class_name for item in graph.objects):
+        items = graph.of_class(class_name)
+        if any(a.kind == NUMBER for item in items for a in graph.attributes_of(item.id)):
+            continue
+        text = f"Are there exactly {len(items)} of this kind: {class_name}?"
+        if len(items) == 1:
+            text = f"Is there exactly 1 {class_name}?"
+        asked.append(Question(id=f"exactly {class_name}", subject="number", text=text))
+    return tuple(asked)
+
+
+def rest_questions(delta: Delta) -> tuple[Question, ...]:
+    """Ask whether what a step leaves alone is still where and as it was.
+
+    Objects that cannot be told apart are asked about together.
+    """
+    named: dict[str, list[str]] = {}
+    for item in delta.untouched:
+        named.setdefault(the(delta.after, item), []).append(item)
+    asked = []
+    for name, ids in named.items():
+        text = f"Is {name} as it was in the other image, and in the same place?"
+        if len(ids) > 1:
+            kind = name.split(" ", 1)[1]
+            text = (
+                f"Are at least {len(ids)} of this kind as they were in the other image, and in the "
+                f"same places: {kind}?"
+            )
+        asked.append(Question(id=f"same {ids[0]}", subject="rest", text=text))
+    return tuple(asked)
 
 
 def resolve(asked: Sequence[Question], answers: Mapping[str, bool]) -> dict[str, bool]:
@@ -156,6 +209,22 @@ def _a(noun: str) -> str:
     return f"an {noun}" if noun[0].lower() in "aeiou" else f"a {noun}"
 
 
-def _the(graph: SceneGraph, object_id: str) -> str:
-    class_name = graph.object(object_id).class_name
-    return f"the {class_name}" if len(graph.of_class(class_name)) == 1 else _a(class_name)
+def the(graph: SceneGraph, object_id: str) -> str:
+    """Name an object: by its class, and where there are others by how it looks.
+
+    "the star" where it is the only one, "the red star" where no other is red, "a red star" where
+    several are and all that is said of one is said of another.
+    """
+    item = graph.object(object_id)
+    alike = [other.id for other in graph.of_class(item.class_name) if other.id != object_id]
+    if not alike:
+        return f"the {item.class_name}"
+    words = _adjectives(graph, object_id)
+    noun = " ".join((*words, item.class_name))
+    unique = words and all(not set(words) <= set(_adjectives(graph, other)) for other in alike)
+    return f"the {noun}" if unique else _a(noun)
+
+
+def _adjectives(graph: SceneGraph, object_id: str) -> tuple[str, ...]:
+    attributes = [a for a in graph.attributes_of(object_id) if a.kind not in _BEHIND]
+    return tuple(a.value for a in sorted(attributes, key=lambda a: a.kind not in _FIRST))

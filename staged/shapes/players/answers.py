@@ -32,10 +32,10 @@ from staged.shapes.language.faults import (
 from staged.shapes.language.phrases import GrammarError
 from staged.shapes.language.prompts import read_description, read_prompt
 from staged.shapes.language.steps import describe_graph, edits_of
+from staged.shapes.players.looking import Onlooker
 from staged.shapes.sight.detect import detections_in
-from staged.shapes.sight.recognition import absent, answer, recognise, rest_unchanged, see
+from staged.shapes.sight.recognition import see, tinted
 from staged.shapes.sight.verdict import satisfied
-from staged.shapes.world.scene import Scene
 from staged.shapes.world.spec import INVERSE, Spec, Thing
 
 MAX_PLANS = 6
@@ -52,9 +52,11 @@ def scene_graph(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str,
                 "id": thing.id,
                 "class_name": thing.class_name,
                 "attributes": [
-                    {"kind": attribute.kind, "value": attribute.value}
+                    {"kind": attribute.kind, "value": attribute.value, "instead": []}
                     for attribute in graph.attributes_of(thing.id)
                 ],
+                "number": 1,
+                "instead": [],
             }
             for thing in graph.objects
         ],
@@ -62,6 +64,7 @@ def scene_graph(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str,
             {"source": relation.source, "relation": relation.name, "target": relation.target}
             for relation in graph.relations
         ],
+        "look": {"style": None, "setting": None, "light": None, "camera": None},
     }
 
 
@@ -72,29 +75,35 @@ def plan_steps(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, 
         before, after = (SceneGraph.from_dict(step[name]) for name in ("before", "after"))
         edits = edits_of(delta(before, after))
         description = describe_graph(after)
-        steps.append({"instruction": say.write_edits(edits), "description": description})
+        instruction = say.write_edits(edits)
+        steps.append(
+            {
+                "instruction": instruction,
+                "description": description,
+                "editor_prompt": instruction,
+            }
+        )
     return {"steps": steps}
 
 
 def judge_step(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
-    """Answer questions about the last picture, and whether the rest stayed as it was."""
-    step = delta(*(SceneGraph.from_dict(content[f"scene_{when}"]) for when in ("before", "after")))
-    *before, after = (see(picture) for picture in pictures)
-    found = recognise(step.after, after.shapes)
+    """Answer questions about a picture, and say what else has come, gone or changed."""
+    scenes = [see(picture) for picture in pictures]
+    if content["result"] == "first":
+        scenes.reverse()
+    onlooker = Onlooker(scenes[-1], scenes[0] if len(scenes) > 1 else None)
     answers = []
     for question in content["questions"]:
-        name = question["id"]
-        yes = (
-            absent(name.removeprefix("no "), step, after.shapes)
-            if name.startswith("no ")
-            else answer(name, step.after, found)
-        )
-        answers.append({"id": name, "yes": yes})
-    empty = Scene(shapes=(), background=after.background)
-    unchanged = rest_unchanged(step, before[0] if before else empty, after)
-    wrong = [a["id"] for a in answers if not a["yes"]] + ["the rest"] * (not unchanged)
-    reason = f"not as wanted: {', '.join(wrong)}" if wrong else "as wanted"
-    return {"answers": answers, "rest_unchanged": unchanged, "reason": reason}
+        yes = onlooker.answer(question["question"])
+        seen = f"it is {'so' if yes else 'not so'}"
+        answers.append({"id": question["id"], "seen": seen, "grade": 5 if yes else 1})
+    changed = onlooker.lost() or (len(scenes) > 1 and tinted(scenes[0], scenes[-1]))
+    return {
+        "answers": answers,
+        "extras": onlooker.extras(),
+        "kept": 1 if changed else 5,
+        "quality": 5,
+    }
 
 
 def inspect_plan(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
@@ -135,7 +144,8 @@ def plan_next(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, A
     before = path[number - 1] if number else SceneGraph()
     step = {"before": before.to_dict(), "after": path[number].to_dict()}
     [said] = plan_steps({"steps": [step]}, ())["steps"]
-    return {"done": False, **said}
+    texts = {name: said[name] for name in ("instruction", "description")}
+    return {"done": False, **texts}
 
 
 ANSWERS: dict[str, AnswerFor] = {

@@ -138,9 +138,11 @@ class Arranger:
     def _replace(self, shapes: list[Shape], edit: say.Replace) -> list[Shape]:
         for index in self._find(shapes, edit.target):
             old, new = shapes[index], edit.thing
-            shapes[index] = self._near(
-                shapes, index, new.kind, new.color or old.color, new.size or old.size
-            )
+            color = new.color or old.color
+            if new.color is None and held_out_pair(color, new.kind):
+                # Nobody asked for this colour, and training may not show it on this kind.
+                color = self._color(new.kind, shapes)
+            shapes[index] = self._near(shapes, index, new.kind, color, new.size or old.size)
         return shapes
 
     def _swap(self, shapes: list[Shape], edit: say.Swap) -> list[Shape]:

@@ -13,7 +13,7 @@ from staged.shapes.language import instructions as say
 from staged.shapes.language.advance import advanced, between, corrected
 from staged.shapes.language.faults import plan_faults
 from staged.shapes.language.phrases import GrammarError
-from staged.shapes.language.prompts import describe, read_description, read_prompt
+from staged.shapes.language.prompts import read_description, read_prompt
 from staged.shapes.language.steps import describe_graph, edits_of
 from staged.shapes.players import answers
 from staged.shapes.world.spec import Spec
@@ -56,13 +56,13 @@ def judge_sketch(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str
 def explain_image(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
     """Compare a picture with what it is said to be of."""
     (picture,) = pictures
-    seen = answers.inspect_sketch({"description": _described(content["prompt"])}, [picture])
+    seen = answers.inspect_sketch({"description": content["prompt"]}, [picture])
     return {"critique": seen["critique"], "verdict": seen["verdict"]}
 
 
 def correct_image(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
     """Say what is wrong with the first of two pictures, and whether the second is right."""
-    description = {"description": _described(content["prompt"])}
+    description = {"description": content["prompt"]}
     first, second = (answers.inspect_sketch(description, [picture]) for picture in pictures)
     return {
         "critique": first["critique"],
@@ -80,14 +80,6 @@ JUDGEMENTS: dict[str, answers.AnswerFor] = {
     "correct_image": correct_image,
 }
 """By the name of the response format."""
-
-
-def _described(text: str) -> str:
-    """The description of a prompt, or what is one already."""
-    try:
-        return describe(read_prompt(text).spec)
-    except GrammarError:
-        return describe(read_description(text))
 
 
 def _plan_judgement(

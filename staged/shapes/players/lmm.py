@@ -149,10 +149,16 @@ def _completion(raw: bytes, answer: dict[str, Any], misdeed: Misdeed | None) -> 
 def _turned_round(answer: dict[str, Any]) -> dict[str, Any]:
     """Say the opposite, with the same face; what is no judgement stays."""
     if "answers" in answer:
-        return {**answer, "answers": [{**a, "yes": not a["yes"]} for a in answer["answers"]]}
+        turned = [{**a, "grade": 6 - a["grade"]} for a in answer["answers"]]
+        return {**answer, "answers": turned}
     if "verdict" in answer:
         verdict = "revise" if answer["verdict"] == "accept" else "accept"
-        return {**answer, "verdict": verdict, "correction": answer["correction"] or "look again"}
+        # What a refusal needs is there, as if it had been meant.
+        needed = ("correction", "instruction", "description")
+        said = {name: answer[name] or "look again" for name in needed if name in answer}
+        return {**answer, **said, "verdict": verdict}
+    if "conflicts" in answer:
+        return {**answer, "conflicts": not answer["conflicts"]}
     if "choice" in answer:
         worst = min(answer["drafts"], key=lambda draft: draft["score"])
         return {**answer, "choice": worst["draft"]}

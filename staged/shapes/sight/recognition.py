@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from staged import images
-from staged.scene_graph import Delta, Relation, SceneGraph
+from staged.scene_graph import Relation, SceneGraph
 from staged.shapes.sight.detect import scene_from
 from staged.shapes.world.scene import RELATIONS, Scene, Shape, holds
 
@@ -76,78 +76,16 @@ def relation_holds(relation: Relation, found: Found) -> bool:
     return a is not None and b is not None and name is not None and holds(name, a, b)
 
 
-def answer(question_id: str, graph: SceneGraph, found: Found) -> bool:
-    """Answer a question of `scene_graph.questions` about the picture by its id; see `absent` too.
-
-    Raises:
-        ValueError: the id is of no question that the graph could raise.
-    """
-    head, _, kind = question_id.partition(".")
-    if head in graph and (kind or head == question_id):
-        shape = found[head]
-        if shape is None:
-            return False
-        if not kind:
-            return shape.kind == graph.object(head).class_name
-        value = next((a.value for a in graph.attributes_of(head) if a.kind == kind), None)
-        return shape.kind == graph.object(head).class_name and attribute(shape, kind) == value
-    for relation in graph.relations:
-        if question_id == f"{relation.source} {relation.name} {relation.target}":
-            return relation_holds(relation, found)
-    raise ValueError(f"question {question_id!r:.80} is about nothing in the scene graph")
-
-
-def absent(object_id: str, step: Delta, shapes: Sequence[Shape]) -> bool:
-    """Whether of the class that an object had before no more is left than the graph says.
-
-    Raises:
-        ValueError: there was no such object before.
-    """
-    class_name = step.before.object(object_id).class_name
-    return sum(s.kind == class_name for s in shapes) == len(step.after.of_class(class_name))
-
-
-def rest_unchanged(step: Delta, before: Scene, after: Scene) -> bool:
-    """Whether everything that a step does not mention stayed, and nothing else came."""
-    if len(after.shapes) != len(step.after.objects):
-        return False
-    if not before.shapes and not step.before.objects:
-        return True  # a first picture has its own background
-    stayed, left = [], list(after.shapes)
-    for shape in before.shapes:
-        same = next((other for other in left if _same(shape, other)), None)
-        if same is not None:
-            left.remove(same)
-            stayed.append(shape)
-    untouched = step.before.subgraph(_untouched(step))
-    found = recognise(untouched, stayed)
-    tint = max(abs(a - b) for a, b in zip(before.background, after.background, strict=True))
-    return tint <= _MAX_TINT and all(
-        shape is not None and shape.kind == untouched.object(name).class_name
-        for name, shape in found.items()
-    )
-
-
-def _untouched(step: Delta) -> list[str]:
-    """Objects that are on both sides with the same class, attributes and relations."""
-    both = [o.id for o in step.before.objects if o.id in step.after]
-    kept = []
-    for item in both:
-        same_class = step.before.object(item) == step.after.object(item)
-        same_attributes = step.before.attributes_of(item) == step.after.attributes_of(item)
-        # A relation to something that comes or goes moves nobody.
-        old, new = (
-            {r for r in graph.relations_of(item) if {r.source, r.target} <= set(both)}
-            for graph in (step.before, step.after)
-        )
-        if same_class and same_attributes and old == new:
-            kept.append(item)
-    return kept
-
-
-def _same(a: Shape, b: Shape) -> bool:
+def same(a: Shape, b: Shape) -> bool:
+    """Whether a shape of one picture is that of another, left where and as it was."""
     near = abs(a.x - b.x) <= MAX_DRIFT_PX and abs(a.y - b.y) <= MAX_DRIFT_PX
     return near and (a.kind, a.color) == (b.kind, b.color)
+
+
+def tinted(before: Scene, after: Scene) -> bool:
+    """Whether the background has another colour than before."""
+    tints = zip(before.background, after.background, strict=True)
+    return max(abs(a - b) for a, b in tints) > _MAX_TINT
 
 
 def _told_apart(graph: SceneGraph, found: Found) -> Found:
