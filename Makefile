@@ -28,7 +28,7 @@ demo: $(READY)
 	$(RUN)/staged demo --out out/demo
 
 test: lint
-	$(TEST_ENV) $(RUN)/python -m pytest -q -n 2 -m "not slow"
+	$(TEST_ENV) $(RUN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(READY)
 	$(TEST_ENV) $(RUN)/python -m pytest -q -m slow

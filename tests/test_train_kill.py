@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from training import (
+    SLOW,
     World,
     assert_same,
     build,
@@ -38,15 +39,15 @@ def undisturbed(world: World) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("target", "call", "when"),
     [
-        ("train.encoded:EncodedFolder.trajectory", 7, "before"),
+        pytest.param("train.encoded:EncodedFolder.trajectory", 7, "before", marks=SLOW),
         ("train.encoded:whole", 2, "before"),  # latents are in place, lengths are not
-        ("train.job:claim_data", 1, "before"),  # both are in place
-        ("train.job:Trainer.train_step", 1, "before"),
+        pytest.param("train.job:claim_data", 1, "before", marks=SLOW),  # both are in place
+        pytest.param("train.job:Trainer.train_step", 1, "before", marks=SLOW),
         ("train.ema:WeightAverage.update", 5, "before"),  # the weights have moved, they have not
         ("train.run_log:SummaryWriter.add_scalar", 40, "before"),  # the line of the log is written
-        ("train.state_writer:write_safetensors", 2, "before"),
+        pytest.param("train.state_writer:write_safetensors", 2, "before", marks=SLOW),
         ("train.state_writer:write_safetensors", 2, "half"),
-        ("staged.jobs.files:Path.rename", 2, "before"),
+        pytest.param("staged.jobs.files:Path.rename", 2, "before", marks=SLOW),
         ("staged.jobs.files:Path.rename", 2, "after"),
         ("staged.model.checkpoint:write_safetensors", 1, "half"),
     ],

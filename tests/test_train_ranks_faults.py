@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from rank_processes import run_ranks, run_trainer, train_on
-from training import World, assert_same, build, made
+from training import SLOW, World, assert_same, build, made
 
 from staged.model.loss import TokenLosses
 from train import run_folder
@@ -65,7 +65,7 @@ def meet_nan(ranks: Ranks, job: TrainSettings, where: str) -> None:
     trainer.run()
 
 
-@pytest.mark.parametrize("where", ["loss", "gradient norm"])
+@pytest.mark.parametrize("where", ["loss", pytest.param("gradient norm", marks=SLOW)])
 def test_a_sample_whose_numbers_are_not_finite_is_named_by_all(
     world: World, undisturbed: dict[str, Any], tmp_path: Path, where: str
 ) -> None:
@@ -121,7 +121,7 @@ def save_to_a_full_disk(ranks: Ranks, job: TrainSettings, from_step: int) -> Non
     trainer.run()
 
 
-@pytest.mark.parametrize("from_step", [4, 7])
+@pytest.mark.parametrize("from_step", [pytest.param(4, marks=SLOW), 7])
 def test_a_full_disk_on_one_rank_is_told_by_all_and_keeps_the_last_state(
     world: World, undisturbed: dict[str, Any], tmp_path: Path, from_step: int
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rank_processes import as_rank, free_port, run_ranks, run_trainer, train_on
 from test_train_sharded import assert_alike
-from training import World, assert_same, build, die_at, made, start, train
+from training import SLOW, World, assert_same, build, die_at, made, start, train
 
 from train.job import Trainer
 from train.ranks import Ranks
@@ -59,12 +59,12 @@ def die_on(ranks: Ranks, job: TrainSettings, victim: int, target: str, call: int
     ("victim", "target", "call", "when"),
     [
         (1, "train.job:Trainer.train_step", 5, "before"),
-        (0, "train.ema:WeightAverage.update", 5, "before"),
-        (1, "train.state_writer:write_safetensors", 2, "before"),
         (1, "train.state_writer:write_safetensors", 2, "half"),
-        (0, "staged.jobs.files:Path.rename", 2, "before"),
-        (0, "staged.jobs.files:Path.rename", 2, "after"),
-        (0, "staged.model.checkpoint:write_safetensors", 1, "half"),
+        pytest.param(0, "train.ema:WeightAverage.update", 5, "before", marks=SLOW),
+        pytest.param(1, "train.state_writer:write_safetensors", 2, "before", marks=SLOW),
+        pytest.param(0, "staged.jobs.files:Path.rename", 2, "before", marks=SLOW),
+        pytest.param(0, "staged.jobs.files:Path.rename", 2, "after", marks=SLOW),
+        pytest.param(0, "staged.model.checkpoint:write_safetensors", 1, "half", marks=SLOW),
     ],
 )
 def test_a_rank_killed_at_a_delicate_moment_ends_all_and_the_run_continues_bit_for_bit(
@@ -116,7 +116,11 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "replicas"), [(1, 2, 1), (2, 1, 1), (3, 2, 1), (1, 4, 2), (4, 3, 1)]
+    ("before", "after", "replicas"),
+    [
+        *((1, 2, 1), (3, 2, 1)),
+        *(pytest.param(*ranks, marks=SLOW) for ranks in [(2, 1, 1), (1, 4, 2), (4, 3, 1)]),
+    ],
 )
 def test_another_number_of_ranks_goes_on_with_the_same_packs(
     world: World, tmp_path: Path, before: int, after: int, replicas: int

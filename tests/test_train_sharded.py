@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from rank_processes import train_on
-from training import TIMING, World, build, train
+from training import SLOW, TIMING, World, build, train
 
 from staged.model import checkpoint
 from train.settings import ParallelSettings, TrainSettings
@@ -50,7 +50,10 @@ def alone(world: World) -> Path:
     return world.folder / "alone"
 
 
-@pytest.mark.parametrize(("ranks", "replicas"), [(2, 1), (4, 1), (4, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("ranks", "replicas"),
+    [(4, 2), (3, 1), *(pytest.param(*ranks, marks=SLOW) for ranks in [(2, 1), (4, 1)])],
+)
 def test_ranks_learn_what_one_process_learns(
     world: World, alone: Path, ranks: int, replicas: int
 ) -> None:

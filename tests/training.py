@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tiny import CONFIG, picture, plan, sketch, tokenizer
 
@@ -23,6 +24,8 @@ from staged.trajectory import Answer, ImageRef, Inspection, Refinement, Stop, Tr
 from train.job import Trainer
 from train.settings import Log, OptimizerSettings, Subset, TrainSettings
 
+SLOW = pytest.mark.slow
+"""Of some cases among others of the same, which `make test` runs."""
 TIMING = ("tokens_per_s", "data_wait")
 
 

@@ -88,7 +88,8 @@ def claim(settings: TrainSettings, *, resuming: bool) -> None:
         OSError: The folder cannot be written, or a part of its path is a file.
     """
     out, path = settings.out, settings.out / _SETTINGS
-    outputs.folder(out).mkdir(parents=True, exist_ok=True)
+    # How much room is needed is asked once the model is known.
+    outputs.folder(out, need_bytes=0).mkdir(parents=True, exist_ok=True)
     if not resuming:
         with alone_in(out):
             job_settings.save_resolved(settings, path)
