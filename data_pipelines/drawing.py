@@ -8,7 +8,7 @@ from staged.backends.diffusers.settings import DiffusersSettings
 from staged.ranges import check_range
 from staged.roles import ImageEditor
 from staged.settings import to_dict
-from staged.shapes.players.editor import EditorMistakes, ShapesEditor
+from staged.shapes.players.editor import NO_MISTAKES, EditorMistakes, ShapesEditor
 from staged.shapes.world.scene import CANVAS_PX
 
 _SIDE_PX = 1024
@@ -57,7 +57,7 @@ class DrawingSettings:
                 f"foresight is for the miniature world's editor: {self.editor.model} would draw at "
                 "once what comes later; its prompts say which places stay empty"
             )
-        if self.editor is not None and self.mistakes != EditorMistakes():
+        if self.editor is not None and self.mistakes not in (EditorMistakes(), NO_MISTAKES):
             raise ValueError(
                 "mistakes are the miniature world's editor's; leave them out where another one "
                 f"draws ({self.editor.model})"

@@ -1,11 +1,13 @@
 """The plan-sketch job as a user runs it: a language model over HTTP and a diffusers editor."""
 
 import asyncio
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import diffusers
 import pytest
 from serving import serve
 from starlette.applications import Starlette
@@ -13,9 +15,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from test_editor import tiny_kontext
+from test_refine import triple, write_tar
 
 import staged
 from data_pipelines.__main__ import main
+from data_pipelines.critique.job import run_job as run_critique
+from data_pipelines.critique.settings import CritiqueSettings
 from data_pipelines.drawing import priced
 from data_pipelines.pairs import write_pairs
 from data_pipelines.plan_sketch.job import run_job
@@ -27,10 +32,12 @@ from data_pipelines.plan_sketch.settings import (
     Prompts,
     Steps,
 )
+from data_pipelines.refine.job import run_job as run_refine
+from data_pipelines.refine.settings import RefineSettings
 from data_pipelines.services import Services
 from staged import strict_yaml
 from staged.backends.diffusers.editor import DiffusersEditor
-from staged.backends.diffusers.settings import DiffusersSettings
+from staged.backends.diffusers.settings import LICENCES, DiffusersSettings
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import LmmSettings
 from staged.jobs.ledger import Ledger
@@ -41,6 +48,7 @@ from staged.shapes.players.misbehaviour import Misbehaviour
 from staged.shapes.world.scene import COLORS, KINDS
 from staged.shards import read_shards
 
+J = TypeVar("J", PlanSketchSettings, CritiqueSettings)
 PROMPT = "a beach in the style of Van Gogh with a red parasol"
 
 
@@ -119,6 +127,15 @@ class Reader:
         texts = dict.fromkeys(("correction", "instruction", "description"), "")
         said = {"critique": "as it was asked for", "verdict": "accept", **texts}
         return {**said, "sound": True, "complete": False}
+
+    def explain_image(self, content: dict[str, Any]) -> dict[str, Any]:
+        return {"critique": "as it was asked for", "verdict": "accept"}
+
+    def correct_image(self, content: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "critique": "the star is missing", "conflicts": True, "correction": "add the star",
+            "explanation": "the star is there", "mended": True,
+        }  # fmt: skip
 
     def judge_sketch(self, content: dict[str, Any]) -> dict[str, Any]:
         return {"critique": "as it was asked for", "verdict": "accept", "correction": ""}
@@ -242,42 +259,116 @@ def test_a_drawing_that_does_not_pass_is_drawn_again_and_makes_a_preference(
 
 
 ROOT = Path(staged.__file__).parents[1]
-SHIPPED = [
-    path.relative_to(ROOT)
-    for path in sorted((ROOT / "configs").rglob("*.yaml"))
-    if {"lmm", "drawing", "prompts"} <= strict_yaml.read(path)[0].keys()
-]
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=str)
+def shipped(*keys: str) -> list[Path]:
+    """Files in `configs` for real services that have these keys."""
+    paths = sorted((ROOT / "configs").rglob("*.yaml"))
+    has = {path.relative_to(ROOT): strict_yaml.read(path)[0].keys() for path in paths}
+    return [path for path, found in has.items() if {"lmm", *keys} <= found]
+
+
+CRITIQUE, REFINE = shipped("generator", "prompts"), shipped("sources")
+PLAN_SKETCH = [path for path in shipped("prompts", "drawing") if path not in CRITIQUE]
+
+
+def players(job: J, kontext: Path, url: str, *, width: int = 32, height: int = 16) -> J:
+    """The same job with a local language model and a tiny editor."""
+    shipped_editor = job.drawing.editor
+    assert job.lmm is not None and shipped_editor is not None
+    editor = DiffusersSettings(
+        model=str(kontext),
+        licence="none",
+        device="cpu",
+        dtype="float32",
+        num_inference_steps=2,
+        batch_size=shipped_editor.batch_size,
+        first_step_without_image=shipped_editor.first_step_without_image,
+    )
+    return replace(
+        job,
+        prompts=replace(job.prompts, count=12),
+        drawing=replace(job.drawing, editor=editor, width=width, height=height),
+        lmm=replace(job.lmm, base_url=url, api_key_env=None),
+    )
+
+
+@pytest.mark.parametrize("path", PLAN_SKETCH, ids=str)
 def test_every_shipped_job_of_real_pictures_runs_with_local_players(
     kontext: Path, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it is configured, but for where the players are and how large the pictures."""
     monkeypatch.chdir(tmp_path)
-    shipped = load(PlanSketchSettings, ROOT / path)
-    assert shipped.prompts.file is not None and shipped.lmm is not None
-    (tmp_path / shipped.prompts.file).write_text(f"{PROMPT}\n" * 12)
-    editor = DiffusersSettings(
-        model=str(kontext), licence="none", device="cpu", dtype="float32", num_inference_steps=2
-    )
+    settings_ = load(PlanSketchSettings, ROOT / path)
+    assert settings_.prompts.file is not None
+    (tmp_path / settings_.prompts.file).write_text(f"{PROMPT}\n" * 12)
     with serve(Reader().app) as url:
-        report = run_job(
-            replace(
-                shipped,
-                prompts=replace(shipped.prompts, count=12),
-                drawing=replace(shipped.drawing, editor=editor, width=32, height=16),
-                lmm=replace(shipped.lmm, base_url=url, api_key_env=None),
-            ),
-            tmp_path / "out",
-        )
+        report = run_job(players(settings_, kontext, url), tmp_path / "out")
     # The reader accepts whatever it sees, so what was wrong on purpose is rejected.
     assert report.accepted > 0 and report.failed == 0 and not report.unfinished, report
     assert len(list(read_shards(tmp_path / "out"))) == report.accepted
 
 
-def test_there_is_one_of_real_pictures() -> None:
-    assert Path("configs/bagel_7b/plan_sketch_data.yaml") in SHIPPED
+@pytest.mark.parametrize("path", CRITIQUE, ids=str)
+def test_every_shipped_critique_of_real_pictures_runs_with_local_players(
+    kontext: Path, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings_ = load(CritiqueSettings, ROOT / path)
+    assert settings_.prompts.file is not None
+    (tmp_path / settings_.prompts.file).write_text("a photo of two hearts\n" * 12)
+    with serve(Reader().app) as url:
+        job = players(settings_, kontext, url, width=48, height=48)
+        generator = replace(
+            job.generator, checkpoint="miniature:staged", dtype="float32", num_flow_steps=2
+        )
+        job = replace(job, generator=generator, prompts=replace(job.prompts, count=2))
+        report = run_critique(job, tmp_path / "out")
+    assert report.accepted > 0 and not report.unfinished and report.failed == 0, report
+
+
+@pytest.mark.parametrize("path", REFINE, ids=str)
+def test_every_shipped_refinement_runs_with_a_local_reader(tmp_path: Path, path: Path) -> None:
+    settings_ = load(RefineSettings, ROOT / path)
+    assert settings_.lmm is not None
+    [source] = settings_.sources
+    write_tar(tmp_path / "00000.tar", {f"{n:06d}": triple(n) for n in range(4)})
+    with serve(Reader().app) as url:
+        job = replace(
+            settings_,
+            count=4,
+            sources=(replace(source, path=tmp_path),),
+            lmm=replace(settings_.lmm, base_url=url, api_key_env=None),
+        )
+        report = run_refine(job, tmp_path / "out")
+    assert report.accepted == 4, report
+
+
+def test_services_that_cost_money_ship_with_prices_and_a_budget() -> None:
+    """A price that is left out is a budget that holds nothing."""
+    jobs = [load(PlanSketchSettings, ROOT / path) for path in PLAN_SKETCH]
+    refinements = [load(RefineSettings, ROOT / path) for path in REFINE]
+    assert CRITIQUE and REFINE
+    paid = [job for job in (*jobs, *refinements) if job.lmm and job.lmm.api_key_env]
+    assert paid
+    for job in paid:
+        assert job.lmm is not None and job.budget.usd
+        assert job.lmm.usd_per_million_input_tokens and job.lmm.usd_per_million_output_tokens
+
+
+def test_an_editor_under_the_apache_licence_ships() -> None:
+    jobs = [load(PlanSketchSettings, ROOT / path) for path in PLAN_SKETCH]
+    licences = {LICENCES[job.drawing.editor.model] for job in jobs if job.drawing.editor}
+    assert "Apache-2.0" in licences and len(licences) > 1
+
+
+@pytest.mark.parametrize("path", PLAN_SKETCH, ids=str)
+def test_the_pipeline_that_a_shipped_job_names_takes_what_it_is_given(path: Path) -> None:
+    editor = load(PlanSketchSettings, ROOT / path).drawing.editor
+    assert editor is not None
+    takes = inspect.signature(getattr(diffusers, editor.pipeline).__call__).parameters
+    assert {"image", "prompt", "width", "height", "generator"} <= takes.keys()
+    assert {editor.guidance_argument, *editor.arguments} <= takes.keys()
 
 
 EDITOR = DiffusersSettings()

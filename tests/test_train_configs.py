@@ -10,6 +10,7 @@ import staged
 from data_pipelines.base import BaseSettings
 from data_pipelines.critique.settings import CritiqueSettings
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
+from data_pipelines.refine.settings import RefineSettings
 from eval.miniature.settings import MiniatureSettings
 from staged import strict_yaml
 from staged.idea2img.settings import Idea2ImgSettings
@@ -22,7 +23,7 @@ ROOT = Path(staged.__file__).parents[1]
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
 JOBS = (
     *(AutoencoderJob, BaseSettings, CritiqueSettings, Idea2ImgSettings),
-    *(MiniatureSettings, PlanSketchSettings, TrainSettings),
+    *(MiniatureSettings, PlanSketchSettings, RefineSettings, TrainSettings),
 )
 TRAININGS = [path for path in CONFIGS if "init" in strict_yaml.read(ROOT / path)[0]]
 

@@ -15,10 +15,8 @@ from staged.command_line import MAX_SEED
 from staged.generate.settings import DrawSettings
 from staged.jobs.budget import Budget
 from staged.ranges import check_range
-from staged.shapes.players.editor import EditorMistakes
+from staged.shapes.players.editor import NO_MISTAKES
 from staged.shapes.players.misbehaviour import Misbehaviour
-
-_NO_MISTAKES = EditorMistakes(wrong_side=0, wrong_color=0, wrong_kind=0, lost_object=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +83,7 @@ class CritiqueSettings:
     """Who takes over."""
     learned: Learned = field(default_factory=Learned)
     """What is supervised."""
-    drawing: DrawingSettings = field(default_factory=lambda: DrawingSettings(mistakes=_NO_MISTAKES))
+    drawing: DrawingSettings = field(default_factory=lambda: DrawingSettings(mistakes=NO_MISTAKES))
     """The image editor that draws what a sketch should have been."""
     lmm: LmmSettings | None = None
     """The judge: a language model that sees; null asks the miniature world's, in this process."""

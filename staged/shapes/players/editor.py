@@ -48,6 +48,10 @@ class EditorMistakes:
             raise ValueError(f"the rates sum to {sum(rates.values()):g}; expected at most 1")
 
 
+NO_MISTAKES = EditorMistakes(wrong_side=0, wrong_color=0, wrong_kind=0, lost_object=0)
+"""It does what it is told."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShapesEditor:
     """Plays `ImageEditor` in the miniature world.
