@@ -15,6 +15,10 @@ COMMANDS = {
     "generate": Command("draw a prompt in stages", "staged.generate.command:main"),
     "serve": Command("serve a model over HTTP", "staged.server.command:main"),
     "idea2img": Command("draw an idea by exploring prompts", "staged.idea2img.command:main"),
+    "export": Command(
+        "write a checkpoint in the published layout, whoever made it", "staged.export:main"
+    ),
+    "merge-lora": Command("add a LoRA to its checkpoint's weights", "staged.export:merge_lora"),
     "eval": Command("score a model on a benchmark", "eval.__main__:main"),
     "report": Command("show trajectories as one web page", "staged.report:main"),
     "verify": Command("compare a model with recorded tensors", "staged.verify:main"),

@@ -161,26 +161,7 @@ def put_adapter(model: nn.Module, adapter: Adapter, *, dtype: torch.dtype | None
     Raises:
         ValueError: The model lacks a layer, or has one of another size; names what does not fit.
     """
-    found = dict(model.named_modules())
-    missing = sorted(name for name in adapter.low_ranks if name not in found)
-    reshaped = []
-    for name, low_rank in adapter.low_ranks.items():
-        layer = found.get(name)
-        if not isinstance(layer, nn.Linear):
-            continue
-        a, b = adapter.tensors[f"{name}.lora_a"], adapter.tensors[f"{name}.lora_b"]
-        sizes = (b.shape[0], a.shape[1])
-        if sizes != (layer.out_features, layer.in_features):
-            reshaped.append(f"{name} {list(sizes)}, the model's is {list(layer.weight.shape)}")
-        elif low_rank.rank != len(a):
-            reshaped.append(f"{name} of rank {len(a)}, not {low_rank.rank}")
-    if missing or reshaped:
-        problems = [f"{len(missing)} missing in the model: {listed(missing)}"] * bool(missing)
-        problems += [f"{len(reshaped)} of another size: {listed(reshaped)}"] * bool(reshaped)
-        raise ValueError(
-            f"{adapter.folder} is no LoRA for this model (it says that it is for "
-            f"{adapter.base or 'nothing known'}); layers {'; '.join(problems)}"
-        )
+    check_adapter(model, adapter)
     for name, low_rank in adapter.low_ranks.items():
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
@@ -189,6 +170,29 @@ def put_adapter(model: nn.Module, adapter: Adapter, *, dtype: torch.dtype | None
     for name in adapter.low_ranks:
         made[name].lora_a.copy_(adapter.tensors[f"{name}.lora_a"])
         made[name].lora_b.copy_(adapter.tensors[f"{name}.lora_b"])
+
+
+def check_adapter(model: nn.Module, adapter: Adapter) -> None:
+    """Require a model, which may be on meta, to have the layers that an adapter is for.
+
+    Raises:
+        ValueError: It lacks some, or has some of another size; names them all.
+    """
+    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    missing = sorted(name for name in adapter.low_ranks if name not in found)
+    reshaped = []
+    for name in sorted(adapter.low_ranks.keys() & found.keys()):
+        a, b = adapter.tensors[f"{name}.lora_a"], adapter.tensors[f"{name}.lora_b"]
+        shape = [b.shape[0], a.shape[1]]
+        if shape != list(found[name].weight.shape):
+            reshaped.append(f"{name} {shape}, the model's is {list(found[name].weight.shape)}")
+    if missing or reshaped:
+        problems = [f"{len(missing)} missing in the model: {listed(missing)}"] * bool(missing)
+        problems += [f"{len(reshaped)} of another size: {listed(reshaped)}"] * bool(reshaped)
+        raise ValueError(
+            f"{adapter.folder} is no LoRA for this model (it says that it is for "
+            f"{adapter.base or 'nothing known'}); layers {'; '.join(problems)}"
+        )
 
 
 def _upstream_module(name: str) -> str:

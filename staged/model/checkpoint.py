@@ -1,8 +1,7 @@
 """Load and save BAGEL checkpoints in the published layout.
 
 A folder holds ``config.json``, ``llm_config.json``, ``vit_config.json``, ``ema.safetensors`` (or
-``model.safetensors``, either possibly sharded with an index), ``ae.safetensors`` and the
-tokenizer's files. Only safetensors is read: other formats can run code when opened.
+whatever else `staged.model.stored_weights` finds), ``ae.safetensors`` and the tokenizer's files.
 """
 
 import dataclasses
@@ -14,44 +13,46 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from staged import proxies, strict_json
+from staged import proxies
 from staged.jobs.files import whole_folder
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
 from staged.model.codec import ImageCodec
-from staged.model.config import AutoencoderConfig, BagelConfig
+from staged.model.config import CONFIG_FILES, AutoencoderConfig, BagelConfig
 from staged.model.flows import Flows, read_flows, write_flows
 from staged.model.keys import autoencoder_keys, from_upstream_key, to_upstream_key
 from staged.model.positions import sincos_table
 from staged.model.safetensors_writer import write_safetensors
+from staged.model.stored_weights import AUTOENCODER, WEIGHTS, StoredWeights, as_published
 from staged.model.tokenizer import BagelTokenizer
-from staged.model.weights import check_finite_weights, check_names, check_weights, listed
+from staged.model.weights import check_finite_weights, check_names, check_weights
 
 __all__ = [
+    "CheckpointFolders",
     "Facts",
     "LoadedBagel",
+    "check_stored",
+    "folders_of",
     "from_upstream_key",
     "load",
     "load_autoencoder",
+    "load_tokenizer",
     "look",
     "save",
     "save_autoencoder",
+    "table_sides",
     "to_upstream_key",
     "upstream_shapes",
 ]
 
-WEIGHTS = ("ema.safetensors", "model.safetensors")
-AUTOENCODER = "ae.safetensors"
 FROZEN_TABLES = ("latent_positions", "vision_positions")
 
 _HUB_FILES = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.model", "*.jinja")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_UNSAFE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-_MAX_INDEX_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,59 @@ class Facts:
     flows: Flows
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFolders:
+    """Where the parts of a checkpoint lie.
+
+    Attributes:
+        weights: Of the model.
+        autoencoder: ``ae.safetensors``, if not beside the weights: models that share one need not
+            each carry it.
+        rest: Configuration, tokenizer and ways of drawing, if not beside the weights.
+    """
+
+    weights: Path
+    autoencoder: Path
+    rest: Path
+
+    def require(self) -> None:
+        """Require the small files to be there, which many a trainer does not copy.
+
+        Raises:
+            ValueError: Some are missing; names them.
+        """
+        needed = {self.rest / name for name in CONFIG_FILES} | {self.autoencoder / AUTOENCODER}
+        if missing := sorted(str(path) for path in needed if not path.is_file()):
+            raise ValueError(
+                f"{self.weights} holds weights, but {', '.join(missing)} missing: take what is "
+                "missing from the checkpoint that they were trained from (staged export "
+                f"{self.weights} --like CHECKPOINT --out FOLDER)"
+            )
+
+    def look(self) -> Facts:
+        """Read what needs no weights.
+
+        Raises:
+            ValueError: See ``load``; names and shapes of the tensors are not compared here.
+        """
+        shapes = StoredWeights.find(self.weights).shapes
+        self.require()
+        config = BagelConfig.from_folder(self.rest)
+        path = self.autoencoder / AUTOENCODER
+        stored = StoredWeights.of_autoencoder(path).shapes
+        structure = _autoencoder_structure(stored, config.autoencoder, path)
+        return Facts(config=_fit_to_weights(config, structure, shapes), flows=read_flows(self.rest))
+
+
+def folders_of(
+    source: str | Path, *, autoencoder_folder: str | Path | None = None, revision: str | None = None
+) -> CheckpointFolders:
+    """Find a checkpoint; from the Hub, all of it is fetched. See ``load``."""
+    folder = _resolve(source, revision)
+    autoencoder = folder if autoencoder_folder is None else Path(autoencoder_folder)
+    return CheckpointFolders(weights=folder, autoencoder=autoencoder, rest=folder)
+
+
 def look(source: str | Path, *, autoencoder_folder: str | Path | None = None) -> Facts:
     """Read what needs no weights, so that a wrong request is told before minutes of loading.
 
@@ -103,12 +157,7 @@ def look(source: str | Path, *, autoencoder_folder: str | Path | None = None) ->
     Raises:
         ValueError: See ``load``; names and shapes of the tensors are not compared here.
     """
-    folder = _resolve(source, None)
-    config = BagelConfig.from_folder(folder)
-    path = Path(autoencoder_folder or folder) / AUTOENCODER
-    structure = _autoencoder_structure(_Weights.of_file(path).shapes, config.autoencoder, path)
-    shapes = _Weights.find(folder).shapes
-    return Facts(config=_fit_to_weights(config, structure, shapes), flows=read_flows(folder))
+    return folders_of(source, autoencoder_folder=autoencoder_folder).look()
 
 
 def load(
@@ -140,28 +189,29 @@ def load(
         ValueError: The source is missing or no safetensors checkpoint, or its tensors do not fit
             the configuration (one error that lists them all).
     """
-    folder = _resolve(source, revision)
-    weights = _Weights.find(folder)
-    config = config or BagelConfig.from_folder(folder)
-    autoencoder = load_autoencoder(autoencoder_folder or folder, config.autoencoder, device=device)
+    found = folders_of(source, autoencoder_folder=autoencoder_folder, revision=revision)
+    folder = found.weights
+    weights = StoredWeights.find(folder)
+    if config is None:
+        found.require()
+        config = BagelConfig.from_folder(folder)
+    autoencoder = load_autoencoder(found.autoencoder, config.autoencoder, device=device)
     config = _fit_to_weights(config, autoencoder.config, weights.shapes)
     # Nothing is allocated, or drawn at random, for the file to replace.
     with torch.device("meta"):
         model = Bagel(config)
-    expected = upstream_shapes(model)
-    optional = {to_upstream_key(table) for table in FROZEN_TABLES}
-    check_names(str(folder), weights.shapes, expected, optional=optional)
+    check_stored(weights, model)
     _materialise(model, device, dtype)
     targets = _tensors(model)
     named = {upstream: targets[from_upstream_key(upstream)] for upstream in weights.shapes}
     _copy(weights, named, str(folder))
-    for table, side in _table_sides(config).items():
+    for table, side in table_sides(config).items():
         if to_upstream_key(table) not in weights.shapes:
             targets[table].copy_(sincos_table(config.transformer.hidden_size, side))
     return LoadedBagel(
         model=model.eval(),
         autoencoder=autoencoder,
-        tokenizer=_load_tokenizer(folder, config.transformer.vocab_size),
+        tokenizer=load_tokenizer(folder, config.transformer.vocab_size),
         config=config,
         folder=folder,
         flows=read_flows(folder),
@@ -190,7 +240,7 @@ def load_autoencoder(
         ValueError: The file is missing or damaged, or is no FLUX autoencoder.
     """
     path = Path(folder) / AUTOENCODER
-    weights = _Weights.of_file(path)
+    weights = StoredWeights.of_autoencoder(path)
     config = _autoencoder_structure(weights.shapes, config, path)
     with torch.device("meta"):
         autoencoder = Autoencoder(config)
@@ -292,6 +342,25 @@ def upstream_shapes(module: Bagel | Autoencoder) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def check_stored(weights: StoredWeights, model: Bagel) -> dict[str, tuple[int, ...]]:
+    """Require stored tensors to be those of a model, save the tables that can be computed.
+
+    Args:
+        weights: What is there.
+        model: May be on meta.
+
+    Returns:
+        Upstream's name and shape of every tensor of the model.
+
+    Raises:
+        ValueError: One error that lists all that are missing, unexpected or of another shape.
+    """
+    expected = upstream_shapes(model)
+    optional = {to_upstream_key(table) for table in FROZEN_TABLES}
+    check_names(weights.place, weights.shapes, expected, optional=optional)
+    return expected
+
+
 def _upstream_names(module: Bagel | Autoencoder) -> dict[str, str]:
     if isinstance(module, Bagel):
         return {name: to_upstream_key(name) for name in _tensors(module)}
@@ -310,7 +379,8 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in module.named_parameters()} | tables
 
 
-def _table_sides(config: BagelConfig) -> dict[str, int]:
+def table_sides(config: BagelConfig) -> dict[str, int]:
+    """Sides of the frozen tables, in tokens, by our name."""
     return {
         "latent_positions": config.max_latent_size,
         "vision_positions": config.vit_max_patches_per_side,
@@ -323,75 +393,7 @@ def _materialise(module: nn.Module, device: str | torch.device, dtype: torch.dty
     module.to(dtype).to_empty(device=device)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Weights:
-    """Where each tensor of a checkpoint lies, and its shape; the data stays on the disk."""
-
-    files: Mapping[str, Path]
-    shapes: Mapping[str, tuple[int, ...]]
-
-    @classmethod
-    def of_file(cls, path: Path) -> "_Weights":
-        shapes = _header(path)
-        return cls(files=dict.fromkeys(shapes, path), shapes=shapes)
-
-    @classmethod
-    def find(cls, folder: Path) -> "_Weights":
-        # Where upstream trained, both lie side by side; the averaged ones are what it publishes.
-        for name in WEIGHTS:
-            if (folder / name).is_file():
-                return cls.of_file(folder / name)
-            if (folder / f"{name}.index.json").is_file():
-                return cls.of_index(folder / f"{name}.index.json")
-        unsafe = sorted(p.name for p in folder.iterdir() if p.suffix in _UNSAFE_SUFFIXES)
-        if unsafe:
-            raise ValueError(
-                f"{folder} has weights only as {', '.join(unsafe)}; such files can run code when "
-                f"opened and are not read. Convert them to {WEIGHTS[0]}"
-            )
-        raise ValueError(f"{folder} has neither {' nor '.join(WEIGHTS)} nor an index of shards")
-
-    @classmethod
-    def of_index(cls, path: Path) -> "_Weights":
-        files, shapes = {}, {}
-        for key, name in _read_index(path).items():
-            files[key] = path.parent / name
-        for shard in sorted(set(files.values())):
-            shapes.update(_header(shard))
-        if files.keys() != shapes.keys():
-            stray = sorted(files.keys() ^ shapes.keys())
-            raise ValueError(f"{path} and its shards disagree on {listed(stray)}")
-        return cls(files=files, shapes=shapes)
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    index = strict_json.read(path, max_bytes=_MAX_INDEX_BYTES)
-    try:
-        pairs = dict(index["weight_map"].items())
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not an index of shards: {error!r}") from error
-    for name in pairs.values():
-        # A shard lies beside its index; a path could lead anywhere.
-        if (
-            not isinstance(name, str)
-            or Path(name).name != name
-            or not name.endswith(".safetensors")
-        ):
-            raise ValueError(f"{path} names {name!r}, which is no safetensors file beside it")
-    return pairs
-
-
-def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing") from error
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no readable safetensors file: {error}") from error
-
-
-def _copy(weights: _Weights, targets: Mapping[str, Tensor], place: str) -> None:
+def _copy(weights: StoredWeights, targets: Mapping[str, Tensor], place: str) -> None:
     """Fill every target from the file, one tensor in memory at a time."""
     by_file: dict[Path, list[str]] = {}
     for key, path in weights.files.items():
@@ -400,7 +402,8 @@ def _copy(weights: _Weights, targets: Mapping[str, Tensor], place: str) -> None:
         with safe_open(path, framework="pt") as file:
             for key in keys:
                 target = targets[key]
-                target.copy_(file.get_tensor(key).reshape(target.shape))
+                stored = as_published(key, file.get_tensor(weights.names[key]))
+                target.copy_(stored.reshape(target.shape))
     # In the type that they have now: a narrower one may have made infinities of numbers.
     check_finite_weights(place, targets)
 
@@ -483,7 +486,12 @@ def _resolve(source: str | Path, revision: str | None) -> Path:
     return Path(path)
 
 
-def _load_tokenizer(folder: Path, vocab_size: int) -> BagelTokenizer | None:
+def load_tokenizer(folder: Path, vocab_size: int) -> BagelTokenizer | None:
+    """Read a folder's tokenizer, or None where it has none.
+
+    Raises:
+        ValueError: It uses more ids than there are words in the model.
+    """
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         return None
     tokenizer = BagelTokenizer.load(folder)

@@ -16,7 +16,15 @@ from typing import Any, Self
 from staged import strict_json
 from staged.settings.kinds import nearest
 
-__all__ = ["AutoencoderConfig", "BagelConfig", "TransformerConfig", "VisionConfig"]
+__all__ = [
+    "CONFIG_FILES",
+    "AutoencoderConfig",
+    "BagelConfig",
+    "TransformerConfig",
+    "VisionConfig",
+]
+
+CONFIG_FILES = ("config.json", "llm_config.json", "vit_config.json")
 
 # The published vit_config.json counts SigLIP's layers; BAGEL takes features from the one before
 # the last and builds no layer after it: built = file + 1 + VIT_SELECT_LAYER.

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from staged.model import checkpoint
-from staged.model.adapter import put_adapter, read_adapter, read_base
+from staged.model.adapter import Adapter, put_adapter, read_adapter, read_base
 from staged.model.adapter_config import CONFIG
-from staged.model.checkpoint import Facts, LoadedBagel
+from staged.model.checkpoint import CheckpointFolders, Facts, LoadedBagel
 
 _NAMED = {"miniature": "staged.shapes.miniature"}
-"""What stands before a colon: the module whose `open_named` and `look_at_named` know the rest.
+"""What stands before a colon: the module that knows the rest, by `open_named` and its like.
 
 By name, for a model knows no world that it was trained in; that world's packages know models.
 """
@@ -74,6 +74,23 @@ def look_at_checkpoint(source: str, *, lora: str | Path | None = None) -> Facts:
         return checkpoint.look(base)
     facts: Facts = module.look_at_named(name)
     return facts
+
+
+def find_checkpoint(
+    source: str, *, lora: str | Path | None = None
+) -> tuple[CheckpointFolders, Adapter | None]:
+    """Find where a checkpoint's files lie, and read the LoRA upon it; see `open_checkpoint`.
+
+    Raises:
+        ValueError: There is no such checkpoint, or it has no files.
+    """
+    base, lora = _parted(source, lora)
+    adapter = None if lora is None else read_adapter(lora)
+    module, name = _named(base)
+    if module is None:
+        return checkpoint.folders_of(base), adapter
+    folders: CheckpointFolders = module.folders_named(name)
+    return folders, adapter
 
 
 def base_of(source: str) -> str:

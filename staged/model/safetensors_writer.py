@@ -6,15 +6,15 @@ model. The format is small: a length, a JSON header, the data (huggingface/safet
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-__all__ = ["write_safetensors"]
+__all__ = ["DTYPES", "write_safetensors"]
 
-_DTYPES = {
+DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -24,6 +24,7 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+"""Types that are written, by the format's names."""
 
 
 def write_safetensors(
@@ -32,14 +33,16 @@ def write_safetensors(
     dtype: torch.dtype | None = None,
     *,
     metadata: Mapping[str, str] | None = None,
+    read: Callable[[str], Tensor] | None = None,
 ) -> None:
     """Write tensors in the order given.
 
     Args:
         path: File to write; not atomic on its own.
-        tensors: By name; on any device.
+        tensors: By name; on any device, with `read` on meta.
         dtype: Stored type of real tensors; None keeps each tensor's own.
         metadata: Kept in the header.
+        read: Gives a tensor when its turn has come, where not all of them are to be in memory.
 
     Raises:
         ValueError: A tensor has a type that the format lacks.
@@ -49,12 +52,12 @@ def write_safetensors(
     end = 0
     for name, tensor in tensors.items():
         stored = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-        if stored not in _DTYPES:
-            raise ValueError(f"{name} is {stored}; safetensors stores {list(_DTYPES)}")
+        if stored not in DTYPES:
+            raise ValueError(f"{name} is {stored}; safetensors stores {list(DTYPES)}")
         types[name] = stored
         start, end = end, end + math.prod(tensor.shape) * stored.itemsize
         header[name] = {
-            "dtype": _DTYPES[stored],
+            "dtype": DTYPES[stored],
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
@@ -64,5 +67,7 @@ def write_safetensors(
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name, tensor in tensors.items():
-            data = tensor.detach().to(device="cpu", dtype=types[name]).contiguous()
+            given = tensor if read is None else read(name)
+            assert given.shape == tensor.shape, name
+            data = given.detach().to(device="cpu", dtype=types[name]).contiguous()
             file.write(data.reshape(-1).view(torch.uint8).numpy().data)

@@ -10,7 +10,7 @@ import torch
 
 from staged.model import checkpoint
 from staged.model.bagel import Bagel
-from staged.model.checkpoint import Facts, LoadedBagel
+from staged.model.checkpoint import CheckpointFolders, Facts, LoadedBagel
 from staged.model.codec import ImageSizes
 from staged.model.config import (
     AutoencoderConfig,
@@ -180,6 +180,18 @@ def look_at_named(name: str) -> Facts:
     if name == "fresh":
         return Facts(config=config(_autoencoder()), flows=FLOWS)
     return checkpoint.look(CHECKPOINTS / name, autoencoder_folder=CHECKPOINTS)
+
+
+def folders_named(name: str) -> CheckpointFolders:
+    """Where the files of one lie; see `staged.model.open.find_checkpoint`.
+
+    Raises:
+        ValueError: There is no such miniature, or it has no files.
+    """
+    _check_name(name)
+    if name == "fresh":
+        raise ValueError("miniature:fresh is made anew each time; it has no files")
+    return checkpoint.folders_of(CHECKPOINTS / name, autoencoder_folder=CHECKPOINTS)
 
 
 def _check_name(name: str) -> None:

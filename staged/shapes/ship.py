@@ -13,7 +13,7 @@ import torch
 
 from staged import strict_json
 from staged.model import checkpoint
-from staged.model.checkpoint import AUTOENCODER, WEIGHTS
+from staged.model.stored_weights import AUTOENCODER, WEIGHTS
 from staged.shapes.miniature import CHECKPOINTS
 
 RECORD = "record.json"
