@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     outputs.folder(settings.out)
     if settings.cache is not None:
         outputs.folder(settings.cache)
+    # Of a lost rank torch tells dozens of lines of its own; ours are one. Read when it is loaded.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # What follows needs torch; `--help` does not.
     from train.job import Trainer
     from train.ranks import joined

@@ -6,30 +6,29 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 
 from staged.allocator import keep_freed_memory
 from staged.command_line import outputs
-from staged.model import checkpoint
-from staged.model.adapter import write_adapter
-from staged.model.bagel import Inputs
+from staged.model.bagel import Bagel, Inputs
 from staged.model.codec import ImageCodec
 from staged.model.finite import NotFiniteError
+from staged.model.lora import lora_layers
 from staged.model.loss import TokenLosses
 from staged.model.open import base_of, open_checkpoint
 from staged.model.recompute import set_recompute
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
+from train.export import export, weights_to_export, write_lora
 from train.interrupts import Interrupts
-from train.lora import trained_parameters
+from train.lora import draw_lora, trained_parameters
 from train.memory import kept_bytes, require_memory
 from train.objective import (
     Objective,
@@ -46,8 +45,17 @@ from train.ranks import Ranks
 from train.run_folder import alone_in, claim, claim_data, require_one_run, settled
 from train.run_log import RunLog
 from train.settings import TrainSettings
-from train.sharding import gathered_root, make_mesh, num_shards, shard, sum_over_replicas, whole
+from train.sharding import (
+    Shards,
+    gathered_root,
+    make_mesh,
+    num_shards,
+    shard,
+    sum_over_replicas,
+    whole,
+)
 from train.state import RunState
+from train.step_end import StepEnd
 from train.stream import StepPacks, explaining_dead_workers, in_order, packs_each, require_work
 from train.throughput import Throughput
 
@@ -83,6 +91,7 @@ class Trainer:
         # Before the weights are read: a folder of another run is told at once.
         ranks.first(lambda: claim(settings, resuming=resuming))
         require_one_run(settings, ranks)
+        shards = Shards(self._prepare)
         self.loaded = open_checkpoint(
             settings.init,
             seed=settings.seed,
@@ -90,23 +99,18 @@ class Trainer:
             # Beside a LoRA weights only compute, and need no more bits than that takes.
             dtype=torch.float32 if settings.lora is None else self.dtype,
             lora_dtype=torch.float32,
+            division=shards,
         )
         if self.loaded.tokenizer is None:
             raise ValueError(f"init {settings.init} has no tokenizer; add its tokenizer files")
         self.model = self.loaded.model.train()
-        if settings.compile:
-            self.model.compile_experts()
-        set_recompute(self.model, settings.activation_checkpointing)
-        self.objective = Objective(self.model, max_logits_mib=settings.max_logits_mib)
+        if self._new_lora:
+            draw_lora(self.model, settings.seed, shards.rows_here)
         # The autoencoder is frozen: its working copy may be narrow, what is exported is not.
         autoencoder = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
         self.codec = ImageCodec(autoencoder, self.loaded.config)
         self.tokenizer = self.loaded.tokenizer
-        self.parameters = trained_parameters(self.model, settings)
-        if self.mesh is not None:
-            shard(self.objective, self.mesh, self.dtype, settings.parallel)
-            by_name = dict(self.model.named_parameters())
-            self.parameters = {name: by_name[name] for name in self.parameters}
+        self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         decay = settings.optimizer.ema_decay
         self.optimizer = make_optimizers(self.parameters, settings.optimizer, self.dtype)
         kept = kept_bytes(
@@ -135,6 +139,18 @@ class Trainer:
         self.packs = StepPacks(self.examples, self.plan, self.examples.special, settings)
         self.average = WeightAverage(self.parameters, decay) if decay else None
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
+
+    def _prepare(self, model: Bagel) -> None:
+        """Make of a model what a step calls, and give this rank its part of it."""
+        settings = self.settings
+        self._new_lora = settings.lora is not None and not lora_layers(model)
+        trained_parameters(model, settings)
+        if settings.compile:
+            model.compile_experts()
+        set_recompute(model, settings.activation_checkpointing)
+        self.objective = Objective(model, max_logits_mib=settings.max_logits_mib)
+        if self.mesh is not None:
+            shard(self.objective, self.mesh, self.dtype, settings.parallel)
 
     def run(self) -> Path:
         """Train to the end, or as long as the settings allow, and write the checkpoint.
@@ -313,42 +329,16 @@ class Trainer:
                 f"{self.settings.out} holds no state of a run, so there is nothing to export; "
                 "give the same command without --export"
             )
-        lora = self.settings.lora is not None
+        lora, ranks = self.settings.lora is not None, self.ranks
+        parameters = self.parameters if lora else dict(self.model.named_parameters())
+        weights = weights_to_export(parameters, self.average, ranks)
         folder = self.settings.out / (ADAPTER if lora else CHECKPOINT)
-        weights = self._weights_to_export()
-        self.ranks.first(lambda: self._export_to(folder, weights))
-        return folder
-
-    def _export_to(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        if self.settings.lora is not None:
+        if lora:
             base = base_of(self.settings.init)
-            write_adapter(folder, self.model, base=base, weights=weights)
-            return
-        checkpoint.save(
-            folder,
-            model=self.model,
-            autoencoder=self.loaded.autoencoder,
-            tokenizer=self.loaded.tokenizer,
-            flows=self.loaded.flows,
-            weights=weights,
-        )
-
-    def _weights_to_export(self) -> dict[str, Tensor]:
-        """Whole weights on the first rank, nothing on others; what is frozen has no average."""
-        lora = self.settings.lora is not None
-        weights: dict[str, Tensor] = dict(
-            self.parameters if lora else self.model.named_parameters()
-        )
-        if self.average is not None:
-            weights |= self.average.tensors
-        if self.mesh is None:
-            return weights
-        gathered = {}
-        for name, tensor in weights.items():  # one at a time: a device need not hold them all
-            full = whole(tensor)
-            if self.ranks.is_first:
-                gathered[name] = full.cpu()
-        return gathered
+            ranks.first(lambda: write_lora(folder, self.model, base, weights))
+        else:
+            ranks.first(lambda: export(folder, self.loaded, weights))
+        return folder
 
     def _require_room(self) -> None:
         outputs.folder(self.settings.out, need_bytes=self._bytes_to_write())
@@ -397,33 +387,6 @@ class Trainer:
                 f"{', '.join(samples[:4])}{more}. Look at these samples; or start another `out` "
                 "with a lower optimizer.lr or dtype=float32"
             )
-
-
-@dataclass(frozen=True)
-class StepEnd:
-    """What ranks have to agree on after a step.
-
-    Attributes:
-        stop: Number of a signal that came, or 0; on several ranks, the largest.
-        late: `max_minutes` are over.
-        tokens_per_s: Of one rank; in all, their sum.
-        data_wait: Share of the time spent waiting for data; in all, the largest.
-    """
-
-    stop: int
-    late: bool
-    tokens_per_s: float
-    data_wait: float
-
-    @classmethod
-    def of_all(cls, ends: Sequence[StepEnd]) -> StepEnd:
-        """What holds for the run."""
-        return cls(
-            stop=max(end.stop for end in ends),
-            late=any(end.late for end in ends),
-            tokens_per_s=sum(end.tokens_per_s for end in ends),
-            data_wait=max(end.data_wait for end in ends),
-        )
 
 
 def _due(step: int, every_steps: int) -> bool:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
 
 from staged.model.bagel import Bagel
 from staged.model.config import TransformerConfig
-from staged.model.lora import LowRank, add_lora, is_lora, lora_layers, merge_lora, modules_of
+from staged.model.lora import (
+    LowRank,
+    add_lora,
+    first_lora_a,
+    is_lora,
+    lora_layers,
+    merge_lora,
+    modules_of,
+)
 from staged.model.weights import listed
 from train.parts import freeze
 from train.settings import LoraSettings, TrainSettings
@@ -52,6 +63,24 @@ def begin_lora(model: Bagel, settings: LoraSettings, *, seed: int) -> None:
             f"scale or being there: {listed(other)}. Give it the settings with which it was "
             "trained, or merge it first (staged merge-lora)"
         )
+
+
+@torch.no_grad()
+def draw_lora(
+    model: nn.Module, seed: int, rows_here: Callable[[Tensor], tuple[Tensor, slice]]
+) -> None:
+    """Begin what was added to a model that had no memory yet: each A at random, each B at zero.
+
+    Args:
+        model: With additions; perhaps cut among ranks.
+        seed: Of the run.
+        rows_here: As in `Division`.
+    """
+    for name, layer in lora_layers(model).items():
+        a, rows = rows_here(layer.lora_a)
+        drawn = first_lora_a(seed, f"{name}.lora_a", tuple(layer.lora_a.shape))
+        a.detach().copy_(drawn[rows])
+        rows_here(layer.lora_b)[0].detach().zero_()
 
 
 def low_ranks(config: TransformerConfig, settings: LoraSettings) -> dict[str, LowRank]:

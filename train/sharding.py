@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from staged.model.bagel import Bagel
 from staged.model.transformer import Layer
 from staged.model.vision import VisionBlock
 from train.ranks import Ranks
@@ -73,6 +76,30 @@ def shard(
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no other
+
+
+@dataclass(frozen=True)
+class Shards:
+    """What loading has to know of a model that is to be sharded; a `Division`.
+
+    Attributes:
+        prepare: Makes of a model what is to be trained, and shards it, before it has memory.
+    """
+
+    prepare: Callable[[Bagel], None]
+
+    def apply(self, model: Bagel) -> None:
+        """Prepare the model."""
+        self.prepare(model)
+
+    def rows_here(self, tensor: Tensor) -> tuple[Tensor, slice]:
+        """This rank's rows, and which they are; of a plain tensor all."""
+        if not isinstance(tensor, DTensor):
+            return tensor, slice(None)
+        shape, start = compute_local_shape_and_global_offset(
+            tensor.shape, tensor.device_mesh, tensor.placements
+        )
+        return local(tensor), slice(start[0], start[0] + shape[0])
 
 
 def sum_over_replicas(root: nn.Module, now: bool) -> None:

@@ -86,7 +86,7 @@ class SceneExamples:
         self.encode = lru_cache(maxsize=None)(tokenizer.encode)
         self.latent_dim, self.patch_dim = config.latent_token_dim, config.vision.patch_dim
         rng = np.random.default_rng(settings.seed)
-        self._trajectories = [_trajectory(rng) for _ in range(count)]
+        self._trajectories = [scene_trajectory(rng) for _ in range(count)]
 
     def __len__(self) -> int:
         return len(self._trajectories)
@@ -169,7 +169,8 @@ def build_one(
     )
 
 
-def _trajectory(rng: np.random.Generator) -> Trajectory:
+def scene_trajectory(rng: np.random.Generator) -> Trajectory:
+    """One round over a scene of one to three shapes."""
     shapes = None
     while shapes is None:
         items = [

@@ -22,6 +22,7 @@ from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
 from staged.model.codec import ImageCodec
 from staged.model.config import CONFIG_FILES, AutoencoderConfig, BagelConfig
+from staged.model.division import Division, Undivided
 from staged.model.flows import Flows, read_flows, write_flows
 from staged.model.keys import autoencoder_keys, from_upstream_key, to_upstream_key
 from staged.model.positions import sincos_table
@@ -168,6 +169,7 @@ def load(
     config: BagelConfig | None = None,
     autoencoder_folder: str | Path | None = None,
     revision: str | None = None,
+    division: Division | None = None,
 ) -> LoadedBagel:
     """Read a checkpoint, tensor by tensor: memory stays at the model plus one tensor.
 
@@ -181,6 +183,7 @@ def load(
         autoencoder_folder: Where ``ae.safetensors`` lies, if not beside the weights: models that
             share one need not each carry it.
         revision: Hub revision.
+        division: Of the model among processes; each reads its rows of every tensor alone.
 
     Returns:
         Model, autoencoder, tokenizer and configuration.
@@ -201,10 +204,15 @@ def load(
     with torch.device("meta"):
         model = Bagel(config)
     check_stored(weights, model)
-    _materialise(model, device, dtype)
+    division = division or Undivided()
+    # The type first: on meta it costs nothing, and float32 afterwards would have been twice the
+    # memory of bfloat16, on the device, for a moment.
+    model.to(dtype)
+    division.apply(model)
+    model.to_empty(device=device)
     targets = _tensors(model)
     named = {upstream: targets[from_upstream_key(upstream)] for upstream in weights.shapes}
-    _copy(weights, named, str(folder))
+    _copy(weights, named, str(folder), division)
     for table, side in table_sides(config).items():
         if to_upstream_key(table) not in weights.shapes:
             targets[table].copy_(sincos_table(config.transformer.hidden_size, side))
@@ -246,11 +254,11 @@ def load_autoencoder(
         autoencoder = Autoencoder(config)
     expected = upstream_shapes(autoencoder)
     check_names(str(path), weights.shapes, expected)
-    _materialise(autoencoder, device, dtype)
+    autoencoder.to(dtype).to_empty(device=device)
     targets = _tensors(autoencoder)
     ours = {upstream: name for name, upstream in _upstream_names(autoencoder).items()}
     named = {upstream: targets[ours[upstream]] for upstream in weights.shapes}
-    _copy(weights, named, str(path))
+    _copy(weights, named, str(path), Undivided())
     return autoencoder.eval()
 
 
@@ -387,25 +395,25 @@ def table_sides(config: BagelConfig) -> dict[str, int]:
     }
 
 
-def _materialise(module: nn.Module, device: str | torch.device, dtype: torch.dtype) -> None:
-    # The type first: on meta it costs nothing, and float32 afterwards would have been twice the
-    # memory of bfloat16, on the device, for a moment.
-    module.to(dtype).to_empty(device=device)
-
-
-def _copy(weights: StoredWeights, targets: Mapping[str, Tensor], place: str) -> None:
+def _copy(
+    weights: StoredWeights, targets: Mapping[str, Tensor], place: str, division: Division
+) -> None:
     """Fill every target from the file, one tensor in memory at a time."""
+    here: dict[str, Tensor] = {}
     by_file: dict[Path, list[str]] = {}
     for key, path in weights.files.items():
         by_file.setdefault(path, []).append(key)
     for path, keys in by_file.items():
         with safe_open(path, framework="pt") as file:
             for key in keys:
-                target = targets[key]
-                stored = as_published(key, file.get_tensor(weights.names[key]))
-                target.copy_(stored.reshape(target.shape))
+                here[key], rows = division.rows_here(targets[key])
+                if here[key].numel():
+                    name = weights.names[key]
+                    whole = rows == slice(None)
+                    stored = file.get_tensor(name) if whole else file.get_slice(name)[rows]
+                    here[key].copy_(as_published(key, stored).reshape(here[key].shape))
     # In the type that they have now: a narrower one may have made infinities of numbers.
-    check_finite_weights(place, targets)
+    check_finite_weights(place, here)
 
 
 def _fit_to_weights(

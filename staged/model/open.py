@@ -16,6 +16,7 @@ from staged.model import checkpoint
 from staged.model.adapter import Adapter, put_adapter, read_adapter, read_base
 from staged.model.adapter_config import CONFIG
 from staged.model.checkpoint import CheckpointFolders, Facts, LoadedBagel
+from staged.model.division import Division
 
 _NAMED = {"miniature": "staged.shapes.miniature"}
 """What stands before a colon: the module that knows the rest, by `open_named` and its like.
@@ -32,6 +33,7 @@ def open_checkpoint(
     dtype: torch.dtype = torch.float32,
     lora: str | Path | None = None,
     lora_dtype: torch.dtype | None = None,
+    division: Division | None = None,
 ) -> LoadedBagel:
     """Load a checkpoint.
 
@@ -43,6 +45,7 @@ def open_checkpoint(
         dtype: Of the model, as it is read; the autoencoder is in float32.
         lora: Folder of a LoRA to put upon the checkpoint, beside its weights.
         lora_dtype: Of the LoRA; None is that of the model.
+        division: Of the model among processes.
 
     Raises:
         ValueError: There is no such checkpoint, or the LoRA does not fit it.
@@ -51,12 +54,16 @@ def open_checkpoint(
     # Before the weights are read: what is wrong with it is told at once.
     adapter = None if lora is None else read_adapter(lora)
     module, name = _named(base)
+    # What an adapter is put upon must be whole: it may be merged into its weights.
+    early = division if adapter is None else None
     if module is None:
-        loaded = checkpoint.load(base, device=device, dtype=dtype)
+        loaded = checkpoint.load(base, device=device, dtype=dtype, division=early)
     else:
-        loaded = module.open_named(name, seed=seed, device=device, dtype=dtype)
+        loaded = module.open_named(name, seed=seed, device=device, dtype=dtype, division=early)
     if adapter is not None:
         put_adapter(loaded.model, adapter, dtype=lora_dtype)
+        if division is not None:
+            division.apply(loaded.model)
     return loaded
 
 

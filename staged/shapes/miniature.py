@@ -18,6 +18,7 @@ from staged.model.config import (
     TransformerConfig,
     VisionConfig,
 )
+from staged.model.division import Division
 from staged.model.flows import Flows, FlowSettings, Guidance
 from staged.model.tokenizer import BagelTokenizer, train_tokenizer
 from staged.shapes.language.asked import in_its_words, step_in_its_words
@@ -154,7 +155,12 @@ def understood_step(sizes: ImageSizes, step: TextStep) -> TextStep:
 
 
 def open_named(
-    name: str, *, seed: int, device: str | torch.device, dtype: torch.dtype
+    name: str,
+    *,
+    seed: int,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    division: Division | None = None,
 ) -> LoadedBagel:
     """Load `base` or `staged`, or make `fresh`; see `staged.model.open.open_checkpoint`.
 
@@ -164,9 +170,16 @@ def open_named(
     _check_name(name)
     if name == "fresh":
         loaded = fresh(seed, device=device)
-        return replace(loaded, model=loaded.model.to(dtype))
+        model = loaded.model.to(dtype)
+        if division is not None:
+            division.apply(model)  # drawn whole, and small
+        return replace(loaded, model=model)
     return checkpoint.load(
-        CHECKPOINTS / name, device=device, dtype=dtype, autoencoder_folder=CHECKPOINTS
+        CHECKPOINTS / name,
+        device=device,
+        dtype=dtype,
+        autoencoder_folder=CHECKPOINTS,
+        division=division,
     )
 
 

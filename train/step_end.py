@@ -1,0 +1,33 @@
+"""What the ranks of a run agree on after every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """What ranks have to agree on after a step.
+
+    Attributes:
+        stop: Number of a signal that came, or 0; on several ranks, the largest.
+        late: `max_minutes` are over.
+        tokens_per_s: Of one rank; in all, their sum.
+        data_wait: Share of the time spent waiting for data; in all, the largest.
+    """
+
+    stop: int
+    late: bool
+    tokens_per_s: float
+    data_wait: float
+
+    @classmethod
+    def of_all(cls, ends: Sequence[StepEnd]) -> StepEnd:
+        """What holds for the run."""
+        return cls(
+            stop=max(end.stop for end in ends),
+            late=any(end.late for end in ends),
+            tokens_per_s=sum(end.tokens_per_s for end in ends),
+            data_wait=max(end.data_wait for end in ends),
+        )
