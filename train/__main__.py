@@ -7,7 +7,15 @@ import sys
 from collections.abc import Sequence
 
 from staged import settings as job_settings
-from staged.command_line import Parser, add_overrides, console, exit_codes, outputs
+from staged.command_line import (
+    Parser,
+    UsageError,
+    add_overrides,
+    console,
+    exit_codes,
+    natural,
+    outputs,
+)
 from staged.command_line.applications import run_as_module
 from staged.shards.folder import shard_paths
 from train.settings import TrainSettings
@@ -15,6 +23,8 @@ from train.settings import TrainSettings
 _EPILOG = """
 example:
   staged train configs/shapes/base.yaml out=runs/base num_steps=2000
+
+  staged train configs/shapes/demo_train.yaml --show-pack 0 --page out/pack.html
 
   torchrun --nproc-per-node 8 -m train configs/bagel_7b/plan_sketch.yaml out=runs/plan
 
@@ -40,10 +50,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="train no further: write the checkpoint of the newest state",
     )
+    parser.add_argument(
+        "--show-pack",
+        type=natural,
+        metavar="N",
+        help="train nothing: print pack number N token by token: kind, position, label, weight, "
+        "who sees whom",
+    )
+    parser.add_argument(
+        "--page", type=outputs.out_file, metavar="FILE", help="with --show-pack: also as a web page"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.page is not None and arguments.show_pack is None:
+        raise UsageError("--page is of --show-pack: say which pack")
     settings = job_settings.load(TrainSettings, arguments.config, arguments.overrides)
     for subset in settings.data:
         shard_paths(subset.path)
+    if arguments.show_pack is not None:
+        from train.show_pack import show_pack
+
+        console().figures(show_pack(settings, arguments.show_pack, arguments.page))
+        return exit_codes.OK
     outputs.folder(settings.out)
     if settings.cache is not None:
         outputs.folder(settings.cache)

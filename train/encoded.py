@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,6 +47,8 @@ class EncodedFolder:
         tokenizer: BagelTokenizer,
         encode: Encode,
         cache: Path,
+        *,
+        latents: bool = True,
     ) -> None:
         """Open the folder; the first time, read every sample once.
 
@@ -56,6 +58,8 @@ class EncodedFolder:
             tokenizer: Says how texts are framed.
             encode: Text to ids, as the tokenizer does.
             cache: Where lengths and latents are kept.
+            latents: Encode images. Without, which takes no more than reading, latents are zeros and
+                nothing is kept: to look at what training would do.
 
         Raises:
             ValueError: The folder holds no finished data set, a sample cannot be read, or the
@@ -65,14 +69,16 @@ class EncodedFolder:
         self._special = tokenizer.special
         self.index = _open(folder)
         self.fingerprint = _fingerprint(folder, codec, tokenizer)
+        self._latents: NDArray[np.float32] | None = None
         table = cache / f"{self.fingerprint[:16]}.npz"
+        if not latents and not table.is_file():
+            self._take(self._measure(None))
+            return
         if not table.is_file():
             self._read_all(table)
         try:
             with np.load(table) as stored:
-                self.lengths: NDArray[np.int64] = stored["lengths"]
-                self.noised: NDArray[np.int64] = stored["noised"]
-                self._first_token: NDArray[np.int64] = stored["first_token"]
+                self._take(stored)
             columns = codec.config.latent_token_dim
             self._latents = _map(table.with_suffix(".latents"), columns)
             if len(self.lengths) != len(self) or self._first_token.max(initial=0) > len(
@@ -112,9 +118,15 @@ class EncodedFolder:
     def latents(self, place: int, trajectory: Trajectory, image: int) -> Tensor:
         """(n, Z) float32 latent tokens of one image of a sample."""
         counts = [_num_latents(self.grids_of(ref)) for ref in trajectory.images[: image + 1]]
+        if self._latents is None:
+            return torch.zeros(counts[-1], self.codec.config.latent_token_dim)
         start = int(self._first_token[place]) + sum(counts[:-1])
         # Copied: the mapped file may not be written to, and would be read at some later time.
         return torch.from_numpy(np.array(self._latents[start : start + counts[-1]]))
+
+    def _take(self, table: Mapping[str, NDArray[np.int64]]) -> None:
+        self.lengths, self.noised = table["lengths"], table["noised"]
+        self._first_token = table["first_token"]
 
     def _read_all(self, table: Path) -> None:
         """Measure every sample and encode every image; files appear whole or not at all."""
@@ -137,8 +149,8 @@ class EncodedFolder:
             with whole(table) as file:
                 np.savez(file, allow_pickle=False, **measured)
 
-    def _measure(self, file: BinaryIO) -> dict[str, NDArray[np.int64]]:
-        """Write every image's latents to a file, and return the table's columns."""
+    def _measure(self, file: BinaryIO | None) -> dict[str, NDArray[np.int64]]:
+        """Write every image's latents to a file, if there is one; returns the table's columns."""
         lengths, noised, first_token, tokens = [], [], [], 0
         progress = Progress(f"reading {self.folder}", len(self), unit="samples/s")
         pending: list[NDArray[np.uint8]] = []
@@ -150,8 +162,9 @@ class EncodedFolder:
             first_token.append(tokens)
             for ref in trajectory.images:
                 tokens += _num_latents(self.grids_of(ref))
-                pending.append(ref.array())
-            if len(pending) >= _ENCODE_BATCH or sample + 1 == len(self):
+                if file is not None:
+                    pending.append(ref.array())
+            if file is not None and (len(pending) >= _ENCODE_BATCH or sample + 1 == len(self)):
                 for latents in self.codec.to_latents_each(pending):
                     require_finite(latents, f"latents of an image of {self.name(sample)} are")
                     file.write(latents.float().cpu().numpy().tobytes())

@@ -32,6 +32,7 @@ class Examples:
         cache: Path,
         *,
         noised_copies: int = 1,
+        latents: bool = True,
     ) -> None:
         """Open the subsets; see `EncodedFolder`.
 
@@ -41,6 +42,7 @@ class Examples:
             tokenizer: Encodes text.
             cache: Folder for lengths and latents.
             noised_copies: Of each supervised sketch; lengths count them.
+            latents: Encode images; see `EncodedFolder`.
 
         Raises:
             ValueError: As `EncodedFolder`.
@@ -48,7 +50,10 @@ class Examples:
         self.codec, self.special, config = codec, tokenizer.special, codec.config
         self.latent_dim, self.patch_dim = config.latent_token_dim, config.vision.patch_dim
         self.encode = lru_cache(maxsize=1 << 18)(tokenizer.encode)
-        self._parts = [EncodedFolder(s.path, codec, tokenizer, self.encode, cache) for s in subsets]
+        self._parts = [
+            EncodedFolder(s.path, codec, tokenizer, self.encode, cache, latents=latents)
+            for s in subsets
+        ]
         self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
         self.lengths = np.concatenate(
             # Tables count one copy, so that runs with other numbers of them share a table.

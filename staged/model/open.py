@@ -16,7 +16,9 @@ from staged.model import checkpoint
 from staged.model.adapter import Adapter, put_adapter, read_adapter, read_base
 from staged.model.adapter_config import CONFIG
 from staged.model.checkpoint import CheckpointFolders, Facts, LoadedBagel
+from staged.model.codec import ImageCodec
 from staged.model.division import Division
+from staged.model.tokenizer import BagelTokenizer
 
 _NAMED = {"miniature": "staged.shapes.miniature"}
 """What stands before a colon: the module that knows the rest, by `open_named` and its like.
@@ -81,6 +83,28 @@ def look_at_checkpoint(source: str, *, lora: str | Path | None = None) -> Facts:
         return checkpoint.look(base)
     facts: Facts = module.look_at_named(name)
     return facts
+
+
+def open_codec(source: str, *, seed: int = 0) -> tuple[ImageCodec, BagelTokenizer]:
+    """Read what turns pictures and texts into tokens, without the model's weights.
+
+    Raises:
+        ValueError: There is no such checkpoint, or it has no tokenizer.
+    """
+    base = base_of(source)
+    if _named(base)[0] is not None:  # they are small, and may be made rather than read
+        loaded = open_checkpoint(base, seed=seed)
+        codec, tokenizer = loaded.codec, loaded.tokenizer
+    else:
+        folders, _ = find_checkpoint(base)
+        facts = folders.look()
+        autoencoder = checkpoint.load_autoencoder(folders.autoencoder, facts.config.autoencoder)
+        codec = ImageCodec(autoencoder, facts.config)
+        words = facts.config.transformer.vocab_size
+        tokenizer = checkpoint.load_tokenizer(folders.rest, words)
+    if tokenizer is None:
+        raise ValueError(f"{source} has no tokenizer; add its tokenizer files")
+    return codec, tokenizer
 
 
 def find_checkpoint(

@@ -13,6 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoesca
 from staged import __version__, images
 from staged.data_urls import to_data_url
 from staged.report import chart as charts
+from staged.report.packed import shown
 from staged.report.rounds import ending, rounds
 from staged.report.sections import Opening, Section
 from staged.report.shrunk import shrunk
@@ -86,6 +87,7 @@ def _environment() -> Environment:
         "version": __version__,
         "ending": ending,
         "numbers": charts.numbers,
+        "visible": shown,
     }
     return environment
 

@@ -10,6 +10,7 @@ from staged import images
 from staged.ideas.exploration import Exploration
 from staged.report.figures import Figure, Tone
 from staged.report.outcome import Outcome
+from staged.report.packed import PackedSample
 from staged.report.tables import Table
 from staged.roles import Pixels
 from staged.trajectory import ImageRef, Trajectory
@@ -192,4 +193,4 @@ class Galleries:
     intro: str = ""
 
 
-Section = Notes | Trajectories | Explorations | Gallery | Galleries | Table | Figure
+Section = Notes | Trajectories | Explorations | Gallery | Galleries | Table | Figure | PackedSample
