@@ -14,6 +14,7 @@ from staged.command_line.applications import run_as_module
 
 BENCHMARKS = {
     "miniature": Command("prompts of the miniature world", "eval.miniature:main"),
+    "idea2img": Command("ideas of the miniature world, explored", "eval.idea2img.command:main"),
     "skills": Command("what a miniature can do, skill by skill", "eval.skills.command:main"),
     "tune-guidance": Command(
         "how strongly a miniature wants to be guided", "eval.skills.guidance:main"

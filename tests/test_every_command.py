@@ -43,6 +43,9 @@ MISSING = {
     "idea2img": ["--ideas", "nowhere", "--out", "out"],
     "export": ["nowhere", "--out", "out"],
     "merge-lora": ["nowhere", "--out", "out"],
+    "idea2img-study page": ["nowhere", "--out", "out"],
+    "idea2img-study votes": ["nowhere", "--key", "nowhere", "--out", "out"],
+    "eval idea2img": ["--out", "out", "model.checkpoint=nowhere"],
     "eval miniature": ["--checkpoint", "nowhere", "--out", "out"],
     "eval skills": ["--checkpoint", "nowhere", "--out", "out"],
     "eval tune-guidance": ["--checkpoint", "nowhere", "--out", "out"],
@@ -90,6 +93,9 @@ NOTHING: dict[str, list[str] | None] = {
     "idea2img": ["--ideas", "blank.txt", "--out", "out"],
     "export": ["empty", "--out", "out"],
     "merge-lora": ["empty", "--out", "out"],
+    "idea2img-study page": ["empty", "--out", "out"],
+    "idea2img-study votes": ["votes.json", "--key", "key.json", "--out", "out"],
+    "eval idea2img": ["--num-per-kind", "0", "--out", "out"],
     "eval miniature": ["--score-only", "--out", "out"],
     "eval skills": ["--checkpoint", "miniature:base", "--num-per-skill", "0", "--out", "out"],
     "eval tune-guidance": ["--checkpoint", "miniature:base", "--num-per-skill", "0",
@@ -221,6 +227,10 @@ def nothing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     known = {"prompt": "two dogs", "atom_count": 1, "vqa_list": question, "skills": ["object"]}
     (folder / "questions.jsonl").write_text(json.dumps(known))
     write_prompts(folder / "wise" / "wise_verified", "verified")
+    key = {"format": "staged-study/1", "digest": "0", "title": "a", "seed": 0, "items": {}}
+    (folder / "key.json").write_text(json.dumps(key))
+    votes = {"format": "staged-votes/1", "study": "0", "voter": "ann", "votes": {}}
+    (folder / "votes.json").write_text(json.dumps(votes))
     unscored = {"metadata": record, "image": "0.png", "detections": None, "error": "broken"}
     (folder / "unscored.jsonl").write_text(json.dumps(unscored))
     for name in ("unscored", "unscored2"):

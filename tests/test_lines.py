@@ -135,6 +135,7 @@ def test_settings_and_json_may_begin_with_a_mark(tmp_path: Path) -> None:
         (
             "read_text",
             {
+                "eval/study/page.py",
                 "staged/cli/configs.py",
                 "staged/device_memory.py",
                 "staged/jobs/locks.py",

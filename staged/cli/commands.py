@@ -19,6 +19,7 @@ COMMANDS = {
         "write a checkpoint in the published layout, whoever made it", "staged.export:main"
     ),
     "merge-lora": Command("add a LoRA to its checkpoint's weights", "staged.export:merge_lora"),
+    "idea2img-study": Command("let people choose between pictures", "eval.study.command:main"),
     "eval": Command("score a model on a benchmark", "eval.__main__:main"),
     "report": Command("show trajectories as one web page", "staged.report:main"),
     "verify": Command("compare a model with recorded tensors", "staged.verify:main"),

@@ -23,7 +23,7 @@ from staged.backends.idea2img.player import LmmIdeaPlayer
 from staged.backends.idea2img.requests import PROMPT_VERSION
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.ledger import LedgerLog
-from staged.idea2img.image_models import open_image_model, settled
+from staged.idea2img.image_models import check_image_model, open_image_model, settled
 from staged.idea2img.settings import Idea2ImgSettings
 from staged.ideas.exploration import Exploration
 from staged.ideas.folder import EXPLORATION, save_exploration
@@ -141,6 +141,7 @@ def run_ideas(
             f"{folder} holds explorations of other settings: {'; '.join(changed)}. Write to "
             f"another folder, or go on with the settings in {folder / SETTINGS}"
         )
+    check_image_model(settings)
     units = rank.share(range(len(tasks)))
     (folder / LEDGER).mkdir(parents=True, exist_ok=True)
     if rank.world_size > 1:

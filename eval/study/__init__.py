@@ -1,0 +1,1 @@
+"""A study of people's preferences: a page to vote on, and the votes counted with intervals."""

@@ -1,0 +1,134 @@
+"""`staged idea2img-study`: let people choose between pictures without knowing whose they are."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from eval.statistics import Estimate
+from eval.study.items import LINES, make_study, read_key, write_key
+from eval.study.page import study_page
+from eval.study.summary import build, differences
+from eval.study.votes import count as count_votes
+from eval.study.votes import read_votes
+from eval.tables import COUNTED, counted_row, plain, show, show_interval
+from staged.command_line import (
+    Parser,
+    add_out_file,
+    add_out_folder,
+    add_seed,
+    console,
+    count,
+    exit_codes,
+)
+from staged.ideas.exploration import Exploration
+from staged.ideas.folder import EXPLORATION, load_exploration
+from staged.jobs.files import write_whole
+
+_PROG: Final = "staged idea2img-study"
+_EXAMPLE: Final = """examples:
+  staged idea2img-study page out/ideas --out out/study.html
+  staged idea2img-study votes votes-ann.json votes-ben.json --key out/study.key.json \\
+      --out out/study
+
+Give study.html to people, and keep study.key.json: it says whose picture is whose. Each of them
+saves a file of votes at the end."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0.
+
+    Raises:
+        ValueError: There is nothing to show or to count, or a file is not what it should be.
+        OSError: A file cannot be read or written.
+    """
+    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    done: int = options.run(options)
+    return done
+
+
+def key_beside(page: Path) -> Path:
+    """Where the key of a page lies."""
+    return page.with_suffix(".key.json")
+
+
+def _page(options: argparse.Namespace) -> int:
+    found = [one for folder in options.folders for one in _explorations(folder, options.limit)]
+    study = make_study(found, title=options.title, seed=options.seed)
+    write_key(study, key_beside(options.out))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(options.out, study_page(study).encode())
+    left = len(found) - len(study.items)
+    print(f"{options.out}: {len(study.items)} ideas" + (f"; {left} lack a picture" if left else ""))
+    print(f"{key_beside(options.out)}: keep it, it says whose picture is whose")
+    console().figures({"items": len(study.items), "left_out": left, "study": study.digest})
+    return exit_codes.OK
+
+
+def _votes(options: argparse.Namespace) -> int:
+    key = read_key(options.key)
+    votes = [read_votes(path, key) for path in options.votes]
+    results = count_votes(key, votes)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for line, result in results.items():
+        result.write(options.out / f"{line}.json")
+    rows = [counted_row(LINES[line], result.overall) for line, result in results.items()]
+    print(plain(["preferred", "share", *COUNTED], rows))
+    gains = [
+        _difference(f"{LINES[one]} over {LINES[other]}", found)
+        for (one, other), found in differences(results).items()
+    ]
+    print(plain(["difference", "value", "interval"], gains))
+    page = options.out / "report.html"
+    write_whole(page, build(key, results, votes).html().encode())
+    print(f"wrote {page}")
+    console().figures({line: result.figures() for line, result in results.items()})
+    return exit_codes.OK
+
+
+def _difference(name: str, found: Estimate) -> list[str]:
+    return [name, show(found.value, signed=True), show_interval(found, signed=True)]
+
+
+def _explorations(folder: Path, limit: int) -> list[Exploration]:
+    """Read what `staged idea2img` left in a folder.
+
+    Raises:
+        ValueError: Nothing, or something damaged.
+    """
+    paths = sorted(folder.glob(f"*/{EXPLORATION}"))[:limit]
+    if not paths:
+        raise ValueError(f"{folder} holds no explorations; `staged idea2img --out` makes such one")
+    return [load_exploration(path) for path in paths]
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog=_PROG,
+        description="Make a page on which people choose between a person's own prompt, the first "
+        "round and the refined picture, side by side and unnamed, and count their votes.",
+        epilog=_EXAMPLE,
+        figures=True,
+    )
+    parts = parser.add_subparsers(metavar="PART", required=True, help="what to do")
+    page = parts.add_parser("page", help="make the page and its key", epilog=_EXAMPLE, figures=True)
+    page.set_defaults(run=_page)
+    page.add_argument("folders", nargs="+", type=Path, help="results of `staged idea2img`")
+    add_out_file(page, words="page to write, with its key beside it")
+    add_seed(page, "of the order of ideas and pictures")
+    page.add_argument("--title", default="Which picture is best?", help="heading of the page")
+    page.add_argument("--limit", type=count, default=500, help="explorations of each folder")
+    votes = parts.add_parser(
+        "votes", help="count votes, with intervals", epilog=_EXAMPLE, figures=True
+    )
+    votes.set_defaults(run=_votes)
+    votes.add_argument("votes", nargs="+", type=Path, help="files that the page saved")
+    votes.add_argument("--key", type=Path, required=True, help="that was written beside the page")
+    add_out_folder(votes, words="folder for results and their page")
+    return parser
