@@ -29,7 +29,7 @@ def on(gib: int, policy: Policy, batch_size: int | None = None, num_inputs: int 
     made = footprint()
     room = made.promised(gib * GIB) - made.weights
     told = lengths(policy, num_inputs)
-    return admit(batch_size, made, told, room=room, num_writing=16)
+    return admit(batch_size, made, told, room=room, num_writing=16, text=514, page_size=256)
 
 
 def test_a_staged_trajectory_keeps_its_prompt_texts_and_sketches() -> None:
@@ -118,7 +118,8 @@ def scarce(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def pretend(usual: float) -> None:
         made = DrawingModel(settings())
         told, print_ = lengths_of(made), made._footprint
-        tokens = int(2 * usual * told.usual + told.longest - told.usual)
+        # Each begins some pages for itself, and has room for a text while it writes.
+        tokens = int(usual * (told.usual + 6 * 32 + 98 + 32)) + told.longest - told.usual
         needed = print_.weights + tokens * print_.token + print_.working(told.longest)
         monkeypatch.setattr(admission, "free_memory", lambda device: int(needed / 0.8) + 1)
 

@@ -12,14 +12,17 @@ from torch import Tensor
 
 from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.engine import decoding
+from staged.engine.cache import PagedCache
 from staged.engine.context import Context
 from staged.engine.engine import Engine
+from staged.engine.pages import OutOfPagesError, PageTable
 from staged.engine.sampling import TextSampling
 from staged.generate.role_choice import open_engine
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
 from staged.model.flows import FlowSettings, Guidance
+from staged.sequence import clean_copies
 from staged.trajectory import Trajectory
 
 FLOW = FlowSettings(
@@ -53,9 +56,9 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def read(engine: Engine, parts: Sequence[str | int]) -> Context:
+def read(engine: Engine, parts: Sequence[str | int], cache: PagedCache | None = None) -> Context:
     """A context of texts (str) and pictures (seed, every other one small)."""
-    context = Context()
+    context = Context(cache)
     for part in parts:
         if isinstance(part, str):
             engine.append_text([context], [part])
@@ -139,6 +142,78 @@ def test_drawing_does_not_depend_on_company(engine: Engine) -> None:
         assert torch.equal(drawing.latents, alone.latents)
         assert drawing.pixels.shape == (*sizes[row], 3)
         assert (drawing.pixels == alone.pixels).all()
+
+
+# --- where it is kept --------------------------------------------------------------------------
+
+
+def scattered(engine: Engine, page_size: int) -> tuple[PagedCache, list[PageTable]]:
+    """A cache of which every other page is taken, and who has them."""
+    cache = engine.new_cache(3000, page_size=page_size)
+    taken = []
+    for _ in range(cache.allocator.num_pages):
+        taken.append(cache.table())
+        taken[-1].grow(1)
+    taken.sort(key=lambda table: table.pages[0])
+    for table in taken[::2]:
+        table.release()
+    return cache, taken[1::2]
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 32])
+def test_nothing_depends_on_where_it_is_kept_or_on_what_went_on_from_it_before(
+    engine: Engine, page_size: int
+) -> None:
+    """Whole in one cache; elsewhere page by page, forked at each part, of which others go on."""
+    start = STARTS[1]
+    whole = read(engine, start, engine.new_cache(3000, page_size=1000))
+    cache, _others = scattered(engine, page_size)
+    context, before = Context(cache), list[Context]()
+    for part in start:
+        before.append(context)
+        context = context.fork()
+        if len(before) % 2:  # somebody went on from it, and is still there or not
+            before.append(read_on(engine, before[-1].fork(), "x"))
+            read_on(engine, before[-2].fork(), "a ring")
+        read_on(engine, context, part)
+    sequence = context.sequence()
+    assert sequence is not None
+    assert sequence.in_place == (context.num_tokens <= page_size)
+    assert alike(whole, context)
+    sampling = [TextSampling(max_tokens=9, temperature=0.9, seed=1)]
+    told = [engine.write([some], sampling) for some in (whole, context)]
+    assert told[0] == told[1]
+    logits = [engine.append_text([some.fork()], ["a blue star"])[0] for some in (whole, context)]
+    assert torch.equal(*logits)
+    options = {"sizes": [(SIDE, 8)], "seeds": [3], "settings": FLOW}
+    drawn = [engine.draw([some], [some], [some], **options)[0] for some in (whole, context)]
+    assert torch.equal(drawn[0].latents, drawn[1].latents)
+    assert alike(whole, context)
+
+
+def read_on(engine: Engine, context: Context, part: str | int) -> Context:
+    if isinstance(part, str):
+        engine.append_text([context], [part])
+    else:
+        engine.append_images([context], [tiny.picture(part)])
+    return context
+
+
+def test_what_does_not_fit_leaves_everything_as_it_was() -> None:
+    engine = tiny.engine(1)
+    cache = engine.new_cache(40, page_size=4)
+    context = read(engine, ["a star"], cache)
+    before, held = context.keys, cache.num_held
+    with pytest.raises(OutOfPagesError):
+        engine.append_text([context.fork()], ["a red circle " * 40])
+    with pytest.raises(OutOfPagesError):
+        engine.write([context] * 2, [TextSampling(max_tokens=20)] * 2)
+    with pytest.raises(ValueError, match="seqlens"):  # an image without its pixels
+        engine.append([context], [clean_copies(engine.codec.grids(4, 4))])
+    assert cache.num_held == held and context.num_tokens == len(before[0])
+    assert all(torch.equal(*pair) for pair in zip(before, context.keys, strict=True))
+    context.release()
+    assert cache.num_held == 0
 
 
 # --- kernels that tell rows apart ---------------------------------------------------------------

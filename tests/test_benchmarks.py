@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_mask
 
-from benchmarks import cpu_attention, gpu
+from benchmarks import cpu_attention, gpu, pages
 from benchmarks.parts import arithmetic, flex, models, packs
 from benchmarks.parts.harness import Recorder, Setup
+from staged.engine.cache import CachedSequence
 from staged.model.attention import PackedAttention
 from staged.model.config import BagelConfig
 
@@ -185,3 +186,28 @@ def test_a_way_that_computes_something_else_fails(
     monkeypatch.setitem(cpu_attention.KERNELS, "products", unscaled)
     assert cpu_attention.main(["--num-tokens", "100", "--repeats", "1"]) == 1
     assert "whole_products and whole_sdpa differ" in capsys.readouterr().err
+
+
+def test_ways_of_keeping_contexts_agree_and_are_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--num-contexts", "3", "--num-tokens", "2", "--repeats", "1"]
+    assert pages.main(few) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["work"] for line in lines] == ["read", "write", "draw"]
+    ways = {"in_place", "gathered", "copied"}
+    assert all(line["milliseconds"].keys() == ways for line in lines)
+
+
+def test_a_way_of_keeping_contexts_that_loses_a_token_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = CachedSequence.read
+
+    def shifted(
+        self: CachedSequence, layer: int, num_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        keys, values = read(self, layer, num_tokens)
+        return (keys, values) if self.in_place else (keys.roll(1, 0), values)
+
+    monkeypatch.setattr(CachedSequence, "read", shifted)
+    assert pages.main(["--num-contexts", "3", "--num-tokens", "2", "--repeats", "1"]) == 1
+    assert "read: gathered and copied differ" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """What generation takes is counted before it begins, and what torch allocates is not more."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,20 +90,18 @@ def test_no_call_takes_more_than_it_is_promised(
     context, texts = Context(), Context()
     made.append_images([context], [picture])
     made.append_text([context, texts], ["a ring"] * 2)
-    kept, most = context.num_tokens, []
-    promise = made.footprint.working(kept)
+    promise, most = made.footprint.working(context.num_tokens), list[int]()
 
-    def took(num_kept: int, act: object) -> None:
-        peak = peak_bytes(act) - num_kept * made.footprint.token  # type: ignore[arg-type]
-        assert peak <= promise
-        most.append(peak)
+    def took(act: Callable[[], object]) -> None:
+        most.append(peak_bytes(act))
+        assert most[-1] <= promise
 
-    took(kept - texts.num_tokens, lambda: made.append_images([Context()], [picture]))
-    took(0, lambda: made.append_images([Context()], [picture], vision_only=True))
-    took(0, lambda: made.append_text([context.fork()], ["a red circle above a star " * 99]))
-    took(kept, lambda: made.write([context], [TextSampling(max_tokens=2)]))
+    took(lambda: made.append_images([Context()], [picture]))
+    took(lambda: made.append_images([Context()], [picture], vision_only=True))
+    took(lambda: made.append_text([context.fork()], ["a red circle above a star " * 99]))
+    took(lambda: made.write([context], [TextSampling(max_tokens=2)]))
     for guidance in _guidances():
-        took(0, lambda: _draw(made, context, texts, guidance))  # noqa: B023
+        took(lambda: _draw(made, context, texts, guidance))  # noqa: B023
     # A promise of everything would hold too.
     assert max(most) > promise / 3
 

@@ -1,16 +1,12 @@
 """What is read is kept up to a limit, and does not depend on what was kept."""
 
-import weakref
-
 import pytest
 import tiny
 import torch
 
 from staged.backends.bagel import BagelPlayer, BagelSettings
 from staged.backends.reading import ContextParts, ContextReader, before_last_cue, parts_of, texts_of
-from staged.engine.context import KVBlock
-from staged.engine.decoding import GrowingCache
-from staged.engine.engine import Engine
+from staged.engine.pages import PageAllocator
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
@@ -44,13 +40,13 @@ def test_what_is_read_step_by_step_or_again_is_what_is_read_at_once() -> None:
         kept.read([parts_of(trajectory(count))])
     wanted = parts_of(WHOLE)
     same(kept, ContextReader(engine, max_tokens=10_000), wanted)
-    tight = ContextReader(engine, max_tokens=sum(kept.needed(wanted).values()))
+    tight = ContextReader(engine, max_tokens=kept.at_most([kept.needed(wanted)]))
     tight.read([parts_of(trajectory(9, "x"))])  # what was read is forgotten for it
     same(kept, tight, wanted)
 
 
 def test_what_readings_share_is_held_once() -> None:
-    reader = ContextReader(tiny.engine(), max_tokens=10_000)
+    reader = ContextReader(tiny.engine(), max_tokens=10_000, page_size=1)
     [whole] = reader.read([parts_of(WHOLE)])
     assert reader.num_tokens == whole.context.num_tokens
     reader.read([parts_of(trajectory(count)) for count in range(len(WHOLE.steps))])
@@ -75,26 +71,17 @@ def test_guidance_is_against_the_absence_of_the_last_cue() -> None:
 
 
 class Held:
-    """All caches that there are, whoever holds them, counted at every pass through a model."""
+    """Tokens of all pages that are held, whoever has them, counted whenever one is taken."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
-        self.there: weakref.WeakSet[KVBlock | GrowingCache] = weakref.WeakSet()
-        self.peak = 0
-        for kind in (KVBlock, GrowingCache):
-            self._watch(monkeypatch, kind)
-        engine.model.register_forward_hook(lambda *_: self.look())
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.peak, take = 0, PageAllocator.take
 
-    def _watch(self, monkeypatch: pytest.MonkeyPatch, kind: type) -> None:
-        begin = kind.__init__  # type: ignore[misc]
+        def take_and_look(made: PageAllocator, count: int, after: int | None = None) -> list[int]:
+            taken = take(made, count, after)
+            self.peak = max(self.peak, made.num_held)
+            return taken
 
-        def begin_and_note(made: KVBlock | GrowingCache, *given: object) -> None:
-            begin(made, *given)
-            self.there.add(made)
-
-        monkeypatch.setattr(kind, "__init__", begin_and_note)
-
-    def look(self) -> None:
-        self.peak = max(self.peak, sum(len(cache.keys[0]) for cache in self.there))
+        monkeypatch.setattr(PageAllocator, "take", take_and_look)
 
 
 @pytest.mark.parametrize("limit", [600, 800, 4000])
@@ -103,8 +90,8 @@ def test_no_more_is_held_than_the_limit_says(limit: int, monkeypatch: pytest.Mon
     settings = BagelSettings(
         flows=Flows().each(lambda _: FLOW), max_text_tokens=20, max_cached_tokens=limit
     )
-    player = BagelPlayer(tiny.engine(), settings)
-    held = Held(monkeypatch, player.engine)
+    player, held = BagelPlayer(tiny.engine(), settings), Held(monkeypatch)
+    size = player._reader.cache.page_size
     requests = [
         StepRequest(trajectory=trajectory(count, prompt), moves=("plan",), seed=1)
         for count, prompt in ((0, "a star"), (3, WHOLE.prompt), (8, WHOLE.prompt), (7, "x"))
@@ -115,9 +102,9 @@ def test_no_more_is_held_than_the_limit_says(limit: int, monkeypatch: pytest.Mon
         StepRequest(trajectory=trajectory(8, p), moves=("sketch",), seed=1) for p in ("x", "y")
     ]
     assert not any(isinstance(answer, RoleError) for answer in player.draw(drawing))
-    assert held.peak <= limit
+    assert held.peak * size <= limit
     if limit < 4000:
-        assert held.peak > limit - 150  # there was not room for all
+        assert held.peak * size > limit - 150  # there was not room for all
 
 
 def _reason(answer: object) -> str:
@@ -152,10 +139,10 @@ def test_what_does_not_fit_even_alone_fails_by_name_and_the_others_go_on() -> No
         assert "after 'a star and a circle' takes" in str(answers[0])
         assert "max_cached_tokens is 200" in str(answers[0])
     # What it would write counts too.
-    fits = sum(ContextReader(player.engine, max_tokens=1).needed(parts_of(short)).values())
+    fits = player._reader.at_most([player._reader.needed(parts_of(short))])
     tight = BagelPlayer(
         player.engine,
-        BagelSettings(flows=settings.flows, max_text_tokens=20, max_cached_tokens=fits + 20),
+        BagelSettings(flows=settings.flows, max_text_tokens=20, max_cached_tokens=fits),
     )
     [answer] = tight.write(requests[1:])
     assert _reason(answer) == "memory" and "what may be written" in str(answer)

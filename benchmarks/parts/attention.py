@@ -23,7 +23,8 @@ from benchmarks.parts import models, packs
 from benchmarks.parts.arithmetic import attention_flops, visible_pairs
 from benchmarks.parts.flex import FlexAttention
 from benchmarks.parts.harness import Recorder, Setup, peak_gib, reset_peak, time_s
-from staged.engine.context import ChunkAttention, Context, KVBlock
+from staged.engine.cache import PagedCache
+from staged.engine.context import ChunkAttention, Context
 from staged.model.attention import Attend, PackedAttention, attend_rows
 from staged.model.config import TransformerConfig
 from staged.model.layout import Grids, Layout, lay_out
@@ -135,10 +136,16 @@ class _Masked:
 
 
 def _contexts(config: TransformerConfig, lengths: list[int], setup: Setup) -> list[Context]:
-    contexts = []
+    one_layer, room = replace(config, num_layers=1), sum(lengths) + 512 * len(lengths)
+    cache = PagedCache(one_layer, room, dtype=setup.dtype, device=setup.device)
+    contexts = list[Context]()
     for length in lengths:
         _, keys, values = _random(config, length, setup)
-        contexts.append(Context(blocks=(KVBlock((keys,), (values,)),), position=length))
+        contexts.append(context := Context(cache))
+        context.grow(length)
+        context.position, sequence = length, context.sequence()
+        assert sequence is not None
+        sequence.write(0, sequence.slots(0, length), keys, values)
     return contexts
 
 

@@ -19,6 +19,7 @@ import torch
 
 from staged import protocol
 from staged.backends.reading import ContextParts, ContextReader, before_last_cue, parts_of, texts_of
+from staged.engine.cache import MAX_CACHED_TOKENS
 from staged.engine.engine import Engine
 from staged.engine.sampling import MAX_TEMPERATURE, TextBlock, TextSampling
 from staged.model.finite import NotFiniteError
@@ -35,9 +36,6 @@ from staged.trajectory import (
     TrajectoryError,
     moves,
 )
-
-MAX_CACHED_TOKENS = 1 << 17
-"""Tokens that a player holds, if nobody says how many: of BAGEL-7B in bfloat16 7 GiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +54,9 @@ class BagelSettings:
         top_p: Nucleus of text.
         preview_every: Flow steps between previews; 0 makes none.
         max_cached_tokens: Tokens whose keys and values are held at any time, over all
-            trajectories, copies for writing included; what trajectories share counts once. A step
-            that needs more than that for itself fails. None is what memory has room for once a
-            player begins, at most `MAX_CACHED_TOKENS`.
+            trajectories, in whole pages, with room for what is being written; what trajectories
+            share counts once. A step that needs more than that for itself fails. None is what
+            memory has room for once a player begins, at most `MAX_CACHED_TOKENS`.
     """
 
     flows: Flows = field(default_factory=Flows)
@@ -199,22 +197,21 @@ class BagelPlayer:
         """Cut requests into runs that can be held at once; one that cannot is a run of its own.
 
         Returns:
-            The runs, each with the tokens that writing holds beside what is read: copies with
-            room, for as many as write at a time.
+            The runs, each with the tokens that writing holds beside what is read: room for a text,
+            for as many as write at a time.
         """
+        room = self._reader.cache.at_most(self.settings.max_text_tokens + 1, 2)
+        slots, most = self.engine.num_text_slots, self._reader.cache.num_tokens
         groups: list[tuple[list[StepRequest], int]] = []
-        readings: dict[ContextParts, int] = {}
-        copies: list[int] = []
+        readings: list[dict[ContextParts, int]] = []
         for request in requests:
-            needed = self._reader.needed(self._parts(request.trajectory))
-            readings |= needed
-            copies.append(sum(needed.values()) + self.settings.max_text_tokens + 1)
-            beside = sum(sorted(copies)[-self.engine.num_text_slots :])
-            if groups and sum(readings.values()) + beside <= self._reader.max_tokens:
+            readings.append(self._reader.needed(self._parts(request.trajectory)))
+            beside = min(len(readings), slots) * room
+            if groups and self._reader.at_most(readings) + beside <= most:
                 groups[-1] = ([*groups[-1][0], request], beside)
             else:
-                groups.append(([request], copies[-1]))
-                readings, copies = needed, copies[-1:]
+                groups.append(([request], room))
+                readings = readings[-1:]
         return groups
 
     def draw(

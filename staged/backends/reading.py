@@ -10,7 +10,8 @@ again, to the same bits.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from staged.engine.context import Context
 from staged.engine.engine import Engine
+from staged.engine.pages import OutOfPagesError
 from staged.roles import RoleError
 from staged.sequence import clean_copies, step_text, text_block
 from staged.trajectory import (
@@ -60,11 +62,13 @@ class Reading:
 
     Attributes:
         context: Everything.
+        num_tokens: Of the last part.
         openers: (3,) float32 logits of the start of a text, the start of an image, and the stop,
             at the last token; NaN where any logit is no number. None before anything is read.
     """
 
     context: Context
+    num_tokens: int
     openers: Tensor | None
 
 
@@ -112,21 +116,27 @@ def texts_of(parts: ContextParts) -> ContextParts:
 class ContextReader:
     """Reads trajectories into contexts, each new part once, oldest readings forgotten first."""
 
-    def __init__(self, engine: Engine, *, max_tokens: int) -> None:
+    def __init__(self, engine: Engine, *, max_tokens: int, page_size: int | None = None) -> None:
         """Start with nothing read.
 
         Args:
             engine: Holds the model.
-            max_tokens: Tokens held at any time, over all contexts; what they share counts once.
+            max_tokens: Tokens held at any time, over all contexts, in whole pages of the cache;
+                what they share counts once.
+            page_size: Tokens of a page; None for what suits the device.
         """
         self._engine, self.max_tokens = engine, max_tokens
+        self.cache = engine.new_cache(max_tokens, page_size=page_size)
         special = engine.special
         self._openers = torch.tensor([special.text_start, special.image_start, special.stop])
         # Of a reading its beginning is known too, and was used later: the oldest is a leaf, and
-        # to forget it frees exactly the tokens of its last part.
+        # to forget it frees the pages in which nothing but its last part stands.
         self._known: OrderedDict[ContextParts, Reading] = OrderedDict()
-        self.num_tokens = 0
-        """Tokens held."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the pages that are held."""
+        return self.cache.num_held
 
     def read(self, wanted: Sequence[ContextParts], *, beside: int = 0) -> list[Reading]:
         """Read what is new; all of it is held until the next call.
@@ -139,8 +149,8 @@ class ContextReader:
             RoleError: `memory`: it does not fit in `max_tokens`.
             ValueError: An image is not loaded.
         """
-        needed = sum({k: n for parts in wanted for k, n in self.needed(parts).items()}.values())
-        if needed + beside > self.max_tokens:
+        needed = self.at_most([self.needed(parts) for parts in wanted])
+        if needed + beside > self.cache.num_tokens:
             raise RoleError(
                 "memory",
                 f"what stands after {_prompt(wanted[0])!r:.80} takes {needed} tokens of cache"
@@ -148,15 +158,34 @@ class ContextReader:
                 + f", and max_cached_tokens is {self.max_tokens}; raise it, or lower the limits "
                 "on rounds, refinements, text tokens or the size of sketches",
             )
+        try:
+            self._read(wanted, beside)
+        except OutOfPagesError:
+            # Pages are half used where several went on from one reading and were forgotten since.
+            # Read anew and in order, none is.
+            for parts in tuple(self._known):
+                self._drop(parts)
+            self._read(wanted, beside)
+        return [self._recall(parts) for parts in wanted]
+
+    def _read(self, wanted: Sequence[ContextParts], beside: int) -> None:
+        held = {parts[:end] for parts in wanted for end in range(1, len(parts) + 1)}
         for parts in wanted:
             self._touch(parts)
         for parts in wanted:
             for end in range(1, len(parts) + 1):
                 if parts[:end] not in self._known:
-                    self._read_last(parts[:end], beside)
+                    self._read_last(parts[:end], beside, held)
             self._touch(parts)
-        self._forget(beside)
-        return [self._recall(parts) for parts in wanted]
+        while self.cache.num_free < beside:
+            self._drop_oldest(held)
+
+    def at_most(self, needed: Sequence[Mapping[ContextParts, int]]) -> int:
+        """Tokens of the pages that readings take together, at most; see `needed`."""
+        tokens = {parts: number for some in needed for parts, number in some.items()}
+        going_on = {parts[:-1] for parts in tokens}
+        num_leaves = len(tokens.keys() - going_on)
+        return self.cache.at_most(sum(tokens.values()), 2 * num_leaves - 1)
 
     def forget(self, parts: ContextParts) -> None:
         """Forget what was read of a sequence, as far as nothing that is known goes on from it."""
@@ -179,31 +208,40 @@ class ContextReader:
     def _count(self, parts: ContextParts) -> int:
         """Tokens of the last part."""
         if (known := self._known.get(parts)) is not None:
-            return known.context.blocks[-1].num_tokens
+            return known.num_tokens
         content = parts[-1].content
         if isinstance(content, str):
             return text_block(self._engine.tokenizer.encode(content)).num_tokens
         copies = clean_copies(self._engine.codec.grids(*content.array().shape[:2]))
         return sum(copy.num_tokens for copy in copies[1 if parts[-1].vision_only else 0 :])
 
-    def _read_last(self, parts: ContextParts, beside: int) -> None:
+    def _read_last(self, parts: ContextParts, beside: int, held: AbstractSet[ContextParts]) -> None:
         """Read the last part; all before it is known."""
-        self._forget(beside + self._count(parts))
-        context, content = self._recall(parts[:-1]).context.fork(), parts[-1].content
-        if isinstance(content, str):
-            [logits] = self._engine.append_text([context], [content])
-        else:
-            [logits] = self._engine.append_images(
-                [context], [content.array()], vision_only=parts[-1].vision_only
-            )
+        count, content = self._count(parts), parts[-1].content
+        before = self._recall(parts[:-1]).context
+        context = before.fork()
+        # Each time from a new fork: what is forgotten may have stood in the page where it goes on.
+        while context.cost(count) + beside > self.cache.num_free:
+            context.release()
+            self._drop_oldest(held)
+            context = before.fork()
+        try:
+            if isinstance(content, str):
+                [logits] = self._engine.append_text([context], [content])
+            else:
+                [logits] = self._engine.append_images(
+                    [context], [content.array()], vision_only=parts[-1].vision_only
+                )
+        except BaseException:
+            context.release()
+            raise
         openers = logits[self._openers.to(logits.device)]
         openers = openers.masked_fill(~torch.isfinite(logits).all(), torch.nan)
-        self._known[parts] = Reading(context, openers)
-        self.num_tokens += context.blocks[-1].num_tokens
+        self._known[parts] = Reading(context, count, openers)
         self._touch(parts)
 
     def _recall(self, parts: ContextParts) -> Reading:
-        return self._known[parts] if parts else Reading(Context(), None)
+        return self._known[parts] if parts else Reading(Context(self.cache), 0, None)
 
     def _touch(self, parts: ContextParts) -> None:
         """Note that a reading is used, and then its beginnings, up to the shortest."""
@@ -211,13 +249,20 @@ class ContextReader:
             if parts[:end] in self._known:
                 self._known.move_to_end(parts[:end])
 
-    def _forget(self, room: int) -> None:
-        """Forget the oldest until there is room for so many tokens."""
-        while self._known and self.num_tokens + room > self.max_tokens:
-            self._drop(next(iter(self._known)))
+    def _drop_oldest(self, held: AbstractSet[ContextParts]) -> None:
+        """Forget the oldest.
+
+        Raises:
+            OutOfPagesError: All that is left is to be held.
+        """
+        oldest = next(iter(self._known), None)
+        if oldest is None or oldest in held:
+            raise OutOfPagesError("all that is read is needed")
+        self._drop(oldest)
 
     def _drop(self, parts: ContextParts) -> None:
-        self.num_tokens -= self._known.pop(parts).context.blocks[-1].num_tokens
+        # Not when the last name of it is gone: a failure keeps the frames that it came through.
+        self._known.pop(parts).context.release()
 
 
 def _prompt(parts: ContextParts) -> str:

@@ -1,6 +1,6 @@
 """Contexts in a cache, and the attention of chunks that are appended to them.
 
-A `Context` is one interleaved sequence, kept as blocks that forks share. Text decoding, image
+A `Context` is one interleaved sequence in a cache whose pages forks share. Text decoding, image
 appends and flow steps are all "attend from a chunk to a cache", and differ only in whether the
 chunk stays.
 
@@ -15,71 +15,104 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
 
+from staged.engine.cache import CachedSequence, PagedCache, Slots
+from staged.engine.pages import PageTable
 from staged.model.attention import attend_rows
 from staged.model.layout import Layout, SegmentKind, Tokens
 
 
-@dataclass(frozen=True, eq=False)  # by identity: forks share it
-class KVBlock:
-    """Keys and values of tokens that were read together; forks share it, and nobody changes it.
-
-    Attributes:
-        keys: Per layer (n, K, D); rope is applied.
-        values: Per layer (n, K, D).
-    """
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens in it."""
-        return len(self.keys[0])
-
-
-@dataclass
 class Context:
     """One sequence that has been read.
 
     Attributes:
-        blocks: What was read, in order.
         position: Next rope position.
         has_images: Whether an image stands in it.
     """
 
-    blocks: tuple[KVBlock, ...] = ()
-    position: int = 0
-    has_images: bool = False
+    def __init__(self, cache: PagedCache | None = None) -> None:
+        """Begin an empty one.
+
+        Args:
+            cache: Where it is kept; None for that of the engine that first appends to it.
+        """
+        self.position, self.has_images = 0, False
+        self._cache, self._table = cache, None if cache is None else cache.table()
 
     @property
     def num_tokens(self) -> int:
         """Tokens in the cache."""
-        return sum(block.num_tokens for block in self.blocks)
+        return 0 if self._table is None else self._table.num_tokens
 
     @property
     def keys(self) -> list[Tensor]:
-        """Per layer (n, K, D), copied together. Empty before anything is appended."""
-        return [torch.cat(parts) for parts in zip(*(b.keys for b in self.blocks), strict=True)]
+        """Per layer (n, K, D), copied. Empty before anything is appended."""
+        return self._copied(0)
 
     @property
     def values(self) -> list[Tensor]:
-        """Per layer (n, K, D), copied together."""
-        return [torch.cat(parts) for parts in zip(*(b.values for b in self.blocks), strict=True)]
+        """Per layer (n, K, D), copied."""
+        return self._copied(1)
 
-    def fork(self) -> Self:
-        """Another context that goes on from the same blocks; costs nothing."""
-        return type(self)(self.blocks, self.position, self.has_images)
+    def fork(self) -> Context:
+        """Another context that goes on from the same tokens; costs nothing."""
+        other = Context()
+        other.position, other.has_images = self.position, self.has_images
+        other._cache = self._cache
+        other._table = None if self._table is None else self._table.fork()
+        return other
+
+    def keep_in(self, cache: PagedCache) -> None:
+        """Say where it is kept, unless that is settled."""
+        if self._cache is None:
+            self._cache, self._table = cache, cache.table()
+
+    def grow(self, count: int) -> None:
+        """Make room for more tokens at its end; they are nothing until they are written.
+
+        Raises:
+            OutOfPagesError: There is none; nothing has changed then.
+        """
+        cache, table = self._where()
+        cache.grow(table, count)
+
+    def cost(self, count: int) -> int:
+        """Tokens of the pages that growing by so many takes now."""
+        cache, table = self._where()
+        return table.cost(count) * cache.page_size
+
+    def shrink(self, count: int) -> None:
+        """Take tokens off its end."""
+        self._where()[1].shrink(count)
+
+    def release(self) -> None:
+        """Free at once what no other holds; it is of no use then."""
+        if self._table is not None:
+            self._table.release()
+
+    def sequence(self) -> CachedSequence | None:
+        """What is kept of it, to be read in passes through the model; None where nothing is."""
+        return CachedSequence(*self._where()) if self.num_tokens else None
+
+    def _where(self) -> tuple[PagedCache, PageTable]:
+        assert self._cache is not None and self._table is not None, "it is kept nowhere"
+        return self._cache, self._table
+
+    def _copied(self, which: int) -> list[Tensor]:
+        sequence = self.sequence()
+        if sequence is None or self._cache is None:
+            return []
+        layers = range(self._cache.kept.shape[1])
+        return [sequence.read(layer)[which].clone() for layer in layers]
 
 
 class ChunkAttention:
     """Attention of one chunk per context to the context and to itself.
 
-    The contexts stay as they are; with `keep`, what the chunks add is there as `blocks`.
+    The contexts stay as they are, unless they have room for the chunks: then these are kept there.
     """
 
     def __init__(self, contexts: Sequence[Context], layout: Layout, *, keep: bool = False) -> None:
@@ -88,37 +121,51 @@ class ChunkAttention:
         Args:
             contexts: What is attended to.
             layout: One sample per context, laid out at the contexts' positions.
-            keep: Remember the chunks' keys and values.
+            keep: The contexts have grown by their chunks, which are to be kept there.
         """
-        self._contexts, self._order = list(contexts), layout.expert_order()
-        self._rows = torch.split(layout.expert_rows(), list(layout.sample_lens))
-        self._pieces = [
-            list(_pieces(layout, row, context.num_tokens)) for row, context in enumerate(contexts)
+        self._order = layout.expert_order()
+        rows = torch.split(layout.expert_rows(), list(layout.sample_lens))
+        self._chunks = [
+            _Chunk(context, layout, sample, rows[sample], keep)
+            for sample, context in enumerate(contexts)
         ]
-        self._keep = keep
-        self._kept: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in contexts]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `staged.model.attention.Attend`."""
         attended = []
-        for row, (context, rows) in enumerate(zip(self._contexts, self._rows, strict=True)):
-            q, k, v = (x.index_select(0, rows) for x in (query, key, value))
-            if self._keep:
-                self._kept[row][0].append(k)
-                self._kept[row][1].append(v)
-            # Together for this call only: kernels want keys in one piece, and a context that kept
-            # them so could share none of them with its forks.
-            k = torch.cat([*(block.keys[layer] for block in context.blocks), k])
-            v = torch.cat([*(block.values[layer] for block in context.blocks), v])
-            for piece in self._pieces[row]:
+        for chunk in self._chunks:
+            q, k, v = (x.index_select(0, chunk.rows) for x in (query, key, value))
+            k, v = chunk.keys(layer, k, v)
+            for piece in chunk.pieces:
                 keys, values = k[: piece.num_keys], v[: piece.num_keys]
                 attended.append(attend_one(q[piece.queries], keys, values, piece.mask))
         return torch.cat(attended).index_select(0, self._order)
 
-    def blocks(self) -> list[KVBlock]:
-        """What each chunk adds to its context, once every layer has attended."""
-        assert self._keep, "the chunks are not kept"
-        return [KVBlock(tuple(keys), tuple(values)) for keys, values in self._kept]
+
+class _Chunk:
+    """A context, and what attends to it."""
+
+    def __init__(
+        self, context: Context, layout: Layout, sample: int, rows: Tensor, keep: bool
+    ) -> None:
+        self.rows, self._keep = rows, keep
+        self._num_cached = context.num_tokens - (len(rows) if keep else 0)
+        self._sequence = context.sequence()
+        self._slots: Slots = []
+        if self._sequence is not None and keep:
+            self._slots = self._sequence.slots(self._num_cached, len(rows))
+        self.pieces = list(_pieces(layout, sample, self._num_cached))
+
+    def keys(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the context and, after them, those of the chunk."""
+        if self._sequence is None:
+            return keys, values
+        if self._keep:
+            self._sequence.write(layer, self._slots, keys, values)
+            return self._sequence.read(layer)
+        # Together for this call only: kernels want keys in one piece.
+        cached = self._sequence.read(layer)
+        return torch.cat([cached[0], keys]), torch.cat([cached[1], values])
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from staged.engine.cache import CachedSequence, PagedCache
 from staged.engine.context import Context, attend_one
 from staged.engine.sampling import TextSampling, sample
 from staged.model.bagel import Bagel, Inputs
@@ -38,24 +39,6 @@ _NOT_FINITE = -1
 """Stands for a token where the logits are no numbers."""
 
 
-class GrowingCache:
-    """A context's keys and values, with room for the tokens that are being written."""
-
-    def __init__(self, context: Context, room: int, model: Bagel) -> None:
-        """Copy the context in; it stays as it is."""
-        config, like = model.config.transformer, model.embed_tokens.weight
-        self.num_tokens = context.num_tokens
-        # Room for the whole block: growing by a token would copy, each time, all that was read.
-        shape = (self.num_tokens + room, config.num_kv_heads, config.head_dim)
-        self.keys, self.values = (
-            [like.new_empty(shape) for _ in range(config.num_layers)] for _ in range(2)
-        )
-        # Where nothing has been read there are no layers to copy from.
-        for copies, parts in ((self.keys, context.keys), (self.values, context.values)):
-            for copy, part in zip(copies, parts, strict=bool(context.blocks)):
-                copy[: self.num_tokens] = part
-
-
 @dataclass
 class Written:
     """What has been written of a block.
@@ -73,14 +56,16 @@ class Written:
     begun: bool = True
 
 
-@dataclass
+@dataclass(eq=False)  # by identity: a list of them is taken from
 class _Row:
     """A block on its way.
 
     Attributes:
         number: Of its context.
         sampling: How it is written.
-        cache: What has been read and written.
+        context: What has been read, with room for what is written.
+        sequence: The same, layer by layer.
+        num_tokens: Of what has been read and written.
         position: Rope position of `feed`.
         feed: The token that goes in next.
         generator: Of its draws.
@@ -89,7 +74,9 @@ class _Row:
 
     number: int
     sampling: TextSampling
-    cache: GrowingCache
+    context: Context
+    sequence: CachedSequence
+    num_tokens: int
     position: int
     feed: int
     generator: torch.Generator
@@ -125,9 +112,22 @@ class Decoder:
 
     def rows_alike(self, slots: int) -> bool:
         """Whether one and the same row comes out with the same bits in every slot."""
-        rows = [self._row(i, Context(), TextSampling(max_tokens=1)) for i in range(slots)]
+        one = TextSampling(max_tokens=1)
+        cache = self.cache(slots * (one.max_tokens + 1), page_size=1)
+        rows = [self._row(i, Context(cache), one) for i in range(slots)]
         logits = self._logits(rows, slots)
         return torch.equal(logits, logits[:1].expand_as(logits))
+
+    def cache(self, num_tokens: int, *, page_size: int | None = None) -> PagedCache:
+        """A cache for contexts of this model."""
+        like = self._model.embed_tokens.weight
+        return PagedCache(
+            self._model.config.transformer,
+            num_tokens,
+            dtype=like.dtype,
+            device=like.device,
+            page_size=page_size,
+        )
 
     def write(
         self,
@@ -145,10 +145,23 @@ class Decoder:
         sampling: Sequence[TextSampling],
         on_token: Callable[[int, int], None] | None,
     ) -> list[Written]:
+        writing: list[_Row] = []
+        try:
+            return self._advance(writing, contexts, sampling, on_token)
+        finally:
+            for row in writing:
+                row.context.release()
+
+    def _advance(
+        self,
+        writing: list[_Row],
+        contexts: Sequence[Context],
+        sampling: Sequence[TextSampling],
+        on_token: Callable[[int, int], None] | None,
+    ) -> list[Written]:
         slots = self.num_slots
         waiting = deque(enumerate(zip(contexts, sampling, strict=True)))
         done: dict[int, Written] = {}
-        writing: list[_Row] = []
         while waiting or writing:
             # A slot that falls free is taken at once, so that a long text holds nobody up.
             while waiting and len(writing) < slots:
@@ -159,13 +172,11 @@ class Decoder:
             likeliest = torch.where(
                 torch.isfinite(logits).all(dim=-1), logits.argmax(dim=-1), _NOT_FINITE
             ).tolist()
-            going_on = []
-            for place, row in enumerate(writing):
-                if self._take(row, likeliest[place], logits[place], on_token):
-                    going_on.append(row)
-                else:
+            for place, row in enumerate(tuple(writing)):
+                if not self._take(row, likeliest[place], logits[place], on_token):
                     done[row.number] = row.written
-            writing = going_on
+                    writing.remove(row)
+                    row.context.release()
         return [done[number] for number in range(len(contexts))]
 
     def _take(
@@ -224,10 +235,17 @@ class Decoder:
         )
 
     def _row(self, number: int, context: Context, sampling: TextSampling) -> _Row:
+        num_tokens, context = context.num_tokens, context.fork()
+        # Room for the whole block: what fits at its beginning fits to its end.
+        context.grow(sampling.max_tokens + 1)
+        sequence = context.sequence()
+        assert sequence is not None
         return _Row(
             number=number,
             sampling=sampling,
-            cache=GrowingCache(context, sampling.max_tokens + 1, self._model),
+            context=context,
+            sequence=sequence,
+            num_tokens=num_tokens,
             position=context.position,
             feed=self._special.text_start,
             generator=torch.Generator().manual_seed(sampling.seed),
@@ -243,7 +261,7 @@ class Decoder:
         layout = _one_token(tokens, positions).to(self._device)
         hidden = self._model(layout, self._no_images, _SlotAttention(rows, slots))
         for row in rows:
-            row.cache.num_tokens += 1
+            row.num_tokens += 1
             row.position += 1
         return self._model.logits(hidden.und)[: len(rows)].float()
 
@@ -252,17 +270,18 @@ class _SlotAttention:
     """Attention of one token a row to the row's cache; slots without a row get zeros."""
 
     def __init__(self, rows: Sequence[_Row], slots: int) -> None:
-        self._caches, self._empty = [row.cache for row in rows], slots - len(rows)
+        # Where each row's token goes, the same in every layer.
+        self._rows = [(row, row.sequence.slots(row.num_tokens, 1)) for row in rows]
+        self._empty = slots - len(rows)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `staged.model.attention.Attend`."""
         attended = []
-        for row, cache in enumerate(self._caches):
-            end = cache.num_tokens + 1
-            keys, values = cache.keys[layer], cache.values[layer]
+        for place, (row, slots) in enumerate(self._rows):
+            one = slice(place, place + 1)
             # First: a token sees itself.
-            keys[end - 1], values[end - 1] = key[row], value[row]
-            attended.append(attend_one(query[row : row + 1], keys[:end], values[:end]))
+            row.sequence.write(layer, slots, key[one], value[one])
+            attended.append(attend_one(query[one], *row.sequence.read(layer, row.num_tokens + 1)))
         if self._empty:
             attended.append(query.new_zeros(self._empty, *query.shape[1:]))
         return torch.cat(attended)

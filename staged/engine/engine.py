@@ -14,7 +14,7 @@ Letters: B contexts, n latent tokens, Z numbers a latent token, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from staged.device_memory import free_memory
+from staged.engine.cache import MAX_CACHED_TOKENS, PagedCache
 from staged.engine.context import ChunkAttention, Context
 from staged.engine.decoding import Decoder
 from staged.engine.memory import Footprint
@@ -84,6 +85,9 @@ class Engine:
         Returns:
             For each context the (V,) float32 logits at its last token: after a closing marker,
             what comes next.
+
+        Raises:
+            OutOfPagesError: The cache of a context is full; that context is as it was.
         """
         inputs = inputs or [self._no_images()] * len(contexts)
         return [
@@ -94,9 +98,13 @@ class Engine:
     def _append(self, context: Context, segments: Sequence[Segment], inputs: Inputs) -> Tensor:
         layout = lay_out([segments], self.special, first_positions=[context.position])
         [position], layout = layout.next_positions, layout.to(self.device)
-        attention = ChunkAttention([context], layout, keep=True)
-        hidden = self.model(layout, inputs, attention)
-        context.blocks += tuple(attention.blocks())
+        context.keep_in(self.cache)
+        context.grow(layout.num_tokens)
+        try:
+            hidden = self.model(layout, inputs, ChunkAttention([context], layout, keep=True))
+        except BaseException:
+            context.shrink(layout.num_tokens)
+            raise
         context.position = position
         context.has_images |= any(s.kind is not SegmentKind.TEXT for s in segments)
         # The head over the last token alone: an image has thousands, a vocabulary 152,064 words.
@@ -161,7 +169,13 @@ class Engine:
         Returns:
             The blocks, in order. One that did not end in time, or whose logits were not finite,
             says so.
+
+        Raises:
+            OutOfPagesError: A cache has no room for as many blocks of `max_tokens` as are written
+                at a time.
         """
+        for context in contexts:
+            context.keep_in(self.cache)
         return [
             TextBlock(
                 ids=tuple(written.ids),
@@ -174,7 +188,7 @@ class Engine:
 
     @property
     def num_text_slots(self) -> int:
-        """Contexts that write at a time, each in a copy with room for what it writes."""
+        """Contexts that write at a time, each with room for the longest that it may write."""
         return self._decoder.num_slots
 
     # --- drawing -----------------------------------------------------------------------------
@@ -269,6 +283,15 @@ class Engine:
         return Footprint(
             config=self._config, sizes=self.codec.sizes, dtype=self.dtype, device=self.device
         )
+
+    @cached_property
+    def cache(self) -> PagedCache:
+        """Where contexts are kept that were given no cache of their own."""
+        return self.new_cache(self.cacheable_tokens(MAX_CACHED_TOKENS))
+
+    def new_cache(self, num_tokens: int, *, page_size: int | None = None) -> PagedCache:
+        """A cache for contexts of this engine; see `staged.engine.cache.PagedCache`."""
+        return self._decoder.cache(num_tokens, page_size=page_size)
 
     def cacheable_tokens(self, most: int) -> int:
         """Tokens whose keys and values there is room for now, between 1 and `most`."""

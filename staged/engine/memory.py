@@ -125,8 +125,9 @@ class Footprint:
         numbers = num_tokens * (_STREAM_WIDTHS * width + 4 * decoder.head_dim)
         numbers += 3 * decoder.intermediate_size * min(num_tokens, MAX_MLP_TOKENS)
         scores = decoder.num_heads * self._scores(num_queries)
-        # A context's keys and values stand together while it attends, once in each layer's turn.
-        keys = self._key_row * (_KEY_WIDTHS // 2 * num_tokens + num_cached)
+        # A context's keys and values may be gathered and stand beside the chunk's while it attends,
+        # in each layer's turn.
+        keys = self._key_row * (_KEY_WIDTHS // 2 * num_tokens + 2 * num_cached)
         return numbers * self.dtype.itemsize + scores + keys + self._mask(num_cached)
 
     def _mask(self, num_cached: int) -> int:

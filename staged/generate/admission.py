@@ -59,6 +59,8 @@ def admit(
     *,
     room: int,
     num_writing: int,
+    text: int,
+    page_size: int,
     most: int = MAX_BATCH_SIZE,
 ) -> Admission:
     """Let trajectories in, as many as fit.
@@ -72,18 +74,22 @@ def admit(
         footprint: Of the model.
         lengths: Of a trajectory.
         room: Bytes for caches and calls.
-        num_writing: Of them, those that write at a time, each in a copy.
+        num_writing: Of them, those that write at a time, each with room for a text.
+        text: Tokens of a text at most.
+        page_size: Tokens of a page, of which each is left with some that are half full.
         most: Trajectories that come in by themselves, at most.
 
     Raises:
         ValueError: They do not fit; the message says how many do.
     """
-    tokens = footprint.tokens_in(room, lengths.longest)
-    usual, spare = lengths.usual, lengths.longest - lengths.usual
+    tokens, spare = footprint.tokens_in(room, lengths.longest), lengths.longest - lengths.usual
+    rounding = 2 * footprint.num_branches * page_size
+
+    def needed(number: int, each: int) -> int:
+        return number * (each + rounding) + min(number, num_writing) * (text + page_size)
+
     fitting = 0
-    while (
-        fitting < most and tokens >= (fitting + 1 + min(fitting + 1, num_writing)) * usual + spare
-    ):
+    while fitting < most and needed(fitting + 1, lengths.usual) + spare <= tokens:
         fitting += 1
     at_most = tokens // lengths.shortest
     asked = batch_size or max(fitting, 1)
@@ -100,5 +106,5 @@ def admit(
             f"batch size {asked}: {there}, {calls}, {each}, so {at_most} fit at the shortest and "
             f"{max(fitting, 1)} with room to grow, which `auto` takes"
         )
-    longest = asked * lengths.longest + min(asked, num_writing) * lengths.longest
-    return Admission(batch_size=asked, max_cached_tokens=max(min(tokens, longest), 1))
+    longest = needed(asked, lengths.longest)
+    return Admission(batch_size=asked, max_cached_tokens=min(tokens, longest))

@@ -14,6 +14,7 @@ from staged.backends.lmm.asker import Asker
 from staged.backends.lmm.types import AttemptLog
 from staged.backends.reading import ContextReader
 from staged.devices import settle
+from staged.engine.cache import PAGE_SIZE
 from staged.engine.decoding import SLOTS
 from staged.engine.engine import Engine
 from staged.engine.memory import Footprint
@@ -245,16 +246,26 @@ class DrawingModel:
         footprint = self._footprint
         require_weights(footprint, self.settings.checkpoint)
         scripted = self.settings.sketcher == "scripted"
+        text = self._playing.max_text_tokens + 2
         lengths = Lengths.of(
             self._policy,
             image=footprint.image_tokens,
-            text=self._playing.max_text_tokens + 2,
+            text=text,
             sketch_cost=1 if scripted else self.flows.num_flow_steps,
             num_inputs=num_inputs,
             guides_by_images=footprint.num_branches == 3,
         )
-        slots = SLOTS.get(footprint.device.type, SLOTS["cuda"])
-        return admit(batch_size, footprint, lengths, room=self._room, num_writing=slots, most=most)
+        kind = footprint.device.type
+        return admit(
+            batch_size,
+            footprint,
+            lengths,
+            room=self._room,
+            num_writing=SLOTS.get(kind, SLOTS["cuda"]),
+            text=text,
+            page_size=PAGE_SIZE.get(kind, PAGE_SIZE["cuda"]),
+            most=most,
+        )
 
     @property
     def _footprint(self) -> Footprint:
