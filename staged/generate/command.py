@@ -15,7 +15,8 @@ from staged import strict_json
 from staged.command_line import UsageError, console, exit_codes, outputs
 from staged.generate.answers import player_answers
 from staged.generate.folder import REPORT, OutFolder
-from staged.generate.options import MOST_TOGETHER, given, parser
+from staged.generate.options import CHECKPOINT, MOST_TOGETHER, given, parser
+from staged.generate.picture_record import PictureOrigin, PictureRecord, read_record
 from staged.generate.presets import MAX_THOUGHT_TOKENS, PRESETS
 from staged.generate.requests import (
     DrawRequest,
@@ -25,13 +26,16 @@ from staged.generate.requests import (
     read_image,
     read_prompts,
 )
+from staged.generate.restoring import check_inputs, restore
 from staged.generate.settings import DrawSettings
 from staged.generate.telling import describe, figures, looked_at
 from staged.jobs.budget import BudgetError
 from staged.loops.events import Event, Failed, Stopped
+from staged.loops.roles import Roles
 from staged.report import drawn_report
-from staged.settings import to_dict
-from staged.trajectory import ImageRef
+from staged.settings import from_dict, to_dict
+from staged.settings.plain import plain
+from staged.trajectory import ImageRef, Trajectory
 from staged.trajectory_folder import FINAL
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
@@ -53,20 +57,24 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     if options.out is None:
         outputs.folder(_HOME)
-    settings = _settings(options)
-    prompts, inputs = _read(options)
+    restored = None if options.picture is None else read_record(options.picture)
+    record = None if restored is None else restored[0]
+    settings = _settings(options, record)
+    seed = options.seed if options.seed is not None else record.seed if record else 0
+    prompts, inputs = _read(options, record)
     # After the cheap checks: a wrong option is told at once, not after torch is loaded.
     from staged.generate.model import DrawingModel
 
-    model = DrawingModel(settings, seed=options.seed)
+    model = DrawingModel(settings, seed=seed)
     said = model.understood(prompts, onto_images=bool(inputs))
     for prompt, words in dict(zip(prompts, said, strict=True)).items():
         if prompt != words:
             print(f"prompt   {prompt!r} is read as {words!r}")
     starts = [model.start(words, inputs) for words in said]
-    requests = make_requests(starts, num_images=options.num_images, seed=options.seed)
-    out = options.out or _own_folder(requests, settings)
-    asked = {**decides(requests), "checkpoint": settings.drawn_by}
+    requests = make_requests(starts, num_images=options.num_images, seed=seed)
+    begun = {} if record is None else {"from": record.trajectory.images[-1].name}
+    out = options.out or _own_folder(requests, {**to_dict(settings), **begun})
+    asked = {**decides(requests), "checkpoint": settings.drawn_by, **begun}
     with OutFolder(out, requests) as folder:
         # Told before weights are read, as far as it is known by then.
         folder.refuse_others({**asked, **_without_dtype(settings), **model.flows.facts()})
@@ -85,7 +93,8 @@ def main(argv: list[str]) -> int:
         kept = f"{{}} of {len(requests)} trajectories are saved in {out}"
         try:
             with player_answers(settings, out) as model.log:
-                _draw(model, requests, folder, options.batch_size, len(inputs))
+                drawing = _Drawing(model, requests, folder, restored, records=options.record)
+                drawing.draw(options.batch_size, len(inputs))
         except BudgetError as stop:
             print(
                 f"stopped: {stop}; {kept.format(len(folder.complete))}; raise --lmm-budget-usd, "
@@ -106,28 +115,57 @@ def main(argv: list[str]) -> int:
         return _report(model, folder, took)
 
 
-def _draw(
-    model: DrawingModel,
-    requests: Sequence[DrawRequest],
-    folder: OutFolder,
-    batch_size: int | None,
-    num_inputs: int,
-) -> None:
-    """Draw what is missing. Nothing depends on its company, so what is there need not be drawn."""
-    left = [number for number in range(len(requests)) if number not in folder.complete]
+class _Drawing:
+    """Draws what is missing. Nothing depends on its company, so what is there need not be drawn."""
 
-    def tell(event: Event) -> None:
-        number = left[event.rollout]
+    def __init__(
+        self,
+        model: DrawingModel,
+        requests: Sequence[DrawRequest],
+        folder: OutFolder,
+        restored: tuple[PictureRecord, ImageRef] | None,
+        *,
+        records: bool,
+    ) -> None:
+        self._model, self._requests, self._folder = model, requests, folder
+        self._restored, self._records = restored, records
+        self._left = [number for number in range(len(requests)) if number not in folder.complete]
+
+    def draw(self, batch_size: int | None, num_inputs: int) -> None:
+        if not self._left:
+            return
+        asked = [self._requests[number] for number in self._left]
+        loop = self._model.loop(batch_size, num_inputs=num_inputs, most=MOST_TOGETHER)
+        starts = [request.start for request in asked]
+        if self._restored is not None:
+            starts = [self._begun(starts[0], loop.roles)] * len(asked)
+        loop.run(starts, [request.seed for request in asked], self._tell)
+
+    def _begun(self, start: Trajectory, roles: Roles) -> Trajectory:
+        assert self._restored is not None
+        record, picture = self._restored
+        if record.weights not in (None, self._model.weights):
+            print(
+                "note     the picture was drawn by other weights, so what follows may be otherwise"
+            )
+        begun = restore(record, picture, start, roles, lambda said: print(f"note     {said}"))
+        print(f"given    {len(begun.steps)} steps of the picture", flush=True)
+        return begun
+
+    def _tell(self, event: Event) -> None:
+        number = self._left[event.rollout]
         event = looked_at(event)
         if (text := describe(event)) is not None:
-            print(f"[{number}] {text}" if len(requests) > 1 else text, flush=True)
+            print(f"[{number}] {text}" if len(self._requests) > 1 else text, flush=True)
         if isinstance(event, Stopped | Failed):
-            folder.save(number, event.trajectory)
+            self._folder.save(number, self._recorded(event.trajectory, number))
 
-    if left:
-        asked = [requests[number] for number in left]
-        loop = model.loop(batch_size, num_inputs=num_inputs, most=MOST_TOGETHER)
-        loop.run([r.start for r in asked], [r.seed for r in asked], tell)
+    def _recorded(self, trajectory: Trajectory, number: int) -> Trajectory:
+        if not self._records:
+            return trajectory
+        settings, seed = self._model.settings, self._requests[number].seed
+        origin = PictureOrigin(settings=settings, seed=seed, weights=self._model.weights)
+        return origin.put_into(trajectory)
 
 
 def _report(model: DrawingModel, folder: OutFolder, took: str) -> int:
@@ -163,13 +201,20 @@ def _report(model: DrawingModel, folder: OutFolder, took: str) -> int:
     return exit_codes.OK if complete == count else exit_codes.FAILED
 
 
-def _settings(options: argparse.Namespace) -> DrawSettings:
+def _settings(options: argparse.Namespace, record: PictureRecord | None) -> DrawSettings:
     """The checkpoint's ways beneath the recipe's, and those beneath what is given."""
-    preset = PRESETS[options.preset or "staged"]
-    preset.check(options.preset or "staged", options.image)
     named = given(options, DrawSettings)
     if options.size is not None:
         named["width"], named["height"] = options.size
+    if record is not None:
+        if options.preset is not None or options.think:
+            raise UsageError("--from restores how a picture was drawn; leave the recipe out")
+        named.setdefault("checkpoint", _checkpoint_of(record))
+        restored = {**record.settings, **{name: plain(value) for name, value in named.items()}}
+        return from_dict(DrawSettings, restored, f"settings of {options.picture}")
+    named.setdefault("checkpoint", CHECKPOINT)
+    preset = PRESETS[options.preset or "staged"]
+    preset.check(options.preset or "staged", options.image)
     thinking: dict[str, Any] = {}
     if options.think:
         thinking["max_text_tokens"] = MAX_THOUGHT_TOKENS
@@ -178,24 +223,42 @@ def _settings(options: argparse.Namespace) -> DrawSettings:
     return DrawSettings(**{**preset.settings, **thinking, **named})
 
 
-def _read(options: argparse.Namespace) -> tuple[list[str], list[ImageRef]]:
+def _checkpoint_of(record: PictureRecord) -> str:
+    """The model of a picture, which must not choose what is loaded from disk or network."""
+    if not record.checkpoint.startswith("miniature:"):
+        raise UsageError(
+            f"the picture was drawn by {record.checkpoint!r:.80}; give --checkpoint, where that is"
+        )
+    return record.checkpoint
+
+
+def _read(
+    options: argparse.Namespace, record: PictureRecord | None
+) -> tuple[list[str], list[ImageRef]]:
     """Prompts and input images."""
-    if (options.prompt is None) == (options.prompts is None):
-        raise UsageError("give one prompt, or --prompts FILE with one prompt a line")
+    if sum(given is not None for given in (options.prompt, options.prompts, record)) != 1:
+        raise UsageError(
+            "give one prompt, --prompts FILE with one prompt a line, or --from PICTURE"
+        )
+    inputs = [read_image(path) for path in options.image]
+    if record is not None:
+        try:
+            check_inputs(record, inputs)
+            return [check_prompt(record.trajectory.prompt, "its prompt")], inputs
+        except ValueError as error:
+            raise ValueError(f"{options.picture}: {error}") from None
     if options.prompts is None:
-        prompts = [check_prompt(options.prompt.strip(), "the prompt")]
-    else:
-        prompts = read_prompts(options.prompts)
-    return prompts, [read_image(path) for path in options.image]
+        return [check_prompt(options.prompt.strip(), "the prompt")], inputs
+    return read_prompts(options.prompts), inputs
 
 
 def _without_dtype(settings: DrawSettings) -> Mapping[str, Any]:
     return {name: value for name, value in settings.decides().items() if name != "dtype"}
 
 
-def _own_folder(requests: Sequence[DrawRequest], settings: DrawSettings) -> Path:
+def _own_folder(requests: Sequence[DrawRequest], more: Mapping[str, Any]) -> Path:
     """A folder that the same command finds again, and no other command takes."""
     words = re.sub(r"[^a-z0-9]+", "-", requests[0].start.prompt.lower())[:40].strip("-")
-    asked = strict_json.dumps({**decides(requests), **to_dict(settings)})
+    asked = strict_json.dumps({**decides(requests), **more})
     digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
     return outputs.folder(_HOME / f"{words}-{digest}".strip("-"))

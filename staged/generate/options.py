@@ -32,6 +32,7 @@ by its own tokens. Every step is printed as it comes and saved with its images, 
 final.png and report.html."""
 _EXAMPLE = """example:
   staged generate "a photo of a red circle above a blue star" --out out/example
+  staged generate --from out/example/0.png --seed 7 --out out/otherwise
 
 The same command goes on where it was interrupted. Nothing is overwritten: a folder that holds other
 pictures, or that another process draws into, is refused."""
@@ -49,6 +50,20 @@ def parser() -> Parser:
     add("prompt", nargs="?", help="what to draw")
     add("--prompts", type=Path, metavar="FILE", help="many prompts, one a line")
     add(
+        "--from",
+        dest="picture",
+        type=Path,
+        metavar="PICTURE",
+        help="go on from a picture that staged drew: prompt, steps, seed and settings are restored "
+        "from it, and what else is given counts before them",
+    )
+    add(
+        "--record",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let each picture carry how it was drawn, for --from (default: it does)",
+    )
+    add(
         "--image",
         type=Path,
         action="append",
@@ -58,9 +73,8 @@ def parser() -> Parser:
     )
     add(
         "--checkpoint",
-        default=CHECKPOINT,
         help="folder, Hub id, or miniature:base|staged|fresh; or the folder of a LoRA, upon the "
-        "checkpoint that it names (default: %(default)s)",
+        f"checkpoint that it names (default: {CHECKPOINT})",
     )
     add(
         "--out",
@@ -68,7 +82,10 @@ def parser() -> Parser:
         metavar="FOLDER",
         help="folder to write (default: one of its own in out/generate, named by what is asked)",
     )
-    add_seed(parser, "of a prompt's first image; its further ones, also on other lines, count up")
+    words = (
+        "of a prompt's first image; its further ones, also on other lines, count up (default: 0)"
+    )
+    add_seed(parser, words, default=None)
     add("--num-images", type=count, default=1, help="images of each line")
     home = DrawSettings(checkpoint=CHECKPOINT)
     add(
