@@ -42,7 +42,7 @@ def trajectory(*seeds: int) -> Trajectory:
 
 def carrying(path: Path, *, text: str | None = None, checkpoint: str = "miniature:base") -> Path:
     """Write the first picture of a trajectory, with what it carries, or with another text."""
-    origin = PictureOrigin(settings=DrawSettings(checkpoint=checkpoint), seed=3)
+    origin = PictureOrigin.of(DrawSettings(checkpoint=checkpoint), seed=3)
     data = origin.put_into(trajectory(1, 2)).images[0].png
     assert data is not None
     if text is not None:
@@ -93,12 +93,8 @@ def test_a_text_that_is_no_good_is_told(inserted: bytes, message: str) -> None:
 
 
 def test_each_picture_carries_the_steps_up_to_it(tmp_path: Path) -> None:
-    origin = PictureOrigin(
-        settings=DrawSettings(checkpoint="/home/me/weights/BAGEL", lora=Path("/home/me/lora")),
-        seed=3,
-        weights="ab" * 32,
-        id="traj_1",
-    )
+    settings = DrawSettings(checkpoint="/home/me/weights/BAGEL", lora=Path("/home/me/lora"))
+    origin = replace(PictureOrigin.of(settings, seed=3, weights="ab" * 32), id="traj_1")
     drawn = trajectory(1, 2)
     stamped = origin.put_into(drawn)
     for number, before in enumerate((2, 5)):

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from server_process import ANN, BOB, PROMPT, ServerProcess, Told, serving, told
 
 from staged import images
-from staged.data_urls import to_data_url
+from staged.data_urls import to_base64, to_data_url
+from staged.generate.picture_record import record_in
 from staged.images import encode_png
+from staged.trajectory import ImageRef
 
 KEYS = f"ann:{ANN},bob:{BOB}"
 PATH = "/v1/trajectories"
@@ -98,8 +101,30 @@ def test_pictures_are_at_their_addresses_for_whoever_has_one(
         got = anyone.get(address)
         assert got.status_code == 200 and got.headers["content-type"] == "image/png"
         assert images.decode(got.content).shape == (48, 48, 3)
+        record = record_in(ImageRef(png=got.content))
+        assert (record.id, record.seed) == (drawn[0].data["trajectory"], 3)
+        assert record.checkpoint == "miniature:staged" and record.settings["mode"] == "staged"
+        plan = next(e.data["step"] for e in drawn if e.name == "plan")
+        assert record.trajectory.last_plan is not None
+        assert record.trajectory.last_plan.instruction == plan["instruction"]
         error_of(anyone.get(address[:-1] + ("0" if address[-1] != "0" else "1")), 404)
         error_of(anyone.get(address.split("?")[0]), 404)
+
+
+def test_a_picture_says_how_it_was_drawn_to_whoever_has_it(
+    server: ServerProcess, ann: httpx.Client, drawn: list[Told]
+) -> None:
+    sketch = next(e.data for e in drawn if e.name == "sketch")
+    address = sketch["step"]["image"]
+    image = to_base64(ann.get(address).content)
+    said = ann.post("/v1/pictures", json={"image": image}).json()
+    assert said["trajectory"] == drawn[0].data["trajectory"] and said["seed"] == 3
+    assert said["settings"]["mode"] == "staged" and said["at"] == sketch["index"] + 1
+    with server.client(BOB) as bob:  # to whom the trajectory is nothing
+        assert bob.post("/v1/pictures", json={"image": image}).json()["trajectory"] is None
+    plain = to_base64(encode_png(np.zeros((4, 4, 3), np.uint8)))
+    told = error_of(ann.post("/v1/pictures", json={"image": plain}), 400)
+    assert "does not say how it was drawn" in told["message"] and told["param"] == "image"
 
 
 def test_the_same_seed_draws_the_same_picture_and_what_is_left_out_is_chosen(

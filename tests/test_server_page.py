@@ -4,11 +4,15 @@ import re
 import shutil
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from server_process import ANN, PROMPT, ServerProcess, serving
+
+from staged import images
+from staged.data_urls import from_base64
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DONE = re.compile("^Done")
@@ -155,6 +159,29 @@ def test_staged_and_one_shot_stand_side_by_side_and_fit_a_phone(
     assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] < boxes[1]["x"]
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_picture_restores_what_was_asked(
+    page: Any, server: ServerProcess, tmp_path: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    with server.client(ANN) as ann:
+        body = {"prompt": PROMPT, "mode": "one-shot", "seed": 5, "num_flow_steps": 3}
+        [datum] = ann.post("/v1/images/generations", json=body).json()["data"]
+        data = from_base64(datum["b64_json"])
+        (tmp_path / "here.png").write_bytes(data)
+        page.locator("#from").set_input_files(tmp_path / "here.png")
+        page.wait_for_url(re.compile(datum["trajectory"]))
+        ann.delete(f"/v1/trajectories/{datum['trajectory']}")
+    page.locator("#from").set_input_files(tmp_path / "here.png")
+    expect(page.locator("#prompt")).to_have_value(PROMPT)
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("5")
+    expect(page.get_by_label("Flow steps a sketch")).to_have_value("3")
+    expect(page.locator("#beyond")).to_contain_text("max_flow_steps")
+    (tmp_path / "plain.png").write_bytes(images.encode_png(images.decode(data)))
+    page.locator("#from").set_input_files(tmp_path / "plain.png")
+    expect(page.locator("#trouble")).to_contain_text("does not say how it was drawn")
 
 
 def test_what_the_model_cannot_know_is_said(page: Any) -> None:

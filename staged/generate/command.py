@@ -164,7 +164,7 @@ class _Drawing:
         if not self._records:
             return trajectory
         settings, seed = self._model.settings, self._requests[number].seed
-        origin = PictureOrigin(settings=settings, seed=seed, weights=self._model.weights)
+        origin = PictureOrigin.of(settings, seed=seed, weights=self._model.weights)
         return origin.put_into(trajectory)
 
 
@@ -209,7 +209,8 @@ def _settings(options: argparse.Namespace, record: PictureRecord | None) -> Draw
     if record is not None:
         if options.preset is not None or options.think:
             raise UsageError("--from restores how a picture was drawn; leave the recipe out")
-        named.setdefault("checkpoint", _checkpoint_of(record))
+        if "checkpoint" not in named:
+            named["checkpoint"] = _checkpoint_of(record)
         restored = {**record.settings, **{name: plain(value) for name, value in named.items()}}
         return from_dict(DrawSettings, restored, f"settings of {options.picture}")
     named.setdefault("checkpoint", CHECKPOINT)

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from staged import images, strict_json
 from staged.generate.settings import DrawSettings
@@ -100,19 +100,29 @@ class PictureRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureOrigin:
-    """What the pictures of a run have in common.
+    """What the pictures of a run have in common; see `PictureRecord` for the fields."""
 
-    Attributes:
-        settings: How they are drawn, resolved.
-        seed: Of the trajectory.
-        weights: See `PictureRecord`.
-        id: See `PictureRecord`.
-    """
-
-    settings: DrawSettings
+    settings: Mapping[str, Any]
+    checkpoint: str
     seed: int
     weights: str | None = None
     id: str | None = None
+
+    @classmethod
+    def of(cls, settings: DrawSettings, *, seed: int, weights: str | None = None) -> Self:
+        """Take of settings what a picture carries.
+
+        Args:
+            settings: Resolved.
+            seed: Of the trajectory.
+            weights: SHA-256 (hex) of the model's tensors.
+        """
+        return cls(
+            settings=carried(settings),
+            checkpoint=public_name(settings.checkpoint),
+            seed=seed,
+            weights=weights,
+        )
 
     def put_into(self, trajectory: Trajectory) -> Trajectory:
         """Let every sketch of a trajectory carry how it came about; others than PNG stay.
@@ -143,16 +153,7 @@ class PictureOrigin:
         assert image.png is not None, "a picture that is drawn is loaded"
         if images.probe(image.png)[0] != "png":
             return image.png
-        plain = to_dict(self.settings)
-        record = PictureRecord(
-            trajectory=upto,
-            seed=self.seed,
-            settings={name: plain[name] for name in sorted(_CARRIED)},
-            checkpoint=_public_name(self.settings.checkpoint),
-            weights=self.weights,
-            id=self.id,
-        )
-        text = record.to_json()
+        text = PictureRecord(trajectory=upto, **vars(self)).to_json()
         # Beyond what would be read again; some thousand long steps.
         return with_png_text(image.png, KEYWORD, text) if len(text) < _MAX_CHARS else image.png
 
@@ -161,25 +162,33 @@ def read_record(path: Path) -> tuple[PictureRecord, ImageRef]:
     """Read a picture and what it carries.
 
     Raises:
-        ValueError: It is no picture, carries nothing, or something else; or its pixels are not
-            those that it speaks of. Names the file.
+        ValueError: See `record_in`. Names the file.
     """
-    data = images.read_file(path)
+    image = ImageRef(png=images.read_file(path))
     try:
-        text = png_text(data, KEYWORD, max_bytes=MAX_RECORD_BYTES)
-        images.decode(data)
-        if text is None:
-            raise ValueError(
-                "it does not say how it was drawn: staged writes that into its own PNGs, and "
-                "programs that convert or shrink a picture leave it out"
-            )
-        record, image = PictureRecord.from_json(text), ImageRef(png=data)
-        last = record.trajectory.last_sketch
-        if last is None or last.image.name != pixels_name(image):
-            raise ValueError("it was changed since it was drawn: its pixels are others")
+        return record_in(image), image
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return record, image
+
+
+def record_in(image: ImageRef) -> PictureRecord:
+    """Read what a picture carries.
+
+    Raises:
+        ValueError: It is no picture, carries nothing, or something else; or its pixels are not
+            those that it speaks of.
+    """
+    found = pixels_name(image)
+    text = png_text(image.png or b"", KEYWORD, max_bytes=MAX_RECORD_BYTES)
+    if text is None:
+        raise ValueError(
+            "it does not say how it was drawn: staged writes that into its own PNGs, and programs "
+            "that convert or shrink a picture leave it out"
+        )
+    record = PictureRecord.from_json(text)
+    if record.trajectory.images[-1].name != found:
+        raise ValueError("it was changed since it was drawn: its pixels are others")
+    return record
 
 
 def pixels_name(image: ImageRef) -> str:
@@ -190,7 +199,13 @@ def pixels_name(image: ImageRef) -> str:
     return f"{digest.hexdigest()}.png"
 
 
-def _public_name(checkpoint: str) -> str:
+def carried(settings: DrawSettings) -> dict[str, Any]:
+    """Settings that a picture carries, as plain data."""
+    plain = to_dict(settings)
+    return {name: plain[name] for name in sorted(_CARRIED)}
+
+
+def public_name(checkpoint: str) -> str:
     """A checkpoint's name without the folders that it lies in on this machine."""
     if checkpoint.startswith("miniature:"):
         return checkpoint

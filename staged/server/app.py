@@ -7,7 +7,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 
 import staged
-from staged.server import chat_api, images_api, models_api, page, trajectories
+from staged.server import chat_api, images_api, models_api, page, pictures_api, trajectories
 from staged.server.access import ApiKeys, Client
 from staged.server.bodies import BodyLimits
 from staged.server.errors import install_error_handlers
@@ -45,7 +45,7 @@ def create_app(service: DrawingService, keys: ApiKeys) -> FastAPI:
         )
     app.add_middleware(Observing, metrics=service.metrics)
     install_error_handlers(app)
-    for api in (trajectories, images_api, chat_api, models_api, page):
+    for api in (trajectories, pictures_api, images_api, chat_api, models_api, page):
         app.include_router(api.router)
 
     @app.get("/health", tags=["operation"])

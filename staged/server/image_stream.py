@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -26,7 +27,7 @@ def image_stream(service: DrawingService, job: Job, *, partial_images: int) -> E
     """
     reader = job.feed.reader(watches=partial_images > 0)
     return EventStream(
-        _messages(job, reader, partial_images),
+        _messages(service, job, reader, partial_images),
         write_timeout_s=service.settings.limits.write_timeout_s,
         # Nobody can take such a stream up again.
         on_end=lambda: leave(service, job, reader, 0),
@@ -34,7 +35,9 @@ def image_stream(service: DrawingService, job: Job, *, partial_images: int) -> E
     )
 
 
-async def _messages(job: Job, reader: FeedReader, partial_images: int) -> AsyncIterator[bytes]:
+async def _messages(
+    service: DrawingService, job: Job, reader: FeedReader, partial_images: int
+) -> AsyncIterator[bytes]:
     prefix = "image_edit" if job.order.kind == "edit" else "image_generation"
     sent = 0
     while (events := await reader.read(HEARTBEAT_S)) is not None:
@@ -47,8 +50,7 @@ async def _messages(job: Job, reader: FeedReader, partial_images: int) -> AsyncI
                 sent += 1
     if has_picture(job):
         usage = dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"), 0)
-        png = job.picture.png
-        assert png is not None
+        png = await asyncio.to_thread(service.picture_of, job)
         yield _message(f"{prefix}.completed", png, {"usage": usage})
     else:
         error = failure_of(job)

@@ -141,11 +141,11 @@ async def _answer(
 
 def _datum(service: DrawingService, job: Job, base: str | None) -> ImageDatum:
     """Describe a picture: in base64, or where it is below an address."""
-    image = job.picture
-    assert image.png is not None and image.name is not None
-    place = {"b64_json": to_base64(image.png)}
-    if base is not None:
-        place = {"url": base + service.addresses.path(job.id, image.name)}
+    if base is None:
+        place = {"b64_json": to_base64(service.picture_of(job))}
+    else:
+        assert job.picture.name is not None
+        place = {"url": base + service.addresses.path(job.id, job.picture.name)}
     return ImageDatum(
         **place,
         revised_prompt=job.order.start.prompt,

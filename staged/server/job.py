@@ -21,7 +21,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -40,6 +40,7 @@ from staged.loops.events import (
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.protocol import parse_beginning
+from staged.server.carrying import DRAWING
 from staged.server.feed import Feed, FeedEvent
 from staged.server.history import History
 from staged.server.pictures import picture_name
@@ -83,6 +84,7 @@ class JobOrder:
         asked: Settings that the request named.
         playing: Who plays.
         deadline_s: From now.
+        drawing: What its pictures carry of how they were drawn; see `staged.server.carrying`.
         parent: The trajectory that it was forked from.
         detached: It goes on when nobody reads it any more.
         watched: Whoever asks is about to read what passes, too.
@@ -96,6 +98,7 @@ class JobOrder:
     asked: Mapping[str, Any]
     playing: Playing
     deadline_s: float
+    drawing: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
     detached: bool = False
     watched: bool = False
@@ -129,7 +132,7 @@ class Job:
         self._end_facts: Mapping[str, Any] = {}
         self.ended = threading.Event()
         self.trajectory = _named(order.start)
-        start = replace(self.trajectory, steps=())
+        start = replace(self.trajectory, steps=(), provenance={DRAWING: dict(order.drawing)})
         history.add(
             HistoryRecord(
                 id=self.id,

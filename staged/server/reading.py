@@ -14,6 +14,7 @@ from staged.data_urls import from_base64
 from staged.generate.model import DrawingModel
 from staged.generate.presets import PRESETS
 from staged.generate.settings import DrawSettings
+from staged.server.carrying import drawing_of
 from staged.server.errors import bad_request
 from staged.server.job import JobOrder
 from staged.server.record import HistoryRecord
@@ -136,6 +137,7 @@ class OrderReader:
             seed=secrets.randbelow(_SEEDS) if seed is None else seed,
             asked=asked,
             playing=model,
+            drawing=drawing_of(model.settings) if self._settings.records else {},
             deadline_s=self._deadline_s(deadline_s),
             detached=detached,
         )
@@ -185,6 +187,7 @@ class OrderReader:
             seed=record.seed if seed is None else seed,
             asked=asked,
             playing=model,
+            drawing=drawing_of(model.settings) if self._settings.records else {},
             deadline_s=self._deadline_s(deadline_s),
             parent=record.id,
             detached=detached,

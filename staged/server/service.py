@@ -9,6 +9,7 @@ from typing import Any
 
 from staged.generate.model import DrawingModel
 from staged.generate.telling import looked_at
+from staged.server.carrying import DRAWING, as_sent
 from staged.server.errors import ApiError, busy
 from staged.server.fair_queue import QueueFull
 from staged.server.feed import FeedEvent
@@ -149,6 +150,24 @@ class DrawingService:
                 if ref.name is not None
             ]
         )
+
+    def picture(self, id: str, name: str) -> bytes:
+        """Read a picture of a trajectory, as it is sent.
+
+        Raises:
+            ValueError: It is gone.
+        """
+        record = self.history.find(id)
+        if record is None:
+            raise ValueError(f"no trajectory {id!r:.80}")
+        drawing = record.start.get("provenance", {}).get(DRAWING, {})
+        return as_sent(self.trajectory(record), name, drawing=drawing, seed=record.seed, id=id)
+
+    def picture_of(self, job: Job) -> bytes:
+        """Return the newest picture of a job, as it is sent; there must be one."""
+        name, order = job.picture.name, job.order
+        assert name is not None, "it is named as it is kept"
+        return as_sent(job.trajectory, name, drawing=order.drawing, seed=order.seed, id=job.id)
 
     def cancel(self, record: HistoryRecord) -> None:
         """End a trajectory before its time, if it has not ended."""

@@ -92,6 +92,8 @@ class ServeSettings(DrawSettings):
     """Other sites whose pages may ask from a browser, such as https://draw.example.org."""
     log_prompts: bool = False
     """Write prompts, and what errors say, into the log."""
+    records: bool = True
+    """Let each PNG that is sent carry its prompt and how it was drawn."""
     out: Path = Path("out/serve")
     """Folder of what was drawn: one server's at a time."""
     max_kept: int = 10_000

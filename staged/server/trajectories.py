@@ -145,11 +145,11 @@ async def picture(
     if not service.addresses.signed(id, name, signature):
         raise ApiError(404, "no picture has this address", code="not_found")
     try:
-        data = await run_in_threadpool(service.history.picture, name)
+        data = await run_in_threadpool(service.picture, id, name)
     except ValueError:
         raise ApiError(404, "the picture is gone", code="not_found") from None
     kind = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}[name.split(".")[1]]
-    # The name says what is in it, so it never changes.
+    # Neither it nor the steps before it ever change.
     headers = {"Cache-Control": "private, max-age=31536000, immutable"}
     return Response(data, media_type=kind, headers=headers)
 

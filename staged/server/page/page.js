@@ -16,7 +16,7 @@ function asked() {
   const fields = Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ""));
   delete fields.count;
   for (const name of NUMBERS) if (name in fields) fields[name] = Number(fields[name]);
-  return { ...fields, stream: false, on_disconnect: "continue" };
+  return { ...beyond, ...fields, stream: false, on_disconnect: "continue" };
 }
 
 form.addEventListener("submit", async (event) => {
@@ -58,14 +58,56 @@ document.addEventListener("keydown", (event) => {
 
 by("clear").addEventListener("click", () => use({ prompt: form.prompt.value }));
 
+let beyond = {}; // settings in use that have no field
+
 function use(settings) {
   form.reset();
+  beyond = {};
   for (const [name, value] of Object.entries(settings)) {
     if (form.elements[name]) form.elements[name].value = value;
+    else beyond[name] = value;
   }
+  const named = Object.entries(beyond).map(([name, value]) => `${name} ${value}`);
+  by("beyond").textContent = named.length ? `Also: ${named.join(", ")}.` : "";
   if (Object.keys(settings).length > 1) by("settings").open = true;
   by("prompt").focus();
 }
+
+// --- a picture that says how it was drawn ---------------------------------------------------
+
+function dataUrl(file) {
+  return new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => failed(new Error("the file cannot be read"));
+    reader.readAsDataURL(file);
+  });
+}
+
+// Shows its trajectory if that is here; otherwise what it says is ready to be drawn.
+const restore = doing(async (file) => {
+  const said = await post("/v1/pictures", { image: await dataUrl(file) });
+  if (said.trajectory) {
+    go([said.trajectory]);
+    return;
+  }
+  use({ prompt: said.prompt, seed: said.seed, ...said.settings });
+  content();
+  if (said.num_inputs) throw new Error("It was drawn onto another picture, which it does not carry.");
+});
+
+const holdsFile = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+addEventListener("dragover", (event) => { if (holdsFile(event)) event.preventDefault(); });
+addEventListener("drop", (event) => {
+  if (!holdsFile(event)) return;
+  event.preventDefault(); // the browser would leave the page for the file
+  if (event.dataTransfer.files[0]) restore(event.dataTransfer.files[0]);
+});
+by("from").addEventListener("change", (event) => {
+  const [file] = event.target.files;
+  event.target.value = ""; // the same file may be chosen again
+  if (file) restore(file);
+});
 
 // --- what is shown: #/ID or #/ID,ID --------------------------------------------------------
 
