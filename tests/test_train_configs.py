@@ -12,6 +12,7 @@ from data_pipelines.critique.settings import CritiqueSettings
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.refine.settings import RefineSettings
 from eval.miniature.settings import MiniatureSettings
+from eval.paper.settings import PaperSettings
 from staged import strict_yaml
 from staged.idea2img.settings import Idea2ImgSettings
 from staged.settings import SettingsError, load
@@ -23,7 +24,7 @@ ROOT = Path(staged.__file__).parents[1]
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
 JOBS = (
     *(AutoencoderJob, BaseSettings, CritiqueSettings, Idea2ImgSettings),
-    *(MiniatureSettings, PlanSketchSettings, RefineSettings, TrainSettings),
+    *(MiniatureSettings, PaperSettings, PlanSketchSettings, RefineSettings, TrainSettings),
 )
 TRAININGS = [path for path in CONFIGS if "init" in strict_yaml.read(ROOT / path)[0]]
 

@@ -39,13 +39,14 @@ _BARS = f"Bars are 95% intervals; what has none rests on fewer than {MIN_CLUSTER
 
 def process_sections(runs: Sequence[Run]) -> list[Section]:
     """Show how the steps of each run went; nothing where there were none."""
-    sections: list[Section] = [*_by_flow_steps(runs), *_by_round(runs)]
+    sections: list[Section] = [*flow_step_sections(runs), *round_sections(runs)]
     for run in runs:
-        sections += _inspections(run)
-    return [*sections, *_refinements(runs), *_steps(runs)]
+        sections += inspection_sections(run)
+    return [*sections, *refinement_sections(runs), *_steps(runs)]
 
 
-def _by_flow_steps(runs: Sequence[Run]) -> list[Section]:
+def flow_step_sections(runs: Sequence[Run]) -> list[Curve]:
+    """Show the newest pictures when no more flow steps had been spent."""
     series = [
         _series(run.name, run.result.also, _BUDGET)
         for run in runs
@@ -65,7 +66,8 @@ def _by_flow_steps(runs: Sequence[Run]) -> list[Section]:
     return [curve]
 
 
-def _by_round(runs: Sequence[Run]) -> list[Section]:
+def round_sections(runs: Sequence[Run]) -> list[Curve]:
+    """Show the pictures after each round; of one run, also whether they show their plans."""
     staged = [run for run in runs if any(map(_ROUND.fullmatch, run.result.also))]
     if not staged:
         return []
@@ -87,6 +89,22 @@ def _by_round(runs: Sequence[Run]) -> list[Section]:
             else ""
         )
         + _BARS,
+    )
+    return [curve]
+
+
+def followed_sections(runs: Sequence[Run]) -> list[Curve]:
+    """Show whether the pictures of each round show what was planned for them."""
+    staged = [run for run in runs if any(map(_FOLLOWED.fullmatch, run.result.also))]
+    if not staged:
+        return []
+    curve = Curve(
+        title="Rounds that end in what was planned",
+        series=[_series(run.name, run.result.also, _FOLLOWED) for run in staged],
+        x_label="round (a plan and its sketches)",
+        y_label="share of rounds whose last sketch shows exactly its plan",
+        y_range=(0, 1),
+        intro=f"Counted over the images that had such a round. {_BARS}",
     )
     return [curve]
 
@@ -119,7 +137,8 @@ def _held(series: Series, until: float) -> Series:
     )
 
 
-def _inspections(run: Run) -> list[Section]:
+def inspection_sections(run: Run) -> list[Dots]:
+    """Show how often inspections were right, by kind of fault."""
     also = run.result.also
     rows = []
     for target, plural in _TARGETS.items():
@@ -145,7 +164,8 @@ def _inspections(run: Run) -> list[Section]:
     return [dots]
 
 
-def _refinements(runs: Sequence[Run]) -> list[Section]:
+def refinement_sections(runs: Sequence[Run]) -> list[Stacks]:
+    """Show what became of what was refined."""
     rows = []
     for run in runs:
         for target, plural in _TARGETS.items():

@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from eval.geneval.detections import read_detections
+from eval.miniature.line import SampleScore, read_scores
 from eval.results import BenchmarkResult
 from eval.wise.judgements import ASPECTS, parse_judgement
 from eval.wise.versions import VERSIONS
@@ -91,36 +91,25 @@ def read_samples(path: Path, result: BenchmarkResult) -> tuple[ReportSample, ...
 
 
 def _miniature(path: Path, result: BenchmarkResult) -> Iterator[ReportSample]:
-    required = {"key": str, "task": str, "prompt": str, "seed": int, "reasons": list}
-    required |= {"kinds": list, "pictures": list}
-    for place, line in _objects(path):
-        if "kinds" not in line:
-            raise ValueError(
-                f"{place}: no kinds of faults; score it again: staged eval miniature --out "
-                f"{path.parent} --score-only"
-            )
-        strict_json.record(line, place, required, {"correct": bool}, others=True)
-        reasons = _texts(line["reasons"], f"{place}.reasons")
-        if line.get("correct") and reasons:
-            # What is there beside what was asked for; said without this it would seem a fault.
-            reasons = (f"not counted: {'; '.join(reasons)}",)
-        yield ReportSample(
-            name=line["key"],
-            part=line["task"],
-            score=_as_score(line.get("correct")),
-            prompt=line["prompt"],
-            reasons=reasons,
-            kinds=_texts(line["kinds"], f"{place}.kinds"),
-            seed=line["seed"],
-            course=tuple(_moment(m, f"{place}.pictures") for m in line["pictures"]),
-        )
+    return map(from_score, read_scores(path))
 
 
-def _moment(value: Any, place: str) -> tuple[int, float]:
-    fields = {"round": int, "num_flow_steps": int, "correct": bool, "exact": bool}
-    more = {"by_plan": bool, "follows_plan": bool}  # absent in what older versions wrote
-    record = strict_json.record(value, place, fields, more)
-    return record["num_flow_steps"], float(record["correct"])
+def from_score(item: SampleScore) -> ReportSample:
+    """Show a sample of the miniature."""
+    reasons = item.reasons
+    if item.correct and reasons:
+        # What is there beside what was asked for; said without this it would seem a fault.
+        reasons = (f"not counted: {'; '.join(reasons)}",)
+    return ReportSample(
+        name=item.key,
+        part=item.task,
+        score=_as_score(item.correct),
+        prompt=item.prompt,
+        reasons=reasons,
+        kinds=item.kinds,
+        seed=item.seed,
+        course=tuple((p.num_flow_steps, float(p.correct)) for p in item.pictures),
+    )
 
 
 _GENEVAL_KINDS = (
@@ -178,15 +167,6 @@ _READERS: dict[str, Callable[[Path, BenchmarkResult], Iterator[ReportSample]]] =
     "geneval": _geneval,
     "wise": _wise,
 }
-
-
-def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for content, place in read_lines(path, max_bytes=MAX_LINE_BYTES):
-        yield place, strict_json.loads_object(content, place=place, max_bytes=MAX_LINE_BYTES)
-
-
-def _texts(values: list[Any], place: str) -> tuple[str, ...]:
-    return tuple(strict_json.unicode_text(value, place) for value in values)
 
 
 def _as_score(correct: bool | None) -> float | None:

@@ -70,11 +70,15 @@ def difference_sections(runs: Sequence[Run], *, across_variants: bool) -> list[S
         "prompt hard for both does not blur it. Where the 95% interval leaves out zero, the "
         "difference is named. " + _noted(found),
     )
-    return [figure, *_at_equal_cost(runs, across_variants=across_variants)]
+    return [figure, *equal_cost_sections(runs, across_variants=across_variants)]
 
 
-def _at_equal_cost(runs: Sequence[Run], *, across_variants: bool) -> list[Section]:
-    """Compare what each run had drawn when it had spent as many flow steps."""
+def equal_cost_sections(runs: Sequence[Run], *, across_variants: bool) -> list[Table]:
+    """Compare what each run had drawn when it had spent as many flow steps.
+
+    Raises:
+        ValueError: the runs cannot be compared.
+    """
     if not all(any(sample.course for sample in run.samples) for run in runs):
         return []
     spent = [[steps for steps, _ in sample.course] for run in runs for sample in run.samples]

@@ -21,6 +21,7 @@ COMMANDS = {
     "merge-lora": Command("add a LoRA to its checkpoint's weights", "staged.export:merge_lora"),
     "idea2img-study": Command("let people choose between pictures", "eval.study.command:main"),
     "eval": Command("score a model on a benchmark", "eval.__main__:main"),
+    "paper": Command("build, draw and write up a whole study", "staged.cli.paper:main"),
     "report": Command("show trajectories as one web page", "staged.report:main"),
     "verify": Command("compare a model with recorded tensors", "staged.verify:main"),
     "shapes": Command("look at and measure the miniature world", "staged.shapes.__main__:main"),

@@ -168,8 +168,8 @@ def parts(row: Row) -> list[BarPart]:
     return [BarPart(100 * n / total, round(n), n / total >= _MIN_LABELLED) for n in counts]
 
 
-def numbers(figure: Curve | Dots | Stacks) -> Table:
-    """Write a figure as a table; of a long curve, the means over equal stretches."""
+def numbers(figure: Curve | Dots | Stacks, *, whole: bool = False) -> Table:
+    """Write a figure as a table; of a long curve means over equal stretches, unless `whole`."""
     if isinstance(figure, Dots):
         return Table(
             title=figure.title, columns=figure.columns, rows=figure.rows, corner=figure.corner,
@@ -182,7 +182,7 @@ def numbers(figure: Curve | Dots | Stacks) -> Table:
         )  # fmt: skip
     finite = [_finite(series) for series in figure.series]
     xs = sorted({x for points, _ in finite for x, _ in points})
-    if len(xs) <= _MAX_ROWS:
+    if whole or len(xs) <= _MAX_ROWS:
         rows = [Row(label=_number(x), cells=[_cell_at(x, *one) for one in finite]) for x in xs]
     else:
         width = (xs[-1] - xs[0]) / _MAX_ROWS

@@ -50,7 +50,7 @@ class Report:
         Raises:
             ValueError: an image is not loaded, or is no PNG, WebP or JPEG.
         """
-        return _environment().get_template("page.html.j2").render(report=self)
+        return environment().get_template("page.html.j2").render(report=self)
 
     def write(self, path: Path | str) -> Path:
         """Write the page, folders above it included; returns its path."""
@@ -60,7 +60,8 @@ class Report:
         return path
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Give templates of this folder what they are made of; markup in values is escaped."""
     folder = files("staged.report")
     environment = Environment(
         loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),

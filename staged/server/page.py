@@ -11,7 +11,7 @@ _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _OURS = ("page.css", "page.js", "api.js", "dom.js", "pane.js")
 _FILES = {
     **{name: ("staged.server", f"page/{name}") for name in _OURS},
-    "house.css": ("staged.report", "page.css"),  # the design of the reports
+    "house.css": ("staged.report", "palette.css", "page.css"),  # the design of the reports
 }
 _HEADERS = {
     # What a prompt or a model says is only ever text; should that fail once, it still cannot act.
@@ -41,7 +41,8 @@ def part(name: Annotated[str, Path(max_length=40)]) -> Response:
     return _file(*_FILES[name])
 
 
-def _file(package: str, path: str) -> Response:
-    kind = _KINDS[path.rsplit(".", 1)[1]]
-    data = files(package).joinpath(path).read_bytes()
+def _file(package: str, *paths: str) -> Response:
+    """Answer with files of one kind, one after the other."""
+    kind = _KINDS[paths[0].rsplit(".", 1)[1]]
+    data = b"".join(files(package).joinpath(path).read_bytes() for path in paths)
     return Response(data, media_type=kind, headers=_HEADERS)
