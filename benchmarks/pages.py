@@ -38,7 +38,7 @@ from staged.engine.context import Context
 from staged.engine.decoding import Decoder
 from staged.engine.engine import Engine
 from staged.engine.pages import PageTable
-from staged.engine.sampling import TextSampling
+from staged.engine.text_sampling import TextSampling
 from staged.generate.role_choice import open_engine
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel

@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from tiny import SIDE
 from torch import Tensor
 
-from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.bagel import BagelPlayer
+from staged.backends.bagel_settings import BagelSettings
 from staged.engine import decoding
 from staged.engine.cache import PagedCache
 from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.engine.pages import OutOfPagesError, PageTable
-from staged.engine.sampling import TextSampling
+from staged.engine.text_sampling import TextSampling
 from staged.generate.role_choice import open_engine
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles

@@ -4,9 +4,10 @@ import pytest
 import tiny
 
 from staged import protocol
-from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.bagel import BagelPlayer
+from staged.backends.bagel_settings import BagelSettings
 from staged.engine.context import Context
-from staged.engine.sampling import TextSampling
+from staged.engine.text_sampling import TextSampling
 from staged.generate.role_choice import open_engine
 from staged.roles import RoleError, StepRequest
 from staged.trajectory import Move, Plan, Trajectory, moves

@@ -17,7 +17,8 @@ from benchmarks.parts import models, packs
 from benchmarks.parts.harness import Recorder, Setup
 from staged.engine.context import Context
 from staged.engine.engine import Engine
-from staged.engine.sampling import Drawing, TextBlock, TextSampling
+from staged.engine.sampling import Drawing, TextBlock
+from staged.engine.text_sampling import TextSampling
 from staged.model.attention import attend_rows
 from staged.model.bagel import Bagel
 from staged.model.config import BagelConfig

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from staged.engine.context import Context
 from staged.engine.engine import Engine
-from staged.engine.sampling import TextSampling
+from staged.engine.text_sampling import TextSampling
 from staged.model.attention import PackedAttention
 from staged.model.bagel import Hidden, Inputs
 from staged.model.flows import FlowSettings, Guidance

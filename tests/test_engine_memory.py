@@ -12,7 +12,7 @@ from allocations import peak_bytes
 from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.engine.memory import Footprint
-from staged.engine.sampling import TextSampling
+from staged.engine.text_sampling import TextSampling
 from staged.model import transformer
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel

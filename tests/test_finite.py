@@ -13,11 +13,13 @@ import torch
 import vlm
 from tiny import SIDE, engine
 
-from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.bagel import BagelPlayer
+from staged.backends.bagel_settings import BagelSettings
 from staged.backends.diffusers.settings import DiffusersSettings
 from staged.engine.context import Context
 from staged.engine.engine import Engine
-from staged.engine.sampling import Drawing, TextBlock, TextSampling, sample
+from staged.engine.sampling import Drawing, TextBlock, sample
+from staged.engine.text_sampling import TextSampling
 from staged.generate.role_choice import RoleChoice
 from staged.loops.events import Event, Failed, Previewed, Retried, Stopped
 from staged.loops.policy import Policy

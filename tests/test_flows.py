@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.bagel import BagelPlayer
+from staged.backends.bagel_settings import BagelSettings
 from staged.engine.engine import Engine
 from staged.generate.role_choice import open_engine
 from staged.model import checkpoint

@@ -13,7 +13,7 @@ from benchmarks.parts import flex, models, packs
 from benchmarks.parts.harness import Setup
 from staged.engine.context import Context
 from staged.engine.engine import Engine
-from staged.engine.sampling import TextSampling
+from staged.engine.text_sampling import TextSampling
 from staged.model.attention import PackedAttention, attend_rows
 from staged.model.flows import FlowSettings
 from staged.verify import main

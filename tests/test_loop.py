@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.bagel import BagelPlayer
+from staged.backends.bagel_settings import BagelSettings
 from staged.backends.editing import EditingSketcher
 from staged.backends.reading import parts_of
 from staged.engine.sampling import TextBlock

@@ -4,7 +4,8 @@ import pytest
 import tiny
 import torch
 
-from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.bagel import BagelPlayer
+from staged.backends.bagel_settings import BagelSettings
 from staged.backends.reading import ContextParts, ContextReader, before_last_cue, parts_of, texts_of
 from staged.engine.pages import PageAllocator
 from staged.loops.policy import Policy

@@ -8,7 +8,8 @@ import pytest
 import tiny
 from artist import POLICY, Artist
 
-from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.bagel import BagelPlayer
+from staged.backends.bagel_settings import BagelSettings
 from staged.backends.editing import EditingSketcher
 from staged.backends.reading import parts_of
 from staged.loops.events import (

@@ -9,7 +9,8 @@ import pytest
 import tiny
 from learning import learn
 
-from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.bagel import BagelPlayer
+from staged.backends.bagel_settings import BagelSettings
 from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.generate.command import main

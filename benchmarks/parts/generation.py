@@ -27,7 +27,7 @@ from benchmarks.parts.harness import (
 )
 from staged.engine.context import Context
 from staged.engine.engine import Engine
-from staged.engine.sampling import TextSampling
+from staged.engine.text_sampling import TextSampling
 from staged.model.bagel import Inputs
 from staged.model.flows import FlowSettings, Guidance
 

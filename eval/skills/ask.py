@@ -7,7 +7,8 @@ from itertools import islice
 
 from eval.skills.judge import Judged, judge
 from eval.skills.probes import Probe
-from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.bagel import BagelPlayer
+from staged.backends.bagel_settings import BagelSettings
 from staged.engine.engine import Engine
 from staged.jobs.progress import Progress
 from staged.model.flows import Flows

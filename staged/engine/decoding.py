@@ -21,7 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from staged.engine.cache import CachedSequence, PagedCache
 from staged.engine.context import Context, attend_one
-from staged.engine.sampling import TextSampling, sample
+from staged.engine.sampling import sample
+from staged.engine.text_sampling import TextSampling
 from staged.model.bagel import Bagel, Inputs
 from staged.model.layout import Layout, SegmentKind
 from staged.model.tokenizer import BagelTokenizer

@@ -26,7 +26,8 @@ from staged.engine.cache import MAX_CACHED_TOKENS, PagedCache
 from staged.engine.context import ChunkAttention, Context
 from staged.engine.decoding import Decoder
 from staged.engine.memory import Footprint
-from staged.engine.sampling import Drawing, TextBlock, TextSampling
+from staged.engine.sampling import Drawing, TextBlock
+from staged.engine.text_sampling import TextSampling
 from staged.engine.velocity import GuidedVelocity
 from staged.model.bagel import Bagel, Inputs
 from staged.model.codec import ImageCodec

@@ -9,7 +9,8 @@ from typing import Any, Self
 
 import torch
 
-from staged.backends.bagel import BagelPlayer, BagelSettings
+from staged.backends.bagel import BagelPlayer
+from staged.backends.bagel_settings import BagelSettings
 from staged.backends.lmm.asker import Asker
 from staged.backends.lmm.types import AttemptLog
 from staged.backends.reading import ContextReader

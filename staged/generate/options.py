@@ -140,7 +140,12 @@ def add_drawing(parser: argparse.ArgumentParser, home: DrawSettings) -> None:
         metavar="FOLDER",
         help="LoRA (PEFT's format) to put upon the checkpoint, beside its weights",
     )
-    add("--temperature", type=float, metavar="T", help="of text; default: 0, the likeliest token")
+    add(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help=f"of text; 0 takes the likeliest token; default: {home.temperature:g}",
+    )
     add(
         "--max-text-tokens",
         type=count,

@@ -12,6 +12,7 @@ from staged.backends.lmm.asker import Asker
 from staged.backends.lmm.players import LmmInspector, LmmPlanner
 from staged.devices import AUTO, DTYPES, choose_arithmetic
 from staged.engine.engine import Engine
+from staged.generate.settings import DrawSettings
 from staged.loops.policy import Inspect, Player, Policy, Sketcher
 from staged.loops.roles import Roles
 from staged.loops.unbatched import Unbatched
@@ -36,9 +37,9 @@ class RoleChoice:
             `scripted` is the miniature world's editor.
     """
 
-    planner: Player = "model"
-    inspector: Player = "model"
-    sketcher: Sketcher = "model"
+    planner: Player = DrawSettings.planner
+    inspector: Player = DrawSettings.inspector
+    sketcher: Sketcher = DrawSettings.sketcher
 
     def __post_init__(self) -> None:
         """Check the names."""

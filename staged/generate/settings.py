@@ -6,11 +6,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from staged.backends.bagel_settings import BagelSettings
 from staged.backends.deciding import decisive
 from staged.backends.lmm.types import LmmSettings
+from staged.engine.text_sampling import MAX_TEMPERATURE
 from staged.loops.policy import Inspect, Mode, Player, Policy, Sketcher
 from staged.model.flows import FlowSettings, Renorm
-from staged.protocol import MAX_TEXT_TOKENS, check_text
+from staged.protocol import check_text
 from staged.ranges import check_finite, check_range
 from staged.settings import to_dict
 from staged.trajectory import MAX_TEXT_CHARS
@@ -47,13 +49,13 @@ class DrawSettings:
     the checkpoint that it belongs to."""
     lora: Path | None = None
     """Folder of a LoRA (PEFT's format) to put upon the checkpoint."""
-    mode: Mode = "staged"
+    mode: Mode = Policy.mode
     """Draw in stages, draw at once, or answer a question."""
-    think: bool = False
+    think: bool = Policy.think
     """Write a thought before drawing at once, or before answering, as BAGEL was taught to."""
     system_prompt: str | None = None
     """Text before everything else; null is one that asks for the thought, with `think`."""
-    vision_only: bool = False
+    vision_only: bool = BagelSettings.vision_only
     """Read images as ViT copies alone, as BAGEL does to answer; otherwise as VAE copies too."""
     planner: Player = "model"
     """Who plans and directs; `scripted` players know the miniature world alone, `lmm` is a language
@@ -62,9 +64,9 @@ class DrawSettings:
     """Who inspects and refines; other than the model, it inspects whatever it may."""
     sketcher: Sketcher = "model"
     """Who draws; `editing` asks a model that knows no stages for one edit after another."""
-    inspect_plan: Inspect = "model"
+    inspect_plan: Inspect = Policy.inspect_plan
     """Whether plans are inspected."""
-    inspect_sketch: Inspect = "model"
+    inspect_sketch: Inspect = Policy.inspect_sketch
     """Whether sketches are."""
     lmm: LmmSettings | None = None
     """Where the language model is that plays a role."""
@@ -78,9 +80,9 @@ class DrawSettings:
     """Network evaluations of a trajectory, at most."""
     max_attempts: int = Policy.max_attempts
     """Times that one step is tried before it fails."""
-    temperature: float = 0.0
+    temperature: float = BagelSettings.temperature
     """Of text; 0 takes the likeliest token."""
-    max_text_tokens: int = MAX_TEXT_TOKENS
+    max_text_tokens: int = BagelSettings.max_text_tokens
     """Of a text; one that runs longer is cut off and tried again."""
     width: int | None = None
     """In pixels; null is the largest square, or the size of an input image."""
@@ -114,6 +116,7 @@ class DrawSettings:
         """
         check_finite(self)
         check_range(self, "width", "height", minimum=1)
+        check_range(self, "temperature", minimum=0, maximum=MAX_TEMPERATURE)
         # No text of a step may be longer, and a token is a character at least.
         check_range(self, "max_text_tokens", minimum=1, maximum=2 * MAX_TEXT_CHARS)
         if (self.width is None) != (self.height is None):

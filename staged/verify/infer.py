@@ -9,7 +9,7 @@ from torch import Tensor
 
 from staged.engine.context import ChunkAttention, Context
 from staged.engine.engine import Engine
-from staged.engine.sampling import TextSampling
+from staged.engine.text_sampling import TextSampling
 from staged.model.autoencoder import latents_from_tokens
 from staged.model.codec import ImageCodec, ImageSizes
 from staged.model.flows import FlowSettings, Guidance
