@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from data_pipelines.job_command import print_reasons
 from staged.command_line import (
@@ -16,6 +16,7 @@ from staged.command_line import (
     exit_codes,
     outputs,
 )
+from staged.jobs.records import Status
 from staged.shards import damage, read_index, read_manifest, validate
 from staged.shards.checks import merge
 from staged.shards.writer import DEFAULT_MAX_SAMPLES
@@ -58,11 +59,24 @@ def add_folder_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     show = commands.add_parser(
         "preview",
         help="show trajectories on one web page",
-        epilog="example: staged data preview data/shapes --out preview.html --limit 40",
+        description="Show trajectories of a data set, and what its job left out with the reasons. "
+        "Everything is looked through for those that are wanted.",
+        epilog="examples:\n"
+        "  staged data preview data/shapes --out preview.html --limit 40\n"
+        "  staged data preview data/shapes --only rejected --reason 'not as planned'",
     )
     show.add_argument("folder", type=Path, help="of the data set")
     add_out_file(show, required=False, words="page to write; FOLDER/preview.html without it")
     show.add_argument("--limit", type=count, default=24, help="most trajectories of each kind")
+    show.add_argument(
+        "--only",
+        action="append",
+        choices=get_args(Status),
+        help="those that ended so; may be repeated",
+    )
+    show.add_argument("--reason", default="", metavar="WORDS", help="those left out for this")
+    show.add_argument("--prompt", default="", metavar="WORDS", help="those with this in the prompt")
+    show.add_argument("--task", default="", help="those of this task")
     show.set_defaults(run=_preview)
 
     join = commands.add_parser(
@@ -188,10 +202,16 @@ def _cost(arguments: argparse.Namespace) -> int:
 
 
 def _preview(arguments: argparse.Namespace) -> int:
-    from data_pipelines.preview import write_preview
+    from data_pipelines.preview import Filter, write_preview
 
     path = arguments.out or outputs.file(arguments.folder / "preview.html")
-    number = write_preview(arguments.folder, path, number=arguments.limit)
+    wanted = Filter(
+        ends=tuple(dict.fromkeys(arguments.only or get_args(Status))),
+        reason=arguments.reason,
+        prompt=arguments.prompt,
+        task=arguments.task,
+    )
+    number = write_preview(arguments.folder, path, number=arguments.limit, wanted=wanted)
     print(f"wrote {path} with {number} trajectories")
     return exit_codes.OK
 

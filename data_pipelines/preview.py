@@ -1,14 +1,16 @@
 """Trajectories on one web page that needs nothing beside it: a look at a data set."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Final, get_args
 
 from data_pipelines.job import LEDGER
 from data_pipelines.reasons import mistake_in_words, reason_in_words
 from data_pipelines.shards import trajectories, with_images
-from staged.jobs.records import Records, is_older
+from staged.jobs.records import Records, Status, UnitResult, is_older
 from staged.report import (
     Cell,
     Claim,
@@ -37,31 +39,77 @@ _PLURALS = {
 }
 
 
-def write_preview(folder: Path, path: Path, *, number: int) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which trajectories are wanted; words are found in any case, and without any all pass.
+
+    Attributes:
+        ends: How the unit ended.
+        reason: Words of why it was left out, as the page says them or as the ledger counts them.
+        prompt: Words of the prompt.
+        task: Its task.
+    """
+
+    ends: Collection[Status] = ("accepted", "rejected", "failed")
+    reason: str = ""
+    prompt: str = ""
+    task: str = ""
+
+    def wants(self, trajectory: Trajectory, result: UnitResult) -> bool:
+        """Whether a trajectory is to be shown."""
+        why = f"{result.stage}: {result.reason}"
+        words = f"{why} {reason_in_words(result.stage, result.reason)} {result.detail}"
+        return (
+            result.status in self.ends
+            and (result.status != "accepted" or not self.reason)
+            and self.reason.casefold() in words.casefold()
+            and self.prompt.casefold() in trajectory.prompt.casefold()
+            and self.task in ("", trajectory.task)
+        )
+
+    def in_words(self) -> str:
+        """Say what is shown; empty where everything is."""
+        given = [
+            *([" or ".join(self.ends)] if len(self.ends) < len(get_args(Status)) else []),
+            *([f"left out for {self.reason!r}"] if self.reason else []),
+            *([f"prompts with {self.prompt!r}"] if self.prompt else []),
+            *([f"task {self.task}"] if self.task else []),
+        ]
+        return f"Shown are only: {', '.join(given)}." if given else ""
+
+
+_EVERYTHING: Final = Filter()
+_KEPT: Final = UnitResult(status="accepted")
+
+
+def write_preview(folder: Path, path: Path, *, number: int, wanted: Filter = _EVERYTHING) -> int:
     """Write the page of a data set: samples of its shards, and of what its job rejected.
 
     Args:
         folder: The data set.
         path: The page.
         number: Most accepted samples, and most others.
+        wanted: Which of them; all are looked through, and the first that fit are shown.
 
     Returns:
         Trajectories on the page.
 
     Raises:
         FileNotFoundError: no finished data set is there.
-        ValueError: it has no trajectories, and its job left none out.
+        ValueError: it has no such trajectories, and its job left none out.
     """
     if number < 1:
         raise ValueError(f"number is {number}; expected at least 1")
     manifest = read_manifest(folder)
     kept = [
         (sample.trajectory, _outcome(sample.trajectory, [("sample", sample.key)]))
-        for sample in islice(read_shards(folder), number)
+        for sample in islice(
+            (s for s in read_shards(folder) if wanted.wants(s.trajectory, _KEPT)), number
+        )
     ]
-    others = list(islice(_others(folder, manifest.fingerprints), number))
+    others = list(islice(_others(folder, manifest.fingerprints, wanted), number))
     if not kept and not others:
-        raise ValueError(f"{folder} has no trajectories to show")
+        raise ValueError(f"{folder} has no trajectories to show. {wanted.in_words()}".rstrip())
     sections: list[Section] = [
         _shown("Samples", "The first of the data set.", kept[:_OPEN]),
         *_reasons(manifest),
@@ -80,6 +128,7 @@ def write_preview(folder: Path, path: Path, *, number: int) -> int:
     report = Report(
         title=manifest.title,
         kind="data set",
+        lead=wanted.in_words(),
         opening=_opening(manifest),
         sections=[*sections, Notes(title="How to read this", paragraphs=notes)],
     )
@@ -160,7 +209,9 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _others(folder: Path, fingerprints: tuple[str, ...]) -> Iterator[tuple[Trajectory, Outcome]]:
+def _others(
+    folder: Path, fingerprints: tuple[str, ...], wanted: Filter
+) -> Iterator[tuple[Trajectory, Outcome]]:
     """What the job ended without a sample; nothing where no ledger that we read is there."""
     if not (folder / LEDGER).is_dir() or is_older(folder / LEDGER):
         return
@@ -168,7 +219,7 @@ def _others(folder: Path, fingerprints: tuple[str, ...]) -> Iterator[tuple[Traje
     if records.fingerprints != set(fingerprints):
         return
     for unit, result, trajectory in trajectories(records):
-        if result.status != "accepted":
+        if result.status != "accepted" and wanted.wants(trajectory, result):
             opinion = Opinion(
                 who="The filter" if result.status == "rejected" else "A service",
                 mark="refused it" if result.status == "rejected" else "failed",

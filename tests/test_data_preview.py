@@ -1,6 +1,7 @@
 """The page of a data set: what is in it, what was left out and why, in words."""
 
 import re
+from pathlib import Path
 
 import pytest
 from test_report import Page
@@ -11,13 +12,19 @@ from data_pipelines.plan_sketch.mistakes import MISTAKES
 from data_pipelines.reasons import mistake_in_words, reason_in_words
 from staged.backends.lmm.types import FailureKind
 from staged.scene_graph import Relation, SceneGraph, SceneObject, delta
+from staged.shards import read_shards
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     made = ["prompts.count=24", "drawing.mistakes={wrong_color: 0.3, lost_object: 0.2}"]
     assert main(["plan-sketch", *made, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
     out = folder / "page.html"
     assert main(["preview", str(folder), "--out", str(out), "--limit", "5"]) == 0
     return Page(out.read_text(encoding="utf-8"))
@@ -37,6 +44,38 @@ def test_reasons_are_said_in_words(page: Page) -> None:
     assert "not as planned:" not in page.text and "judge_plan" not in page.text
     assert "not trained on" in page.text
     assert not page.all("script")
+
+
+def shown(folder: Path, *wanted: str) -> Page:
+    out = folder / "chosen.html"
+    assert main(["preview", str(folder), "--out", str(out), "--limit", "99", *wanted]) == 0
+    return Page(out.read_text(encoding="utf-8"))
+
+
+def test_what_is_wanted_is_chosen_by_end_reason_and_prompt(folder: Path) -> None:
+    everything = len(shown(folder).all("article"))
+    kept = shown(folder, "--only", "accepted")
+    left_out = shown(folder, "--only", "rejected", "--only", "failed")
+    assert len(kept.all("article")) + len(left_out.all("article")) == everything == 24
+    assert "Shown are only: accepted." in kept.text
+    assert "The filter" not in kept.text and "The filter ✗ refused it" in left_out.text
+    colours = shown(folder, "--reason", "Does not look as planned")
+    same = shown(folder, "--reason", "attribute not as planned")
+    assert 0 < len(colours.all("article")) < len(left_out.all("article"))
+    assert len(colours.all("article")) == len(same.all("article"))
+    assert colours.text.count("does not look as planned") >= len(colours.all("article"))
+    prompts = [sample.trajectory.prompt for sample in read_shards(folder)]
+    words = prompts[0].removeprefix("a photo of")
+    some = sum(words in prompt for prompt in prompts)
+    found = shown(folder, "--only", "accepted", "--prompt", words.upper())
+    assert 0 < len(found.all("article")) == some < len(prompts)
+    task = next(read_shards(folder)).trajectory.task
+    assert 0 < len(shown(folder, "--task", str(task)).all("article")) < everything
+
+
+def test_a_page_of_nothing_is_refused_with_what_was_wanted(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"no trajectories to show\. .*prompts with 'whale'"):
+        main(["preview", str(folder), "--prompt", "whale"])
 
 
 def test_steps_are_named_by_what_is_drawn_not_by_ids(page: Page) -> None:
