@@ -129,6 +129,20 @@ def test_every_kind_of_section_is_made_by_somebody() -> None:
     assert kinds == {*TABLES, *FIGURES, "pictures"}
 
 
+def test_a_seed_alone_is_scored_as_if_there_were_no_other(out: Path, tmp_path: Path) -> None:
+    cell = read_cell(load(PaperSettings, out / "study.yaml"), "stages")
+    assert cell
+    alone = BenchmarkResult.read(out / "cells/stages/seed-0/result.json")
+    other = [replace(item, key=f"1{item.key}", correct=False) for item in cell.scored]
+    both = replace(
+        cell, records={0: cell.records[0], 10: cell.records[0]}, scored=(*cell.scored, *other)
+    )
+    [zero, ten] = [both.of_seed(seed) for seed in (0, 10)]
+    assert zero and ten and both.of_seed(1) is None
+    assert zero.overall == alone.overall and ten.overall.value == 0
+    assert both.run.result.overall.value == pytest.approx(5 / 12)
+
+
 def test_chance_chooses_pictures_and_chooses_the_same_again(out: Path) -> None:
     settings = load(PaperSettings, out / "study.yaml")
     once, stages = read_cell(settings, "once"), read_cell(settings, "stages")

@@ -14,6 +14,7 @@ from eval.miniature.store import SAMPLES, BatchStore, Record
 from eval.paper.settings import PaperSettings
 from eval.report.runs import Run
 from eval.report.samples import from_score
+from eval.results import BenchmarkResult
 from staged.trajectory import Trajectory
 
 
@@ -40,12 +41,18 @@ class DrawnCell:
     @cached_property
     def run(self) -> Run:
         """Scores and estimates over all seeds, as reports take them."""
-        first = next(iter(self.records.values()))
-        result = result_of(first, self.scored)
-        seeds = ", ".join(map(str, self.records))
-        prompts = f"{first.settings.num_per_task} a task, seeds {seeds}"
-        result = replace(result, run=self.label, variant={**result.variant, "prompts": prompts})
-        return Run(result=result, samples=tuple(map(from_score, self.scored)))
+        return Run(result=self._result(*self.records), samples=tuple(map(from_score, self.scored)))
+
+    def of_seed(self, seed: int) -> BenchmarkResult | None:
+        """Scores and estimates of one seed alone; None where it was not drawn."""
+        return self._result(seed) if seed in self.records else None
+
+    def _result(self, *seeds: int) -> BenchmarkResult:
+        first = self.records[seeds[0]]
+        begins = tuple(f"{seed}-" for seed in seeds)
+        result = result_of(first, [item for item in self.scored if item.key.startswith(begins)])
+        prompts = f"{first.settings.num_per_task} a task, seeds {', '.join(map(str, seeds))}"
+        return replace(result, run=self.label, variant={**result.variant, "prompts": prompts})
 
     def trajectories(self) -> dict[str, Trajectory]:
         """Read the trajectories of all samples, by key."""

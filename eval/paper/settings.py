@@ -13,7 +13,7 @@ from staged.ranges import check_range
 from staged.settings import SettingsError, from_dict
 from staged.shapes.tasks import TASKS, Split, Task
 
-TableKind = Literal["tasks", "cost", "equal cost", "process", "search"]
+TableKind = Literal["tasks", "cost", "equal cost", "process", "search", "seeds"]
 FigureKind = Literal[
     "flow steps", "rounds", "plans", "inspections", "refinements", "length", "amount"
 ]
@@ -104,7 +104,8 @@ class PaperSection:
 
     kind: SectionKind
     """Tables: `tasks` scores by task, `cost` what an image took, `equal cost` scores within as many
-    flow steps, `process` how the steps went, `search` what a better choice were worth. Figures:
+    flow steps, `process` how the steps went, `search` what a better choice were worth, `seeds` each
+    seed alone, as if it had been drawn anew. Figures:
     accuracy against `flow steps`, after `rounds`, against an `amount` in which cells differ;
     `plans` how often rounds end in what was planned, `inspections` how often they were right,
     `refinements` what they mended and broke, `length` sketches against what is asked for.

@@ -117,6 +117,23 @@ def _search(section: PaperSection, cells: Cells, labels: Mapping[str, str]) -> T
     return _estimates(section, cells, labels, _SEARCH)
 
 
+def _seeds(section: PaperSection, cells: Cells, labels: Mapping[str, str]) -> Table:
+    """Scores of each seed alone: other prompts where a task has enough, and other noise."""
+    drawn = [one for name in section.cells if (one := cells[name]) is not None]
+    seeds = sorted({seed for one in drawn for seed in one.records})
+    columns = [*(f"seed {seed}" for seed in seeds), "all"]
+    rows = []
+    for name in section.cells:
+        one = cells[name]
+        if one is None:
+            rows.append(_empty(labels[name], columns))
+            continue
+        alone = [one.of_seed(seed) for seed in seeds]
+        scores = [Cell() if result is None else _score(result.overall) for result in alone]
+        rows.append(Row(label=labels[name], cells=[*scores, _score(one.run.result.overall)]))
+    return Table(title=section.title, columns=columns, rows=rows)
+
+
 def _estimates(
     section: PaperSection, cells: Cells, labels: Mapping[str, str], names: Mapping[str, str]
 ) -> Table:
@@ -164,6 +181,7 @@ TABLES: dict[str, Callable[[PaperSection, Cells, Mapping[str, str]], Table | Non
     "equal cost": _equal_cost,
     "process": _process,
     "search": _search,
+    "seeds": _seeds,
 }
 """By kind of section."""
 
