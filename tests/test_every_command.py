@@ -70,6 +70,7 @@ MISSING = {
     "shapes measure-detector": ["--num-scenes", "0"],
     "shapes preview": ["--num-per-task", "0"],
     "shapes ship": ["nowhere", "base"],
+    "shapes card": ["nowhere"],
     "configs": ["configs/nowhere.yaml"],
     "completion": ["tcsh"],
 }  # fmt: skip
@@ -128,6 +129,7 @@ NOTHING: dict[str, list[str] | None] = {
     "shapes measure-detector": ["--num-scenes", "0"],
     "shapes preview": ["--num-per-task", "0"],
     "shapes ship": ["empty", "base"],
+    "shapes card": None,
     "configs": None,
     "completion": None,
 }  # fmt: skip

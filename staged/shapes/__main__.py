@@ -1,4 +1,4 @@
-"""`staged shapes`: measure the detector, and look at what the tasks ask for."""
+"""`staged shapes`: measure the detector, look at what the tasks ask for, ship miniatures."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
         return 0
+    if arguments.command == "card":
+        return _model_card(arguments.name, arguments.out)
     return _preview(arguments.out, arguments.num_per_task, arguments.split, arguments.seed)
 
 
@@ -102,7 +104,27 @@ def _parser() -> Parser:
         help="result.json of an evaluation of it",
     )
     shipping.add_argument("--note", default="", help="what a reader of the record must know")
+    describing = commands.add_parser(
+        "card",
+        help="the model card of a shipped miniature: what it is for, how well it does, how made",
+        epilog="example: staged shapes card staged",
+    )
+    describing.add_argument("name", choices=("base", "staged"), help="which one")
+    add_out_file(describing, required=False, words="write it there instead of showing it")
     return parser
+
+
+def _model_card(name: str, out: Path | None) -> int:
+    from staged.shapes.card import card, read_record
+
+    text = card(name, read_record(name))
+    if out is None:
+        print(text, end="")
+        return 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    print(f"wrote {out}")
+    return 0
 
 
 def _measure(num_scenes: int, seed: int, json_path: Path | None, page_path: Path | None) -> int:

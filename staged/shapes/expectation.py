@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from staged import strict_json
+from staged.shapes.card import RECORD
 from staged.shapes.miniature import CHECKPOINTS, PREFIX
-from staged.shapes.ship import RECORD
 
 _MAX_BYTES = 1 << 22
 

@@ -11,21 +11,16 @@ from typing import Any
 
 import torch
 
-from staged import strict_json
 from staged.model import checkpoint
 from staged.model.stored_weights import AUTOENCODER, WEIGHTS
+from staged.shapes.card import CARD, RECORD, card, read_result
 from staged.shapes.miniature import CHECKPOINTS
-
-RECORD = "record.json"
-"""What a shipped checkpoint says of itself."""
-
-_MAX_JSON_BYTES = 1 << 22
 
 
 def ship(
     run: Path, name: str, *, commands: Sequence[str], results: Sequence[Path], note: str = ""
 ) -> Path:
-    """Store a finished run's checkpoint in bfloat16, with the record of how it came about.
+    """Store a finished run's checkpoint in bfloat16, with its record and its card.
 
     The autoencoder is not stored again: all miniatures share one.
 
@@ -41,7 +36,7 @@ def ship(
 
     Raises:
         ValueError: The run has no finished checkpoint, it does not share the autoencoder, or a
-            result is no JSON. What was shipped before is then as it was.
+            result is none of `staged eval`. What was shipped before is then as it was.
     """
     settings = run / "settings.yaml"
     if not settings.is_file():
@@ -59,8 +54,9 @@ def ship(
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
         "note": note,
-        "results": [_result(path) for path in results],
+        "results": [read_result(path) for path in results],
     }
+    text = card(name, record)
     folder = checkpoint.save(
         CHECKPOINTS / name,
         model=loaded.model,
@@ -72,8 +68,5 @@ def ship(
     (folder / AUTOENCODER).unlink()
     record["weights_sha256"] = hashlib.sha256((folder / WEIGHTS[0]).read_bytes()).hexdigest()
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(text, encoding="utf-8")
     return folder
-
-
-def _result(path: Path) -> Any:
-    return strict_json.read(path, max_bytes=_MAX_JSON_BYTES)
