@@ -37,6 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     manner: Manner = options.manner
+    from eval.skills.ask import ask
+    from staged.devices import choose_arithmetic
+    from staged.generate.role_choice import open_engine
+    from staged.model.weights_hash import weights_hash
+
+    chosen = choose_arithmetic(options.device, options.dtype)
+    print(chosen.words)
+    engine = open_engine(options.checkpoint, device=str(chosen.device), dtype=chosen.dtype_name)
+    # Building probes takes seconds, and a checkpoint that is not there is told before.
     asked = list(
         probes(
             num_per_skill=options.num_per_skill,
@@ -46,14 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=options.seed,
         )
     )
-    from eval.skills.ask import ask
-    from staged.devices import choose_arithmetic
-    from staged.generate.role_choice import open_engine
-    from staged.model.weights_hash import weights_hash
-
-    chosen = choose_arithmetic(options.device, options.dtype)
-    print(chosen.words)
-    engine = open_engine(options.checkpoint, device=str(chosen.device), dtype=chosen.dtype_name)
     weights = weights_hash((engine.model, engine.codec.autoencoder))
     progress = Progress("probes", len(asked))
     outcomes = ask(engine, asked, batch_size=options.batch_size, progress=progress)

@@ -69,7 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.keep and not Path(options.checkpoint).is_dir():
         raise ValueError(f"--keep needs a checkpoint's folder; {options.checkpoint} is none")
     manner: Manner = options.manner
-    asked = _asked(options, manner)
     from eval.skills.ask import ask
     from staged.devices import choose_arithmetic
     from staged.generate.role_choice import open_engine
@@ -80,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     engine = open_engine(
         options.checkpoint, device=str(arithmetic.device), dtype=arithmetic.dtype_name
     )
+    # Building probes takes seconds, and a checkpoint that is not there is told before.
+    asked = _asked(options, manner)
     steps = options.flow_steps
     flows = engine.flows.each(
         lambda flow: replace(flow, num_flow_steps=steps or flow.num_flow_steps)
