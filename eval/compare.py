@@ -8,12 +8,11 @@ differ without any difference between the models.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eval.published import PARTS, Published, fitting
+from eval.published import PARTS, Published, fitting, named
 from eval.results import OVERALL, BenchmarkResult
 from eval.statistics import METHOD, Estimate, minus_constant, paired_difference, weighted_mean
 from eval.tables import FORMATS, show, show_interval
@@ -284,19 +283,9 @@ def _named_apart(
 
 
 def _chosen(result: BenchmarkResult, names: Sequence[str]) -> list[Published]:
-    rows = fitting(result.benchmark, result.variant)
     if list(names) == ["all"]:
-        return rows
-    by_name = {row.name: row for row in rows}
-    for name in names:
-        if name not in by_name:
-            near = difflib.get_close_matches(name, by_name, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(by_name)}"
-            raise ValueError(
-                f"nothing is published under {name!r} for {result.benchmark} "
-                f"{result.variant.get('version', '')}; {hint or 'there is nothing'}"
-            )
-    return [by_name[name] for name in names]
+        return fitting(result.benchmark, result.variant)
+    return [named(name, result.benchmark, result.variant) for name in names]
 
 
 def _parser() -> Parser:

@@ -53,7 +53,7 @@ def study_of(out: Path, **changes: Any) -> dict[str, Any]:
         },
         "sections": [
             {"kind": "tasks", "title": "All", "cells": ["once", "stages", "absent"],
-             "minus": "once", "words": "Above it."},
+             "minus": "once", "words": "Above it.", "published": ["BAGEL-7B staged"]},
             *sections,
             {"kind": "pictures", "title": "Pictures", "cells": ["once", "stages"], "number": 2},
         ],
@@ -91,12 +91,14 @@ def test_the_web_page_shows_every_section_and_says_what_is_missing(out: Path) ->
         "once: right",
         "in stages: wrong",
         "weights 000000000000",
+        "BAGEL-7B staged (published, GenEval)",
     ):
         assert words in page.text, words
 
 
 def test_the_markdown_page_has_tables_figures_and_pictures_beside_it(out: Path) -> None:
     text = (out / "page.md").read_text(encoding="utf-8")
+    assert "| BAGEL-7B staged (published, GenEval) | .87 | .83 | – | – |" in text
     assert "| in stages | .83 | .83" in text and "| never | not drawn |" in text
     assert "1 unscored" in text
     linked = re.findall(r"!\[.*?\]\((.*?)\)", text)
@@ -185,7 +187,16 @@ def test_what_was_drawn_otherwise_is_not_shown_as_the_studys(
         (lambda s: s["prompts"].update(seeds=[1, 1]), "each once"),
         (lambda s: s["sections"][0].update(cells=[]), "cells is empty"),
         (
-            lambda s: s["sections"][0].update(kind="rounds", cells=["once"] * 7),
+            lambda s: s["sections"][0].update(published=["BAGEL-7B stage"]),
+            "nothing is published under 'BAGEL-7B stage' for geneval; did you mean "
+            "'BAGEL-7B staged'?",
+        ),
+        (
+            lambda s: s["sections"][0].update(kind="cost", published=["BAGEL-7B"]),
+            "published is for sections of kind tasks",
+        ),
+        (
+            lambda s: s["sections"][0].update(kind="rounds", cells=["once"] * 7, published=[]),
             "a figure tells 6 apart",
         ),
         (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from eval.miniature.settings import MiniatureSettings
+from eval.published import named
 from staged.ranges import check_range
 from staged.settings import SettingsError, from_dict
 from staged.shapes.tasks import TASKS, Split, Task
@@ -117,6 +118,10 @@ class PaperSection:
     minus: str | None = None
     """For `tasks`: the cell that the others are compared with. `equal cost` compares with the first
     of `cells`."""
+    published: tuple[str, ...] = ()
+    """For `tasks`: systems of the full-size model whose published GenEval scores stand below; names
+    as of `staged eval compare --published`. Other pictures and another detector: no difference to
+    them is taken."""
     words: str = ""
     """Said before it."""
     number: int = 8
@@ -129,6 +134,10 @@ class PaperSection:
         if not self.cells:
             raise ValueError(f"{self.title!r}: cells is empty; name the cells to show")
         check_range(self, "number", minimum=1, maximum=64)
+        if self.published and self.kind != "tasks":
+            raise ValueError(f"{self.title!r}: published is for sections of kind tasks")
+        for name in self.published:
+            named(name, "geneval", {})
         if len(self.cells) > _MOST_SERIES and self.kind in get_args(FigureKind):
             raise ValueError(
                 f"{self.title!r} shows {len(self.cells)} cells; a figure tells {_MOST_SERIES} apart"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from eval.compare import compare
 from eval.paper.cell import DrawnCell
 from eval.paper.settings import PaperSection
+from eval.published import named
 from eval.report.scores import cell, equal_cost_sections, sure_cell, words
 from eval.results import OVERALL
 from eval.statistics import Estimate
@@ -77,7 +78,15 @@ def _tasks(section: PaperSection, cells: Cells, labels: Mapping[str, str]) -> Ta
         if section.minus is not None:
             row.append(_difference(one, against))
         rows.append(Row(label=labels[name], cells=row))
+    rows += [_published(name, parts, columns) for name in section.published]
     return Table(title=section.title, columns=columns, rows=rows)
+
+
+def _published(name: str, parts: Sequence[str], columns: Sequence[str]) -> Row:
+    scores = named(name, "geneval", {}).scores
+    cells = [Cell(value=scores.get(part)) for part in (*parts, OVERALL)]
+    rest = len(columns) - len(cells)
+    return Row(label=f"{name} (published, GenEval)", cells=[*cells, *[Cell()] * rest])
 
 
 def _difference(one: DrawnCell, against: DrawnCell | None) -> Cell:
