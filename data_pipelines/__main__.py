@@ -3,14 +3,20 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.folder_commands import add_folder_commands
 from data_pipelines.job_command import RunJob, add_job
-from staged.command_line import Parser, add_overrides, console, exit_codes, outputs
+from staged.command_line import Parser, add_overrides, console, exit_codes, on_ray, outputs
 from staged.command_line.applications import run_as_module
 from staged.settings import load
+
+SHARED = ("plan-sketch", "critique", "refine")
+"""Jobs that take `--rank` and `--world-size`."""
+_RETRIES = 16
+"""Times that a task is started again whose worker died: what was paid for stands in the ledger."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,6 +87,20 @@ def _parser() -> Parser:
     diet.add_argument("config", type=Path, help="YAML file")
     add_overrides(diet)
     diet.set_defaults(run=_base)
+
+    cluster = commands.add_parser(
+        "on-ray",
+        help="a job shared by a Ray cluster",
+        description="Share a job as tasks of a Ray cluster (pip install staged[ray]). The cluster "
+        "needs a file system in common, whose locks reach all machines. A task whose worker or "
+        "machine died is started again and goes on.",
+        epilog="example:\n"
+        "  staged data on-ray 8 plan-sketch configs/data/plan_sketch_apache.yaml \\\n"
+        "      --out data/plan_sketch prompts.count=32000\n\n"
+        "The same command goes on where it was interrupted, also with another number of tasks.",
+    )
+    on_ray.add_arguments(cluster, SHARED)
+    cluster.set_defaults(run=partial(on_ray.share, "data_pipelines", retries=_RETRIES))
 
     add_folder_commands(commands)
     return parser

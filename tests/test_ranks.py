@@ -1,7 +1,10 @@
 """A data job of several real processes at once: one budget, nothing paid twice, one data set."""
 
 import hashlib
+import os
 import random
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,6 +16,7 @@ import pytest
 from ranks import Command
 from serving import serve
 
+from data_pipelines.__main__ import main
 from data_pipelines.job import LEDGER
 from staged.jobs.records import Records
 from staged.shapes.players import lmm as shapes_lmm
@@ -248,3 +252,51 @@ def test_ranks_whose_units_fail_again_end_the_round_with_shards(out: Path) -> No
     assert (out / "index.json").exists()
     # A refusal was paid for, so it stands.
     assert read_manifest(out).acceptance["samples"]["failed"] == failed
+
+
+def test_a_ray_cluster_leaves_what_one_process_leaves(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason="needs the extra `ray`")
+    job = ["plan-sketch", "prompts.count=9"]
+    assert main([*job, "--out", str(tmp_path / "one")]) == 0
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        assert main(["on-ray", "3", *job, "--out", str(tmp_path / "ray")]) == 0
+    finally:
+        ray.shutdown()
+    assert content(tmp_path / "ray") == content(tmp_path / "one")
+    assert len((tmp_path / "ray" / LEDGER / "writers").read_text().split()) == 3
+
+
+@pytest.mark.slow
+def test_a_ray_task_whose_worker_is_killed_goes_on(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason="needs the extra `ray`")
+    out, job = tmp_path / "ray", ["plan-sketch", "prompts.count=120", "concurrency=2"]
+    assert main([*job, "--out", str(tmp_path / "one")]) == 0
+    ray.init(num_cpus=2, include_dashboard=False)
+    killed: list[int] = []
+
+    def kill() -> None:
+        wait_for(60, out)
+        for worker in Path("/proc").glob("[0-9]*"):
+            # Ray names a worker by what it runs, and ours are children of the child that is ours.
+            named = (worker / "cmdline").read_bytes().startswith(b"ray::_run")
+            if named and parent(parent(int(worker.name))) == os.getpid():
+                os.kill(int(worker.name), signal.SIGKILL)
+                killed.append(int(worker.name))
+                return
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        assert main(["on-ray", "2", *job, "--out", str(out)]) == 0
+    finally:
+        killer.join()
+        ray.shutdown()
+    assert killed, "no worker was found"
+    assert content(out) == content(tmp_path / "one")
+
+
+def parent(pid: int) -> int:
+    """The process that started another."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.split("\n") if line.startswith("PPid:")).split()[1])
