@@ -11,7 +11,7 @@ import peft
 import pytest
 import torch
 import torch.nn.functional as F
-from rank_processes import train_on
+from rank_processes import train_on, wait_for_all
 from safetensors.torch import load_file, save_file
 from tiny import CONFIG
 from torch import Tensor, nn
@@ -247,7 +247,7 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(world: World, tmp_path: Path) 
     assert files.WEIGHTS in expected
     killed = replace(whole, out=tmp_path / "killed")
     process = start(run_and_die, killed, "train.job:Trainer.train_step", 5, "before")
-    process.join(120)
+    wait_for_all([process])
     assert process.exitcode == -signal.SIGKILL
     assert_same(train(killed), expected)
 

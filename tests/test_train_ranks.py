@@ -111,7 +111,7 @@ def die_on_rank_1(ranks: Ranks) -> None:
 
 
 def test_a_rank_that_is_killed_is_missed_at_once(tmp_path: Path) -> None:
-    """`run_ranks` waits for two minutes; ranks wait for half an hour for one that lives."""
+    """`run_ranks` waits for ten minutes; ranks wait for half an hour for one that lives."""
     outcomes = run_ranks(tmp_path, 3, die_on_rank_1)
     assert outcomes[1] is None
     for number in (0, 2):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rank_processes import as_rank, free_port, run_ranks, run_trainer, train_on
+from rank_processes import as_rank, free_port, run_ranks, run_trainer, train_on, wait_for_all
 from test_train_sharded import assert_alike
 from training import SLOW, World, assert_same, build, die_at, made, start, train
 
@@ -131,7 +131,7 @@ def test_another_number_of_ranks_goes_on_with_the_same_packs(
     train(whole)
     if before == 1:
         stopped = start(stop_alone, parted)
-        stopped.join(120)
+        wait_for_all([stopped])
         assert stopped.exitcode == 0
     else:
         outcomes = run_ranks(tmp_path / "said", before, stop_after, parted, 4)
@@ -178,9 +178,7 @@ def test_ranks_killed_at_random_fifty_times_end_the_same(world: World, tmp_path:
         processes[0].join(rng.uniform(0, whole_s))
         victims = rng.choice([processes[:1], processes[1:], processes])
         hit = [process.kill() for process in victims if process.is_alive()]
-        for process in processes:
-            process.join(120)
-            assert process.exitcode is not None, "it hangs"
+        wait_for_all(processes)
         if hit:
             killed += 1
         else:
