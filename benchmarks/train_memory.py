@@ -23,13 +23,13 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # from a bare checkout
 from benchmarks.parts import models, packs
 from benchmarks.parts.harness import Setup
-from benchmarks.parts.live_bytes import LiveBytes
 from staged.model.attention import PackedAttention
 from staged.model.bagel import Bagel, Inputs
 from staged.model.config import TransformerConfig, VisionConfig
 from staged.model.layout import Layout
 from staged.model.loss import token_losses
 from staged.model.recompute import set_recompute
+from train.live_bytes import LiveBytes
 
 WAYS: tuple[tuple[Literal["none", "selective", "full"], int], ...] = (
     ("none", 1024),

@@ -1,5 +1,6 @@
 """Every settings file that ships is of some job, and every training starts as it is configured."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from staged import strict_yaml
 from staged.idea2img.settings import Idea2ImgSettings
 from staged.settings import SettingsError, load
 from train.autoencoder.settings import AutoencoderJob
+from train.forecast import config_of, forecast
+from train.gpus import GPUS
 from train.job import Trainer
 from train.settings import TrainSettings
 
@@ -58,15 +61,36 @@ def test_every_training_starts_on_a_tiny_model_and_tiny_data(
         out=tmp_path,
         cache=None,
         num_steps=2,
+        pack_tokens=min(shipped.pack_tokens, 2000),
+        packs_per_step=min(shipped.packs_per_step, 2),
         device="cpu",
         num_threads=1,
         compile=False,  # needs a compiler and minutes
         log=replace(shipped.log, sample_every_steps=2, sample_flow_steps=1),
     )
     folder = Trainer(settings).run()
-    assert (folder / "ema.safetensors").is_file()
+    made = "adapter_model.safetensors" if shipped.lora else "ema.safetensors"
+    assert (folder / made).is_file()
     assert bool(list(tmp_path.glob("samples/*.png"))) == bool(shipped.log.sample_prompts)
+
+
+FULL_SIZE = [path for path in TRAININGS if "bagel_7b" in path.parts]
+
+
+@pytest.mark.parametrize("path", FULL_SIZE, ids=str)
+def test_every_training_of_full_size_fits_the_machine_that_it_names(path: Path) -> None:
+    """By the count that the run itself makes; `machine` lines are what users go by."""
+    [(ranks, gpu)] = re.findall(r"^# machine: (\d+) x (\w+)$", (ROOT / path).read_text(), re.M)
+    shipped = load(TrainSettings, ROOT / path)
+    found = forecast(shipped, config_of(shipped.init), int(ranks))
+    assert found.total <= GPUS[gpu].memory, found.parts
 
 
 def test_the_shipped_trainings_are_found() -> None:
     assert {path.name for path in TRAININGS} >= {"base.yaml", "plan_sketch.yaml"}
+    stages = ("plan_sketch", "inspect", "refine", "joint")
+    names = {path.stem for path in FULL_SIZE}
+    assert names == {f"{stage}{form}" for stage in stages for form in ("", "_lora")} | {
+        "plan_sketch_gen",
+        "refine_gen",
+    }

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from training import World, build, train
 
-from benchmarks.parts.live_bytes import LiveBytes
 from staged.model import cross_entropy as pieces
 from staged.model.cross_entropy import WordHead
 from staged.model.recompute import RecomputingLayer
 from train.job import Trainer
+from train.live_bytes import LiveBytes
 from train.settings import TrainSettings
 
 Mode = Literal["none", "selective", "full"]

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from training import World, build
 
+from staged.cli import main as staged
 from staged.model.bagel import Bagel
 from staged.model.config import BagelConfig
 from train import memory
@@ -77,3 +79,30 @@ def test_what_is_counted_is_what_a_step_leaves(world: World, tmp_path: Path, kin
     assert kept["average"] == sum(tensor.nbytes for tensor in average.tensors.values())
     assert kept["weights"] == sum(p.nbytes for p in trainer.model.parameters())
     assert kept["working copy"] == 0
+
+
+def test_what_is_frozen_is_kept_as_narrow_as_it_is_stored(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It learns what it learned with wide copies, and is exported as it came; not where that would
+    round it."""
+    narrow = tmp_path / "narrow"
+    assert staged(["export", str(world.init), "--dtype", "bfloat16", "--out", str(narrow)]) == 0
+    job = world.settings(tmp_path / "out", dtype="bfloat16", num_steps=3, freeze=("und", "vit"))
+    job = replace(job, init=str(narrow), num_workers=0)
+    trainer = Trainer(job)
+    types = {name: p.dtype for name, p in trainer.model.named_parameters()}
+    assert types["layers.0.und.q_proj.weight"] == torch.bfloat16
+    assert {types[name] for name in trainer.parameters} == {torch.float32}
+    stored = load_file(trainer.run() / "ema.safetensors")
+    queries = "language_model.model.layers.0.self_attn.q_proj"
+    assert torch.equal(
+        stored[f"{queries}.weight"], load_file(narrow / "ema.safetensors")[f"{queries}.weight"]
+    )
+    assert stored[f"{queries}_moe_gen.weight"].dtype == torch.float32
+    with monkeypatch.context() as patched:
+        patched.setattr("train.job.is_stored_as", lambda *_: False)
+        wide = load_file(Trainer(replace(job, out=tmp_path / "wide")).run() / "ema.safetensors")
+    assert [name for name in wide if not torch.equal(wide[name], stored[name].float())] == []
+    rounded = Trainer(replace(job, init=str(world.init), out=tmp_path / "rounded"))
+    assert {p.dtype for p in rounded.model.parameters()} == {torch.float32}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -12,12 +14,14 @@ from staged.command_line import (
     UsageError,
     add_overrides,
     console,
+    count,
     exit_codes,
     natural,
     outputs,
 )
 from staged.command_line.applications import run_as_module
 from staged.shards.folder import shard_paths
+from train.gpus import GPUS
 from train.settings import TrainSettings
 
 _EPILOG = """
@@ -25,6 +29,8 @@ example:
   staged train configs/shapes/base.yaml out=runs/base num_steps=2000
 
   staged train configs/shapes/demo_train.yaml --show-pack 0 --page out/pack.html
+
+  staged train configs/bagel_7b/plan_sketch.yaml --plan --gpu h100 --ranks 8
 
   torchrun --nproc-per-node 8 -m train configs/bagel_7b/plan_sketch.yaml out=runs/plan
 
@@ -60,10 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--page", type=outputs.out_file, metavar="FILE", help="with --show-pack: also as a web page"
     )
+    _add_plan(parser)
     arguments = parser.parse_args(argv)
     if arguments.page is not None and arguments.show_pack is None:
         raise UsageError("--page is of --show-pack: say which pack")
     settings = job_settings.load(TrainSettings, arguments.config, arguments.overrides)
+    if arguments.plan:
+        return _tell_plan(settings, arguments)
     for subset in settings.data:
         shard_paths(subset.path)
     if arguments.show_pack is not None:
@@ -89,6 +98,54 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"checkpoint: {folder}")
         console().figures({"checkpoint": str(folder), "step": trainer.step})
     return exit_codes.OK
+
+
+def _add_plan(parser: Parser) -> None:
+    group = parser.add_argument_group("planning, without data, weights or a device")
+    group.add_argument(
+        "--plan",
+        action="store_true",
+        help="train nothing: print memory, time and cost, what fits, and what to change",
+    )
+    group.add_argument("--gpu", choices=GPUS, default="h100", help="device (default: h100)")
+    group.add_argument("--ranks", type=count, default=1, help="devices (default: 1)")
+    group.add_argument(
+        "--utilization",
+        type=_share,
+        default=0.3,
+        metavar="SHARE",
+        help="of the device's rate that a step reaches (default: 0.3)",
+    )
+    group.add_argument("--usd-per-gpu-hour", type=_price, metavar="USD", help="for the cost")
+
+
+def _tell_plan(settings: TrainSettings, arguments: argparse.Namespace) -> int:
+    from train.forecast import Machine, tell
+
+    machine = Machine(
+        name=arguments.gpu,
+        gpu=GPUS[arguments.gpu],
+        ranks=arguments.ranks,
+        utilization=arguments.utilization,
+        usd_per_gpu_hour=arguments.usd_per_gpu_hour,
+    )
+    figures = tell(settings, machine)
+    console().figures(figures)
+    return exit_codes.OK if figures["fits"] else exit_codes.FAILED
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share above 0 and at most 1")
+    return share
+
+
+def _price(text: str) -> float:
+    price = float(text)
+    if not 0 <= price < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a price")
+    return price
 
 
 if __name__ == "__main__":

@@ -22,14 +22,15 @@ from staged.model.codec import ImageCodec
 from staged.model.finite import NotFiniteError
 from staged.model.lora import lora_layers
 from staged.model.loss import TokenLosses
-from staged.model.open import base_of, open_checkpoint
+from staged.model.open import base_of, is_stored_as, open_checkpoint
 from staged.model.recompute import set_recompute
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.export import export, weights_to_export, write_lora
 from train.interrupts import Interrupts
+from train.interval import IntervalMeans
 from train.lora import draw_lora, trained_parameters
-from train.memory import kept_bytes, require_memory
+from train.memory import kept_bytes, moments_bytes, require_memory
 from train.objective import (
     Objective,
     PackLosses,
@@ -40,6 +41,7 @@ from train.objective import (
 )
 from train.optimizer import learning_rate, make_optimizers
 from train.packing import MAX_FILLER, Pack
+from train.parts import keep_frozen_narrow
 from train.plan import PackPlan
 from train.ranks import Ranks
 from train.run_folder import alone_in, claim, claim_data, require_one_run, settled
@@ -139,12 +141,16 @@ class Trainer:
         self.packs = StepPacks(self.examples, self.plan, self.examples.special, settings)
         self.average = WeightAverage(self.parameters, decay) if decay else None
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
+        self.interval = IntervalMeans()
+        self.interval.resume(ranks.first(self.state.facts).get("log"))
 
     def _prepare(self, model: Bagel) -> None:
         """Make of a model what a step calls, and give this rank its part of it."""
         settings = self.settings
         self._new_lora = settings.lora is not None and not lora_layers(model)
         trained_parameters(model, settings)
+        if settings.freeze and is_stored_as(settings.init, self.dtype):
+            keep_frozen_narrow(model, self.dtype)  # and exported as it came, bit by bit
         if settings.compile:
             model.compile_experts()
         set_recompute(model, settings.activation_checkpointing)
@@ -197,16 +203,25 @@ class Trainer:
                 )
                 record |= {"tokens_per_s": end.tokens_per_s, "data_wait": end.data_wait}
                 last = self.step == settings.num_steps
-                if shown is not None:
-                    if last or self.step % log.every_steps == 0:
+                self.interval.add(record)
+                if last or self.step % log.every_steps == 0:
+                    means = self.interval.take()
+                    if shown is not None:
                         # Ahead of the state: `cut_log` can drop what is beyond, and add nothing.
-                        shown.record(self.step, record)
+                        shown.record(self.step, means)
+                if shown is not None:
                     shown.advance(record)
                 if log.sample_prompts and _due(self.step, log.sample_every_steps):
                     self.sample(shown)
                 due = self.step % settings.checkpoint_every_steps == 0
                 if end.stop or end.late or last or due:
-                    self.state.save(self.step, self.parameters, self.optimizer, self.average)
+                    self.state.save(
+                        self.step,
+                        self.parameters,
+                        self.optimizer,
+                        self.average,
+                        {"log": self.interval.state()},
+                    )
                 if end.stop:
                     self.state.finish()
                     if shown is not None:
@@ -345,12 +360,15 @@ class Trainer:
 
     def _bytes_to_write(self) -> int:
         """Of the states that are kept, the one that is being written, and the checkpoint."""
-        copies = 3 + (1 if self.settings.optimizer.ema_decay else 0)  # weights, moments, average
-        trained = sum(parameter.numel() for parameter in self.parameters.values())
+        copies = 2 if self.settings.optimizer.ema_decay else 1  # weights, average
+        state = sum(
+            4 * copies * parameter.numel() + moments_bytes(self.optimizer, [parameter])
+            for parameter in self.parameters.values()
+        )
         whole = self.model.parameters() if self.settings.lora is None else self.parameters.values()
-        exported = sum(parameter.numel() for parameter in whole)
+        exported = 4 * sum(parameter.numel() for parameter in whole)
         due = math.ceil(self.settings.num_steps / self.settings.checkpoint_every_steps)
-        return 4 * (trained * min(self.settings.keep_checkpoints + 1, due) * copies + exported)
+        return state * min(self.settings.keep_checkpoints + 1, due) + exported
 
     def _forward(self, pack: Pack) -> TokenLosses:
         """Forward in the working dtype; gradients flow back to the float32 parameters."""

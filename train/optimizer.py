@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from train.compact_adamw import CompactAdamW
+from train.kept import Kept
 from train.parts import part_of
 from train.settings import OptimizerSettings
 from train.sharding import local, shard_group
@@ -49,21 +51,18 @@ class Optimizers:
         for optimizer in self._all:
             optimizer.zero_grad(set_to_none=True)
 
-    def shapes_of(self, parameter: nn.Parameter) -> dict[str, tuple[int, ...]]:
-        """Name and shape of what is kept for a parameter after a step."""
-        shape = tuple(parameter.shape)
-        if isinstance(self._owner[parameter], Muon):
-            return {"momentum": shape}
-        return {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+    def kept_for(self, parameter: nn.Parameter) -> dict[str, Kept]:
+        """What there is for a parameter after a step, by name."""
+        owner, shape = self._owner[parameter], tuple(parameter.shape)
+        if isinstance(owner, Muon):
+            return {"momentum": Kept(shape)}
+        if isinstance(owner, CompactAdamW):
+            return owner.kept_for(parameter)
+        return {"step": Kept(()), "exp_avg": Kept(shape), "exp_avg_sq": Kept(shape)}
 
     def empty_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """Zeros for what is kept for a parameter, to be filled; where it lies, and cut as it is."""
-        return {
-            key: torch.zeros_like(parameter)
-            if shape == parameter.shape
-            else parameter.new_zeros(())
-            for key, shape in self.shapes_of(parameter).items()
-        }
+        return {key: kept.zeros(parameter) for key, kept in self.kept_for(parameter).items()}
 
     def state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """What is kept for a parameter, by name; empty before the first step."""
@@ -82,7 +81,7 @@ def make_optimizers(
 
     Args:
         parameters: By name; Muon takes the matrices of `layers`.
-        settings: Rates, decay (of matrices only) and which of the two.
+        settings: Rates, decay (of matrices only), which of the two, what AdamW keeps moments in.
         dtype: Of Muon's products.
     """
     # Rows of an embedding or a head are one token's each; they are not to be mixed.
@@ -91,7 +90,13 @@ def make_optimizers(
     for group in _groups(parameters, settings):
         (by_muon if group.pop("by_muon") else rest).append(group)
     optimizers: list[torch.optim.Optimizer] = []
-    if rest:
+    if rest and settings.states != "float32":
+        optimizers.append(
+            CompactAdamW(
+                *(rest, settings.states), lr=settings.lr, betas=settings.betas, eps=settings.eps
+            )
+        )
+    elif rest:
         optimizers.append(
             torch.optim.AdamW(
                 rest, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True

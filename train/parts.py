@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:  # settings name parts, and are read without torch
+    import torch
     from torch import nn
 
 Part = Literal["und", "gen", "vit", "connector", "latents", "words"]
@@ -57,3 +58,15 @@ def freeze(model: nn.Module, parts: Collection[str]) -> dict[str, nn.Parameter]:
         else:
             trained[name] = parameter
     return trained
+
+
+def keep_frozen_narrow(model: nn.Module, dtype: torch.dtype) -> None:
+    """Keep what is frozen in the type that it computes in: it has no steps to lose bits of.
+
+    Args:
+        model: Of which some is frozen; what is not keeps its type.
+        dtype: Of forward and backward.
+    """
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)

@@ -11,6 +11,7 @@ from staged.ranges import check_range
 from train.parts import PARTS, Part
 
 MAX_LR_RATIO = 1000
+MAX_NARROW_BETA = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,9 @@ class OptimizerSettings:
 
     kind: Literal["adamw", "muon"] = "adamw"
     """`muon` takes the decoder's matrices and leaves the rest to AdamW."""
+    states: Literal["float32", "bfloat16", "8bit"] = "float32"
+    """In what AdamW keeps both moments of matrices: 8, 4 or 2 bytes a weight. `8bit` rounds to 256
+    levels of the largest of 256 neighbours. Muon's momentum stays float32."""
     lr: float = 2e-5
     """Peak learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -77,6 +81,12 @@ class OptimizerSettings:
         check_range(self, "min_lr_ratio", minimum=0, maximum=1)
         check_range(self, "ema_decay", "momentum", minimum=0, maximum=1, below=True)
         check_range(self, "betas", minimum=0, maximum=1, below=True)
+        if self.states != "float32" and max(self.betas) > MAX_NARROW_BETA:
+            raise ValueError(
+                f"betas are {list(self.betas)} with states={self.states}: a moment that moves by "
+                f"less than 1% a step is rounded back to what it was; give at most "
+                f"{MAX_NARROW_BETA}, or states=float32"
+            )
         for part, ratio in self.lr_ratios.items():
             if part not in PARTS:
                 raise ValueError(f"lr_ratios names {part!r}; parts are {', '.join(PARTS)}")
@@ -126,7 +136,7 @@ class Log:
     """What a run shows of itself."""
 
     every_steps: int = 20
-    """Steps between lines of progress and TensorBoard points."""
+    """Steps between lines of `log.jsonl` and TensorBoard points, which are means over them."""
     sample_every_steps: int = 500
     """Steps between pictures from fixed prompts; 0 draws none."""
     sample_prompts: tuple[str, ...] = ()

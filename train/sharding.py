@@ -133,6 +133,28 @@ def num_shards(mesh: DeviceMesh | None) -> int:
     return 1 if mesh is None else mesh[SHARD].size()
 
 
+def zeros_by_rows(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros of another width, whose rows lie where those of a tensor lie.
+
+    Args:
+        like: (r, ...), perhaps cut among ranks.
+        shape: (r, columns) of the result.
+        dtype: Of it.
+    """
+    mine = local(like)
+    zeros = torch.zeros(len(mine), *shape[1:], dtype=dtype, device=mine.device)
+    if not isinstance(like, DTensor):
+        return zeros
+    return DTensor.from_local(
+        zeros,
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=torch.Size(shape),
+        stride=(shape[1], 1),
+    )
+
+
 def shard_group(tensor: Tensor) -> dist.ProcessGroup | None:
     """The ranks among which a tensor is cut; None where it is plain."""
     return tensor.device_mesh.get_group(SHARD) if isinstance(tensor, DTensor) else None

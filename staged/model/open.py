@@ -18,6 +18,9 @@ from staged.model.adapter_config import CONFIG
 from staged.model.checkpoint import CheckpointFolders, Facts, LoadedBagel
 from staged.model.codec import ImageCodec
 from staged.model.division import Division
+from staged.model.keys import to_upstream_key
+from staged.model.safetensors_writer import DTYPES
+from staged.model.stored_weights import StoredWeights
 from staged.model.tokenizer import BagelTokenizer
 
 _NAMED = {"miniature": "staged.shapes.miniature"}
@@ -122,6 +125,21 @@ def find_checkpoint(
         return checkpoint.folders_of(base), adapter
     folders: CheckpointFolders = module.folders_named(name)
     return folders, adapter
+
+
+def is_stored_as(source: str, dtype: torch.dtype) -> bool:
+    """Whether a checkpoint's weights, without any LoRA upon them, lie on the disk in a type.
+
+    Tables of positions, which are computed and never trained, may be in another.
+    """
+    base, lora = _parted(source, None)
+    if lora is not None or base == "miniature:fresh":
+        return False
+    folders, _ = find_checkpoint(base)
+    types = dict(StoredWeights.find(folders.weights).types)
+    for table in checkpoint.FROZEN_TABLES:
+        types.pop(to_upstream_key(table), None)
+    return set(types.values()) == {DTYPES[dtype]}
 
 
 def base_of(source: str) -> str:
