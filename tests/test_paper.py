@@ -98,8 +98,11 @@ def test_the_web_page_shows_every_section_and_says_what_is_missing(out: Path) ->
 
 def test_the_markdown_page_has_tables_figures_and_pictures_beside_it(out: Path) -> None:
     text = (out / "page.md").read_text(encoding="utf-8")
-    assert "| BAGEL-7B staged (published, GenEval) | .87 | .83 | – | – |" in text
-    assert "| in stages | .83 | .83" in text and "| never | not drawn |" in text
+    assert "| BAGEL-7B staged (published, GenEval) | .87 | .83 | – | – | – |" in text
+    assert (
+        "| in stages | .83 | .83 [.30, .98] | 1.00 | 6 |" in text
+        and "| never | not drawn |" in text
+    )
     assert "1 unscored" in text
     linked = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert len(linked) == len(set(linked)) and all((out / name).is_file() for name in linked)

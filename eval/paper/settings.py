@@ -105,12 +105,11 @@ class PaperSection:
 
     kind: SectionKind
     """Tables: `tasks` scores by task, `cost` what an image took, `equal cost` scores within as many
-    flow steps, `process` how the steps went, `search` what a better choice were worth, `seeds` each
-    seed alone, as if it had been drawn anew. Figures:
-    accuracy against `flow steps`, after `rounds`, against an `amount` in which cells differ;
-    `plans` how often rounds end in what was planned, `inspections` how often they were right,
-    `refinements` what they mended and broke, `length` sketches against what is asked for.
-    `pictures`: random successes and failures."""
+    flow steps, `process` how the steps went, `search` what a better choice would be worth, `seeds`
+    each seed alone, as if it had been drawn anew. Figures: accuracy against `flow steps`, after
+    `rounds`, against an `amount` in which cells differ; `plans` how often rounds end in what was
+    planned, `inspections` how often they were right, `refinements` what they mended and broke,
+    `length` sketches against what is asked for. `pictures`: random successes and failures."""
     title: str
     """Its heading."""
     cells: tuple[str, ...]

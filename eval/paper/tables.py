@@ -63,7 +63,11 @@ def _tasks(section: PaperSection, cells: Cells, labels: Mapping[str, str]) -> Ta
     drawn = [c for name in section.cells if (c := cells[name]) is not None]
     parts = list(dict.fromkeys(part for one in drawn for part in one.run.result.samples))
     against = None if section.minus is None else cells[section.minus]
-    columns = [*map(words, parts), "overall", "images"]
+    # Who skips the stages may score well for a reason of its own: that is seen beside the score.
+    staged = any(
+        record.settings.mode == "staged" for one in drawn for record in one.records.values()
+    )
+    columns = [*map(words, parts), "overall", *["with a plan"] * staged, "images"]
     if section.minus is not None:
         columns.append(f"minus {labels[section.minus]}")
     rows = []
@@ -74,7 +78,9 @@ def _tasks(section: PaperSection, cells: Cells, labels: Mapping[str, str]) -> Ta
             continue
         estimates = one.run.result.estimates
         row = [Cell(value=e.value) if (e := estimates.get(part)) else Cell() for part in parts]
-        row += [_score(estimates[OVERALL]), Cell(text=str(estimates[OVERALL].n))]
+        row.append(_score(estimates[OVERALL]))
+        row += [Cell(value=one.run.result.also["planned"].value)] * staged
+        row.append(Cell(text=str(estimates[OVERALL].n)))
         if section.minus is not None:
             row.append(_difference(one, against))
         rows.append(Row(label=labels[name], cells=row))
