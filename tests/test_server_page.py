@@ -42,6 +42,9 @@ def test_the_page_and_its_parts_come_from_the_server_alone(server: ServerProcess
             assert part.headers["x-content-type-options"] == "nosniff"
             assert not re.search(r"https?://", part.text), f"{name} names another host"
         assert not re.search(r"https?://", page.text)
+        # The colours of the reports lie in a file of their own, which figures have too.
+        house = nobody.get("/page/house.css").text
+        assert "--ink:" in house and "var(--ink)" in house
         for name in ("index.html", "page.py", "..%2Fapp.py", "nothing"):
             assert nobody.get(f"/page/{name}").status_code == 404
 
