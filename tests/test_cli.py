@@ -168,4 +168,4 @@ def test_every_part_of_a_command_has_an_example(
         with pytest.raises(SystemExit):
             main([name, "--help"])
         shown = capsys.readouterr().out
-        assert f" {name} " in shown.partition("example: staged ")[2]
+        assert f" {name} " in shown.partition("\nexample")[2]

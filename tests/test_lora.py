@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from training import World, assert_same, build, run_and_die, start, train
 
+from staged import images
 from staged.cli import main as staged
 from staged.generate.command import main as generate
 from staged.model import adapter as files
@@ -488,10 +489,12 @@ def upon_miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_adapter(folder, model, base="miniature:base")
 
 
-def drawn(out: Path, *options: str) -> bytes:
+def drawn(out: Path, *options: str) -> list[Any]:
     argv = ["a photo of a red star", "--mode", "one-shot", "--flow-steps", "2", *options]
     assert generate([*argv, "--dtype", "float32", "--out", str(out)]) == 0
-    return (out / "final.png").read_bytes()
+    # The file also says by which checkpoint it was drawn.
+    pixels: list[Any] = images.decode((out / "final.png").read_bytes()).tolist()
+    return pixels
 
 
 def test_pictures_are_drawn_with_a_lora_by_either_name(
