@@ -39,6 +39,15 @@ MISSING = {
     "data pairs": ["nowhere", "--out", "out"],
     "data preview": ["nowhere"],
     "train": ["configs/shapes/demo_train.yaml", "out=out", "data=[{path: nowhere}]"],
+    "self-reward sft": ["nowhere.yaml"],
+    "self-reward rollout": ["configs/self_reward/miniature.yaml", "prompts=nowhere"],
+    "self-reward judge": ["nowhere.yaml"],
+    "self-reward pairs": ["nowhere.yaml"],
+    "self-reward dpo": ["nowhere.yaml"],
+    "self-reward run": ["configs/self_reward/miniature.yaml", "prompts=nowhere"],
+    "self-reward optimise": ["a star", "--run", "nowhere"],
+    "self-reward miniature": ["--num-ideas", "0", "--out", "out"],
+    "self-reward import": ["diffusiondb", "nowhere", "--out", "out"],
     "generate": ["--prompts", "nowhere", "--out", "out"],
     "serve": ["checkpoint=nowhere", "port=0", "out=out"],
     "idea2img": ["--ideas", "nowhere", "--out", "out"],
@@ -92,6 +101,13 @@ NOTHING: dict[str, list[str] | None] = {
     "data pairs": ["zero", "--out", "out3"],
     "data preview": ["zero"],
     "train": ["configs/shapes/demo_train.yaml", "out=out", "data=[{path: zero}]"],
+    **{
+        f"self-reward {stage}": ["configs/self_reward/miniature.yaml", "prompts=blank.txt"]
+        for stage in ("sft", "rollout", "judge", "pairs", "dpo", "run")
+    },
+    "self-reward optimise": ["--prompts", "blank.txt", "--out", "out", "--run", "empty"],
+    "self-reward miniature": ["--num-prompts", "0", "--out", "out"],
+    "self-reward import": ["beautiful-prompt", "nothing.json", "--out", "out"],
     "generate": ["--prompts", "blank.txt", "--out", "out"],
     "serve": None,
     "idea2img": ["--ideas", "blank.txt", "--out", "out"],
@@ -233,6 +249,7 @@ def nothing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     known = {"prompt": "two dogs", "atom_count": 1, "vqa_list": question, "skills": ["object"]}
     (folder / "questions.jsonl").write_text(json.dumps(known))
     write_prompts(folder / "wise" / "wise_verified", "verified")
+    (folder / "nothing.json").write_text("[]")
     key = {"format": "staged-study/1", "digest": "0", "title": "a", "seed": 0, "items": {}}
     (folder / "key.json").write_text(json.dumps(key))
     votes = {"format": "staged-votes/1", "study": "0", "voter": "ann", "votes": {}}

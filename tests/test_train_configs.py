@@ -21,13 +21,15 @@ from train.autoencoder.settings import AutoencoderJob
 from train.forecast import config_of, forecast
 from train.gpus import GPUS
 from train.job import Trainer
+from train.self_reward.settings import SelfRewardSettings
 from train.settings import TrainSettings
 
 ROOT = Path(staged.__file__).parents[1]
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
 JOBS = (
     *(AutoencoderJob, BaseSettings, CritiqueSettings, Idea2ImgSettings),
-    *(MiniatureSettings, PaperSettings, PlanSketchSettings, RefineSettings, TrainSettings),
+    *(MiniatureSettings, PaperSettings, PlanSketchSettings, RefineSettings, SelfRewardSettings),
+    TrainSettings,
 )
 TRAININGS = [path for path in CONFIGS if "init" in strict_yaml.read(ROOT / path)[0]]
 

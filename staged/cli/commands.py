@@ -12,6 +12,9 @@ COMMANDS = {
     "demo": Command("run the whole method in miniature and write a report", "staged.cli.demo:main"),
     "data": Command("build a data set of trajectories", "data_pipelines.__main__:main"),
     "train": Command("fine-tune a model on data sets", "train.__main__:main"),
+    "self-reward": Command(
+        "train a model to write prompts, by its own judgement", "train.self_reward.command:main"
+    ),
     "generate": Command("draw a prompt in stages", "staged.generate.command:main"),
     "serve": Command("serve a model over HTTP", "staged.server.command:main"),
     "idea2img": Command("draw an idea by exploring prompts", "staged.idea2img.command:main"),

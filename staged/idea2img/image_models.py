@@ -3,19 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from staged.backends.deciding import decisive
 from staged.backends.idea2img.painter import GeneratorModel, IdeaImageModel
-from staged.idea2img.settings import Idea2ImgSettings
 from staged.settings import to_dict
 
-if TYPE_CHECKING:  # it brings torch
+if TYPE_CHECKING:  # the last brings torch
+    from staged.backends.diffusers.settings import DiffusersSettings
+    from staged.backends.generators.settings import EndpointSettings, PipelineSettings
     from staged.generate.settings import ModelSettings
     from staged.idea2img.checkpoint_model import CheckpointModel
 
 
-def open_image_model(settings: Idea2ImgSettings) -> IdeaImageModel:
+class NamesImageModel(Protocol):
+    """Settings that name an image model: one of the first three, and perhaps an editor beside."""
+
+    @property
+    def model(self) -> ModelSettings | None:
+        """A checkpoint of ours."""
+        ...
+
+    @property
+    def pipeline(self) -> PipelineSettings | None:
+        """A pipeline of diffusers."""
+        ...
+
+    @property
+    def endpoint(self) -> EndpointSettings | None:
+        """A service."""
+        ...
+
+    @property
+    def editor(self) -> DiffusersSettings | None:
+        """Who draws onto pictures."""
+        ...
+
+    @property
+    def miniature_lmm(self) -> bool:
+        """Whether the miniature world's language model looks at the pictures."""
+        ...
+
+
+S = TypeVar("S", bound=NamesImageModel)
+
+
+def open_image_model(settings: NamesImageModel) -> IdeaImageModel:
     """Open what the settings name; torch loads only where it draws.
 
     Args:
@@ -44,7 +77,7 @@ def open_image_model(settings: Idea2ImgSettings) -> IdeaImageModel:
     return GeneratorModel(endpoint, editor, editing=editing, at_once=at_once)
 
 
-def check_image_model(settings: Idea2ImgSettings) -> None:
+def check_image_model(settings: NamesImageModel) -> None:
     """Look at a checkpoint of ours without loading it; others are looked at when they are opened.
 
     Raises:
@@ -54,7 +87,7 @@ def check_image_model(settings: Idea2ImgSettings) -> None:
         _checkpoint(settings, settings.model)
 
 
-def _checkpoint(settings: Idea2ImgSettings, model: ModelSettings) -> CheckpointModel:
+def _checkpoint(settings: NamesImageModel, model: ModelSettings) -> CheckpointModel:
     from staged.idea2img.checkpoint_model import CheckpointModel
 
     opened = CheckpointModel(model)
@@ -67,7 +100,7 @@ def _checkpoint(settings: Idea2ImgSettings, model: ModelSettings) -> CheckpointM
     return opened
 
 
-def settled(settings: Idea2ImgSettings, begun: Idea2ImgSettings | None) -> Idea2ImgSettings:
+def settled(settings: S, begun: S | None) -> S:
     """Say what `auto` stands for where pictures are drawn; a folder keeps its precision.
 
     Args:
@@ -77,12 +110,14 @@ def settled(settings: Idea2ImgSettings, begun: Idea2ImgSettings | None) -> Idea2
     Raises:
         ValueError: There is no such device.
     """
+    given: Any = settings  # a dataclass, which no protocol can ask for
     changed: dict[str, Any] = {}
     for name in ("model", "pipeline", "editor"):
-        section = getattr(settings, name)
+        section = getattr(settings, name, None)
         before = getattr(begun, name, None)
         if section is not None:
             from staged.devices import settle
 
             changed[name] = settle(section, begun=before.dtype if before else None)
-    return replace(settings, **changed)
+    found: S = replace(given, **changed)
+    return found
