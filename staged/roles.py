@@ -165,6 +165,21 @@ class Remembering(Protocol):
         ...
 
 
+@runtime_checkable
+class Alike(Protocol):
+    """A director and writer of which there may be several that choose and write the same.
+
+    Attributes:
+        texts: What choices and texts depend on. Of players where these are equal any may be asked
+            for all, in one call.
+    """
+
+    @property
+    def texts(self) -> object:
+        """See the class."""
+        ...
+
+
 class ImageEditor(Protocol):
     """A model that draws an instruction onto an image."""
 

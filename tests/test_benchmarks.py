@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_mask
 
-from benchmarks import cpu_attention, gpu, pages
+from benchmarks import cpu_attention, engine, gpu, pages
 from benchmarks.parts import arithmetic, flex, models, packs
 from benchmarks.parts.harness import Recorder, Setup
 from staged.engine.cache import CachedSequence
@@ -211,3 +211,28 @@ def test_a_way_of_keeping_contexts_that_loses_a_token_fails(
     monkeypatch.setattr(CachedSequence, "read", shifted)
     assert pages.main(["--num-contexts", "3", "--num-tokens", "2", "--repeats", "1"]) == 1
     assert "read: gathered and copied differ" in capsys.readouterr().err
+
+
+def test_the_loop_draws_the_same_with_nothing_kept_alone_and_side_by_side(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert engine.main(["--requests", "1", "2", "--rounds", "1", "--flow-steps", "1"]) == 0
+    one, two = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert one["engine_over_plain"] > 1.5 and "plain" not in two
+    assert two["unbatched"]["texts"] == two["engine"]["texts"] >= 2
+
+
+def test_a_way_of_the_loop_that_draws_otherwise_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = engine.Requests.run
+
+    def other(self: engine.Requests, together: int) -> engine.Run:
+        made = run(self, together)
+        if together > 1:
+            made.trajectories = made.trajectories[::-1]
+        return made
+
+    monkeypatch.setattr(engine.Requests, "run", other)
+    assert engine.main(["--requests", "2", "--rounds", "1", "--flow-steps", "1"]) == 1
+    assert "2 requests: unbatched and engine differ" in capsys.readouterr().err

@@ -85,6 +85,35 @@ def test_players_that_differ_are_asked_apart() -> None:
     assert {p for _, prompts in two.calls for p in prompts} == {"b", "d"}
 
 
+def test_texts_of_players_that_write_alike_share_calls_and_each_draws_its_own() -> None:
+    """Requests that differ in size or flow steps wrote one after another."""
+
+    class Alike(Artist):
+        texts = "the same"
+
+    one, two, rollouts = Alike(), Alike(), Rollouts(room=4)
+    for name, player in zip("abcd", (one, two, one, two), strict=True):
+        join(rollouts, player, name)
+    done = finish(rollouts)
+    assert [done[number] for number in range(4)] == [alone(name, 1) for name in "abcd"]
+    assert ["a", "b", "c", "d"] in [names for kind, names in one.calls if kind == "write"]
+    for player, names in ((one, {"a", "c"}), (two, {"b", "d"})):
+        assert {p for kind, prompts in player.calls if kind == "draw" for p in prompts} == names
+
+
+def test_a_model_writes_alike_whatever_it_draws_and_not_with_another_temperature() -> None:
+    first = BagelPlayer(tiny.engine(), SETTINGS)
+    reader, one_step = first._reader, SETTINGS.flows.each(lambda f: replace(f, num_flow_steps=1))
+    drawing = replace(SETTINGS, flows=one_step, size=(8, 8))
+    assert first.texts == BagelPlayer(first.engine, drawing, reader=reader).texts
+    for other in (
+        BagelPlayer(first.engine, replace(SETTINGS, temperature=0.5), reader=reader),
+        BagelPlayer(first.engine, replace(SETTINGS, vision_only=True), reader=reader),
+        BagelPlayer(first.engine, SETTINGS),  # which has read other things
+    ):
+        assert first.texts != other.texts
+
+
 def test_whoever_ends_is_given_back_at_once_and_makes_room() -> None:
     player, events = Artist(), list[Event]()
     rollouts = Rollouts(room=2, on_event=events.append)

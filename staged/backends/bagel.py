@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 
@@ -24,7 +25,7 @@ from staged.engine.engine import Engine
 from staged.engine.sampling import TextBlock
 from staged.engine.text_sampling import TextSampling
 from staged.model.finite import NotFiniteError
-from staged.model.flows import FlowKind, FlowSettings
+from staged.model.flows import FlowKind, Flows, FlowSettings
 from staged.roles import Preview, RoleError, StepRequest, TextPreview
 from staged.trajectory import (
     ImageRef,
@@ -65,6 +66,16 @@ class BagelPlayer:
                 max_tokens=engine.cacheable_tokens(MAX_CACHED_TOKENS) if most is None else most,
             )
         self._reader = reader
+        # How pictures are drawn is nothing to texts.
+        written = replace(
+            self.settings, flows=Flows(), size=None, preview_every=0, max_cached_tokens=None
+        )
+        self._texts = reader, written
+
+    @property
+    def texts(self) -> object:
+        """What its choices and texts depend on; see `staged.roles.Alike`."""
+        return self._texts
 
     @property
     def num_flow_steps(self) -> int:

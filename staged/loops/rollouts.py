@@ -3,8 +3,9 @@
 Each waits in one queue with the piece that it needs next: a choice, a text or a sketch. The oldest
 piece is asked for, and with it all others of its kind, in one call. So some plan while others draw
 or inspect, and nobody waits for more than what stood before him; and trajectories that began
-together keep step and share their calls. What a trajectory becomes depends on its start and seed,
-never on its company, as far as that is true of the players (of BAGEL it is, to the bit).
+together keep step and share their calls, texts also where pictures are drawn with other sizes and
+settings. What a trajectory becomes depends on its start and seed, never on its company, as far as
+that is true of the players (of BAGEL it is, to the bit).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from staged.loops.events import Event, Previewed, TextPreviewed
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.rollout import OnEvent, Result, Rollout
-from staged.roles import Interrupt, Pixels, RoleError, never
+from staged.roles import Alike, Interrupt, Pixels, RoleError, never
 from staged.trajectory import Trajectory
 
 CANCELLED: Final = "cancelled"
@@ -271,14 +272,19 @@ class _Piece:
             ValueError: A text of one of two players; see `Roles.writer`.
         """
         if rollout.choosing:
-            return cls(rollout, "choice", rollout.roles.director)
+            return cls(rollout, "choice", _told_by(rollout.roles.director))
         if rollout.moves == ("sketch",):
             return cls(rollout, "sketch", rollout.roles.sketcher)
-        return cls(rollout, "text", rollout.roles.writer(rollout.moves))
+        return cls(rollout, "text", _told_by(rollout.roles.writer(rollout.moves)))
 
     def shares_call(self, other: _Piece) -> bool:
         """Whether one call of a player may serve both."""
-        return self.kind == other.kind and self.player is other.player
+        return self.kind == other.kind and self.player == other.player
+
+
+def _told_by(player: object) -> object:
+    """What the player's choices and texts depend on; see `staged.roles.Alike`."""
+    return player.texts if isinstance(player, Alike) else player
 
 
 def _ignore(event: Event) -> None:
