@@ -145,6 +145,8 @@ def record(
     for key in value:
         if key not in required and key not in optional:
             meant = optional.keys() - value.keys() if others else [*required, *optional]
+            if others and not meant:
+                continue  # nothing to resemble, and to look for it takes longer than to parse
             near = difflib.get_close_matches(str(key), meant, n=1, cutoff=0.8 if others else 0.6)
             if others and not near:
                 continue

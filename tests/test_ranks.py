@@ -201,6 +201,46 @@ def test_ranks_killed_at_random_make_the_same_data(
     assert content(out) == content(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("kills", [2, pytest.param(200, marks=pytest.mark.slow)])
+def test_after_many_kills_nothing_that_was_paid_for_is_lost_or_bought_again(
+    tmp_path: Path, endpoint: Any, prompts: Path, kills: int
+) -> None:
+    """A job is killed again and again, wherever it is by then; when one is finished, the next."""
+    model, url = endpoint
+    assert codes(start(tmp_path / "whole", 1, url, prompts)) == [0]
+    needed = Records(tmp_path / "whole" / LEDGER)
+    whole, all_lines = model.asked.copy(), lines(tmp_path / "whole")
+    rng, jobs, killed, killed_here = random.Random(kills), 0, 0, 0
+    while killed < kills or killed_here:
+        out = tmp_path / f"killed{jobs}"
+        if killed_here == 0:
+            model.asked.clear()
+        [process] = start(out, 1, url, prompts)
+        if killed < kills:
+            enough = lines(out) + rng.randint(1, 2 * all_lines // 8)
+            while process.running and lines(out) < enough:
+                time.sleep(0.002)
+            if process.kill():
+                killed, killed_here = killed + 1, killed_here + 1
+                continue
+        assert process.end() == 0
+        made = Records(out / LEDGER)
+        calls, once = ({k: v["calls"] for k, v in each.costs().items()} for each in (made, needed))
+        assert calls == once
+        assert model.asked.keys() == whole.keys()
+        # A kill may take what is in flight: four units, each with a call.
+        assert model.asked.total() <= made.spent.requests <= whole.total() + 4 * killed_here
+        assert content(out) == content(tmp_path / "whole")
+        jobs, killed_here = jobs + 1, 0
+    assert jobs >= 1
+
+
+def lines(folder: Path) -> int:
+    """Records of a job so far."""
+    path = folder / LEDGER / "00000.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
 def test_a_finished_job_may_be_started_again_on_all_ranks(
     out: Path, endpoint: Any, prompts: Path
 ) -> None:

@@ -5,6 +5,7 @@ by the next writer; a whole line whose hash does not fit is damage, and an error
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from staged.jobs import locks
 
 MAX_LINE_BYTES: Final = 2**26
 _HASH_CHARS: Final = 16
+_JSON: Final = json.JSONDecoder()
 
 
 class Span(NamedTuple):
@@ -58,7 +60,7 @@ class JournalReader:
                     self._refuse_damage(line, file)
                     return
                 span = Span(self.end, len(line) - 1)
-                record = _parse(line[:-1], f"{self.path}:{self.lines + 1}")
+                record = _parse(line[:-1], self.path, self.lines + 1)
                 self.end += len(line)
                 self.lines += 1
                 yield span, record
@@ -76,7 +78,7 @@ class JournalReader:
             raise ValueError(
                 f"{self.path}: the record at byte {span.start} has changed; restore the file"
             )
-        return _parse(line[:-1], str(self.path))
+        return _parse(line[:-1], self.path)
 
     def _refuse_damage(self, line: bytes, rest: Any) -> None:
         """Tell a record in the making, or one cut off, from a damaged one."""
@@ -189,5 +191,13 @@ def _hash(text: bytes) -> bytes:
     return hashlib.blake2b(text, digest_size=_HASH_CHARS // 2).hexdigest().encode()
 
 
-def _parse(line: bytes, place: str) -> dict[str, Any]:
-    return strict_json.loads_object(line[_HASH_CHARS + 1 :], place=place, max_bytes=MAX_LINE_BYTES)
+def _parse(line: bytes, path: Path, number: int | None = None) -> dict[str, Any]:
+    """Read a record whose hash fits, so that `Journal.append` wrote it: no key is there twice."""
+    try:
+        record = _JSON.decode(line[_HASH_CHARS + 1 :].decode())
+        if type(record) is not dict:
+            raise ValueError(f"expected an object, got {type(record).__name__}")
+    except (ValueError, RecursionError) as error:
+        place = path if number is None else f"{path}:{number}"
+        raise ValueError(f"{place}: no record: {error}") from None
+    return record

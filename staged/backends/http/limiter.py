@@ -41,13 +41,17 @@ class Limiter:
 
     @asynccontextmanager
     async def slot(self, estimated_tokens: int) -> "AsyncIterator[Reservation]":
-        """Wait for a turn and hold one call's place."""
-        async with self._slots:
+        """Wait for a turn and hold one call's place, at most until the end of the block."""
+        await self._slots.acquire()
+        reservation = Reservation(self, estimated_tokens)
+        try:
             async with self._turn:
                 await self._wait(estimated_tokens)
                 self._requests.take(1)
                 self._tokens.take(estimated_tokens)
-            yield Reservation(self, estimated_tokens)
+            yield reservation
+        finally:
+            reservation.release()
 
     def pause(self, seconds: float) -> None:
         """Let nobody start for a while: the service has asked one caller, and means all."""
@@ -56,6 +60,10 @@ class Limiter:
     def settle(self, estimated_tokens: int, used_tokens: int) -> None:
         """Replace an estimate by what was really used."""
         self._tokens.take(used_tokens - estimated_tokens)
+
+    def free(self) -> None:
+        """Let one more call begin."""
+        self._slots.release()
 
     async def _wait(self, estimated_tokens: int) -> None:
         while True:
@@ -76,6 +84,13 @@ class Reservation:
         """Remember what was reserved."""
         self._limiter = limiter
         self._estimated_tokens = estimated_tokens
+        self._held = True
+
+    def release(self) -> None:
+        """Give the place up: the service has replied, whatever is still done with that."""
+        if self._held:
+            self._held = False
+            self._limiter.free()
 
     def settle(self, used_tokens: int) -> None:
         """State the tokens that the call really used."""

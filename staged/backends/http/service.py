@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn, cast
+from urllib.request import getproxies
 
 import httpx
 import openai
@@ -21,6 +22,7 @@ from staged import proxies
 from staged.backends.http.api_key import read_api_key, without_key
 from staged.backends.http.bounded import ReplyTooLongError, bound_replies
 from staged.backends.http.limiter import Limiter
+from staged.backends.http.pools import Pools
 from staged.backends.http.replies import MAX_DETAIL_CHARS, Received, Refused, clean, understand
 from staged.jobs.runner import JobStopError
 
@@ -224,12 +226,15 @@ class Service:
 
 
 def _client(base_url: str, timeout_s: float) -> httpx.AsyncClient:
+    direct = proxies.is_this_machine(base_url) or not getproxies()
     try:
         return httpx.AsyncClient(
             timeout=timeout_s,
             follow_redirects=True,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            trust_env=not proxies.is_this_machine(base_url),
+            # Of a proxy httpx makes its own transport, unless it is given one.
+            transport=Pools.to_the_network() if direct else None,
+            trust_env=not direct,
         )
     except (ValueError, ImportError) as error:
         raise ValueError(f"{base_url}: {error}{proxies.blamed(base_url)}") from None

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from staged import strict_json
-from staged.backends.http.limiter import Limiter
+from staged.backends.http.limiter import Limiter, Reservation
 from staged.backends.http.replies import Received, Refused
 from staged.backends.http.service import Service
 from staged.backends.lmm.dialect import Dialect
@@ -211,16 +211,18 @@ class LmmClient:
         async with self._service.limiter.slot(self._estimate(request)) as reservation:
             self._service.check()
             self.log.admit(request.purpose)
-            exchange = asyncio.ensure_future(self._exchange(key, request, made))
+            exchange = asyncio.ensure_future(self._exchange(key, request, made, reservation))
             self._exchanges[key] = exchange
             exchange.add_done_callback(lambda _: self._exchanges.pop(key))
             exchange.add_done_callback(_seen)
-            attempt = await asyncio.shield(exchange)
-            reservation.settle(attempt.input_tokens + attempt.output_tokens)
-        return attempt
+            return await asyncio.shield(exchange)
 
     async def _exchange(
-        self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt]
+        self,
+        key: str,
+        request: LmmRequest[Any],
+        made: Sequence[CallAttempt],
+        reservation: Reservation,
     ) -> CallAttempt:
         """Make one attempt. It is in the log, paid for, whatever its interpretation comes to."""
         counted = _counted(made)
@@ -228,6 +230,8 @@ class LmmClient:
         body = self._body(request, len(counted), again=again)
         got = await self._service.post("chat/completions", body, retry=len(counted))
         attempt = self._priced(got)
+        reservation.settle(attempt.input_tokens + attempt.output_tokens)
+        reservation.release()  # a disk takes its time, and the service need not wait for it
         try:
             attempt = self._judged(attempt, got, request, body)
         finally:
