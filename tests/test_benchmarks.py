@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_mask
 
 from benchmarks import cpu_attention, engine, gpu, pages
-from benchmarks.parts import arithmetic, flex, models, packs
+from benchmarks import train as train_benchmark
+from benchmarks.parts import arithmetic, flex, models, packs, plain_step
 from benchmarks.parts.harness import Recorder, Setup
 from staged.engine.cache import CachedSequence
 from staged.model.attention import PackedAttention
@@ -236,3 +237,19 @@ def test_a_way_of_the_loop_that_draws_otherwise_fails(
     monkeypatch.setattr(engine.Requests, "run", other)
     assert engine.main(["--requests", "2", "--rounds", "1", "--flow-steps", "1"]) == 1
     assert "2 requests: unbatched and engine differ" in capsys.readouterr().err
+
+
+def test_the_plain_step_computes_what_the_trainer_computes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses and gradients of every weight, or the comparison of their speed would mean nothing."""
+    out = tmp_path / "train.json"
+    arguments = ["--tiny", "--tokens", "800", "--rounds", "1", "--out", str(out)]
+    assert train_benchmark.main(arguments) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.get("step") for line in lines] == ["ours", "plain", None]
+    assert json.loads(out.read_text()) == lines[-1]
+    real = plain_step._mlp
+    monkeypatch.setattr(plain_step, "_mlp", lambda expert, x: 1.01 * real(expert, x))
+    assert train_benchmark.main(arguments) == 1
+    assert "differ" in capsys.readouterr().err

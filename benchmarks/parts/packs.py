@@ -18,14 +18,19 @@ SPECIAL = SpecialTokens(text_start=1, text_end=2, image_start=3, image_end=4, st
 def pack(setup: Setup, num_tokens: int) -> Layout:
     """As many samples as fit into `num_tokens`, and at least one; on the device."""
     if setup.tiny:
-        sample = _sample(Grids(latent=(4, 4), vision=(4, 4)), 6)
+        one = sample(Grids(latent=(4, 4), vision=(4, 4)), 6)
     else:
-        sample = _sample(Grids(latent=(32, 32), vision=(36, 36)), 128)
-    length = sum(segment.num_tokens for segment in sample)
-    return lay_out([sample] * max(num_tokens // length, 1), SPECIAL).to(setup.device)
+        one = sample(Grids(latent=(32, 32), vision=(36, 36)), 128)
+    return repeated(one, num_tokens).to(setup.device)
 
 
-def _sample(grids: Grids, num_words: int) -> list[Segment]:
+def repeated(one: list[Segment], num_tokens: int) -> Layout:
+    """As many copies of a sample as fit into `num_tokens`, and at least one."""
+    length = sum(segment.num_tokens for segment in one)
+    return lay_out([one] * max(num_tokens // length, 1), SPECIAL)
+
+
+def sample(grids: Grids, num_words: int) -> list[Segment]:
     """Prompt, then twice: plan, sketch (noised, clean and ViT copy), inspection."""
     words = range(10, 10 + num_words)
     segments = [text_block(words)]
