@@ -27,8 +27,9 @@ setup: $(READY)
 demo: $(READY)
 	$(RUN)/staged demo --out out/demo
 
+# One worker more than two cores: many tests wait, for processes, servers and kills.
 test: lint
-	$(TEST_ENV) $(RUN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+	$(TEST_ENV) $(RUN)/python -m pytest -q -n 3 --dist worksteal -m "not slow"
 
 test-slow: $(READY)
 	$(TEST_ENV) $(RUN)/python -m pytest -q -m slow

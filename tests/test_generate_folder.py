@@ -58,7 +58,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize(("batch_size", "then"), [("1", "4"), ("3", "2")])
+@pytest.mark.parametrize(
+    ("batch_size", "then"), [pytest.param("1", "4", marks=pytest.mark.slow), ("3", "2")]
+)
 def test_what_is_finished_outlives_a_kill_and_the_rest_is_drawn_as_without_it(
     prompts: Path, tmp_path: Path, batch_size: str, then: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,7 +120,11 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("limit", "name", "first", "second"),
-    [("requests", "requests", 20, 30), ("images", "images", 5, 9), ("usd", "images", 5, 9)],
+    [
+        ("requests", "requests", 20, 30),
+        pytest.param("images", "images", 5, 9, marks=pytest.mark.slow),
+        pytest.param("usd", "images", 5, 9, marks=pytest.mark.slow),
+    ],
 )
 def test_a_budget_is_one_for_all_ranks_and_for_the_life_of_the_job(
     out: Path, endpoint: Any, prompts: Path, limit: str, name: str, first: int, second: int

@@ -43,8 +43,10 @@ def undisturbed(world: World) -> dict[str, Any]:
         ("train.encoded:whole", 2, "before"),  # latents are in place, lengths are not
         pytest.param("train.job:claim_data", 1, "before", marks=SLOW),  # both are in place
         pytest.param("train.job:Trainer.train_step", 1, "before", marks=SLOW),
-        ("train.ema:WeightAverage.update", 5, "before"),  # the weights have moved, they have not
-        ("train.run_log:SummaryWriter.add_scalar", 40, "before"),  # the line of the log is written
+        # The weights have moved, they have not.
+        pytest.param("train.ema:WeightAverage.update", 5, "before", marks=SLOW),
+        # The line of the log is written.
+        pytest.param("train.run_log:SummaryWriter.add_scalar", 40, "before", marks=SLOW),
         pytest.param("train.state_writer:write_safetensors", 2, "before", marks=SLOW),
         ("train.state_writer:write_safetensors", 2, "half"),
         pytest.param("staged.jobs.files:Path.rename", 2, "before", marks=SLOW),

@@ -149,8 +149,7 @@ def _completion(raw: bytes, answer: dict[str, Any], misdeed: Misdeed | None) -> 
 def _turned_round(answer: dict[str, Any]) -> dict[str, Any]:
     """Say the opposite, with the same face; what is no judgement stays."""
     if "answers" in answer:
-        turned = [{**a, "grade": 6 - a["grade"]} for a in answer["answers"]]
-        return {**answer, "answers": turned}
+        return {**answer, "answers": [_opposite(one) for one in answer["answers"]]}
     if "verdict" in answer:
         verdict = "revise" if answer["verdict"] == "accept" else "accept"
         # What a refusal needs is there, as if it had been meant.
@@ -166,6 +165,13 @@ def _turned_round(answer: dict[str, Any]) -> dict[str, Any]:
         other = {"first": "second", "second": "first", "neither": "first"}
         return {**answer, "better": other[answer["better"]]}
     return answer
+
+
+def _opposite(answer: dict[str, Any]) -> dict[str, Any]:
+    """Turn round what is answered to one question: a grade of 1 to 5, or a yes or no."""
+    if "grade" in answer:
+        return {**answer, "grade": 6 - answer["grade"]}
+    return {**answer, "yes": not answer["yes"]}
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
