@@ -75,7 +75,7 @@ class Sequences:
         assert self.allocator.num_held + self.allocator.num_free == self.allocator.num_pages
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     num_pages=st.integers(0, 40),
@@ -107,7 +107,7 @@ def test_tables_hold_what_they_should_whatever_happens(
     assert there.allocator.num_free == num_pages
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32), page_size=st.integers(1, 9), num_sequences=st.integers(1, 8))
 def test_no_more_pages_are_taken_than_is_said(
     seed: int, page_size: int, num_sequences: int

@@ -58,7 +58,7 @@ def die_on(ranks: Ranks, job: TrainSettings, victim: int, target: str, call: int
 @pytest.mark.parametrize(
     ("victim", "target", "call", "when"),
     [
-        (1, "train.job:Trainer.train_step", 5, "before"),
+        pytest.param(1, "train.job:Trainer.train_step", 5, "before", marks=SLOW),
         (1, "train.state_writer:write_safetensors", 2, "half"),
         pytest.param(0, "train.ema:WeightAverage.update", 5, "before", marks=SLOW),
         pytest.param(1, "train.state_writer:write_safetensors", 2, "before", marks=SLOW),
