@@ -12,7 +12,6 @@ from data_pipelines.job_settings import JobSettings
 from data_pipelines.prompts import PromptOf
 from data_pipelines.runner import Work, run
 from data_pipelines.shards import Arranged, acceptance, as_recorded, examples, write_shards
-from staged.jobs import locks
 from staged.jobs.budget import BudgetError
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
@@ -74,14 +73,8 @@ def run_job(
     """
     refuse_other_settings(settings, folder)
     units = rank.share(range(settings.num_units))
-    (folder / LEDGER).mkdir(parents=True, exist_ok=True)
-    if rank.world_size > 1:
-        locks.check_reach(folder / LEDGER)
     with Ledger(
-        folder / LEDGER,
-        fingerprint=settings.fingerprint,
-        writer=rank.number,
-        budget=settings.budget,
+        folder / LEDGER, fingerprint=settings.fingerprint, rank=rank, budget=settings.budget
     ) as ledger:
         record_settings(settings, folder, ledger)
         if retry_failed:

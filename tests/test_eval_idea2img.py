@@ -9,8 +9,9 @@ import pytest
 
 from eval.idea2img.compare import as_many_at_once, suite_ideas, vague_ideas
 from eval.idea2img.lines import LINES, counts, pictures, results_of, score
-from eval.idea2img.page import build, differences
+from eval.idea2img.page import PAIRS, build
 from eval.miniature.settings import MiniatureSettings, samples
+from eval.report.pairs import differences
 from eval.results import BenchmarkResult
 from staged.cli import main
 from staged.command_line import exit_codes
@@ -107,7 +108,7 @@ def test_lines_are_scored_idea_by_idea_and_paired() -> None:
     values = {line: result.overall.value for line, result in results.items()}
     assert values == {"manual": 0.0, "manual_best": 0.0, "first_prompt": 0.0, "first": 0.5,
                       "refined": 1.0}  # fmt: skip
-    gains = differences(results)
+    gains = differences(results, PAIRS)
     assert gains["refined", "manual"].value == 1.0 and gains["refined", "first"].value == 0.5
     assert ("refined", "at_once") not in gains, "nothing was drawn at once"
     broken = replace(ones[0], control=None)

@@ -123,3 +123,4 @@ def test_a_reader_whose_loop_is_gone_hurts_nobody() -> None:
 
     asyncio.run(come())
     feed.tell("a", {})
+    assert [event.name for event in feed.kept] == ["a"]

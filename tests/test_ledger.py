@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from staged.backends.lmm.kept import kept_answers
 from staged.jobs import locks
 from staged.jobs.budget import Budget, BudgetError, Spent, check
 from staged.jobs.journal import Journal, JournalReader
 from staged.jobs.ledger import Ledger
+from staged.jobs.rank import Rank
 from staged.jobs.records import Records, UnitResult
 
 ACCEPTED = UnitResult(status="accepted", sample={"text": "é"})
@@ -19,7 +21,8 @@ FAILED = UnitResult(status="failed", stage="service", reason="timeout")
 
 
 def ledger(folder: Path, writer: int = 0, budget: Budget | None = None) -> Ledger:
-    return Ledger(folder, fingerprint="f" * 64, writer=writer, budget=budget)
+    rank = Rank(number=writer, world_size=writer + 1)
+    return Ledger(folder, fingerprint="f" * 64, rank=rank, budget=budget)
 
 
 async def call(to: Ledger, key: str, text: str, *, paid: bool = True, usd: float = 0.0) -> None:
@@ -323,3 +326,21 @@ def test_locks_that_end_at_the_machine_are_not_trusted(
             locks.check_reach(shared, mounts)
     else:
         locks.check_reach(shared, mounts)
+
+
+def test_every_ledger_of_several_processes_needs_locks_that_reach_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept answers of evaluations were shared where locks reach one machine alone."""
+
+    def refuse(folder: Path) -> None:
+        raise ValueError(f"{folder}: no locks reach others")
+
+    monkeypatch.setattr(locks, "check_reach", refuse)
+    with kept_answers(tmp_path / "one.jsonl", usd=None, rank=Rank()):
+        pass
+    with (
+        pytest.raises(ValueError, match="no locks reach others"),
+        kept_answers(tmp_path / "two.jsonl", usd=None, rank=Rank(number=0, world_size=2)),
+    ):
+        pass

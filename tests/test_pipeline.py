@@ -205,7 +205,7 @@ def test_what_is_in_the_making_when_a_service_stops_the_job_is_finished(tmp_path
         await asyncio.sleep(0.05)
         return UnitResult(status="accepted", sample={})
 
-    with Ledger(tmp_path, fingerprint="f", writer=0) as ledger:
+    with Ledger(tmp_path, fingerprint="f") as ledger:
         with pytest.raises(ServiceError, match="no credits"):
             asyncio.run(run(range(9), work, ledger, concurrency=3, label="units"))
         assert [unit for unit, _ in ledger.results()] == [0, 2]

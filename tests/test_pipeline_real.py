@@ -486,7 +486,7 @@ def test_an_image_is_found_again_by_another_device(kontext: Path, tmp_path: Path
             editor = replace(job.drawing.editor, device=device)
             again = replace(job, drawing=replace(job.drawing, editor=editor))
             assert again.fingerprint == job.fingerprint
-            with Ledger(tmp_path / "ledger", fingerprint="f", writer=0) as ledger:
+            with Ledger(tmp_path / "ledger", fingerprint="f") as ledger:
                 services = Services(
                     lmm=LmmClient(LMM),
                     drawing=replace(

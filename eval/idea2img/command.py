@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from eval.idea2img.lines import LINES, counts, results_of
-from eval.idea2img.page import build, differences
+from eval.idea2img.page import PAIRS, build
+from eval.report.pairs import differences
 from eval.score_options import exit_code
 from eval.tables import COUNTED, counted_row, plain, show, show_interval
 from staged import settings as job_settings
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gains = [
         [f"{LINES[one]} over {LINES[other]}", show(found.value, signed=True),
          show_interval(found, signed=True)]
-        for (one, other), found in differences(results).items()
+        for (one, other), found in differences(results, PAIRS).items()
     ]  # fmt: skip
     print(plain(["difference", "value", "interval"], gains))
     notes = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from eval.compare import compare
 from eval.idea2img.lines import LINES, pictures, score
-from eval.report.scores import cell, sure_cell
+from eval.report.pairs import differences, differences_figure
+from eval.report.scores import cell
 from eval.results import BenchmarkResult
 from eval.statistics import METHOD, Estimate
 from staged.ideas.exploration import Exploration
@@ -24,15 +24,6 @@ PAIRS: Final = (
 """Differences that are told: what exploring gains, and what of that is words, choice, feedback."""
 _SHOWN: Final = ("manual", "first", "refined")
 _MAX_IDEAS: Final = 24
-
-
-def differences(results: Mapping[str, BenchmarkResult]) -> dict[tuple[str, str], Estimate]:
-    """Pair lines idea by idea: how much higher the first of each pair is."""
-    return {
-        (one, other): compare(results[one], results[other]).estimates["overall"]
-        for one, other in PAIRS
-        if one in results and other in results
-    }
 
 
 def build(
@@ -79,17 +70,10 @@ def build(
         x_label="share",
         corner="kind",
     )
-    gains = Dots(
+    gains = differences_figure(
+        differences(results, PAIRS),
+        LINES,
         title="What it gains, and why",
-        columns=["difference"],
-        rows=[
-            Row(label=f"{LINES[one]} over {LINES[other]}", cells=[sure_cell(found)])
-            for (one, other), found in differences(results).items()
-        ],
-        x_label="difference of shares",
-        corner="pair",
-        signed=True,
-        span=(-1, 1),
         intro="Idea by idea. Against as many pictures of a person's own words it is the words that "
         "gain; against as many prompts at once, looking and learning from round to round.",
     )
@@ -108,7 +92,7 @@ def build(
 
 
 def _answer(results: Mapping[str, BenchmarkResult]) -> Claims:
-    gain = differences(results)
+    gain = differences(results, PAIRS)
     refined, manual, first = (results[line].overall for line in ("refined", "manual", "first"))
     claims = [
         Claim(

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from eval.report.pairs import differences
 from eval.statistics import Estimate
 from eval.study.items import LINES, make_study, read_key, write_key
 from eval.study.page import study_page
-from eval.study.summary import build, differences
+from eval.study.summary import PAIRS, build
 from eval.study.votes import count as count_votes
 from eval.study.votes import read_votes
 from eval.tables import COUNTED, counted_row, plain, show, show_interval
@@ -82,7 +83,7 @@ def _votes(options: argparse.Namespace) -> int:
     print(plain(["preferred", "share", *COUNTED], rows))
     gains = [
         _difference(f"{LINES[one]} over {LINES[other]}", found)
-        for (one, other), found in differences(results).items()
+        for (one, other), found in differences(results, PAIRS).items()
     ]
     print(plain(["difference", "value", "interval"], gains))
     page = options.out / "report.html"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from eval.compare import compare
-from eval.report.scores import cell, sure_cell
+from eval.report.pairs import differences, differences_figure
+from eval.report.scores import cell
 from eval.results import BenchmarkResult
 from eval.statistics import METHOD, Estimate
 from eval.study.items import LINES, StudyKey
@@ -17,18 +17,11 @@ from staged.report import Cell, Claim, Claims, Dots, Notes, Report, Row, Table
 PAIRS: Final = (("refined", "manual"), ("first", "manual"), ("refined", "first"))
 
 
-def differences(results: Mapping[str, BenchmarkResult]) -> dict[tuple[str, str], Estimate]:
-    """How much larger a share the first line of each pair has, idea by idea."""
-    return {
-        (one, other): compare(results[one], results[other]).estimates["overall"]
-        for one, other in PAIRS
-    }
-
-
 def build(key: StudyKey, results: Mapping[str, BenchmarkResult], votes: Sequence[Votes]) -> Report:
     """Put the page of the result together."""
     shares = {line: results[line].overall for line in LINES}
-    gain = differences(results)["refined", "manual"]
+    found = differences(results, PAIRS)
+    gain = found["refined", "manual"]
     sure = gain.low is not None and gain.high is not None and (gain.low > 0 or gain.high < 0)
     words = ", ".join(f"{words} {_percent(shares[line])}" for line, words in LINES.items())
     figure = Dots(
@@ -39,18 +32,7 @@ def build(key: StudyKey, results: Mapping[str, BenchmarkResult], votes: Sequence
         corner="line",
         intro="Of the votes that preferred a picture; 95% intervals by idea.",
     )
-    pairs = Dots(
-        title="Differences",
-        columns=["difference"],
-        rows=[
-            Row(label=f"{LINES[one]} over {LINES[other]}", cells=[sure_cell(found)])
-            for (one, other), found in differences(results).items()
-        ],
-        x_label="difference of shares",
-        corner="pair",
-        signed=True,
-        span=(-1, 1),
-    )
+    pairs = differences_figure(found, LINES, title="Differences")
     beside = Table(
         title="Beside the published study",
         columns=[f"{words}, %" for words in LINES.values()],

@@ -28,7 +28,6 @@ from staged.idea2img.settings import Idea2ImgSettings
 from staged.ideas.exploration import Exploration
 from staged.ideas.folder import EXPLORATION, save_exploration
 from staged.ideas.idea import MARK, Idea
-from staged.jobs import locks
 from staged.jobs.budget import BudgetError
 from staged.jobs.files import read_json, write_json
 from staged.jobs.ledger import Ledger
@@ -143,14 +142,8 @@ def run_ideas(
         )
     check_image_model(settings)
     units = rank.share(range(len(tasks)))
-    (folder / LEDGER).mkdir(parents=True, exist_ok=True)
-    if rank.world_size > 1:
-        locks.check_reach(folder / LEDGER)
     with Ledger(
-        folder / LEDGER,
-        fingerprint=settings.fingerprint,
-        writer=rank.number,
-        budget=settings.budget,
+        folder / LEDGER, fingerprint=settings.fingerprint, rank=rank, budget=settings.budget
     ) as ledger:
         _record(settings, tasks, folder)
         if retry_failed:

@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 from staged import strict_json
 from staged.jobs import files, journal, locks
 from staged.jobs.budget import Budget, Meter, check
+from staged.jobs.rank import Rank
 from staged.jobs.records import FORMAT, WRITERS, CallResult, Records, UnitResult
 
 _LOCK: Final = "lock"
@@ -37,7 +38,7 @@ class Ledger(Records):
     Args:
         folder: Where the ledgers of the job are; made if need be.
         fingerprint: Of the settings that decide results; a folder holds one.
-        writer: Number of this process, which no other has.
+        rank: Which of the processes that share the job this is.
         budget: Limits of the whole job.
 
     Attributes:
@@ -46,7 +47,8 @@ class Ledger(Records):
 
     Raises:
         ValueError: the folder holds results of other settings or damaged records, another process
-            has the number, or the file system has no locks.
+            has the number, or the file system has no locks, or of several processes none that
+            reach other machines.
     """
 
     def __init__(
@@ -54,14 +56,17 @@ class Ledger(Records):
         folder: Path,
         *,
         fingerprint: str,
-        writer: int = 0,
+        rank: Rank | None = None,
         budget: Budget | None = None,
     ) -> None:
         """Open, or create."""
+        rank = rank or Rank()
         folder.mkdir(parents=True, exist_ok=True)
+        if rank.world_size > 1:
+            locks.check_reach(folder)
         super().__init__(folder)
         self._budget, self._fingerprint = budget or Budget(), fingerprint
-        self._name = f"{writer:05d}"
+        self._name = f"{rank.number:05d}"
         self._turns: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
         with ExitStack() as opened:
             self._journal = opened.enter_context(journal.Journal(folder / f"{self._name}.jsonl"))

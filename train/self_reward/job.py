@@ -26,7 +26,6 @@ from typing import Any, Final
 from staged.devices import settle
 from staged.generate.requests import read_prompts
 from staged.idea2img.image_models import check_image_model, open_image_model, settled
-from staged.jobs import locks
 from staged.jobs.files import read_json, write_json
 from staged.jobs.ledger import Ledger, unit_key
 from staged.jobs.rank import Rank
@@ -305,14 +304,10 @@ class SelfRewardJob:
         return [DrawnPrompt.of(one, str(path)) for one in read_json(path)]
 
     def _ledger(self, iteration: int, stage: str, went_in: str) -> Ledger:
-        folder = self.folder(iteration) / stage
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._rank.world_size > 1:
-            locks.check_reach(folder)
         return Ledger(
-            folder,
+            self.folder(iteration) / stage,
             fingerprint=unit_key(self.settings.deciding(stage), went_in),
-            writer=self._rank.number,
+            rank=self._rank,
             budget=self.settings.budget,
         )
 

@@ -39,7 +39,7 @@ def kept_answers(out: Path, *, usd: float | None, rank: Rank = _ALONE) -> Iterat
         )
     # What the answers depend on is in the key of each.
     budget = Budget(usd=usd)
-    with Ledger(folder, fingerprint="", writer=rank.number, budget=budget) as ledger:
+    with Ledger(folder, fingerprint="", rank=rank, budget=budget) as ledger:
         ledger.begin_round()
         try:
             yield LedgerLog(ledger)
