@@ -26,8 +26,10 @@ import eval as eval_package
 import staged as staged_package
 import train
 from data_pipelines.claim import record_settings, refuse_other_settings
+from data_pipelines.drawing import DrawingSettings
 from data_pipelines.plan_sketch.job import settled
-from data_pipelines.plan_sketch.settings import DrawingSettings, PlanSketchSettings, Prompts
+from data_pipelines.plan_sketch.settings import PlanSketchSettings
+from data_pipelines.prompts import Prompts
 from eval.__main__ import main as staged_eval
 from eval.generation.model import CheckpointGenerator
 from eval.miniature.settings import MiniatureSettings

@@ -16,7 +16,8 @@ from data_pipelines.base import BaseSettings
 from data_pipelines.base import build as build_base
 from data_pipelines.job import LEDGER, JobSummary
 from data_pipelines.plan_sketch.job import run_job
-from data_pipelines.plan_sketch.settings import Critiques, PlanSketchSettings, Prompts, Steps
+from data_pipelines.plan_sketch.settings import Critiques, PlanSketchSettings, Steps
+from data_pipelines.prompts import Prompts
 from data_pipelines.runner import run
 from staged import settings as settings_of
 from staged.backends.http.service import ServiceError

@@ -21,17 +21,11 @@ import staged
 from data_pipelines.__main__ import main
 from data_pipelines.critique.job import run_job as run_critique
 from data_pipelines.critique.settings import CritiqueSettings
-from data_pipelines.drawing import priced
+from data_pipelines.drawing import DrawingSettings, priced
 from data_pipelines.pairs import write_pairs
 from data_pipelines.plan_sketch.job import run_job
-from data_pipelines.plan_sketch.settings import (
-    Critiques,
-    DrawingSettings,
-    Gate,
-    PlanSketchSettings,
-    Prompts,
-    Steps,
-)
+from data_pipelines.plan_sketch.settings import Critiques, Gate, PlanSketchSettings, Steps
+from data_pipelines.prompts import Prompts
 from data_pipelines.refine.job import run_job as run_refine
 from data_pipelines.refine.settings import RefineSettings
 from data_pipelines.services import Services

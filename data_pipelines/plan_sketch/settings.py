@@ -1,22 +1,12 @@
 """Settings of `staged data plan-sketch`."""
 
-import hashlib
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from data_pipelines.drawing import DrawingSettings
+from data_pipelines.job_settings import DrawnJobSettings
 from data_pipelines.plan_sketch.mistakes import IN_PLANS, MISTAKES, MistakeKind
-from data_pipelines.prompts import Prompts
-from data_pipelines.reader import check_worlds
-from staged import settings, strict_json
-from staged.backends.deciding import decisive
-from staged.backends.lmm.types import LmmSettings
-from staged.command_line import MAX_SEED
-from staged.jobs.budget import Budget
 from staged.ranges import check_range
 from staged.scene_graph import VARIATIONS, Variation, Vocabulary
-from staged.shapes.players.misbehaviour import Misbehaviour
 from staged.shapes.world.scene import COLORS, KINDS
 
 
@@ -165,57 +155,22 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanSketchSettings:
+class PlanSketchSettings(DrawnJobSettings):
     """A data set of trajectories: plans, sketches, inspections, refinements."""
 
     title: str = "plan-sketch"
     """Name of the data set."""
-    seed: int = 0
-    """Decides prompts, steps, mistakes and noise."""
-    prompts: Prompts = field(default_factory=Prompts)
-    """What is asked for."""
     steps: Steps = field(default_factory=Steps)
     """How it is split."""
     critiques: Critiques = field(default_factory=Critiques)
     """What is inspected and corrected."""
-    drawing: DrawingSettings = field(default_factory=DrawingSettings)
-    """Who draws, and how."""
     gate: Gate = field(default_factory=Gate)
     """Which drawings pass."""
-    wording: dict[str, Path] = field(default_factory=dict)
-    """Kind of request -> file of yours that takes the place of our words: `version: …`, an empty
-    line, and what the language model is told."""
-    words: dict[str, str] | None = None
-    """Version of the words of each kind of request. Found and kept when the job begins, so that a
-    job never goes on in others."""
-    lmm: LmmSettings | None = None
-    """The language model; null asks the miniature world's, in this process."""
-    misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
-    """How the miniature world's language model lets us down."""
-    budget: Budget = field(default_factory=Budget)
-    """What the job may spend."""
-    concurrency: int = 16
-    """Trajectories in the making at a time; does not change the result."""
-    samples_per_shard: int = 1000
-    """Most samples of a shard."""
 
     def __post_init__(self) -> None:
-        """Check ranges, and that nothing of the miniature world is in a real job.
-
-        What is null is filled in, so that the saved settings say what was used.
-        """
-        check_range(self, "seed", minimum=0, maximum=MAX_SEED)
-        if self.concurrency < 1 or self.samples_per_shard < 1:
-            raise ValueError("concurrency and samples_per_shard must be at least 1")
-        check_worlds(
-            lmm=self.lmm,
-            drawing=self.drawing,
-            prompts=self.prompts,
-            misbehaviour=self.misbehaviour,
-        )
+        """Fill in also what is null of steps and gate."""
+        super().__post_init__()
         miniature = self.drawing.editor is None
-        # Frozen from here on: these are defaults that hang on another section.
-        object.__setattr__(self, "drawing", self.drawing.with_defaults())
         object.__setattr__(self, "steps", self.steps.with_defaults(miniature=miniature))
         if self.gate.attempts is None:
             gate = replace(self.gate, attempts=1 if miniature else 2)
@@ -225,19 +180,3 @@ class PlanSketchSettings:
     def num_units(self) -> int:
         """Prompts, each of which becomes one trajectory."""
         return self.prompts.count
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what decides the samples: how many, how fast and for how much do not."""
-        return hashlib.sha256(strict_json.dumps(self.deciding).encode()).hexdigest()
-
-    @property
-    def deciding(self) -> dict[str, Any]:
-        """What decides the samples, as plain data."""
-        data = settings.to_dict(replace(self, budget=Budget(), concurrency=1))
-        del data["prompts"]["count"]
-        data["lmm"] = data["lmm"] and decisive(data["lmm"])
-        data["drawing"]["editor"] = data["drawing"]["editor"] and decisive(
-            data["drawing"]["editor"]
-        )
-        return data

@@ -1,18 +1,12 @@
 """Settings of `staged data refine`."""
 
-import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from data_pipelines.job_settings import JobSettings
 from data_pipelines.refine.genref import SUBSETS
-from staged import settings, strict_json
-from staged.backends.deciding import decisive
-from staged.backends.lmm.types import LmmSettings
-from staged.command_line import MAX_SEED
-from staged.jobs.budget import Budget
 from staged.ranges import check_range
-from staged.shapes.players.misbehaviour import SHAPES_LMM, Misbehaviour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +46,11 @@ class ImportSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefineSettings:
+class RefineSettings(JobSettings):
     """A data set of images that are explained, or corrected into better ones."""
 
     title: str = "refine"
     """Name of the data set."""
-    seed: int = 0
-    """Decides which triples become what."""
     sources: tuple[ImportSettings, ...] = ()
     """Where triples come from; more may be added at the end later."""
     count: int | None = None
@@ -71,36 +63,13 @@ class RefineSettings:
     plan: Literal["none", "prompt"] = "none"
     """Whether the prompt stands before the first image as a plan too, for a model that always
     plans."""
-    lmm: LmmSettings | None = None
-    """The language model that explains and corrects; null asks the miniature world's."""
-    wording: dict[str, Path] = field(default_factory=dict)
-    """Kind of request -> file of yours that takes the place of our words: `version: …`, an empty
-    line, and what the language model is told."""
-    words: dict[str, str] | None = None
-    """Version of the words of each kind of request. Found and kept when the job begins, so that a
-    job never goes on in others."""
-    misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
-    """How the miniature world's language model lets us down."""
-    budget: Budget = field(default_factory=Budget)
-    """What the job may spend."""
-    concurrency: int = 16
-    """Triples at a time; does not change the result."""
-    samples_per_shard: int = 1000
-    """Most samples of a shard."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        check_range(self, "seed", minimum=0, maximum=MAX_SEED)
-        check_range(self, "concurrency", "samples_per_shard", minimum=1)
+        super().__post_init__()
         check_range(self, "aligned", "explain_mended", minimum=0, maximum=1)
         if self.count is not None:
             check_range(self, "count", minimum=1)
-        shapes_only = self.lmm is None or self.lmm.model == SHAPES_LMM
-        if not shapes_only and self.misbehaviour != Misbehaviour():
-            raise ValueError(
-                "misbehaviour is the miniature world's language model's; leave it out where "
-                "another one is asked"
-            )
 
     @property
     def num_units(self) -> int:
@@ -109,15 +78,9 @@ class RefineSettings:
         return self.count
 
     @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what decides the samples: how many, how fast and for how much do not."""
-        return hashlib.sha256(strict_json.dumps(self.deciding).encode()).hexdigest()
-
-    @property
     def deciding(self) -> dict[str, Any]:
         """What decides the samples, as plain data."""
-        data = settings.to_dict(replace(self, budget=Budget(), concurrency=1))
+        data = super().deciding
         # A list that grows at its end grows the data set; a prompt that has changed is found out.
-        del data["count"], data["sources"], data["wording"]  # `words` has what is in the files
-        data["lmm"] = data["lmm"] and decisive(data["lmm"])
+        del data["count"], data["sources"]
         return data
