@@ -184,8 +184,17 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no settings file configs/none\.yaml"):
+    with pytest.raises(FileNotFoundError) as caught:
         settings.load(Job, "configs/none.yaml")
+    expected = "no settings file configs/none.yaml; `staged configs` lists those shipped"
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("given", ["configs/data/plan_sketch.yaml", "plan_sketch_openai"])
+def test_a_name_that_is_nearly_that_of_a_shipped_file_brings_up_few(given: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"did you mean .*plan_sketch_openai") as caught:
+        settings.load(Job, given)
+    assert 1 <= str(caught.value).count("configs/") - given.count("configs/") <= 3
 
 
 JOBS = st.builds(

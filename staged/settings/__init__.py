@@ -15,6 +15,7 @@ A settings class is a frozen, keyword-only dataclass. Its fields are scalars (`b
 Every default lives in its class; a file states only what differs.
 """
 
+import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,6 @@ from typing import Any, TypeVar
 from staged import strict_json, strict_yaml
 from staged.jobs.files import write_whole
 from staged.settings.build import SettingsBuilder, SettingsError
-from staged.settings.kinds import nearest
 from staged.settings.plain import changes, to_dict
 from staged.settings.table import describe
 
@@ -101,15 +101,19 @@ def find_config(path: Path) -> Path:
     """Return `path`, or the file that the package ships under the same `configs/...` name.
 
     Raises:
-        FileNotFoundError: neither exists; names the nearest shipped file.
+        FileNotFoundError: neither exists; names the nearest shipped files, if some are near.
     """
     if path.is_file():
         return path
     shipped = shipped_configs()
     if path in shipped:
         return shipped[path]
-    hint = nearest(str(path), [*map(str, shipped)])
-    raise FileNotFoundError(f"no settings file {path}{hint}; `staged configs` lists those shipped")
+    # What all names begin and end with would make each like any other.
+    names = {str(Path(*name.parts[1:]).with_suffix("")): str(name) for name in shipped}
+    given = str(path).removeprefix("configs/").removesuffix(".yaml")
+    close = [names[name] for name in difflib.get_close_matches(given, names, n=3)]
+    hint = f"; did you mean {' or '.join(close)}?" if close else ";"
+    raise FileNotFoundError(f"no settings file {path}{hint} `staged configs` lists those shipped")
 
 
 def shipped_configs() -> dict[Path, Path]:
