@@ -1,27 +1,36 @@
 """A language model as one unit of work asks it."""
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel
 
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import Failure, LmmRequest
-from staged.jobs.records import UnitResult
+from staged.jobs.records import Status, UnitResult
 
 T = TypeVar("T", bound=BaseModel)
+
+_MAX_DETAIL_CHARS: Final = 500
 
 
 class UnitEndError(Exception):
     """A unit of work ends here.
 
+    Args:
+        status: Whether a filter ended it, or a service.
+        stage: Of the pipeline.
+        reason: Short and countable.
+        detail: What is known of that; shortened.
+
     Attributes:
         result: How; its sample is added by whoever knows the steps so far.
     """
 
-    def __init__(self, result: UnitResult) -> None:
-        """Keep the result."""
-        super().__init__(f"{result.stage}: {result.reason}")
-        self.result = result
+    def __init__(self, status: Status, stage: str, reason: str, detail: str = "") -> None:
+        """Make the result."""
+        super().__init__(f"{stage}: {reason}")
+        detail = detail[:_MAX_DETAIL_CHARS]
+        self.result = UnitResult(status=status, stage=stage, reason=reason, detail=detail)
 
 
 class Asking:
@@ -51,9 +60,5 @@ class Asking:
         self.usd += reply.usd
         self.requests += 1
         if isinstance(reply, Failure):
-            raise UnitEndError(
-                UnitResult(
-                    status="failed", stage=request.purpose, reason=reply.kind, detail=reply.detail
-                )
-            )
+            raise UnitEndError("failed", request.purpose, reply.kind, reply.detail)
         return reply.value

@@ -1,8 +1,15 @@
-"""Images that nobody is paid for, in the ledger beside those that were bought."""
+"""Images in the ledger: what they are called, and those that nobody is paid for."""
 
 import hashlib
 
+from staged import images
 from staged.jobs.ledger import Ledger, unit_key
+from staged.trajectory import ImageRef
+
+
+def named_image(image: bytes) -> ImageRef:
+    """Name an encoded image by its hash: under it the ledger gives its bytes back."""
+    return ImageRef(png=image, name=f"{hashlib.sha256(image).hexdigest()}.{images.probe(image)[0]}")
 
 
 async def keep_image(image: bytes, ledger: Ledger, *, purpose: str) -> None:

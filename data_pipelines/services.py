@@ -11,7 +11,6 @@ from staged import images
 from staged.backends.lmm.client import LmmClient
 from staged.jobs.kept_images import KeptImage, draw_once
 from staged.jobs.ledger import Ledger, unit_key
-from staged.jobs.records import UnitResult
 from staged.roles import ImageEditor, RoleError
 
 
@@ -92,11 +91,5 @@ class Services(Asking):
         try:
             return await asyncio.to_thread(draw) if self._drawing.in_thread else draw()
         except RoleError as error:
-            raise UnitEndError(
-                UnitResult(
-                    status="failed",
-                    stage="draw",
-                    reason=error.reason,
-                    detail=str(error).removeprefix(f"{error.reason}: ")[:500],
-                )
-            ) from None
+            detail = str(error).removeprefix(f"{error.reason}: ")
+            raise UnitEndError("failed", "draw", error.reason, detail) from None

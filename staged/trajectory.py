@@ -97,15 +97,24 @@ class ImageRef:
         """Encode (h, w, 3) uint8 RGB as PNG."""
         return cls(png=images.encode_png(pixels), name=name)
 
+    @property
+    def loaded(self) -> bytes:
+        """The encoded bytes.
+
+        Raises:
+            ValueError: only a name is known.
+        """
+        if self.png is None:
+            raise ValueError(f"image {self.name!r} is not loaded; read it from its sample first")
+        return self.png
+
     def array(self, *, max_pixels: int = images.MAX_PIXELS) -> NDArray[np.uint8]:
         """Decode to (h, w, 3) uint8 RGB.
 
         Raises:
             ValueError: only a name is known, or the bytes are no image within the limit.
         """
-        if self.png is None:
-            raise ValueError(f"image {self.name!r} is not loaded; read it from its sample first")
-        return images.decode(self.png, max_pixels=max_pixels)
+        return images.decode(self.loaded, max_pixels=max_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,6 +373,20 @@ class Trajectory:
     def last_plan(self) -> Plan | None:
         """The plan in force."""
         return next((s for s in reversed(self.steps) if isinstance(s, Plan)), None)
+
+    @property
+    def drawn_so_far(self) -> str | None:
+        """What the newest sketch shows, if it shows what it should; None where nothing is drawn.
+
+        The description of its plan, or the prompt of one that was drawn without.
+        """
+        described, plan = None, None
+        for step in self.steps:
+            if isinstance(step, Plan):
+                plan = step
+            elif isinstance(step, Sketch):
+                described = self.prompt if plan is None else plan.description
+        return described
 
     @property
     def last_sketch(self) -> Sketch | None:

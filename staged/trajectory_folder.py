@@ -36,11 +36,9 @@ def save_trajectory(folder: Path | str, trajectory: Trajectory) -> Trajectory:
             path.unlink()
     named = []
     for i, ref in enumerate(trajectory.images):
-        if ref.png is None:
-            raise ValueError(f"image {ref.name!r} is not loaded; read it from its sample first")
-        extension, _, _ = images.probe(ref.png)
+        extension, _, _ = images.probe(ref.loaded)
         named.append(replace(ref, name=f"{i}.{extension}"))
-        write_whole(folder / f"{i}.{extension}", ref.png)
+        write_whole(folder / f"{i}.{extension}", ref.loaded)
     trajectory = trajectory.with_images(named)
     if trajectory.last_sketch is not None and trajectory.last_sketch.image.png is not None:
         write_whole(folder / FINAL, trajectory.last_sketch.image.png)

@@ -110,9 +110,7 @@ class EncodedFolder:
 
     def grids_of(self, ref: ImageRef) -> Grids:
         """Token grids of an image."""
-        if ref.png is None:
-            raise ValueError(f"image {ref.name!r} is not loaded; read it from its sample first")
-        _, width, height = images.probe(ref.png)
+        _, width, height = images.probe(ref.loaded)
         return self.codec.grids(height, width)
 
     def latents(self, place: int, trajectory: Trajectory, image: int) -> Tensor:

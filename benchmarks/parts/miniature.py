@@ -102,8 +102,7 @@ class SceneExamples:
 
     def grids_of(self, ref: ImageRef) -> Grids:
         """Token grids of an image."""
-        assert ref.png is not None
-        _, width, height = images.probe(ref.png)
+        _, width, height = images.probe(ref.loaded)
         return self.codec.grids(height, width)
 
     def latents(self, sample: int, trajectory: Trajectory, image: int) -> Tensor:

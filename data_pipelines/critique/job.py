@@ -19,7 +19,7 @@ from data_pipelines.critique.players import UNIT, Cast, JudgedRollout
 from data_pipelines.critique.rolling import RollingThread
 from data_pipelines.critique.settings import CritiqueSettings
 from data_pipelines.drawing import open_editor, priced
-from data_pipelines.kept_images import keep_image
+from data_pipelines.kept_images import keep_image, named_image
 from data_pipelines.prompts import PromptOf, UnitPrompt
 from data_pipelines.reader import open_lmm
 from data_pipelines.runner import Work
@@ -30,7 +30,7 @@ from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
 from staged.jobs.records import Records, UnitResult
 from staged.settings import load
-from staged.trajectory import ImageRef, Trajectory
+from staged.trajectory import Trajectory
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from staged.generate.model import DrawingModel
@@ -182,18 +182,13 @@ async def _kept(
 
 def _named(trajectory: Trajectory) -> Trajectory:
     """Name images by their hashes: under these the ledger gives their bytes back."""
-    refs = []
-    for ref in trajectory.images:
-        assert ref.png is not None
-        refs.append(ImageRef(png=ref.png, name=f"{hashlib.sha256(ref.png).hexdigest()}.png"))
-    return trajectory.with_images(refs)
+    return trajectory.with_images([named_image(ref.loaded) for ref in trajectory.images])
 
 
 async def _keep_images(trajectory: Trajectory, ledger: Ledger) -> None:
     """Keep what the checkpoint drew; what the editor drew is there."""
     for ref in trajectory.images:
-        assert ref.png is not None
-        await keep_image(ref.png, ledger, purpose="sketch")
+        await keep_image(ref.loaded, ledger, purpose="sketch")
 
 
 def _balanced(

@@ -202,7 +202,7 @@ class Cast:
         seed = self._settings.seed
         if isinstance(trajectory.steps[-1], Plan):
             assert plan is not None
-            described = _drawn_so_far(trajectory)
+            described = trajectory.drawn_so_far
             return await services.ask(
                 plan_judgement_request(self._wording, prompt, described, plan, seed=seed)
             )
@@ -212,7 +212,7 @@ class Cast:
         before = _before_last_sketch(trajectory)
         return await services.ask(
             sketch_judgement_request(
-                self._wording, prompt, plan, before, _png(sketch.image), seed=seed
+                self._wording, prompt, plan, before, sketch.image.loaded, seed=seed
             )
         )
 
@@ -245,7 +245,7 @@ class Cast:
         if drawing.foresight and not rollout.complete:
             instruction = f"{instruction}{FORESIGHT}{trajectory.prompt}"
         try:
-            png = await rollout.services.draw(_png(before.image), instruction, seed=request.seed)
+            png = await rollout.services.draw(before.image.loaded, instruction, seed=request.seed)
         except UnitEndError as end:
             # What cannot be drawn ends the trajectory here, and is no failure of a service.
             return RoleError(end.result.reason, end.result.detail)
@@ -283,23 +283,6 @@ def _round(trajectory: Trajectory) -> Sequence[object]:
     return steps[plans[-1] :] if plans else steps
 
 
-def _drawn_so_far(trajectory: Trajectory) -> str | None:
-    """The description that the last sketch was accepted for; None where nothing is drawn."""
-    described: str | None = None
-    plan: Plan | None = None
-    for step in trajectory.steps:
-        if isinstance(step, Plan):
-            plan = step
-        if isinstance(step, Sketch):
-            described = trajectory.prompt if plan is None else plan.description
-    return described
-
-
 def _before_last_sketch(trajectory: Trajectory) -> bytes | None:
     images = trajectory.images
-    return _png(images[-2]) if len(images) > 1 else None
-
-
-def _png(image: ImageRef) -> bytes:
-    assert image.png is not None, "trajectories in the making hold their bytes"
-    return image.png
+    return images[-2].loaded if len(images) > 1 else None

@@ -4,7 +4,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 from data_pipelines.asking import UnitEndError
 from data_pipelines.inspection import (
@@ -12,6 +12,7 @@ from data_pipelines.inspection import (
     plan_judgement_request,
     sketch_judgement_request,
 )
+from data_pipelines.kept_images import named_image
 from data_pipelines.plan_sketch.gate import Objection, objection
 from data_pipelines.plan_sketch.intents import Intent, in_short, intents
 from data_pipelines.plan_sketch.requests import (
@@ -28,7 +29,6 @@ from data_pipelines.wording import Wording
 from staged.jobs.records import UnitResult
 from staged.scene_graph import Delta, SceneGraph, delta
 from staged.trajectory import (
-    ImageRef,
     Inspection,
     Plan,
     Refinement,
@@ -88,7 +88,7 @@ class TrajectoryBuilder:
         self._graph, self._look = scene.graph(), scene.said_of_all()
         *_, most = self._settings.steps.limits
         if len(self._graph.objects) > most:
-            self._reject("scene_graph", f"more than {most} objects")
+            raise UnitEndError("rejected", "scene_graph", f"more than {most} objects")
         chosen = self._chosen = intents(
             self._settings,
             self._graph,
@@ -155,7 +155,9 @@ class TrajectoryBuilder:
             self._steps.append(replace(wrong, loss=False))
             answer = await self._inspect_plan(wrong, described)
             if answer.verdict != "revise":
-                self._reject("judge_plan", f"wrong {intent.wrong_plan[0]} not seen")
+                raise UnitEndError(
+                    "rejected", "judge_plan", f"wrong {intent.wrong_plan[0]} not seen"
+                )
             self._steps += [
                 Inspection(target="plan", verdict="revise", critique=answer.critique),
                 Refinement(instruction=answer.correction),
@@ -165,7 +167,7 @@ class TrajectoryBuilder:
         if inspect:
             answer = await self._inspect_plan(plan, described)
             if answer.verdict != "accept":
-                self._reject("judge_plan", "right plan refused", answer.critique)
+                raise UnitEndError("rejected", "judge_plan", "right plan refused", answer.critique)
             self._steps.append(
                 Inspection(target="plan", verdict="accept", critique=answer.critique)
             )
@@ -194,15 +196,15 @@ class TrajectoryBuilder:
             kind, scene = intent.wrong_sketch
             self._notes.append(f"sketch: {kind}")
             self._steps.append(wrong)
-            answer = await self._inspect_sketch(plan, before, _png(wrong))
+            answer = await self._inspect_sketch(plan, before, wrong.image.loaded)
             if answer.verdict != "revise":
-                self._reject("judge_sketch", f"wrong {kind} not seen")
+                raise UnitEndError("rejected", "judge_sketch", f"wrong {kind} not seen")
             self._steps += [
                 Inspection(target="sketch", verdict="revise", critique=answer.critique),
                 Refinement(instruction=answer.correction),
             ]
             # A refinement is a step from the wrong scene to the right one, and judged as such.
-            step, onto = delta(scene, intent.step.after), _png(wrong)
+            step, onto = delta(scene, intent.step.after), wrong.image.loaded
             sketch = await self._passing(
                 "refine", step, onto, answer.correction, number, last=last, whole=True
             )
@@ -212,13 +214,15 @@ class TrajectoryBuilder:
                 "draw", intent.step, before, text.editor_prompt, number, last=last, whole=last
             )
         if inspect:
-            answer = await self._inspect_sketch(plan, onto, _png(sketch))
+            answer = await self._inspect_sketch(plan, onto, sketch.image.loaded)
             if answer.verdict != "accept":
-                self._reject("judge_sketch", "right sketch refused", answer.critique)
+                raise UnitEndError(
+                    "rejected", "judge_sketch", "right sketch refused", answer.critique
+                )
             self._steps.append(
                 Inspection(target="sketch", verdict="accept", critique=answer.critique)
             )
-        return _png(sketch)
+        return sketch.image.loaded
 
     async def _wrong_sketch(
         self,
@@ -274,7 +278,7 @@ class TrajectoryBuilder:
                 self._settings.gate,
                 step,
                 before,
-                _png(sketch),
+                sketch.image.loaded,
                 whole=whole,
                 seed=self._settings.seed,
             )
@@ -284,7 +288,7 @@ class TrajectoryBuilder:
                 self._keep_refused(sketch, wrong)
         self._steps.append(sketch)
         if wrong is not None:
-            self._reject(stage, wrong.reason, wrong.detail)
+            raise UnitEndError("rejected", stage, wrong.reason, wrong.detail)
         return sketch
 
     def _keep_refused(self, sketch: Sketch, wrong: Objection) -> None:
@@ -305,18 +309,12 @@ class TrajectoryBuilder:
         return self._drawn(await self._services.draw(before, told, seed=seed), seed)
 
     def _drawn(self, image: bytes, seed: int | None, *, loss: bool = True) -> Sketch:
-        """Name an image by its hash: under it the ledger gives its bytes back."""
         editor = self._settings.drawing.editor
         return Sketch(
-            image=ImageRef(png=image, name=f"{hashlib.sha256(image).hexdigest()}.png"),
+            image=named_image(image),
             seed=seed,
             num_flow_steps=editor.num_inference_steps if editor and seed is not None else 0,
             loss=loss,
-        )
-
-    def _reject(self, stage: str, reason: str, detail: str = "") -> NoReturn:
-        raise UnitEndError(
-            UnitResult(status="rejected", stage=stage, reason=reason, detail=detail[:500])
         )
 
     def _sample(self) -> dict[str, Any]:
@@ -346,8 +344,3 @@ class TrajectoryBuilder:
         """Derive the seed of one choice, whatever else happens: 31 bits, as most services take."""
         text = f"{self._settings.seed}/{self._prompt.unit}/{name}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
-
-
-def _png(sketch: Sketch) -> bytes:
-    assert sketch.image.png is not None, "sketches of a trajectory in the making hold their bytes"
-    return sketch.image.png

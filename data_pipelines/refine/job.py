@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from data_pipelines import job
 from data_pipelines.asking import Asking, UnitEndError
-from data_pipelines.kept_images import keep_image
+from data_pipelines.kept_images import keep_image, named_image
 from data_pipelines.prompts import PromptOf, UnitPrompt
 from data_pipelines.reader import open_lmm
 from data_pipelines.refine.genref import GenRef
@@ -24,12 +24,10 @@ from data_pipelines.refine.settings import ImportSettings, RefineSettings
 from data_pipelines.refine.triples import BadTripleError, Triple, Triples, TripleSource
 from data_pipelines.runner import Work
 from data_pipelines.wording import Wording
-from staged import images
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
 from staged.jobs.records import UnitResult
 from staged.trajectory import (
-    ImageRef,
     Inspection,
     Plan,
     Refinement,
@@ -112,9 +110,7 @@ async def _working(
             try:
                 triple = triples.triple(unit)
             except BadTripleError as error:
-                return UnitResult(
-                    status="rejected", stage="import", reason=error.reason, detail=str(error)[:500]
-                )
+                return UnitEndError("rejected", "import", error.reason, str(error)).result
             lesson = _Lesson(settings, wording, Asking(lmm), triple, unit, provenance, ledger)
             return await lesson.build()
 
@@ -164,7 +160,9 @@ class _Lesson:
             )
         )
         if judgement.verdict == "revise":
-            self._reject("explain_image", "the better image does not fit", judgement.critique)
+            raise UnitEndError(
+                "rejected", "explain_image", "the better image does not fit", judgement.critique
+            )
         self._say("accept", judgement.critique)
         self._steps.append(Stop())
 
@@ -183,9 +181,13 @@ class _Lesson:
             )
         )
         if not judgement.conflicts:
-            self._reject("correct_image", "nothing wrong with the first", judgement.critique)
+            raise UnitEndError(
+                "rejected", "correct_image", "nothing wrong with the first", judgement.critique
+            )
         if not judgement.mended:
-            self._reject("correct_image", "the second does not mend it", judgement.critique)
+            raise UnitEndError(
+                "rejected", "correct_image", "the second does not mend it", judgement.critique
+            )
         self._say("revise", judgement.critique)
         self._steps.append(Refinement(instruction=judgement.correction))
         self._show(triple.good, loss=True)
@@ -194,16 +196,10 @@ class _Lesson:
         self._steps.append(Stop())
 
     def _show(self, image: bytes, *, loss: bool) -> None:
-        extension = images.probe(image)[0]
-        name = f"{hashlib.sha256(image).hexdigest()}.{extension}"
-        self._steps.append(Sketch(image=ImageRef(png=image, name=name), loss=loss))
+        self._steps.append(Sketch(image=named_image(image), loss=loss))
 
     def _say(self, verdict: Any, critique: str) -> None:
         self._steps.append(Inspection(target="sketch", verdict=verdict, critique=critique))
-
-    def _reject(self, stage: str, reason: str, detail: str) -> NoReturn:
-        result = UnitResult(status="rejected", stage=stage, reason=reason, detail=detail[:500])
-        raise UnitEndError(result)
 
     async def _sample(self, kind: str) -> dict[str, Any]:
         triple = self._triple
@@ -222,6 +218,5 @@ class _Lesson:
             },
         )
         for ref in trajectory.images:
-            assert ref.png is not None and ref.name is not None
-            await keep_image(ref.png, self._ledger, purpose="imported image")
+            await keep_image(ref.loaded, self._ledger, purpose="imported image")
         return trajectory.to_dict()

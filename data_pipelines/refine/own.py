@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_pipelines.refine.triples import BadTripleError, Triple, reflection_of
 from staged.shards import ShardError, ShardIndex
-from staged.trajectory import ImageRef, Plan, Refinement, Sketch, Trajectory
+from staged.trajectory import Plan, Refinement, Sketch, Trajectory
 
 
 class OwnTrajectories:
@@ -87,6 +87,4 @@ def _asked(trajectory: Trajectory, place: int) -> str:
 def _png(trajectory: Trajectory, place: int) -> bytes:
     step = trajectory.steps[place]
     assert isinstance(step, Sketch)
-    image: ImageRef = step.image
-    assert image.png is not None
-    return image.png
+    return step.image.loaded

@@ -126,10 +126,10 @@ def _gallery(explored: Sequence[Exploration], at_once: Sequence[Exploration | No
         if any(draft is None for draft in chosen):
             continue
         for line, draft in zip(_SHOWN, chosen, strict=True):
-            assert draft is not None and draft.image is not None and draft.image.png is not None
+            assert draft is not None and draft.image is not None
             shown.append(
                 GalleryPicture(
-                    png=draft.image.png,
+                    png=draft.image.loaded,
                     caption=one.idea.text,
                     label=LINES[line],
                     note=draft.prompt,

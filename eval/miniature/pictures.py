@@ -83,6 +83,4 @@ def seen(image: ImageRef) -> tuple[ShapeDetection, ...]:
     Raises:
         ValueError: it is not loaded, or no picture of 48 x 48 pixels.
     """
-    if image.png is None:
-        raise ValueError(f"image {image.name!r} is not loaded; read it from its sample first")
-    return detections_in(image.png)
+    return detections_in(image.loaded)

@@ -150,12 +150,12 @@ class PictureOrigin:
             image: The picture, loaded.
             upto: The steps up to it, images named as `pixels_name` does.
         """
-        assert image.png is not None, "a picture that is drawn is loaded"
-        if images.probe(image.png)[0] != "png":
-            return image.png
+        png = image.loaded
+        if images.probe(png)[0] != "png":
+            return png
         text = PictureRecord(trajectory=upto, **vars(self)).to_json()
         # Beyond what would be read again; some thousand long steps.
-        return with_png_text(image.png, KEYWORD, text) if len(text) < _MAX_CHARS else image.png
+        return with_png_text(png, KEYWORD, text) if len(text) < _MAX_CHARS else png
 
 
 def read_record(path: Path) -> tuple[PictureRecord, ImageRef]:

@@ -57,10 +57,8 @@ def save_exploration(folder: Path, exploration: Exploration) -> None:
             path.unlink()
     named = []
     for stem, ref in zip(_stems(exploration), exploration.images, strict=True):
-        if ref.png is None:
-            raise ValueError(f"image {ref.name!r} is not loaded; read it from its folder first")
-        name = f"{stem}.{images.probe(ref.png)[0]}"
-        write_whole(folder / name, ref.png)
+        name = f"{stem}.{images.probe(ref.loaded)[0]}"
+        write_whole(folder / name, ref.loaded)
         named.append(replace(ref, name=name))
     save_trajectory(folder, exploration.trajectory())
     text = strict_json.dumps(to_json(exploration.with_images(named)))

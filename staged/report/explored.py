@@ -143,11 +143,11 @@ def _three(explorations: Sequence[Exploration]) -> Gallery:
         if any(draft is None for draft in drafts):
             continue
         for (line, words), draft in zip(LINES.items(), drafts, strict=True):
-            assert draft is not None and draft.image is not None and draft.image.png is not None
+            assert draft is not None and draft.image is not None
             found = verdict(one, line)
             pictures.append(
                 GalleryPicture(
-                    png=draft.image.png,
+                    png=draft.image.loaded,
                     caption=one.idea.text,
                     label=words,
                     note=draft.prompt,

@@ -149,9 +149,7 @@ class GalleryPicture:
     @classmethod
     def of(cls, image: ImageRef, caption: str, *, good: bool | None = None) -> Self:
         """Take a loaded image of a trajectory."""
-        if image.png is None:
-            raise ValueError(f"image {image.name!r} is not loaded; read it from its sample first")
-        return cls(png=image.png, caption=caption, good=good)
+        return cls(png=image.loaded, caption=caption, good=good)
 
 
 @dataclass(frozen=True, kw_only=True)

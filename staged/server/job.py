@@ -216,8 +216,7 @@ class Job:
             case Failed(trajectory=trajectory, reason=reason, detail=detail):
                 self._end(trajectory, "failed", {"reason": reason, "detail": detail[:500]})
             case SketchDrawn(index=index, step=step):
-                assert step.image.png is not None
-                name = self._keep_picture(step.image.png)
+                name = self._keep_picture(step.image.loaded)
                 step = replace(step, image=replace(step.image, name=name))
                 self._tell_step(index, step)
             case _:
@@ -285,10 +284,7 @@ class Job:
 
 def _named(trajectory: Trajectory) -> Trajectory:
     """Name its images as they are kept."""
-    refs = []
-    for ref in trajectory.images:
-        assert ref.png is not None, "input images are loaded"
-        refs.append(replace(ref, name=picture_name(ref.png)))
+    refs = [replace(ref, name=picture_name(ref.loaded)) for ref in trajectory.images]
     return trajectory.with_images(refs)
 
 

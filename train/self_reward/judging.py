@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from staged import images
 from staged.jobs.budget import BudgetError
@@ -25,8 +25,6 @@ from train.self_reward.rewards import (
 from train.self_reward.rollout import DrawnPrompt, kept_answers, picture_at
 from train.self_reward.settings import Rubric, SelfRewardSettings
 from train.self_reward.vlm import Asked, VlmPlayer
-
-ORDERS: Final = ("original first", "candidate first")
 
 
 @dataclass(frozen=True, kw_only=True)

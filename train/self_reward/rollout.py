@@ -153,8 +153,7 @@ def _digest(drawn: PaintedDraft | RoleError) -> str | None:
     """Name of a picture in the ledger; None where there is none."""
     if isinstance(drawn, RoleError):
         return None
-    assert drawn.image.png is not None, "painted pictures are loaded"
-    return hashlib.sha256(drawn.image.png).hexdigest()
+    return hashlib.sha256(drawn.image.loaded).hexdigest()
 
 
 async def kept_answers(

@@ -18,7 +18,6 @@ from staged.trajectory import (
     Move,
     Plan,
     Refinement,
-    Sketch,
     Target,
     TextStep,
     Trajectory,
@@ -105,23 +104,11 @@ def _inspection_request(trajectory: Trajectory, *, seed: int) -> LmmRequest[Insp
         steps.pop()
     plan, prompt = trajectory.last_plan, trajectory.prompt
     if isinstance(steps[-1], Plan):
-        return plan_inspection_request(prompt, _drawn_so_far(trajectory), steps[-1], seed=seed)
+        return plan_inspection_request(prompt, trajectory.drawn_so_far, steps[-1], seed=seed)
     sketch = trajectory.last_sketch
-    assert sketch is not None and sketch.image.png is not None  # something is inspected
+    assert sketch is not None  # something is inspected
     at_once = Plan(instruction=prompt, description=prompt)
-    return sketch_inspection_request(prompt, plan or at_once, sketch.image.png, seed=seed)
-
-
-def _drawn_so_far(trajectory: Trajectory) -> str | None:
-    """The description of the last plan that was drawn."""
-    described: str | None = None
-    plan: Plan | None = None
-    for step in trajectory.steps:
-        if isinstance(step, Plan):
-            plan = step
-        if isinstance(step, Sketch) and plan is not None:
-            described = plan.description
-    return described
+    return sketch_inspection_request(prompt, plan or at_once, sketch.image.loaded, seed=seed)
 
 
 def _inspected(

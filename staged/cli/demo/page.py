@@ -282,10 +282,8 @@ def _picture(score: DemoScore, key: str) -> GalleryPicture | None:
     trajectory = score.trajectories.get(key)
     if trajectory is None or trajectory.last_sketch is None:
         return None
-    png = trajectory.last_sketch.image.png
-    assert png is not None  # shards load what they name
     return GalleryPicture(
-        png=png,
+        png=trajectory.last_sketch.image.loaded,
         caption=item.prompt,
         note=_some(item.reasons),
         good=item.correct,

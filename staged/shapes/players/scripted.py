@@ -140,8 +140,8 @@ def _inspected(trajectory: Trajectory, target: Target) -> dict[str, Any]:
         assert plan is not None
         said = {"prompt": prompt, "description": plan.description}
         return _understood(lambda: answers.inspect_plan(said, ()))
-    assert sketch is not None and sketch.image.png is not None
-    picture = sketch.image.png
+    assert sketch is not None
+    picture = sketch.image.loaded
 
     def look() -> dict[str, Any]:
         wanted = describe(read_prompt(prompt).spec) if plan is None else plan.description
