@@ -209,12 +209,11 @@ def pack_of(
     return build_pack(
         examples,
         samples,
+        [SampleRandom(seed, step, place) for place in range(len(samples))],
         special=examples.special,
         dropout=ConditionDropout(text=0, image=0),
         timestep_shift=shift,
         noised_copies=copies,
-        seed=seed,
-        number=step,
     )
 
 

@@ -38,6 +38,7 @@ from staged.model.autoencoder import Autoencoder
 from staged.settings import load, save_resolved
 from staged.trajectory import Answer, Stop, Trajectory
 from train.job import Trainer
+from train.memory import bytes_to_write
 from train.run_folder import alone_in, cut_log
 from train.settings import ConditionDropout, Log, OptimizerSettings, Subset, TrainSettings
 
@@ -627,7 +628,7 @@ def test_a_disk_without_room_for_the_states_is_told_before_training(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=70 * 2**20))
     roomy = Trainer(settings)
-    needed = roomy._bytes_to_write()
+    needed = bytes_to_write(settings, roomy.model, roomy.parameters, roomy.optimizer)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
     with pytest.raises(OSError, match="MB are needed"):
         Trainer(settings)

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from train.objective import mean_losses as share_of_step
 from train.optimizer import learning_rate, make_optimizers, orthogonalise
 from train.packing import Pack, build_pack
 from train.parts import PARTS, Part, part_of
+from train.randomness import SampleRandom
 from train.settings import ConditionDropout, OptimizerSettings, Subset, TrainSettings
 
 
@@ -35,15 +37,19 @@ def trainer(world: World, tmp_path: Path) -> Trainer:
     return Trainer(world.settings(tmp_path / "out", cache=world.folder / "cache"))
 
 
-def pack_of(trainer: Trainer, samples: list[int], step: int = 0) -> Pack:
+def pack_of(
+    trainer: Trainer,
+    samples: list[int],
+    step: int = 0,
+    randoms: Sequence[SampleRandom] | None = None,
+) -> Pack:
     return build_pack(
         trainer.examples,
         samples,
+        randoms or [SampleRandom(0, step, place) for place in range(len(samples))],
         special=trainer.examples.special,
         dropout=ConditionDropout(text=0, image=0),
         timestep_shift=1.0,
-        seed=0,
-        number=step,
     )
 
 
@@ -76,21 +82,13 @@ def test_the_loss_is_a_sum_over_tokens_divided_by_their_count(trainer: Trainer) 
     assert trainer.train_step(pack)["loss"] == pytest.approx(loss.item(), rel=1e-6)
 
 
-def test_how_samples_are_packed_changes_neither_loss_nor_gradient(
-    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_how_samples_are_packed_changes_neither_loss_nor_gradient(trainer: Trainer) -> None:
     """The same samples (with their own noise) in one pack, or one by one."""
-    from train import packing
-
-    real, samples = packing.SampleRandom, [0, 1, 2, 3, 4]
-    whole = pack_of(trainer, samples)
-    ce, mse, gradients = sums_and_gradients(trainer, whole)
-    parts = []
-    for place, sample in enumerate(samples):
-        monkeypatch.setattr(
-            packing, "SampleRandom", lambda seed, step, _, place=place: real(seed, step, place)
-        )
-        parts.append(sums_and_gradients(trainer, pack_of(trainer, [sample])))
+    samples = [0, 1, 2, 3, 4]
+    ce, mse, gradients = sums_and_gradients(trainer, with_noise_by_sample(trainer, samples))
+    parts = [
+        sums_and_gradients(trainer, with_noise_by_sample(trainer, [sample])) for sample in samples
+    ]
     torch.testing.assert_close(ce, sum(part[0] for part in parts), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(mse, sum(part[1] for part in parts), rtol=1e-5, atol=1e-5)
     largest = max(gradient.abs().max().item() for gradient in gradients.values())
@@ -105,8 +103,8 @@ def test_a_step_over_several_packs_is_the_step_over_one_that_holds_them_all(
 ) -> None:
     """Packs of different sizes, one of which may have no image: a mean of means would differ."""
     nn.init.normal_(trainer.parameters["latent_out.weight"], std=0.1)
-    whole = with_noise_by_sample(trainer, [0, 3, 2], monkeypatch)
-    packs = [with_noise_by_sample(trainer, samples, monkeypatch) for samples in parts]
+    whole = with_noise_by_sample(trainer, [0, 3, 2])
+    packs = [with_noise_by_sample(trainer, samples) for samples in parts]
     at_once = gradients_of_a_step(trainer, [whole], monkeypatch)
     in_parts = gradients_of_a_step(trainer, packs, monkeypatch)
     assert in_parts[0] == pytest.approx(at_once[0], rel=1e-5)
@@ -114,18 +112,9 @@ def test_a_step_over_several_packs_is_the_step_over_one_that_holds_them_all(
         torch.testing.assert_close(in_parts[1][name], gradient, rtol=2e-4, atol=1e-7)
 
 
-def with_noise_by_sample(
-    trainer: Trainer, samples: list[int], monkeypatch: pytest.MonkeyPatch
-) -> Pack:
+def with_noise_by_sample(trainer: Trainer, samples: list[int]) -> Pack:
     """A pack in which a sample has the same noise wherever it lies."""
-    from train import packing
-    from train.randomness import SampleRandom
-
-    with monkeypatch.context() as patched:
-        patched.setattr(
-            packing, "SampleRandom", lambda seed, pack, place: SampleRandom(7, 0, samples[place])
-        )
-        return pack_of(trainer, samples)
+    return pack_of(trainer, samples, randoms=[SampleRandom(7, 0, sample) for sample in samples])
 
 
 def gradients_of_a_step(

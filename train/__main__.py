@@ -57,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="train no further: write the checkpoint of the newest state",
     )
     parser.add_argument(
+        "--export-best",
+        action="store_true",
+        help="train no further: write the state with the least validation loss, to `<out>/best`",
+    )
+    parser.add_argument(
         "--show-pack",
         type=natural,
         metavar="N",
@@ -68,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     _add_plan(parser)
     arguments = parser.parse_args(argv)
+    if arguments.export and arguments.export_best:
+        raise UsageError("--export is of the newest state, --export-best of another: give one")
     if arguments.page is not None and arguments.show_pack is None:
         raise UsageError("--page is of --show-pack: say which pack")
     settings = job_settings.load(TrainSettings, arguments.config, arguments.overrides)
@@ -91,12 +98,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with joined(settings.parallel, settings.device) as ranks:
         trainer = Trainer(settings, ranks)
-        if ranks.is_first and trainer.step >= settings.num_steps and not arguments.export:
-            print(f"all {settings.num_steps} steps were taken before; writing the checkpoint again")
-        folder = trainer.export() if arguments.export else trainer.run()
+        if arguments.export_best:
+            folder = trainer.export_best()
+        elif arguments.export:
+            folder = trainer.export()
+        else:
+            if ranks.is_first and trainer.step >= settings.num_steps:
+                print(
+                    f"all {settings.num_steps} steps were taken before; writing the checkpoint "
+                    "again"
+                )
+            folder = trainer.run()
+        step = trainer.best_step if arguments.export_best else trainer.step
     if ranks.is_first:
         print(f"checkpoint: {folder}")
-        console().figures({"checkpoint": str(folder), "step": trainer.step})
+        console().figures({"checkpoint": str(folder), "step": step})
     return exit_codes.OK
 
 

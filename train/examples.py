@@ -22,6 +22,9 @@ class Examples:
 
     Images become latents and patches by the codec that generation has too, so training sees what
     generation will see.
+
+    Attributes:
+        folders: Of the subsets, by their fingerprints.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Examples:
         self.repeats = np.concatenate(
             [np.full(len(part), s.repeats) for part, s in zip(self._parts, subsets, strict=True)]
         )
+        self.folders = {part.fingerprint: part.folder for part in self._parts}
         self.fingerprint = " ".join(part.fingerprint for part in self._parts)
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -30,7 +30,7 @@ from train.export import export, weights_to_export, write_lora
 from train.interrupts import Interrupts
 from train.interval import IntervalMeans
 from train.lora import draw_lora, trained_parameters
-from train.memory import kept_bytes, moments_bytes, require_memory
+from train.memory import bytes_to_write, kept_bytes, require_memory
 from train.objective import (
     Objective,
     PackLosses,
@@ -46,12 +46,13 @@ from train.plan import PackPlan
 from train.ranks import Ranks
 from train.run_folder import alone_in, claim, claim_data, require_one_run, settled
 from train.run_log import RunLog
-from train.settings import TrainSettings
+from train.settings import Subset, TrainSettings
 from train.sharding import (
     Shards,
     gathered_root,
     make_mesh,
     num_shards,
+    resharded,
     shard,
     sum_over_replicas,
     whole,
@@ -60,9 +61,11 @@ from train.state import RunState
 from train.step_end import StepEnd
 from train.stream import StepPacks, explaining_dead_workers, in_order, packs_each, require_work
 from train.throughput import Throughput
+from train.validation import HeldOut
 
-CHECKPOINT, ADAPTER = "checkpoint", "adapter"
-"""Folders of what a run's folder ends up with: the finished model, or the LoRA that it trained."""
+CHECKPOINT, ADAPTER, BEST = "checkpoint", "adapter", "best"
+"""Folders of what a run's folder ends up with: the finished model, or the LoRA that it trained; and
+either of these where the validation loss was least."""
 
 
 class Trainer:
@@ -126,7 +129,7 @@ class Trainer:
         require_memory(kept, self.device)
         if not resuming:  # afterwards they take the place of what is there
             ranks.first(self._require_room)
-        self.examples = self._open_examples()
+        self.examples = self._open_examples(settings.data, settings.noised_copies)
         fingerprint = self.examples.fingerprint
         ranks.first(lambda: claim_data(settings.out, fingerprint, resuming=resuming))
         ranks.require_same("the data (or tokenizer, or autoencoder)", fingerprint)
@@ -140,9 +143,13 @@ class Trainer:
         )
         self.packs = StepPacks(self.examples, self.plan, self.examples.special, settings)
         self.average = WeightAverage(self.parameters, decay) if decay else None
+        self.held_out = self._open_held_out()
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
+        facts = ranks.first(self.state.facts)
         self.interval = IntervalMeans()
-        self.interval.resume(ranks.first(self.state.facts).get("log"))
+        self.interval.resume(facts.get("log"))
+        if self.held_out is not None:
+            self.held_out.resume(facts.get("best"), kept=ranks.first(self.state.steps))
 
     def _prepare(self, model: Bagel) -> None:
         """Make of a model what a step calls, and give this rank its part of it."""
@@ -169,7 +176,10 @@ class Trainer:
         with alone_in(self.settings.out) if self.ranks.is_first else nullcontext():
             if self.step < self.settings.num_steps:
                 self._train()
-            return self.export()
+            folder = self.export()
+            if self.best_step is not None:
+                self.export_best()
+            return folder
 
     def _train(self) -> None:
         settings, log, ranks = self.settings, self.settings.log, self.ranks
@@ -183,6 +193,10 @@ class Trainer:
         ):
             packs = self.packs.from_step(self.step, ranks.rank)
             each = packs_each(settings.packs_per_step, ranks.world_size)
+            if not self.step and self.held_out is not None:
+                before_training = self.validate()
+                if shown is not None:
+                    shown.record(0, before_training)
             while self.step < settings.num_steps:
                 asked = time.monotonic()
                 step = list(islice(packs, each))
@@ -204,24 +218,22 @@ class Trainer:
                 record |= {"tokens_per_s": end.tokens_per_s, "data_wait": end.data_wait}
                 last = self.step == settings.num_steps
                 self.interval.add(record)
+                figures = {}
                 if last or self.step % log.every_steps == 0:
-                    means = self.interval.take()
-                    if shown is not None:
-                        # Ahead of the state: `cut_log` can drop what is beyond, and add nothing.
-                        shown.record(self.step, means)
+                    figures = self.interval.take()
+                due = last or self.step % settings.checkpoint_every_steps == 0
+                if self.held_out is not None and (last or self.held_out.due(self.step)):
+                    figures |= self.validate()
+                    due |= self.best_step == self.step
+                if shown is not None and figures:
+                    # Ahead of the state: `cut_log` can drop what is beyond, and add nothing.
+                    shown.record(self.step, figures)
                 if shown is not None:
                     shown.advance(record)
                 if log.sample_prompts and _due(self.step, log.sample_every_steps):
                     self.sample(shown)
-                due = self.step % settings.checkpoint_every_steps == 0
-                if end.stop or end.late or last or due:
-                    self.state.save(
-                        self.step,
-                        self.parameters,
-                        self.optimizer,
-                        self.average,
-                        {"log": self.interval.state()},
-                    )
+                if end.stop or end.late or due:
+                    self._save()
                 if end.stop:
                     self.state.finish()
                     if shown is not None:
@@ -246,22 +258,55 @@ class Trainer:
             return nullcontext()
         return RunLog(self.settings.out, step=self.step, num_steps=self.settings.num_steps)
 
-    def _open_examples(self) -> Examples:
-        """Open the data; the first rank measures and encodes what is new, the others find it."""
+    def _save(self) -> None:
+        facts = {"log": self.interval.state()}
+        if self.held_out is not None:
+            facts |= self.held_out.facts()
+        self.state.save(
+            self.step,
+            self.parameters,
+            self.optimizer,
+            self.average,
+            facts,
+            best=self.best_step,
+        )
+
+    def _open_examples(self, subsets: Sequence[Subset], noised_copies: int) -> Examples:
+        """Open data; the first rank measures and encodes what is new, the others find it."""
         settings = self.settings
 
         def read() -> Examples:
             return Examples(
-                settings.data,
+                subsets,
                 self.codec,
                 self.tokenizer,
                 settings.cache or settings.out / "cache",
-                noised_copies=settings.noised_copies,
+                noised_copies=noised_copies,
             )
 
         opened: list[Examples] = []
         self.ranks.first(lambda: opened.append(read()))
         return opened[0] if opened else read()
+
+    def _open_held_out(self) -> HeldOut | None:
+        validation = self.settings.validation
+        if validation is None:
+            return None
+        subsets = [Subset(path=path) for path in validation.data]
+        examples = self._open_examples(subsets, validation.noised_copies)
+        return HeldOut(self.settings, examples, self.ranks, trained=self.examples)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step with the least validation loss so far, if its state is kept."""
+        return None if self.held_out is None else self.held_out.best_kept
+
+    def validate(self) -> dict[str, float]:
+        """Measure the held-out data with the averaged weights; see `HeldOut.measure`."""
+        assert self.held_out is not None
+        # What was gathered is given back first: nothing of the averaged weights stays behind.
+        with averaged(self.parameters, self.average), resharded(self.objective):
+            return self.held_out.measure(self.step, self._forward, self.device)
 
     def train_step(self, *packs: Pack) -> dict[str, float]:
         """One optimizer step over one or more packs, one after the other.
@@ -344,10 +389,29 @@ class Trainer:
                 f"{self.settings.out} holds no state of a run, so there is nothing to export; "
                 "give the same command without --export"
             )
+        return self._export(ADAPTER if self.settings.lora is not None else CHECKPOINT)
+
+    def export_best(self) -> Path:
+        """Write the model as it was where the validation loss was least.
+
+        The last that is done with a run: its weights are those of that step then.
+
+        Raises:
+            ValueError: No such state is kept, or it is damaged.
+        """
+        if self.best_step is None:
+            raise ValueError(
+                f"{self.settings.out} holds no state with the least validation loss: that takes "
+                "`validation` with keep_best=true, and a step at which it was measured"
+            )
+        self.state.load(self.parameters, self.optimizer, self.average, self.best_step)
+        return self._export(BEST)
+
+    def _export(self, name: str) -> Path:
         lora, ranks = self.settings.lora is not None, self.ranks
         parameters = self.parameters if lora else dict(self.model.named_parameters())
         weights = weights_to_export(parameters, self.average, ranks)
-        folder = self.settings.out / (ADAPTER if lora else CHECKPOINT)
+        folder = self.settings.out / name
         if lora:
             base = base_of(self.settings.init)
             ranks.first(lambda: write_lora(folder, self.model, base, weights))
@@ -356,19 +420,8 @@ class Trainer:
         return folder
 
     def _require_room(self) -> None:
-        outputs.folder(self.settings.out, need_bytes=self._bytes_to_write())
-
-    def _bytes_to_write(self) -> int:
-        """Of the states that are kept, the one that is being written, and the checkpoint."""
-        copies = 2 if self.settings.optimizer.ema_decay else 1  # weights, average
-        state = sum(
-            4 * copies * parameter.numel() + moments_bytes(self.optimizer, [parameter])
-            for parameter in self.parameters.values()
-        )
-        whole = self.model.parameters() if self.settings.lora is None else self.parameters.values()
-        exported = 4 * sum(parameter.numel() for parameter in whole)
-        due = math.ceil(self.settings.num_steps / self.settings.checkpoint_every_steps)
-        return state * min(self.settings.keep_checkpoints + 1, due) + exported
+        need = bytes_to_write(self.settings, self.model, self.parameters, self.optimizer)
+        outputs.folder(self.settings.out, need_bytes=need)
 
     def _forward(self, pack: Pack) -> TokenLosses:
         """Forward in the working dtype; gradients flow back to the float32 parameters."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from staged.device_memory import gib, memory_of
 from train.optimizer import Optimizers
+from train.settings import TrainSettings
 
 
 def require_memory(kept: Mapping[str, int], device: torch.device) -> None:
@@ -61,6 +63,33 @@ def kept_bytes(
         # What one process computes as it is kept is the weights themselves.
         "working copy": dtype.itemsize * others * (shards == 1),
     }
+
+
+def bytes_to_write(
+    settings: TrainSettings,
+    model: nn.Module,
+    trained: Mapping[str, nn.Parameter],
+    optimizer: Optimizers,
+) -> int:
+    """Count the states that a run keeps, the one that it is writing, and what it ends up with.
+
+    Args:
+        settings: Of the run.
+        model: Of it.
+        trained: Its parameters that are trained, by name.
+        optimizer: Of them.
+    """
+    copies = 2 if settings.optimizer.ema_decay else 1  # weights, average
+    numbers = sum(parameter.numel() for parameter in trained.values())
+    state = 4 * copies * numbers + moments_bytes(optimizer, trained.values())
+    whole = model.parameters() if settings.lora is None else trained.values()
+    exported = 4 * sum(p.numel() for p in whole)
+    due = math.ceil(settings.num_steps / settings.checkpoint_every_steps)
+    kept = settings.keep_checkpoints
+    if settings.validation is not None and settings.validation.keep_best:
+        due += math.ceil(settings.num_steps / settings.validation.every_steps)
+        kept, exported = kept + 1, 2 * exported
+    return state * min(kept + 1, due) + exported
 
 
 def moments_bytes(optimizer: Optimizers, parameters: Iterable[nn.Parameter]) -> int:

@@ -119,10 +119,18 @@ def task_sums(losses: TokenLosses, pack: Pack) -> TaskSums:
 
 def task_means(packs: Iterable[TaskSums]) -> dict[str, float]:
     """The means over several packs: `ce/<task>` in nats, `mse/<task>` a number."""
+    return _means((name, both) for sums in packs for name, both in sums.items())
+
+
+def kind_means(packs: Iterable[TaskSums]) -> dict[str, float]:
+    """The means over all tasks of several packs: `ce` in nats, `mse` a number."""
+    return _means((name.split("/")[0], both) for sums in packs for name, both in sums.items())
+
+
+def _means(sums: Iterable[tuple[str, tuple[float, float]]]) -> dict[str, float]:
     totals: dict[str, list[float]] = {}
-    for sums in packs:
-        for name, (total, count) in sums.items():
-            both = totals.setdefault(name, [0.0, 0.0])
-            both[0] += total
-            both[1] += count
+    for name, (total, count) in sums:
+        both = totals.setdefault(name, [0.0, 0.0])
+        both[0] += total
+        both[1] += count
     return {name: total / count for name, (total, count) in sorted(totals.items())}

@@ -48,27 +48,30 @@ class Pack:
 def build_pack(
     examples: Examples,
     samples: Sequence[int],
+    randoms: Sequence[SampleRandom],
     *,
     special: SpecialTokens,
     dropout: ConditionDropout,
     timestep_shift: float,
     noised_copies: int = 1,
     pack_tokens: int | None = None,
-    seed: int,
-    number: int,
 ) -> Pack:
     """Draw and assemble one pack; the same arguments give the same pack.
 
-    Dropout, times and noise are those of pack `number` of the run.
-
-
-    With `pack_tokens` the pack is not filled up where it would become longer than that.
+    Args:
+        examples: Where the samples are.
+        samples: Their numbers.
+        randoms: One for each, new: dropout, times and noise.
+        special: Ids that frame texts and images.
+        dropout: Conditioning dropout.
+        timestep_shift: Bias of times toward noise.
+        noised_copies: Of each supervised sketch.
+        pack_tokens: The pack is not filled up where it would become longer than that.
     """
     segments: list[tuple[Segment, ...]] = []
     tasks: list[str] = []
     latents, noises, times, patches = [], [], [], []
-    for place, sample in enumerate(samples):
-        random = SampleRandom(seed, number, place)
+    for sample, random in zip(samples, randoms, strict=True):
         trajectory = examples.trajectory(sample)
         interleaved = interleave(
             trajectory,

@@ -24,6 +24,7 @@ _PATIENCE_S = 60.0
 _FREE = (
     *("out", "cache", "device", "num_threads", "num_workers"),
     *("checkpoint_every_steps", "keep_checkpoints", "max_minutes", "log", "parallel"),
+    "validation",
 )
 """What may differ between the two parts of a run: none of it changes what is learned."""
 
@@ -135,8 +136,14 @@ def alone_in(out: Path) -> AbstractContextManager[None]:
 
 
 def cut_log(path: Path, step: int) -> None:
-    """Drop the lines of a log after `step`: they will be written again, alike."""
+    """Drop the lines of a log after `step`: they will be written again, alike.
+
+    At step 0 that is all of it: what is measured before the first step is measured again.
+    """
     if not path.is_file():
+        return
+    if not step:
+        path.unlink()
         return
     kept = []
     for line in read_lines(path):

@@ -28,7 +28,7 @@ class RunLog:
         """
         cut_log(out / "log.jsonl", step)
         self._progress = Progress("step", num_steps, done=step)
-        self._board = SummaryWriter(out / "tensorboard", purge_step=step + 1)
+        self._board = SummaryWriter(out / "tensorboard", purge_step=step and step + 1)
         self._lines = (out / "log.jsonl").open("a", encoding="utf-8")
 
     def __enter__(self) -> Self:

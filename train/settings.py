@@ -132,6 +132,32 @@ class LoraSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidationSettings:
+    """Losses on data that are held out, by the averaged weights.
+
+    The same samples, noise and times at every step of every run, whatever its seed.
+    """
+
+    data: tuple[Path, ...]
+    """Folders of shards; none of them may be trained on."""
+    every_steps: int = 500
+    """Steps between measurements; one comes before the first step and one after the last."""
+    max_samples: int = 256
+    """Of the data, chosen once and for all; nothing is dropped from them."""
+    noised_copies: int = 1
+    """Noised copies of each of their supervised sketches."""
+    keep_best: bool = False
+    """Keep the state with the least loss besides the newest ones, and export it too in the end, to
+    the folder `best`. A state is then written wherever a measurement is the least so far."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not self.data:
+            raise ValueError("data is empty; name at least one folder of shards")
+        check_range(self, "every_steps", "max_samples", "noised_copies", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Log:
     """What a run shows of itself."""
 
@@ -231,6 +257,8 @@ class TrainSettings:
     """Steps between resumable checkpoints."""
     keep_checkpoints: int = 2
     """Newest of them that are kept."""
+    validation: ValidationSettings | None = None
+    """Losses on held-out data, as `validation/...` beside the others."""
     dropout: ConditionDropout = field(default_factory=ConditionDropout)
     """Conditioning dropout."""
     parallel: ParallelSettings = field(default_factory=ParallelSettings)

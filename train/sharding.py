@@ -118,14 +118,25 @@ def gathered_root(root: nn.Module) -> Iterator[None]:
 
     All ranks must make the same calls; a training step must have been made before.
     """
-    if not isinstance(root, FSDPModule):
+    with resharded(root):
+        if isinstance(root, FSDPModule):
+            root.unshard()
         yield
-        return
-    root.unshard()
+
+
+@contextmanager
+def resharded(root: nn.Module) -> Iterator[None]:
+    """Leave nothing of a model gathered after a block.
+
+    Without a backward pass, which gives back what it gathered, a later forward pass would compute
+    with the weights of this one.
+    """
     try:
         yield
     finally:
-        root.reshard()
+        for module in root.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 def num_shards(mesh: DeviceMesh | None) -> int:

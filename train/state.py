@@ -56,6 +56,7 @@ class RunState:
         optimizer: Optimizers,
         average: WeightAverage | None,
         facts: Mapping[str, str] | None = None,
+        best: int | None = None,
     ) -> None:
         """Take a copy of the state after `step` optimizer steps, and write it while work goes on.
 
@@ -67,6 +68,7 @@ class RunState:
             optimizer: Over them.
             average: Of them.
             facts: What else is to be known of the run; see `facts`.
+            best: Step whose state is kept however old it is.
 
         Raises:
             OSError: As `finish`, of the state before.
@@ -83,7 +85,7 @@ class RunState:
         self._saving = Future()
         # Of the daemon kind: a run that ends badly does not wait for a disk or for lost ranks.
         threading.Thread(
-            target=self._write, args=(self._saving, step, tensors, copies, facts), daemon=True
+            target=self._write, args=(self._saving, step, tensors, copies, facts, best), daemon=True
         ).start()
 
     def check(self) -> None:
@@ -121,8 +123,9 @@ class RunState:
         parameters: Mapping[str, nn.Parameter],
         optimizer: Optimizers,
         average: WeightAverage | None,
+        step: int | None = None,
     ) -> int:
-        """Take up the newest state; all ranks must call it at the same point.
+        """Take up the newest state, or that of a step; all ranks must call it at the same point.
 
         Returns:
             Steps done; 0 when there is no state.
@@ -130,10 +133,11 @@ class RunState:
         Raises:
             ValueError: The state is damaged or belongs to another model.
         """
-        newest = self._ranks.first(lambda: self.steps()[-1:])
-        if not newest:
+        if step is None:
+            step = self._ranks.first(lambda: max(self.steps(), default=0))
+        if not step:
             return 0
-        folder = self.folder / f"{newest[0]:08d}"
+        folder = self.folder / f"{step:08d}"
         moments = {name: optimizer.empty_state(p) for name, p in parameters.items()}
         tensors = {f"weights.{name}": p.detach() for name, p in parameters.items()}
         for name, state in moments.items():
@@ -155,7 +159,7 @@ class RunState:
             ) from error
         for name, parameter in parameters.items():
             optimizer.set_state(parameter, moments[name])
-        return newest[0]
+        return step
 
     def facts(self) -> dict[str, str]:
         """What was said of the run with its newest state; nothing when there is no state.
@@ -184,10 +188,11 @@ class RunState:
         tensors: Mapping[str, Tensor],
         copies: Mapping[str, Tensor],
         facts: Mapping[str, str],
+        best: int | None,
     ) -> None:
         target = self.folder / f"{step:08d}"
         try:
-            with StateWriter(target, copies, facts, self._num_kept) as writer:
+            with StateWriter(target, copies, facts, self._num_kept, best) as writer:
                 save_tensors(
                     dict(tensors),
                     storage_writer=writer,

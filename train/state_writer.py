@@ -41,7 +41,12 @@ class StateWriter(StorageWriter):
     """Of one state; within a context, so that nothing half stays where it fails."""
 
     def __init__(
-        self, target: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str], num_kept: int
+        self,
+        target: Path,
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, str],
+        num_kept: int,
+        best: int | None = None,
     ) -> None:
         """Take this rank's parts.
 
@@ -49,11 +54,12 @@ class StateWriter(StorageWriter):
             target: Folder of the state, in one that only states lie in.
             tensors: By name, on the CPU; nobody may change them meanwhile.
             facts: For the metadata of every file.
-            num_kept: States to keep, this one included.
+            num_kept: Newest states to keep, this one included.
+            best: Step whose state is kept besides.
         """
         super().__init__()
         self._target, self._tensors, self._facts = target, tensors, facts
-        self._num_kept = num_kept
+        self._num_kept, self._best = num_kept, best
         self._whole = ExitStack()
 
     def __enter__(self) -> StateWriter:
@@ -95,7 +101,8 @@ class StateWriter(StorageWriter):
         """Give the folder its name, on rank 0, and drop older states."""
         self._whole.close()
         for old in steps_in(self._target.parent)[: -self._num_kept]:
-            shutil.rmtree(self._target.with_name(f"{old:08d}"))
+            if old != self._best:
+                shutil.rmtree(self._target.with_name(f"{old:08d}"))
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         """Nothing: a writer writes once."""

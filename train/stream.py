@@ -24,6 +24,7 @@ from staged.model.layout import SpecialTokens
 from train.examples import Examples
 from train.packing import Pack, build_pack
 from train.plan import PackPlan
+from train.randomness import SampleRandom
 from train.settings import TrainSettings
 
 IDLE = -1
@@ -63,16 +64,16 @@ class StepPacks(Dataset[Pack | PackFailure]):
     def build(self, number: int) -> Pack:
         """Draw and assemble a pack."""
         settings = self.settings
+        samples = [sample for sample, _ in self.plan.pack(number)] if number != IDLE else []
         return build_pack(
             self.examples,
-            [sample for sample, _ in self.plan.pack(number)] if number != IDLE else [],
+            samples,
+            [SampleRandom(settings.seed, number, place) for place in range(len(samples))],
             special=self.special,
             dropout=settings.dropout,
             timestep_shift=settings.timestep_shift,
             noised_copies=settings.noised_copies,
             pack_tokens=settings.pack_tokens,
-            seed=settings.seed,
-            number=max(number, 0),
         )
 
     def from_step(self, step: int, rank: Rank | None = None) -> Iterator[Pack]:

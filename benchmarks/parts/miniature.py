@@ -32,6 +32,7 @@ from train.job import Trainer
 from train.objective import Objective
 from train.optimizer import make_optimizers
 from train.packing import Pack, build_pack
+from train.randomness import SampleRandom
 from train.ranks import Ranks
 from train.settings import OptimizerSettings, Subset, TrainSettings
 
@@ -160,11 +161,10 @@ def build_one(
     return build_pack(
         examples,  # type: ignore[arg-type]
         members,
+        [SampleRandom(settings.seed, step, place) for place in range(len(members))],
         special=examples.special,
         dropout=settings.dropout,
         timestep_shift=settings.timestep_shift,
-        seed=settings.seed,
-        number=step,
     )
 
 
