@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ from eval.miniature.settings import MiniatureSample, MiniatureSettings, samples,
 from eval.miniature.store import SAMPLES, BatchStore
 from eval.results import BenchmarkResult
 from staged.images import encode_png
+from staged.shapes.__main__ import main as shapes
 from staged.shapes.language.prompts import read_prompt
 from staged.shapes.tasks import TASKS, Split, Task, TaskPrompt
 from staged.shapes.world.render import render
@@ -157,6 +159,54 @@ def test_a_folder_takes_no_pictures_that_were_drawn_otherwise(tmp_path: Path) ->
         main(["--out", str(tmp_path / "empty"), "--score-only"])
     with pytest.raises(ValueError, match="takes no num_per_task"):
         main(["--out", str(tmp_path), "--score-only", "--num-per-task", "2"])
+
+
+EXPLORED = ["--explore", "num_prompts=1", "max_rounds=2"]
+
+
+def test_prompts_are_explored_for_the_pictures_of_a_cell(tmp_path: Path) -> None:
+    few = [*QUICK, "--tasks", "two_object", "--num-per-task", "2"]
+    result = run(tmp_path / "whole", *few, *EXPLORED)
+    assert result.overall.unscored == 0
+    assert result.also["num_candidates"].value == 2
+    assert result.also["num_flow_steps"].value == 4, "two drafts of two steps"
+    trajectories = BatchStore(tmp_path / "whole").trajectories()
+    assert {one.provenance["asked"] for one in trajectories.values()} - {
+        one.prompt for one in trajectories.values()
+    }, "no other words were tried"
+    # Of a batch that was not kept, what its exploration had drawn is there.
+    (tmp_path / "killed").mkdir()
+    shutil.copytree(tmp_path / "whole/explored", tmp_path / "killed/explored")
+    again = run(tmp_path / "killed", *few, *EXPLORED)
+    assert again.as_dict() == result.as_dict()
+    with pytest.raises(ValueError, match="explore"):
+        run(tmp_path / "whole", *few)
+    with pytest.raises(ValueError, match="leave search and rewrites out"):
+        run(tmp_path / "both", *few, *EXPLORED, "--best-of", "2")
+
+
+def test_prompts_are_drawn_in_other_words_and_scored_by_their_own(tmp_path: Path) -> None:
+    few = [*QUICK, "--num-per-task", "2"]
+    asked, written = tmp_path / "asked.txt", tmp_path / "written.txt"
+    assert shapes(["prompts", "--num-per-task", "2", "--out", str(asked)]) == 0
+    prompts = asked.read_text().splitlines()
+    shutil.copy(asked, written)
+    plain = run(tmp_path / "plain", *few)
+    same = run(tmp_path / "same", *few, "--rewrites", str(asked), str(written))
+    assert same.estimates == plain.estimates, "its own words are other words"
+    # Anything may be written, also what a miniature would refuse from a person.
+    written.write_text("".join(f"{prompt}, trending on artstation\n" for prompt in prompts))
+    run(tmp_path / "other", *few, "--rewrites", str(asked), str(written))
+    for key, one in BatchStore(tmp_path / "other").trajectories().items():
+        assert one.prompt in prompts, key
+        assert one.provenance["rewritten"] == f"{one.prompt}, trending on artstation"
+    with pytest.raises(ValueError, match="another rewrites"):
+        run(tmp_path / "same", *few, "--rewrites", str(asked), str(written))
+    asked.write_text("a photo of a star\n")
+    with pytest.raises(ValueError, match="has 1 prompts and"):
+        run(tmp_path / "same", *few, "--rewrites", str(asked), str(written))
+    with pytest.raises(ValueError, match=r"lacks \d of \d prompts"):
+        run(tmp_path / "same", *few, "--rewrites", str(asked), str(asked))
 
 
 def test_scoring_again_loads_no_model_code(tmp_path: Path) -> None:

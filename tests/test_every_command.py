@@ -79,6 +79,7 @@ MISSING = {
     "verify bagel": ["nowhere"],
     "shapes measure-detector": ["--num-scenes", "0"],
     "shapes preview": ["--num-per-task", "0"],
+    "shapes prompts": ["--num-per-task", "0"],
     "shapes ship": ["nowhere", "base"],
     "shapes card": ["nowhere"],
     "configs": ["configs/nowhere.yaml"],
@@ -146,6 +147,7 @@ NOTHING: dict[str, list[str] | None] = {
     "verify bagel": ["empty"],
     "shapes measure-detector": ["--num-scenes", "0"],
     "shapes preview": ["--num-per-task", "0"],
+    "shapes prompts": ["--num-per-task", "0"],
     "shapes ship": ["empty", "base"],
     "shapes card": None,
     "configs": None,
@@ -412,7 +414,7 @@ def test_bash_completes(line: list[str], found: list[str]) -> None:
 def test_completion_scripts_are_valid(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
-    assert script.count("--num-per-task") == 2 and " eval miniature" in script
+    assert script.count("--num-per-task") == 3 and " eval miniature" in script
     if shutil.which(shell):
         done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")

@@ -216,11 +216,13 @@ def test_other_settings_or_prompts_are_refused(tmp_path: Path, habits: Habits) -
         job.judge(3)
 
 
+AMOUNTS = {"num_ideas": 1, "num_lessons": 1, "num_prompts": 1, "num_held_out": 1}
+
+
 @pytest.fixture(scope="module")
 def school(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("school")
-    amounts = {"num_ideas": 1, "num_lessons": 1, "num_prompts": 1, "num_held_out": 1}
-    counts = miniature.write_world(folder, **amounts, seed=0)
+    counts = miniature.write_world(folder, **AMOUNTS, num_suite=0, seed=0)
     assert counts == {"examples": 36, "prompts": 6, "held out": 6}
     miniature.write_vlm(folder / "vlm", seed=0, hidden_size=64, num_layers=1)
     return folder
@@ -236,10 +238,13 @@ QUICK: dict[str, Any] = {"learning_rate": 1e-2, "batch_size": 6, "micro_batch_si
                          "save_every_steps": 2}  # fmt: skip
 
 
-def test_lessons_are_words_that_the_model_has(school: Path) -> None:
+def test_lessons_are_words_that_the_model_has(school: Path, tmp_path: Path) -> None:
     model = LocalVlm(str(school / "vlm"), vlm(school))
     tokenizer = model.processor.tokenizer
-    for one in read_examples(school / "sft.jsonl"):
+    # Six kinds of ideas, and two prompts of each of eight tasks; six lessons each.
+    counts = miniature.write_world(tmp_path, **AMOUNTS, num_suite=2, seed=1)
+    assert counts["examples"] == 6 * (6 + 16)
+    for one in read_examples(tmp_path / "sft.jsonl"):
         text = f"{one.question} {one.answer}".lower()
         tokens = tokenizer(text)["input_ids"]
         assert tokenizer.unk_token_id not in tokens, text

@@ -17,7 +17,7 @@ CONFIG = "configs/self_reward/miniature.yaml"
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     school = tmp_path / "out/school"
     amounts = {"num_ideas": 1, "num_lessons": 1, "num_prompts": 1, "num_held_out": 1}
-    miniature.write_world(school, **amounts, seed=0)
+    miniature.write_world(school, **amounts, num_suite=0, seed=0)
     miniature.write_vlm(school / "vlm", seed=0, hidden_size=64, num_layers=1)
     launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",

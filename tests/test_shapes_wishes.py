@@ -46,6 +46,17 @@ NEXT = ("left of", "right of")
                 relations=((0, ("above",), 1),),
             ),
         ),
+        (  # what only a prompt says: a number that a fact stands for, one thing in two relations
+            "A photo of as many stars as a tricycle has wheels.",
+            Vision(wishes=(Wish(kind="star"),) * 3),
+        ),
+        (
+            "a photo of a star left of a ring, and a heart above the star",
+            Vision(
+                wishes=(Wish(kind="star"), Wish(kind="ring"), Wish(kind="heart")),
+                relations=((0, ("left of",), 1), (2, ("above",), 0)),
+            ),
+        ),
     ],
 )  # fmt: skip
 def test_an_idea_is_read(text: str, vision: Vision) -> None:

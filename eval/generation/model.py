@@ -27,6 +27,8 @@ class CheckpointGenerator:
             for. It changes none of them.
         most: As many at most come of None.
         log: Where the answers of a language model are kept that plays a role; in memory when None.
+        rewrites: Words in which prompts are drawn, instead of their own; what is drawn keeps the
+            prompt that was asked, and these words in its provenance.
 
     Raises:
         ValueError: there is no such checkpoint, a setting is out of range, or they do not fit.
@@ -41,8 +43,10 @@ class CheckpointGenerator:
         batch_size: int | None = None,
         most: int = MAX_BATCH_SIZE,
         log: AttemptLog | None = None,
+        rewrites: Mapping[str, str] | None = None,
     ) -> None:
         """Look at the checkpoint; its weights are loaded when they are needed."""
+        self._rewrites = rewrites or {}
         self._settings, self._batch_size, self._most = settings, batch_size, most
         self._model = model.DrawingModel(settings, log=log)
         self._model.admit(batch_size, most=most)
@@ -108,9 +112,17 @@ class CheckpointGenerator:
     ) -> Iterator[tuple[int, Trajectory]]:
         """Do what `run` does, and give each trajectory as it ends, with its place."""
         loop = self._model.loop(self._batch_size, most=self._most)
-        starts = [self._model.start(prompt) for prompt in self.understood(prompts)]
+        if self._rewrites:
+            said = [self._model.heard(self._rewrites[prompt]) for prompt in prompts]
+        else:
+            said = self.understood(prompts)
+        starts = [self._model.start(prompt) for prompt in said]
         for place, trajectory in loop.stream(starts, seeds, on_event):
-            yield place, self._with_text_tokens(trajectory)
+            counted = self._with_text_tokens(trajectory)
+            if self._rewrites:
+                provenance = {**counted.provenance, "rewritten": counted.prompt}
+                counted = replace(counted, prompt=prompts[place], provenance=provenance)
+            yield place, counted
 
     def _with_text_tokens(self, trajectory: Trajectory) -> Trajectory:
         """Note what the texts cost: tokens without their markers."""

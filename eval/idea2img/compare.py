@@ -16,10 +16,8 @@ from staged.ideas.exploration import Exploration
 from staged.ideas.folder import EXPLORATION, load_exploration
 from staged.ideas.idea import Idea
 from staged.loops.idea2img.policy import IdeaPolicy
-from staged.shapes.language.phrases import GrammarError
 from staged.shapes.language.vague import IDEA_KINDS, sample_ideas
-from staged.shapes.language.wishes import read_vision
-from staged.shapes.tasks import TASKS, sample_prompts
+from staged.shapes.tasks import suite_prompts
 
 EXPLORED: Final = "explored"
 AT_ONCE: Final = "at_once"
@@ -58,21 +56,13 @@ def vague_ideas(num_per_kind: int, seed: int) -> list[AskedIdea]:
 def suite_ideas(num_per_kind: int, seed: int) -> list[AskedIdea]:
     """List prompts of the miniature suite, held out, which leave nothing open.
 
-    They are those of `staged eval miniature` at the same seed, save for what is no idea that can be
-    read: numbers that a fact stands for ("as many stars as a tricycle has wheels"), and two
-    relations to the same thing.
+    They are those of `staged eval miniature` at the same seed.
     """
-    found = []
-    for task in TASKS:
-        rng = np.random.default_rng((seed, TASKS.index(task)))
-        for prompt in sample_prompts(num_per_kind, rng, split="test", tasks=(task,)):
-            try:
-                read_vision(prompt.text)
-            except GrammarError:
-                continue
-            noise = sample_seed(seed, prompt.text, 0)
-            found.append(AskedIdea(kind=task, text=prompt.text, seed=noise))
-    return found
+    return [
+        AskedIdea(kind=task, text=prompt.text, seed=sample_seed(seed, prompt.text, 0))
+        for task, prompts in suite_prompts(num_per_kind, seed=seed).items()
+        for prompt in prompts
+    ]
 
 
 IDEAS: Final = {"vague": vague_ideas, "suite": suite_ideas}

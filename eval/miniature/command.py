@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from eval.miniature.report import table
+from eval.miniature.rewrites import RewriteSettings
 from eval.miniature.run import draw_missing, score_all
 from eval.miniature.settings import MiniatureSample, MiniatureSettings, samples, short_tasks
 from eval.miniature.store import RESULT, SAMPLES, BatchStore
 from eval.score_options import exit_code
 from eval.search.options import add_search, search_of, verifier_help
+from staged import settings as job_settings
 from staged.command_line import (
     Parser,
     UsageError,
@@ -27,6 +30,7 @@ from staged.command_line import (
 from staged.generate.options import add_drawing, given
 from staged.jobs.budget import BudgetError
 from staged.jobs.rank import add_options, rank_of
+from staged.loops.idea2img.policy import IdeaPolicy
 from staged.shapes.tasks import TASKS
 
 _EXAMPLE = """examples:
@@ -104,6 +108,11 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     named = given(options, MiniatureSettings)
     if (search := search_of(options)) is not None:
         named["search"] = search
+    if options.explore is not None:
+        named["explore"] = job_settings.load(IdeaPolicy, None, options.explore)
+    if named.get("rewrites"):
+        asked, rewritten = named["rewrites"]
+        named["rewrites"] = RewriteSettings(prompts=asked, rewritten=rewritten)
     if named.get("tasks") == ("all",):
         named["tasks"] = TASKS
     return named
@@ -134,6 +143,22 @@ def _parser() -> Parser:
     add("--seed", type=seed, metavar="N", help="of prompts and noise; default: 0")
     add_drawing(parser, home)
     add_search(parser)
+    group = parser.add_argument_group("prompts", "other words than those that are asked")
+    group.add_argument(
+        "--explore",
+        nargs="*",
+        metavar="key=value",
+        help="let the miniature world's language model explore prompts, as `staged idea2img` does, "
+        "with settings of its policy such as num_prompts=1",
+    )
+    group.add_argument(
+        "--rewrites",
+        nargs=2,
+        type=Path,
+        metavar=("PROMPTS", "REWRITTEN"),
+        help="draw each prompt of the first file in the words of the second, line by line; "
+        "`staged shapes prompts` writes the first",
+    )
     add_batch_size(parser, "images side by side; changes none", most=64)
     add("--threads", type=natural, default=0, help="of torch; 0 leaves its own choice")
     add_options(parser)

@@ -11,6 +11,8 @@ from typing import Any
 from eval.generation.model import CheckpointGenerator
 from eval.generation.samples import BenchmarkSample
 from eval.miniature.candidates import keyed
+from eval.miniature.explored import EXPLORER, draw_explored
+from eval.miniature.rewrites import digest, read_rewrites
 from eval.miniature.settings import MiniatureSample, MiniatureSettings
 from eval.miniature.store import BatchStore, Record
 from eval.results import versions
@@ -26,6 +28,8 @@ from staged.loops.events import Event, Failed, Stopped
 from staged.trajectory import Trajectory
 
 _ALL = Rank()
+_EXPLORED = "explored"
+"""Folder of what explorations keep until their batch is whole."""
 
 
 def draw(
@@ -61,21 +65,25 @@ def draw(
     settings = settle(settings, begun=store.begun_dtype(), tell=tell)
     with ExitStack() as stack:
         log = stack.enter_context(player_answers(settings, store.folder, rank=rank))
-        model = CheckpointGenerator(settings, batch_size=batch_size, log=log)
-        search = None
+        asked = [sample.prompt.text for sample in ordered]
+        rewrites = read_rewrites(settings.rewrites, asked) if settings.rewrites else {}
+        model = CheckpointGenerator(settings, batch_size=batch_size, log=log, rewrites=rewrites)
+        search, chooser = None, EXPLORER if settings.explore else ""
         if settings.search is not None:
             verifier = stack.enter_context(
                 open_verifier(settings.search.verifier, folder=store.folder, rank=rank)
             )
             together = batch_size or MAX_BATCH_SIZE
             search = BestOf(model, verifier, settings.search, batch=together)
+            chooser = verifier.name
         store.claim(
             Record(
                 settings=settings,
                 flow=model.flows.facts(),
                 weights=model.weights,
                 versions=versions(),
-                verifier=verifier.name if search else "",
+                verifier=chooser,
+                rewritten=digest(rewrites) if rewrites else "",
             )
         )
         there = store.trajectories()
@@ -85,8 +93,15 @@ def draw(
         progress = Progress(rank.label("images"), ours, unit="images/s", done=ours - drawn)
         for batch in filter(None, missing):
             began = time.monotonic()
-            keyed = _searched(search, batch, progress) if search else _drawn(model, batch, progress)
-            store.add(list(keyed), name=batch[0].key, seconds=time.monotonic() - began)
+            name = batch[0].key
+            if settings.explore is not None:
+                folder = store.folder / _EXPLORED / name
+                drawn_now = draw_explored(settings, batch, folder, progress.advance)
+            elif search is not None:
+                drawn_now = _searched(search, batch, progress)
+            else:
+                drawn_now = _drawn(model, batch, progress)
+            store.add(list(drawn_now), name=name, seconds=time.monotonic() - began)
     return drawn
 
 

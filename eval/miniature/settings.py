@@ -6,14 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import get_args
 
-import numpy as np
-
 from eval.generation.samples import sample_seed
+from eval.miniature.rewrites import RewriteSettings
 from eval.search.settings import SearchSettings
 from staged.command_line import MAX_SEED
 from staged.generate.settings import ModelSettings
+from staged.loops.idea2img.policy import IdeaPolicy
 from staged.ranges import check_range
-from staged.shapes.tasks import TASKS, Split, Task, TaskPrompt, sample_prompts
+from staged.shapes.tasks import TASKS, Split, Task, TaskPrompt, suite_prompts
 
 GENEVAL_TASKS: tuple[Task, ...] = TASKS[:6]
 """GenEval's own six; `composition` and `knowledge` go beyond them."""
@@ -33,6 +33,9 @@ class MiniatureSettings(ModelSettings):
         images_per_prompt: Images of each prompt.
         seed: Decides prompts and noise.
         search: How many candidates are drawn of each image, and who chooses; None draws one.
+        explore: Lets the miniature world's language model explore prompts for each image, as
+            Idea2Img does; None draws the prompt itself.
+        rewrites: Other words in which prompts are drawn; None draws them as they are asked.
     """
 
     max_text_tokens: int = 128
@@ -42,6 +45,8 @@ class MiniatureSettings(ModelSettings):
     images_per_prompt: int = 1
     seed: int = 0
     search: SearchSettings | None = None
+    explore: IdeaPolicy | None = None
+    rewrites: RewriteSettings | None = None
 
     def __post_init__(self) -> None:
         """Check names and ranges; the flow's are checked where it is built."""
@@ -54,6 +59,11 @@ class MiniatureSettings(ModelSettings):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
         check_range(self, "seed", minimum=0, maximum=MAX_SEED)
+        if self.explore is not None and (self.search or self.rewrites):
+            raise ValueError("explore writes its own prompts and chooses by itself: leave search "
+                             "and rewrites out")  # fmt: skip
+        if self.explore is not None and self.asks_lmm:
+            raise ValueError("explore: no role inside a drawing can be a language model's")
         if self.split not in get_args(Split):
             raise ValueError(f"split is {self.split!r}; give {' or '.join(get_args(Split))}")
         ModelSettings.__post_init__(self)
@@ -61,8 +71,14 @@ class MiniatureSettings(ModelSettings):
     @property
     def name(self) -> str:
         """Checkpoint, mode and search, to stand in a sentence."""
-        alone = super().name
-        return alone if self.search is None else f"{alone}, {self.search.words}"
+        parts = [super().name]
+        if self.search is not None:
+            parts.append(self.search.words)
+        if self.explore is not None:
+            parts.append(f"explored {self.explore.num_prompts} x {self.explore.max_rounds}")
+        if self.rewrites is not None:
+            parts.append("rewritten")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +114,10 @@ def samples(settings: MiniatureSettings) -> tuple[MiniatureSample, ...]:
     Asking for more keeps those that were there before.
     """
     listed: list[MiniatureSample] = []
-    for task in settings.tasks:
-        rng = np.random.default_rng((settings.seed, TASKS.index(task)))
-        prompts = sample_prompts(settings.num_per_task, rng, split=settings.split, tasks=(task,))
+    suite = suite_prompts(
+        settings.num_per_task, seed=settings.seed, split=settings.split, tasks=settings.tasks
+    )
+    for task, prompts in suite.items():
         for image in range(settings.images_per_prompt):
             listed += [
                 MiniatureSample(

@@ -41,6 +41,8 @@ class Record:
         weights: SHA-256 (hex) of the model's and the autoencoder's tensors.
         versions: Package to version, of the latest run that drew.
         verifier: Name of who chose among candidates; empty where there were none.
+        rewritten: SHA-256 (hex) of the words in which prompts were drawn; empty where those were
+            the prompts' own.
     """
 
     settings: MiniatureSettings
@@ -48,12 +50,17 @@ class Record:
     weights: str
     versions: Mapping[str, str]
     verifier: str = ""
+    rewritten: str = ""
 
     def decisive(self) -> dict[str, Any]:
         """What two records must agree on for their pictures to belong together."""
         settings = {k: v for k, v in self.settings.decides().items() if k not in _FREE}
         if self.settings.search is not None:
             settings["search"] = self.settings.search.decides(self.verifier)
+        if self.settings.explore is not None:
+            settings["explorer"] = self.verifier
+        if self.settings.rewrites is not None:
+            settings["rewrites"] = self.rewritten
         return {**settings, **self.flow, "weights": self.weights}
 
 
@@ -103,6 +110,7 @@ class BatchStore:
                 weights=str(data["weights"]),
                 versions=dict(data["versions"]),
                 verifier=str(data.get("verifier", "")),
+                rewritten=str(data.get("rewritten", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({error!r}); remove the folder") from None

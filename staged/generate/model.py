@@ -227,6 +227,18 @@ class DrawingModel:
         answering = self.settings.mode == "answer"
         return understood(self._sizes, prompts, answering=answering, onto_images=onto_images)
 
+    def heard(self, prompt: str, *, onto_images: bool = False) -> str:
+        """Say a prompt as the model is to read it, whatever it is.
+
+        A miniature refuses what it cannot know, for the sake of whoever asks. Whoever finds out
+        what an image model makes of any words, by exploring or by rewriting, asks here.
+        """
+        try:
+            [said] = self.understood([prompt], onto_images=onto_images)
+        except ValueError:
+            return prompt
+        return said
+
     def start(self, prompt: str, inputs: Sequence[ImageRef] = ()) -> Trajectory:
         """What a trajectory begins with, in words that the model reads."""
         return Trajectory(prompt=prompt, inputs=tuple(inputs), system=self._asked.system)

@@ -44,22 +44,13 @@ class CheckpointModel:
     def draw(self, requests: Sequence[DraftRequest]) -> Iterator[tuple[DraftRequest, DrawOutcome]]:
         """Draw side by side; no picture depends on its company."""
         starts = [
-            self._model.start(self._said(one), [one.onto] if one.onto else []) for one in requests
+            self._model.start(
+                self._model.heard(one.prompt, onto_images=one.onto is not None),
+                [one.onto] if one.onto else [],
+            )
+            for one in requests
         ]
         inputs = max((len(start.inputs) for start in starts), default=0)
         loop = self._model.loop(num_inputs=inputs, most=_AT_ONCE)
         for place, trajectory in loop.stream(starts, [one.seed for one in requests]):
             yield requests[place], outcome_of(trajectory)
-
-    def _said(self, request: DraftRequest) -> str:
-        """A prompt as the model is to read it.
-
-        A miniature refuses what it cannot know, for the sake of whoever asks. Here that is the
-        point: it is an image model that draws something from any words, and finding out what is
-        what the loop is for.
-        """
-        try:
-            [said] = self._model.understood([request.prompt], onto_images=request.onto is not None)
-        except ValueError:
-            return request.prompt
-        return said

@@ -14,10 +14,18 @@ import numpy as np
 from staged.command_line import Parser, add_out_file, add_seed, console, count, outputs, run
 from staged.data_urls import to_data_url
 from staged.images import encode_png
+from staged.jobs.files import write_whole
 from staged.shapes.sight.detect import detect
 from staged.shapes.sight.measure import CONDITIONS, MAX_OFFSET_PX, MIN_VISIBLE, Measurement, measure
 from staged.shapes.sight.verdict import satisfied
-from staged.shapes.tasks import TASKS, Split, TaskPrompt, sample_prompts, sample_scene
+from staged.shapes.tasks import (
+    TASKS,
+    Split,
+    TaskPrompt,
+    sample_prompts,
+    sample_scene,
+    suite_prompts,
+)
 from staged.shapes.world.render import render
 
 
@@ -48,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments.command == "card":
         return _model_card(arguments.name, arguments.out)
+    if arguments.command == "prompts":
+        return _prompts(arguments.out, arguments.num_per_task, arguments.split, arguments.seed)
     return _preview(arguments.out, arguments.num_per_task, arguments.split, arguments.seed)
 
 
@@ -86,6 +96,17 @@ def _parser() -> Parser:
         "--split", choices=("train", "test"), default="train", help="of the prompts"
     )
     add_seed(looking, "of prompts and pictures")
+    listing = commands.add_parser(
+        "prompts",
+        help="the prompts of `staged eval miniature`, one a line",
+        epilog="example: staged shapes prompts --out prompts.txt",
+    )
+    add_out_file(listing, words="file of prompts")
+    listing.add_argument("--num-per-task", type=count, default=40, help="prompts of each task")
+    listing.add_argument(
+        "--split", choices=("train", "test"), default="test", help="of the prompts"
+    )
+    add_seed(listing, "of the prompts")
     shipping = commands.add_parser(
         "ship",
         help="put a trained miniature among the package's checkpoints",
@@ -124,6 +145,15 @@ def _model_card(name: str, out: Path | None) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     print(f"wrote {out}")
+    return 0
+
+
+def _prompts(out: Path, num_per_task: int, split: Split, seed: int) -> int:
+    suite = suite_prompts(num_per_task, seed=seed, split=split)
+    texts = [prompt.text for prompts in suite.values() for prompt in prompts]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, "".join(f"{text}\n" for text in texts).encode())
+    print(f"{out}: {len(texts)} prompts")
     return 0
 
 

@@ -71,6 +71,31 @@ def sample_prompt(task: Task, rng: np.random.Generator, split: Split = "train") 
     return TaskPrompt(text=write_prompt(request), task=task, request=request)
 
 
+def suite_prompts(
+    num_per_task: int, *, seed: int = 0, split: Split = "test", tasks: Sequence[Task] = TASKS
+) -> dict[Task, tuple[TaskPrompt, ...]]:
+    """List the prompts of `staged eval miniature`, task by task.
+
+    Those of a task are the same whatever other tasks there are, and asking for more of each keeps
+    those that were there.
+
+    Args:
+        num_per_task: At least 1; fewer come where a task has no more.
+        seed: Of every choice.
+        split: Whether they hold what training never shows.
+        tasks: Which, in order.
+    """
+    return {
+        task: sample_prompts(
+            num_per_task,
+            np.random.default_rng((seed, TASKS.index(task))),
+            split=split,
+            tasks=(task,),
+        )
+        for task in tasks
+    }
+
+
 def sample_prompts(
     num_per_task: int,
     rng: np.random.Generator,

@@ -20,6 +20,7 @@ from staged.command_line import (
     console,
     count,
     exit_codes,
+    natural,
 )
 from staged.generate.requests import check_prompt, read_prompts
 from staged.jobs.files import write_whole
@@ -192,6 +193,7 @@ def _miniature(options: argparse.Namespace) -> int:
         num_lessons=options.num_lessons,
         num_prompts=options.num_prompts,
         num_held_out=options.num_held_out,
+        num_suite=options.num_suite,
         seed=options.seed,
     )
     print(f"{options.out}: {', '.join(f'{number} {name}' for name, number in counts.items())}")
@@ -295,8 +297,9 @@ def _add_data(parts: Any) -> None:
         ("lessons", 4, "of each of these ideas, with pictures of its own"),
         ("prompts", 20, "of a kind, to learn from"),
         ("held-out", 8, "of a kind, to test with"),
+        ("suite", 0, "prompts of each task of `staged eval miniature`, to teach with"),
     ):
-        part.add_argument(f"--num-{name}", type=count, default=default, metavar="N", help=words)
+        part.add_argument(f"--num-{name}", type=natural, default=default, metavar="N", help=words)
     add_seed(part, "of everything")
     part = parts.add_parser(
         "import",

@@ -1,7 +1,8 @@
 """The miniature world as a school: a tiny vision-language model, and what it is taught first.
 
 The image model understands detailed prompts alone ("a photo of a red circle left of a star"), so an
-idea that leaves things open ("something red next to a star") has room to be improved. The teacher
+idea that leaves things open ("something red next to a star") has room to be improved; a prompt that
+leaves nothing open is to stay as it is, and what a fact stands for to be said. The teacher
 knows which rewrites fit, and errs on purpose in a share of them: what is imitated is then worse
 than what can be learned from pictures. Its judgements are the detector's.
 """
@@ -24,7 +25,7 @@ from staged.shapes.language.vocabulary import vocabulary
 from staged.shapes.language.wishes import Vision, read_vision
 from staged.shapes.sight.detect import detect
 from staged.shapes.sight.wishes import fulfilled
-from staged.shapes.tasks import sample_scene
+from staged.shapes.tasks import TASKS, sample_prompts, sample_scene
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import CANVAS_PX, COLORS, KINDS
 from staged.shapes.world.spec import Spec
@@ -62,6 +63,7 @@ def write_world(
     num_lessons: int,
     num_prompts: int,
     num_held_out: int,
+    num_suite: int,
     seed: int,
 ) -> dict[str, int]:
     """Write the model, what it is taught, the prompts to learn from, and others to test it with.
@@ -72,6 +74,8 @@ def write_world(
         num_lessons: Of each idea; a lesson is a rewrite, three judgements and two assessments.
         num_prompts: Of each kind, to learn from; no idea is in two files.
         num_held_out: Of each kind, to test with.
+        num_suite: Prompts of each task of `staged eval miniature`, of combinations that training
+            shows, to teach with.
         seed: Of everything.
 
     Returns:
@@ -87,6 +91,11 @@ def write_world(
         held_out += ideas[:num_held_out]
         prompts += ideas[num_held_out : num_held_out + num_prompts]
         taught += ideas[num_held_out + num_prompts :]
+    if num_suite:
+        suite = np.random.default_rng((seed, 2))
+        for task in TASKS:
+            asked = sample_prompts(num_suite, suite, split="train", tasks=(task,))
+            taught += [prompt.text for prompt in asked]
     rng.shuffle(prompts)
     rng.shuffle(taught)
     if not taught or not prompts or not held_out:
@@ -95,13 +104,13 @@ def write_world(
             "out; ask for fewer of the last two: there are some dozens of some kinds"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    write_vlm(folder / "vlm", seed=seed)
     examples = [
         one for idea in taught * num_lessons for one in lessons(idea, folder / "pictures", rng)
     ]
     write_examples(folder / "sft.jsonl", examples)
     for name, lines in (("prompts.txt", prompts), ("held_out.txt", held_out)):
         write_whole(folder / name, "".join(f"{line}\n" for line in lines).encode())
-    write_vlm(folder / "vlm", seed=seed)
     return {"examples": len(examples), "prompts": len(prompts), "held out": len(held_out)}
 
 

@@ -8,6 +8,7 @@
     like <IMG>                                 what it shows, where it shows it
     like <IMG> but all blue
     like <IMG> with a red heart
+    a photo of as many stars as a tricycle has wheels, or any other prompt
 
 A wish is a thing whose kind may be open, and "next to" is left or right of. So an idea allows many
 pictures, and each of its `candidates` is one of them said so that the image model can read it.
@@ -28,6 +29,7 @@ from staged.shapes.language.phrases import (
     a,
     read_words,
 )
+from staged.shapes.language.prompts import read_prompt
 from staged.shapes.world.facts import FACTS, ColorFact
 from staged.shapes.world.scene import COLORS, KINDS, SIZES, Color, Kind, RelationName, Size
 from staged.shapes.world.spec import INVERSE, Spec, Thing
@@ -117,6 +119,8 @@ def read_vision(text: str, seen: Sequence[Spec] = ()) -> Vision:
         GrammarError: It wants something that the miniature world does not have.
     """
     plain = " ".join(text.lower().split()).rstrip(".!? ")
+    if not seen and (asked := _read_whole(plain)) is not None:
+        return asked
     # A comma after an image stands apart from it in an idea that is told in parts.
     plain = plain.replace(" ,", ",")
     plain = plain[_LEAD.match(plain).end() :]  # type: ignore[union-attr]
@@ -127,6 +131,14 @@ def read_vision(text: str, seen: Sequence[Spec] = ()) -> Vision:
     if not 1 <= len(vision.wishes) <= MAX_WISHES:
         raise GrammarError(text, f"an idea of 1 to {MAX_WISHES} things")
     return vision
+
+
+def _read_whole(plain: str) -> Vision | None:
+    """Read a prompt of the image model, which may say more of one thing than an idea does."""
+    try:
+        return _vision_of(read_prompt(plain).spec)
+    except GrammarError:
+        return None
 
 
 def _read_like(plain: str, images: list[Spec], text: str) -> Vision | None:
