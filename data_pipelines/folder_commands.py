@@ -69,6 +69,9 @@ def add_folder_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     add_out_file(show, required=False, words="page to write; FOLDER/preview.html without it")
     show.add_argument("--limit", type=count, default=24, help="most trajectories of each kind")
     show.add_argument(
+        "--per-page", type=count, default=25, help="of each kind; what is beyond has further pages"
+    )
+    show.add_argument(
         "--only",
         action="append",
         choices=get_args(Status),
@@ -211,8 +214,15 @@ def _preview(arguments: argparse.Namespace) -> int:
         prompt=arguments.prompt,
         task=arguments.task,
     )
-    number = write_preview(arguments.folder, path, number=arguments.limit, wanted=wanted)
-    print(f"wrote {path} with {number} trajectories")
+    size = write_preview(
+        arguments.folder,
+        path,
+        number=arguments.limit,
+        per_page=arguments.per_page,
+        wanted=wanted,
+    )
+    pages = f" on {size.pages} pages" if size.pages > 1 else ""
+    print(f"wrote {path} with {size.trajectories} trajectories{pages}")
     return exit_codes.OK
 
 

@@ -1,15 +1,19 @@
 """Trajectories on one web page that needs nothing beside it: a look at a data set."""
 
+import re
+import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Final, get_args
 
 from data_pipelines.job import LEDGER
 from data_pipelines.reasons import mistake_in_words, reason_in_words
 from data_pipelines.shards import trajectories, with_images
+from staged.jobs.files import whole_folder
 from staged.jobs.records import Records, Status, UnitResult, is_older
 from staged.report import (
     Cell,
@@ -21,12 +25,14 @@ from staged.report import (
     Report,
     Row,
     Section,
-    Table,
+    Stacks,
     Trajectories,
 )
+from staged.report.changed import MIN_DIFFERENCE
 from staged.shards import Manifest, read_manifest, read_shards
 from staged.trajectory import Trajectory
 
+_OUR_PAGE: Final = re.compile(r"[0-9]+\.html")
 _OPEN = 3
 """Samples that are shown step by step from the start."""
 _PLURALS = {
@@ -78,62 +84,133 @@ class Filter:
         return f"Shown are only: {', '.join(given)}." if given else ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreviewSize:
+    """What was written.
+
+    Attributes:
+        pages: How many.
+        trajectories: On all of them.
+    """
+
+    pages: int
+    trajectories: int
+
+
 _EVERYTHING: Final = Filter()
 _KEPT: Final = UnitResult(status="accepted")
+_Shown = tuple[Trajectory, Outcome]
 
 
-def write_preview(folder: Path, path: Path, *, number: int, wanted: Filter = _EVERYTHING) -> int:
-    """Write the page of a data set: samples of its shards, and of what its job rejected.
+def write_preview(
+    folder: Path, path: Path, *, number: int, per_page: int, wanted: Filter = _EVERYTHING
+) -> PreviewSize:
+    """Write the pages of a data set: samples of its shards, and of what its job rejected.
 
     Args:
         folder: The data set.
-        path: The page.
+        path: The first page; those that follow lie in a folder beside it, which is theirs alone.
         number: Most accepted samples, and most others.
+        per_page: Likewise on one page: a browser holds the pictures of a page in memory.
         wanted: Which of them; all are looked through, and the first that fit are shown.
-
-    Returns:
-        Trajectories on the page.
 
     Raises:
         FileNotFoundError: no finished data set is there.
         ValueError: it has no such trajectories, and its job left none out.
     """
-    if number < 1:
-        raise ValueError(f"number is {number}; expected at least 1")
+    for name, value in (("number", number), ("per_page", per_page)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; expected at least 1")
     manifest = read_manifest(folder)
-    kept = [
+    kept = (
         (sample.trajectory, _outcome(sample.trajectory, [("sample", sample.key)]))
-        for sample in islice(
-            (s for s in read_shards(folder) if wanted.wants(s.trajectory, _KEPT)), number
-        )
-    ]
-    others = list(islice(_others(folder, manifest.fingerprints, wanted), number))
-    if not kept and not others:
+        for sample in read_shards(folder)
+        if wanted.wants(sample.trajectory, _KEPT)
+    )
+    others = _others(folder, manifest.fingerprints, wanted)
+    runs = [_runs(islice(some, number), per_page) for some in (kept, others)]
+    pages: Iterator[Sequence[list[_Shown]]] = zip_longest(*runs, fillvalue=[])
+    now, next_ = next(pages, None), next(pages, None)
+    if now is None:
         raise ValueError(f"{folder} has no trajectories to show. {wanted.in_words()}".rstrip())
-    sections: list[Section] = [
-        _shown("Samples", "The first of the data set.", kept[:_OPEN]),
-        *_reasons(manifest),
-    ]
+    place, shown = 0, 0
+    following = path.with_name(f"{path.stem}-pages")
+    with whole_folder(following) if next_ is not None else nullcontext(following) as fresh:
+        while now is not None:
+            place, shown = place + 1, shown + sum(map(len, now))
+            page = _page(folder, manifest, wanted, *now, first=place == 1)
+            links = _links(path.name, following.name, place, last=next_ is None)
+            replace(page, links=links).write(path if place == 1 else fresh / _name(place))
+            now, next_ = next_, next(pages, None)
+    if place == 1:
+        _forget(following)
+    return PreviewSize(pages=place, trajectories=shown)
+
+
+def _runs(shown: Iterator[_Shown], length: int) -> Iterator[list[_Shown]]:
+    """Cut into runs that are read when their turn comes: they hold images."""
+    while run := list(islice(shown, length)):
+        yield run
+
+
+def _forget(pages: Path) -> None:
+    """Remove the pages of an earlier, longer preview, and nothing of anybody else's."""
+    if pages.is_dir() and all(_OUR_PAGE.fullmatch(path.name) for path in pages.iterdir()):
+        shutil.rmtree(pages)
+
+
+def _name(page: int) -> str:
+    return f"{page}.html"
+
+
+def _links(first: str, folder: str, page: int, *, last: bool) -> list[tuple[str, str]]:
+    """Where a page leads, from where it lies: the first one beside the folder of the others."""
+    links = []
+    if page > 1:
+        links.append(("First page", f"../{first}"))
+    if page > 2:
+        links.append(("Page before", _name(page - 1)))
+    if not last:
+        links.append(("Next page", _name(page + 1) if page > 1 else f"{folder}/{_name(2)}"))
+    return links
+
+
+def _page(
+    folder: Path,
+    manifest: Manifest,
+    wanted: Filter,
+    kept: Sequence[_Shown],
+    others: Sequence[_Shown],
+    *,
+    first: bool,
+) -> Report:
+    """One page of them; the first one says what became of all, and shows some step by step."""
+    sections: list[Section] = []
+    if first:
+        sections = [_shown("Samples", "The first of the data set.", kept[:_OPEN])] if kept else []
+        sections += _reasons(manifest)
+        kept = kept[_OPEN:]
     if others:
         said = "As far as each of them came; open one to see its steps."
         sections.append(_shown("Left out", said, others, folded=True))
-    if kept[_OPEN:]:
+    if kept:
         said = "Open one to see its steps."
-        sections.append(_shown("More samples", said, kept[_OPEN:], folded=True))
+        sections.append(_shown("More samples", said, kept, folded=True))
     notes = [
         "A step that is not trained on is there to be read: a deliberate mistake, which the "
         "inspection behind it finds and the refinement corrects.",
+        "Beside a sketch stands what it changed in the picture before it: in red where a channel "
+        f"differs by {MIN_DIFFERENCE} of 255 or more. Choose a picture to enlarge it, and choose "
+        "it again to go back.",
         f"Folder: {folder}.",
     ]
-    report = Report(
+    return Report(
         title=manifest.title,
         kind="data set",
         lead=wanted.in_words(),
-        opening=_opening(manifest),
+        opening=_opening(manifest) if first else None,
         sections=[*sections, Notes(title="How to read this", paragraphs=notes)],
     )
-    report.write(path)
-    return len(kept) + len(others)
 
 
 def _opening(manifest: Manifest) -> Claims:
@@ -165,7 +242,7 @@ def _reasons(manifest: Manifest) -> list[Section]:
                 counts[reason_in_words(stage, reason)] += amount
     if not counts:
         return []
-    table = Table(
+    chart = Stacks(
         title="What was left out, and why",
         columns=["prompts"],
         rows=[
@@ -173,14 +250,15 @@ def _reasons(manifest: Manifest) -> list[Section]:
             for words, amount in counts.most_common()
         ],
         corner="while",
-        digits=0,
+        tones=["bad"],
+        full=max(counts.values()),
         intro="A trajectory ends at the first step that the filter refuses or a service fails.",
     )
-    return [table]
+    return [chart]
 
 
 def _shown(
-    title: str, intro: str, shown: Sequence[tuple[Trajectory, Outcome]], *, folded: bool = False
+    title: str, intro: str, shown: Sequence[_Shown], *, folded: bool = False
 ) -> Trajectories:
     return Trajectories(
         title=title,
@@ -189,6 +267,7 @@ def _shown(
         outcomes=[outcome for _, outcome in shown],
         intro=intro,
         training=True,
+        changes=True,
     )
 
 
@@ -209,9 +288,7 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _others(
-    folder: Path, fingerprints: tuple[str, ...], wanted: Filter
-) -> Iterator[tuple[Trajectory, Outcome]]:
+def _others(folder: Path, fingerprints: tuple[str, ...], wanted: Filter) -> Iterator[_Shown]:
     """What the job ended without a sample; nothing where no ledger that we read is there."""
     if not (folder / LEDGER).is_dir() or is_older(folder / LEDGER):
         return

@@ -1,6 +1,9 @@
 """The page of a data set: what is in it, what was left out and why, in words."""
 
+import os
 import re
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,41 @@ def test_reasons_are_said_in_words(page: Page) -> None:
     assert "not as planned:" not in page.text and "judge_plan" not in page.text
     assert "not trained on" in page.text
     assert not page.all("script")
+
+
+def test_a_sketch_stands_beside_what_it_changed(page: Page) -> None:
+    shares = [int(share) for share in re.findall(r"(\d+)% changed", page.text)]
+    assert shares and all(0 <= share < 60 for share in shares)
+    pictures = Counter(image["alt"] for image in page.all("img"))
+    assert pictures["What it changed"] == len(shares) < pictures["Sketch"]
+    enlarged = [box["aria-label"] for box in page.all("input")]
+    assert enlarged.count("Enlarge: What it changed") == len(shares)
+    assert enlarged.count("Enlarge: Sketch") == pictures["Sketch"]
+
+
+def test_what_is_more_than_a_page_goes_on_in_a_folder_beside_it(folder: Path) -> None:
+    out = folder / "many.html"
+    call = ["preview", str(folder), "--out", str(out), "--limit", "99"]
+    assert main([*call, "--per-page", "4"]) == 0
+    pages = [out]
+    while forth := _link(pages[-1], "Next page"):
+        pages.append(forth)
+    assert len(pages) > 2 and _link(pages[-1], "First page") == out
+    assert all(_link(after, "Page before") == page for page, after in pairwise(pages[1:]))
+    assert sorted((folder / "many-pages").iterdir()) == sorted(pages[1:])
+    keys: list[str] = []
+    for page in pages:
+        parsed = Page(page.read_text(encoding="utf-8"))
+        assert 0 < len(parsed.all("article")) <= 8
+        keys += re.findall(r"sample (\d{8})|prompt (\d+) ", parsed.text)
+    assert len(set(keys)) == len(keys) == 24
+    assert main([*call, "--per-page", "99"]) == 0
+    assert not (folder / "many-pages").exists() and _link(out, "Next page") is None
+
+
+def _link(page: Path, words: str) -> Path | None:
+    found = re.search(rf'<a href="([^"]+)">{words}</a>', page.read_text(encoding="utf-8"))
+    return None if found is None else Path(os.path.normpath(page.parent / found[1]))
 
 
 def shown(folder: Path, *wanted: str) -> Page:

@@ -39,7 +39,7 @@ from staged.trajectory import ImageRef, Inspection, Plan, Refinement, Sketch, St
 from staged.trajectory_folder import load_trajectory, save_trajectory
 
 PNG = ImageRef.from_array(picture(0))
-VOID = {"meta", "link", "img", "line", "polyline"}
+VOID = {"input", "meta", "link", "img", "line", "polyline"}
 ATTACK = '<script>alert(1)</script>" onload="x'
 
 
@@ -456,13 +456,17 @@ def test_dots_lie_on_their_scale_and_stay_on_it() -> None:
 
 def test_parts_of_a_bar_make_up_the_whole() -> None:
     row = Row(label="r", cells=[Cell(value=n) for n in (1, 39, 0)])
-    assert [(part.width, part.count, part.labelled) for part in parts(row)] == [
+    stacks = Stacks(title="s", columns=["a", "b", "c"], rows=[row])
+    assert [(part.width, part.count, part.labelled) for part in parts(stacks, row)] == [
         (2.5, 1, False),
         (97.5, 39, True),
         (0, 0, False),
     ]
     empty = Row(label="r", cells=[Cell(value=0)])
-    assert [part.width for part in parts(empty)] == [0]
+    assert [part.width for part in parts(stacks, empty)] == [0]
+    largest = Stacks(title="s", columns=["a"], rows=[empty], full=8)
+    half = Row(label="r", cells=[Cell(value=4)])
+    assert [part.width for part in parts(largest, half)] == [50]
     with pytest.raises(ValueError, match="a count from 0"):
         Stacks(title="s", columns=["a"], rows=[Row(label="r", cells=[Cell()])])
 

@@ -161,10 +161,10 @@ def color_of(stacks: Stacks, index: int) -> str:
     return f"tone-{stacks.tones[index]}" if stacks.tones else f"s{index + 1}"
 
 
-def parts(row: Row) -> list[BarPart]:
-    """Lay out a bar of `Stacks`; one without any count is empty."""
+def parts(stacks: Stacks, row: Row) -> list[BarPart]:
+    """Lay out a bar; one without any count is empty."""
     counts = [cell.value or 0.0 for cell in row.cells]
-    total = math.fsum(counts) or 1.0
+    total = stacks.full or math.fsum(counts) or 1.0
     return [BarPart(100 * n / total, round(n), n / total >= _MIN_LABELLED) for n in counts]
 
 

@@ -145,7 +145,7 @@ class Dots:
 
 @dataclass(frozen=True, kw_only=True)
 class Stacks:
-    """Counts that make up a whole, a bar for each row.
+    """Counts, a bar for each row: parts of a whole, or parts of what is largest.
 
     Attributes:
         title: Heading.
@@ -154,6 +154,7 @@ class Stacks:
         intro: Plain text above.
         corner: Heading of the row labels.
         tones: What each part means, in its colour; or empty.
+        full: What a bar over the whole width counts; None for the sum of its own parts.
     """
 
     title: str
@@ -162,6 +163,7 @@ class Stacks:
     intro: str = ""
     corner: str = ""
     tones: Sequence[Tone] = ()
+    full: float | None = None
 
     def __post_init__(self) -> None:
         """Check what a chart can show."""

@@ -13,6 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoesca
 from staged import __version__, images
 from staged.data_urls import to_data_url
 from staged.report import chart as charts
+from staged.report.changed import change
 from staged.report.packed import shown
 from staged.report.rounds import ending, rounds
 from staged.report.sections import Opening, Section
@@ -36,6 +37,7 @@ class Report:
         lead: Plain text under the heading, and under what opens the page.
         opening: What the page was opened for, above everything else; None for none.
         kind: What the page is, in a word or two, beside the project's name.
+        links: Words and addresses of pages that this one goes with, relative to it.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Report:
     lead: str = ""
     opening: Opening | None = None
     kind: str = ""
+    links: Sequence[tuple[str, str]] = ()
 
     def html(self) -> str:
         """Render the page.
@@ -80,6 +83,7 @@ def environment() -> Environment:
         "lanes": charts.lanes,
         "dot_ticks": charts.dot_ticks,
         "parts": charts.parts,
+        "change": change,
         "color_of": charts.color_of,
         "in_words": charts.in_words,
         "rounds": rounds,

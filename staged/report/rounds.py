@@ -8,6 +8,7 @@ from typing import Literal
 
 from staged.trajectory import (
     Answer,
+    ImageRef,
     Inspection,
     Plan,
     Refinement,
@@ -30,6 +31,7 @@ class RoundItem:
         thought: Where it is a thought.
         refinement: The correction that it follows.
         inspection: Of it.
+        before: The picture that a sketch goes on from; None where it is the first.
     """
 
     kind: Literal["plan", "sketch", "answer", "thought", "correction"]
@@ -39,6 +41,7 @@ class RoundItem:
     thought: Thought | None = None
     refinement: Refinement | None = None
     inspection: Inspection | None = None
+    before: ImageRef | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,7 @@ def rounds(trajectory: Trajectory) -> list[Round]:
     """Group the steps of a trajectory, finished or not; `Stop` is no part of a round."""
     groups: list[list[RoundItem]] = []
     refinement: Refinement | None = None
+    before = trajectory.inputs[-1] if trajectory.inputs else None
     seen: Inspection | None
     steps = trajectory.steps
     for number, step in enumerate(steps):
@@ -70,8 +74,13 @@ def rounds(trajectory: Trajectory) -> list[Round]:
                 attempt = RoundItem(kind="plan", plan=step, refinement=refinement, inspection=seen)
             case Sketch():
                 attempt = RoundItem(
-                    kind="sketch", sketch=step, refinement=refinement, inspection=seen
+                    kind="sketch",
+                    sketch=step,
+                    refinement=refinement,
+                    inspection=seen,
+                    before=before,
                 )
+                before = step.image
             case Answer():
                 attempt = RoundItem(kind="answer", answer=step)
             case Thought():

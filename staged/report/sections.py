@@ -70,6 +70,7 @@ class Trajectories:
         folded: Show only prompts and last images until one is opened.
         bare: Show the steps alone: the outcome stands elsewhere.
         training: Mark the steps that training is not supervised on.
+        changes: Show beside each sketch what it changed in the one before.
     """
 
     title: str
@@ -79,6 +80,7 @@ class Trajectories:
     folded: bool = False
     bare: bool = False
     training: bool = False
+    changes: bool = False
 
     def __post_init__(self) -> None:
         """Check the outcomes."""
