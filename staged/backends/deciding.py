@@ -15,6 +15,7 @@ NOT_DECIDING = frozenset(
         "concurrency",
         "requests_per_minute",
         "tokens_per_minute",
+        "batch",
         "device",
         "offload",
     )

@@ -222,6 +222,22 @@ class Ledger(Records):
         self._append(answer)
         await self._on_disk()
 
+    async def sending(self, name: str, keys: Sequence[str]) -> None:
+        """Keep that calls are going to be sent together; on the disk when this returns.
+
+        Args:
+            name: Of all of them, like no other.
+            keys: Of their requests, claimed.
+        """
+        numbers = [len(self._all_answers(key)) for key in keys]
+        self._append({"kind": "sending", "name": name, "keys": list(keys), "numbers": numbers})
+        await self._on_disk()
+
+    async def sent_as(self, name: str, number: str) -> None:
+        """Keep under which number calls were sent; on the disk when this returns."""
+        self._append({"kind": "sent", "name": name, "number": number})
+        await self._on_disk()
+
     async def finish(self, unit: int, result: UnitResult) -> None:
         """Keep the end of a unit; it is on the disk when this returns."""
         record = {"kind": "result", "round": self.round, "unit": unit, **vars(result)}

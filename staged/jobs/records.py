@@ -40,6 +40,8 @@ _KINDS: Final[Mapping[str, Mapping[str, type]]] = {
         "data": dict,
     },
     "result": {"round": int, "unit": int, "status": str, "stage": str, "reason": str},
+    "sending": {"name": str, "keys": list, "numbers": list},
+    "sent": {"name": str, "number": str},
 }
 _EITHER: Final[Mapping[str, Mapping[str, type]]] = {
     "answer": {"sha256": str, "start": int, "size": int},
@@ -154,6 +156,8 @@ class Records:
         self._made: dict[str, list[_Made]] = {}
         self._ends: dict[int, _End] = {}
         self._blobs: dict[str, _Place] = {}
+        self._sending: dict[str, list[tuple[int, str]]] = {}
+        self._sent: dict[str, str] = {}
         self._calls: Counter[str] = Counter()
         self._usd = 0.0
         with _no_collection():
@@ -202,6 +206,16 @@ class Records:
                 kept["calls"] += 1
                 kept["usd"] += made.usd
         return dict(sorted(costs.items()))
+
+    def sent(self, key: str) -> list[tuple[str, str | None]]:
+        """Return what was or was to be sent together with a call that nothing has come of yet.
+
+        Returns:
+            Names, each with the number under which it was sent; those that have one first.
+        """
+        made = len(self._made.get(key, ()))
+        names = [name for number, name in self._sending.get(key, ()) if number == made]
+        return sorted(((name, self._sent.get(name)) for name in names), key=lambda n: n[1] is None)
 
     def blob(self, digest: str) -> bytes:
         """Return bytes by their SHA-256.
@@ -283,6 +297,11 @@ class Records:
                 self._take_answer(place, record)
             case "result":
                 self._take_result(place, record)
+            case "sending":
+                for key, number in zip(record["keys"], record["numbers"], strict=True):
+                    self._sending.setdefault(key, []).append((number, record["name"]))
+            case "sent":
+                self._sent[record["name"]] = record["number"]
 
     def _take_answer(self, place: _Place, record: dict[str, Any]) -> None:
         made = _Made(

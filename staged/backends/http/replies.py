@@ -188,8 +188,8 @@ def _error(body: Any, *, failed: bool) -> dict[str, Any] | None:
         return _error(body[0], failed=failed)  # Google's
     if not isinstance(body, dict):
         return None
-    if not failed and (body.get("choices") or body.get("data")):
-        return None
+    if not failed and (body.get("choices") or body.get("data") or body.get("object") == "batch"):
+        return None  # what a batch calls its errors is about its requests, and not this one
     found = body.get("error") or body.get("errors")
     if isinstance(found, list):
         found = found[0] if found else None

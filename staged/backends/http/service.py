@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn, cast
@@ -99,22 +99,70 @@ class Service:
         """Close the connections."""
         await self._openai.close()
 
-    async def post(self, path: str, body: Mapping[str, Any], *, retry: int) -> Received | Refused:
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        retry: int,
+        files: Mapping[str, Any] | None = None,
+    ) -> Received | Refused:
         """Send one request.
 
         Args:
             path: Below the base URL.
-            body: Plain JSON data.
+            body: Plain JSON data; fields of a form where there are files.
             retry: Attempts made before; told to the endpoint, whose logs may care.
+            files: Name of a field -> (file name, bytes, media type), or a list of these.
 
         Raises:
             ServiceError: a wrong key, address or model, or an exhausted account.
         """
         self.check()
-        got = await self._exchange(path, body, retry)
+        form = {} if files is None else {"content-type": "multipart/form-data"}
+        return self.took(
+            _understood(
+                await self._exchange(
+                    self._openai.post(
+                        f"/{path}",
+                        cast_to=httpx.Response,
+                        body=body,
+                        files=None if files is None else _parts(files),
+                        options={"headers": self._headers(retry) | form},
+                    )
+                )
+            )
+        )
+
+    async def get(self, path: str) -> Received | Refused:
+        """Ask for one thing; as `post`, but that it may not be there is the caller's to tell."""
+        self.check()
+        got = _understood(await self._got(path))
+        return got if isinstance(got, Refused) and got.status == 404 else self.took(got)
+
+    async def download(self, path: str) -> bytes | Refused:
+        """Ask for a file; otherwise as `get`."""
+        self.check()
+        got = await self._got(path)
+        if isinstance(got, httpx.Response) and got.is_success:
+            return got.content
+        refused = _understood(got)
+        assert isinstance(refused, Refused)
+        if refused.status != 404:
+            self.took(refused)
+        return refused
+
+    def took(self, got: Received | Refused) -> Received | Refused:
+        """Take note of what came back, and hand it on.
+
+        Raises:
+            ServiceError: it is a refusal that concerns us, and not the request.
+        """
         if isinstance(got, Refused):
+            # Some servers repeat the key that they refuse.
+            got = replace(got, text=self._without_key(got.text))
             if got.kind == "refused":
-                self._stop(
+                self.stop(
                     f"{self._base_url} refuses us: {got.text}; check base_url, model "
                     f"{self._model!r}, and the account and key in api_key_env ({self._api_key_env})"
                 )
@@ -149,7 +197,7 @@ class Service:
         refused = self._refusals.setdefault(purpose, Counter())
         refused[refusal] += 1
         if refused.total() >= MAX_REFUSED or refused[refusal] >= MAX_REFUSED_ALIKE:
-            self._stop(
+            self.stop(
                 f"{self._base_url} was asked {refused.total()} times ({purpose}) and gave no "
                 f"answer: {refusal}; check what is sent to {self._model!r}: {self._fields}"
             )
@@ -165,7 +213,7 @@ class Service:
         """
         self._given_up += 1
         if self._given_up >= MAX_GIVEN_UP:
-            self._stop(
+            self.stop(
                 f"{self._base_url} does not answer: {failure}; {self._given_up} requests were "
                 "given up one after another. When it does again, run the same command (a data job "
                 "with --retry-failed)"
@@ -187,42 +235,69 @@ class Service:
             await asyncio.wait_for(self._stop_event.wait(), seconds)
         self.check()
 
-    def _stop(self, message: str) -> NoReturn:
+    def stop(self, message: str) -> NoReturn:
+        """Stop the job.
+
+        Args:
+            message: Why; the address is said before it where it does not begin with it.
+
+        Raises:
+            ServiceError: always.
+        """
+        if not message.startswith(self._base_url):
+            message = f"{self._base_url}: {message}"
         # The first one is the cause.
         self._stopped = self._stopped or ServiceError(message + proxies.blamed(self._base_url))
         self._stop_event.set()
         raise self._stopped
 
-    async def _exchange(self, path: str, body: Mapping[str, Any], retry: int) -> Received | Refused:
-        headers: dict[str, Any] = {
+    def _headers(self, retry: int) -> dict[str, Any]:
+        return {
             # Compressed, a body could grow a thousandfold between two looks at its length.
             "accept-encoding": "identity",
             "x-stainless-retry-count": str(retry),
             # Without a key of ours there is none to send, whatever the client made up.
             **({} if self._key else {"authorization": openai.Omit()}),
         }
+
+    def _got(self, path: str) -> Awaitable[httpx.Response | Refused]:
+        headers = self._headers(0)
+        return self._exchange(
+            self._openai.get(f"/{path}", cast_to=httpx.Response, options={"headers": headers})
+        )
+
+    async def _exchange(self, call: Awaitable[httpx.Response]) -> httpx.Response | Refused:
         try:
             # httpx bounds the wait for each byte; a server may send one now and then for ever.
             async with asyncio.timeout(self._timeout_s):
-                response = await self._openai.post(
-                    f"/{path}", cast_to=httpx.Response, body=body, options={"headers": headers}
-                )
+                return await call
         except openai.APIStatusError as error:
-            response = cast(httpx.Response, error.response)
+            return cast(httpx.Response, error.response)
         except (TimeoutError, openai.APITimeoutError):
             return Refused(kind="timeout", text=f"no whole reply within {self._timeout_s:g} s")
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             if isinstance(cause, ReplyTooLongError):
                 return Refused(kind="invalid_output", text=str(cause), status=cause.status)
-            text = f"{type(cause).__name__}: {cause}"
-            return Refused(kind="connection", text=self._without_key(text))
-        got = understand(response.status_code, response.headers, response.content)
-        # Some servers repeat the key that they refuse.
-        return replace(got, text=self._without_key(got.text)) if isinstance(got, Refused) else got
+            return Refused(kind="connection", text=f"{type(cause).__name__}: {cause}")
 
     def _without_key(self, text: str) -> str:
         return clean(without_key(text, self._key))[:MAX_DETAIL_CHARS]
+
+
+def _understood(got: httpx.Response | Refused) -> Received | Refused:
+    if isinstance(got, Refused):
+        return got
+    return understand(got.status_code, got.headers, got.content)
+
+
+def _parts(files: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The files of a form; several of one name follow one another."""
+    return [
+        (name, part)
+        for name, parts in files.items()
+        for part in (parts if isinstance(parts, list) else [parts])
+    ]
 
 
 def _client(base_url: str, timeout_s: float) -> httpx.AsyncClient:

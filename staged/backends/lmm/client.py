@@ -17,6 +17,7 @@ from staged import strict_json
 from staged.backends.http.limiter import Limiter, Reservation
 from staged.backends.http.replies import Received, Refused
 from staged.backends.http.service import Service
+from staged.backends.lmm.batches import Batches
 from staged.backends.lmm.dialect import Dialect
 from staged.backends.lmm.types import (
     RETRIED,
@@ -33,6 +34,8 @@ from staged.backends.lmm.types import (
 from staged.backends.lmm.wire import data_url, first_token, outcome, wire_schema
 
 MAX_REPLY_BYTES = 16 * 2**20
+MAX_FILE_BYTES = 2**30
+"""Longest file of answers to a batch."""
 _TOKENS_PER_IMAGE = 1000
 
 
@@ -75,6 +78,21 @@ class LmmClient:
             max_backoff_s=settings.max_backoff_s,
             http_client=http_client,
         )
+        self._batches: Batches | None = None
+        if settings.batch is not None:
+            files = Service(
+                base_url=settings.base_url,
+                model=settings.model,
+                api_key_env=settings.api_key_env,
+                timeout_s=settings.batch.timeout_s,
+                max_reply_bytes=MAX_FILE_BYTES,
+                fields="batch, extra_body",
+                limiter=Limiter(concurrency=1),
+                backoff_s=settings.backoff_s,
+                max_backoff_s=settings.max_backoff_s,
+                http_client=http_client,
+            )
+            self._batches = Batches(files, settings.batch, self.log)
         self._dialect = Dialect(settings)
         self._first = asyncio.Lock()
         self._in_flight: dict[str, asyncio.Task[CallAttempt]] = {}
@@ -100,6 +118,8 @@ class LmmClient:
                 running.cancel()
         if not interrupted:
             await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
+        if self._batches is not None:
+            await self._batches.close()
         await self._service.close()
 
     def key(self, request: LmmRequest[Any]) -> str:
@@ -199,39 +219,61 @@ class LmmClient:
     async def _attempt(
         self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt]
     ) -> CallAttempt:
+        if self._batches is not None and self.log.sent(key):
+            return await self._admitted(key, request, made, batches=self._batches)
         if not self._dialect.known:
+            # Also where batches are asked for: thousands shall not fail over one field.
             async with self._first:
                 if not self._dialect.known:
                     return await self._in_turn(key, request, made)
+        if self._batches is not None:
+            return await self._admitted(key, request, made, batches=self._batches)
         return await self._in_turn(key, request, made)
 
     async def _in_turn(
         self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt]
     ) -> CallAttempt:
         async with self._service.limiter.slot(self._estimate(request)) as reservation:
-            self._service.check()
+            return await self._admitted(key, request, made, reservation=reservation)
+
+    async def _admitted(
+        self,
+        key: str,
+        request: LmmRequest[Any],
+        made: Sequence[CallAttempt],
+        *,
+        reservation: Reservation | None = None,
+        batches: Batches | None = None,
+    ) -> CallAttempt:
+        self._service.check()
+        if batches is None or not self.log.sent(key):
             self.log.admit(request.purpose)
-            exchange = asyncio.ensure_future(self._exchange(key, request, made, reservation))
-            self._exchanges[key] = exchange
-            exchange.add_done_callback(lambda _: self._exchanges.pop(key))
-            exchange.add_done_callback(_seen)
-            return await asyncio.shield(exchange)
+        exchange = asyncio.ensure_future(self._exchange(key, request, made, reservation, batches))
+        self._exchanges[key] = exchange
+        exchange.add_done_callback(lambda _: self._exchanges.pop(key))
+        exchange.add_done_callback(_seen)
+        return await asyncio.shield(exchange)
 
     async def _exchange(
         self,
         key: str,
         request: LmmRequest[Any],
         made: Sequence[CallAttempt],
-        reservation: Reservation,
+        reservation: Reservation | None,
+        batches: Batches | None,
     ) -> CallAttempt:
         """Make one attempt. It is in the log, paid for, whatever its interpretation comes to."""
         counted = _counted(made)
         again = bool(counted) and counted[-1].outcome == "invalid_output"
         body = self._body(request, len(counted), again=again)
-        got = await self._service.post("chat/completions", body, retry=len(counted))
-        attempt = self._priced(got)
-        reservation.settle(attempt.input_tokens + attempt.output_tokens)
-        reservation.release()  # a disk takes its time, and the service need not wait for it
+        if batches is None:
+            got = await self._service.post("chat/completions", body, retry=len(counted))
+        else:
+            got = await batches.answer(key, body)
+        attempt = self._priced(got, batched=batches is not None)
+        if reservation is not None:
+            reservation.settle(attempt.input_tokens + attempt.output_tokens)
+            reservation.release()  # a disk takes its time, and the service need not wait for it
         try:
             attempt = self._judged(attempt, got, request, body)
         finally:
@@ -240,14 +282,17 @@ class LmmClient:
             self._dialect.answered(valid=attempt.outcome == "ok", again=again)
         return attempt
 
-    def _priced(self, got: Received | Refused) -> CallAttempt:
+    def _priced(self, got: Received | Refused, *, batched: bool) -> CallAttempt:
         input_tokens, output_tokens = got.usage
+        batch = self.settings.batch
+        share = batch.price if batched and batch is not None else 1.0
         return CallAttempt(
             outcome="invalid_output",
             text="its interpretation failed",
             input_tokens=input_tokens,
             output_tokens=output_tokens,
-            usd=(
+            usd=share
+            * (
                 input_tokens * self.settings.usd_per_million_input_tokens
                 + output_tokens * self.settings.usd_per_million_output_tokens
             )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 from staged import strict_json
-from staged.backends.lmm.types import CallAttempt
+from staged.backends.lmm.types import CallAttempt, SentBatch
 from staged.jobs.ledger import Ledger
 
 _ATTEMPT = {"outcome": str, "text": str, "input_tokens": int, "output_tokens": int, "usd": float}
@@ -46,3 +46,15 @@ class LedgerLog:
         await self._ledger.record(
             key, "requests", purpose, paid=attempt.paid, usd=attempt.usd, data=vars(attempt)
         )
+
+    def sent(self, key: str) -> Sequence[SentBatch]:
+        """Return the batches, of whichever process, that may hold the newest attempt."""
+        return [SentBatch(name=name, number=number) for name, number in self._ledger.sent(key)]
+
+    async def sending(self, name: str, keys: Sequence[str]) -> None:
+        """Keep that requests are going to be sent as a batch; on the disk when this returns."""
+        await self._ledger.sending(name, keys)
+
+    async def sent_as(self, name: str, number: str) -> None:
+        """Keep what the endpoint calls a batch; on the disk when this returns."""
+        await self._ledger.sent_as(name, number)

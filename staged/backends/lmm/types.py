@@ -42,6 +42,33 @@ T = TypeVar("T", bound=BaseModel)
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """How requests that can wait are gathered into batches (OpenAI's `files` and `batches`)."""
+
+    price: float = 0.5
+    """What a token costs in a batch, as a share of its price."""
+    gather_s: float = 60.0
+    """How long a batch waits for further requests, from its first one on."""
+    max_requests: int = 50_000
+    """Most requests of a batch."""
+    max_mib: int = 150
+    """Largest file of a batch; images are in it."""
+    poll_s: float = 60.0
+    """Time between two looks at a batch."""
+    window: str = "24h"
+    """Time that the endpoint has; what it has not answered by then is sent again."""
+    timeout_s: float = 900.0
+    """Longest wait for a file to be sent or fetched."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_range(self, "price", minimum=0, maximum=1)
+        check_range(self, "max_requests", "max_mib", minimum=1)
+        check_range(self, "gather_s", "poll_s", minimum=0)
+        check_range(self, "timeout_s", minimum=0, above=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LmmSettings:
     """Where a language model is, how it is asked, and what it costs."""
 
@@ -79,6 +106,9 @@ class LmmSettings:
     """Price of what is answered."""
     extra_body: dict[str, Any] = field(default_factory=dict)
     """Further fields of every request, such as `chat_template_kwargs` for vLLM."""
+    batch: BatchSettings | None = None
+    """Ask by batches, which take up to a day and cost half; null asks at once. The concurrency
+    above is for what is asked at once, the job's decides how many requests a batch can have."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -152,6 +182,19 @@ class CallAttempt:
         return self.outcome == "ok" or self.outcome in PAID
 
 
+@dataclass(frozen=True, kw_only=True)
+class SentBatch:
+    """A batch with a request that has no answer yet.
+
+    Attributes:
+        name: What we call it.
+        number: What the endpoint calls it; None where that is not known, and it may not be there.
+    """
+
+    name: str
+    number: str | None
+
+
 class AttemptLog(Protocol):
     """Where attempts are kept: in memory here, in a ledger for jobs."""
 
@@ -166,6 +209,18 @@ class AttemptLog(Protocol):
 
     async def record(self, key: str, purpose: str, attempt: CallAttempt) -> None:
         """Keep an attempt; durable when it returns."""
+
+    def sent(self, key: str) -> Sequence[SentBatch]:
+        """Return the batches that may hold the newest attempt; those that are known for sure first.
+
+        None once the attempt is recorded.
+        """
+
+    async def sending(self, name: str, keys: Sequence[str]) -> None:
+        """Keep that requests are going to be sent as a batch; durable when it returns."""
+
+    async def sent_as(self, name: str, number: str) -> None:
+        """Keep what the endpoint calls a batch; durable when it returns."""
 
 
 class MemoryLog:
@@ -189,6 +244,16 @@ class MemoryLog:
     async def record(self, key: str, purpose: str, attempt: CallAttempt) -> None:
         """Keep an attempt."""
         self.by_key.setdefault(key, []).append(attempt)
+
+    def sent(self, key: str) -> Sequence[SentBatch]:
+        """Know of none: what is in flight ends with the process."""
+        return ()
+
+    async def sending(self, name: str, keys: Sequence[str]) -> None:
+        """Keep nothing."""
+
+    async def sent_as(self, name: str, number: str) -> None:
+        """Keep nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

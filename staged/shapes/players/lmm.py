@@ -1,7 +1,8 @@
 """The miniature world's language model, behind the interface that real ones are served through.
 
-It answers `POST /v1/chat/completions` with structured output, either inside this process, through
-`connect`, or over the network like any other server (pip install staged[serve]):
+It answers `POST /v1/chat/completions` with structured output, alone or in batches, either inside
+this process, through `connect`, or over the network like any other server (pip install
+staged[serve]):
 
     uvicorn --factory staged.shapes.players.lmm:create_app --port 8000
 
@@ -23,6 +24,7 @@ from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import AttemptLog, LmmSettings
 from staged.data_urls import from_base64
 from staged.shapes.players.answers import ANSWERS
+from staged.shapes.players.batches import BatchDesk, error_body
 from staged.shapes.players.exploring import EXPLORING
 from staged.shapes.players.judging import JUDGEMENTS
 from staged.shapes.players.misbehaviour import SHAPES_LMM, Misbehaviour, Misdeed
@@ -37,30 +39,21 @@ def create_app(misbehaviour: Misbehaviour | None = None) -> Starlette:
     manners = misbehaviour or Misbehaviour()
 
     async def chat_completions(request: Request) -> Response:
-        raw = await request.body()
-        if len(raw) > _MAX_BODY_BYTES:
-            return _error(413, f"request of {len(raw)} bytes exceeds {_MAX_BODY_BYTES}")
-        try:
-            body = json.loads(raw)
-            purpose, content, images = _read(body)
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
-            return _error(400, f"not a request that this model understands: {error}")
         retry = request.headers.get("x-stainless-retry-count", "0")
-        misdeed = manners.choose(body, retry)
-        if misdeed == "rate_limit":
-            wait = f"{manners.retry_after_s:g}"
-            return _error(429, "too many requests", {"Retry-After": wait})
-        if misdeed == "server_error":
-            return _error(500, "something broke")
-        try:
-            answer = _ANSWERS[purpose](content, images)
-        except (ValueError, TypeError, LookupError) as error:
-            return _error(400, f"{purpose}: {error}")
+        status, body, misdeed = _answered(await request.body(), retry, manners)
         if misdeed == "slow":
             await asyncio.sleep(manners.slow_s)
-        return JSONResponse(_completion(raw, answer, misdeed))
+        wait = {"Retry-After": f"{manners.retry_after_s:g}"} if misdeed == "rate_limit" else None
+        return JSONResponse(body, status, wait)
 
-    return Starlette(routes=[Route("/v1/chat/completions", chat_completions, methods=["POST"])])
+    def in_batch(raw: bytes, retry: str) -> tuple[int, dict[str, Any]]:
+        status, body, _ = _answered(raw, retry, manners)
+        return status, body
+
+    chat = Route("/v1/chat/completions", chat_completions, methods=["POST"])
+    app = Starlette(routes=[chat, *(desk := BatchDesk(in_batch, manners)).routes()])
+    app.state.batches = desk
+    return app
 
 
 def connect(
@@ -94,6 +87,29 @@ def local_settings() -> LmmSettings:
         structured_output="json_schema",
         backoff_s=0.0,
     )
+
+
+def _answered(
+    raw: bytes, retry: str, manners: Misbehaviour
+) -> tuple[int, dict[str, Any], Misdeed | None]:
+    """Answer one request: status, body, and in which way it is no good answer."""
+    if len(raw) > _MAX_BODY_BYTES:
+        return 413, error_body(f"request of {len(raw)} bytes exceeds {_MAX_BODY_BYTES}"), None
+    try:
+        body = json.loads(raw)
+        purpose, content, images = _read(body)
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        return 400, error_body(f"not a request that this model understands: {error}"), None
+    misdeed = manners.choose(body, retry)
+    if misdeed == "rate_limit":
+        return 429, error_body("too many requests"), misdeed
+    if misdeed == "server_error":
+        return 500, error_body("something broke"), misdeed
+    try:
+        answer = _ANSWERS[purpose](content, images)
+    except (ValueError, TypeError, LookupError) as error:
+        return 400, error_body(f"{purpose}: {error}"), misdeed
+    return 200, _completion(raw, answer, misdeed), misdeed
 
 
 def _read(body: Any) -> tuple[str, dict[str, Any], list[bytes]]:
@@ -172,8 +188,3 @@ def _opposite(answer: dict[str, Any]) -> dict[str, Any]:
     if "grade" in answer:
         return {**answer, "grade": 6 - answer["grade"]}
     return {**answer, "yes": not answer["yes"]}
-
-
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    body = {"error": {"message": message, "type": "error", "code": None, "param": None}}
-    return JSONResponse(body, status_code=status, headers=headers)

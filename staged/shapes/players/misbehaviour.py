@@ -5,6 +5,8 @@ import json
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from staged.ranges import check_range
+
 Misdeed = Literal[
     "rate_limit",
     "server_error",
@@ -43,6 +45,10 @@ class Misbehaviour:
     """JSON of another schema."""
     contradiction: float = 0.0
     """A judgement turned round, which looks as good as any."""
+    expired_batch: float = 0.0
+    """Share of batches that expire when half of their requests are answered."""
+    failed_batch: float = 0.0
+    """Share of batches that fail as a whole, as more than is allowed at a time."""
     retry_after_s: float = 0.0
     """What a 429 asks for."""
     slow_s: float = 5.0
@@ -56,6 +62,7 @@ class Misbehaviour:
         for name, rate in rates.items():
             if not 0 <= rate <= 1:
                 raise ValueError(f"{name} is {rate}; expected a rate in [0, 1]")
+        check_range(self, "expired_batch", "failed_batch", minimum=0, maximum=1)
         if sum(rates.values()) > 1 + 1e-9:
             raise ValueError(f"the rates sum to {sum(rates.values()):g}; expected at most 1")
 
@@ -64,10 +71,20 @@ class Misbehaviour:
 
         So an interrupted job meets the same misdeeds again as one that was not interrupted.
         """
-        text = json.dumps([self.seed, body, retry], sort_keys=True)
-        draw = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
+        draw = self._draw(body, retry)
         for misdeed in MISDEEDS:
             draw -= getattr(self, misdeed)
             if draw < 0:
                 return misdeed
         return None
+
+    def end_of_batch(self, number: int) -> Literal["completed", "expired", "failed"]:
+        """Choose how the n-th batch ends."""
+        draw = self._draw("batch", str(number))
+        if draw < self.expired_batch:
+            return "expired"
+        return "failed" if draw < self.expired_batch + self.failed_batch else "completed"
+
+    def _draw(self, body: object, retry: str) -> float:
+        text = json.dumps([self.seed, body, retry], sort_keys=True)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
