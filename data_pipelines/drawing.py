@@ -1,10 +1,13 @@
 """Who draws the images of a job: settings of an image editor, and how it is opened."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from data_pipelines.services import PricedEditor
 from staged.backends.deciding import decisive
 from staged.backends.diffusers.settings import DiffusersSettings
+from staged.backends.generators.editing_service import EditingService
+from staged.backends.generators.settings import EditingServiceSettings
 from staged.ranges import check_range
 from staged.roles import ImageEditor
 from staged.settings import to_dict
@@ -29,7 +32,10 @@ class DrawingSettings:
     usd_per_image: float = 0.0
     """Price of one image, for the ledger and the budget."""
     editor: DiffusersSettings | None = None
-    """A diffusers pipeline; null draws with the miniature world's editor."""
+    """A diffusers pipeline that draws; without one and without a service the miniature world's
+    editor does."""
+    service: EditingServiceSettings | None = None
+    """A service that draws, with OpenAI's images API, in place of a pipeline."""
     mistakes: EditorMistakes = field(default_factory=EditorMistakes)
     """How often the miniature world's editor gets it wrong by itself."""
 
@@ -41,7 +47,7 @@ class DrawingSettings:
                 continue
             if value < 1:
                 raise ValueError(f"{name} is {value}; expected at least 1")
-            if self.editor is None and value != CANVAS_PX:
+            if self.miniature and value != CANVAS_PX:
                 raise ValueError(
                     f"{name} is {value}: the miniature world's canvas is {CANVAS_PX} x "
                     f"{CANVAS_PX}; for other sizes name an editor"
@@ -52,25 +58,53 @@ class DrawingSettings:
                     f"{max(round(value / 16), 1) * 16}"
                 )
         check_range(self, "usd_per_image", minimum=0)
-        if self.editor is not None and self.foresight:
+        if self.editor is not None and self.service is not None:
             raise ValueError(
-                f"foresight is for the miniature world's editor: {self.editor.model} would draw at "
+                f"service: {self.model} draws; leave out the pipeline (editor) or the service"
+            )
+        if not self.miniature and self.foresight:
+            raise ValueError(
+                f"foresight is for the miniature world's editor: {self.model} would draw at "
                 "once what comes later; its prompts say which places stay empty"
             )
-        if self.editor is not None and self.mistakes not in (EditorMistakes(), NO_MISTAKES):
+        if not self.miniature and self.mistakes not in (EditorMistakes(), NO_MISTAKES):
             raise ValueError(
                 "mistakes are the miniature world's editor's; leave them out where another one "
-                f"draws ({self.editor.model})"
+                f"draws ({self.model})"
             )
+
+    @property
+    def miniature(self) -> bool:
+        """Whether the miniature world's editor draws."""
+        return self.editor is None and self.service is None
+
+    @property
+    def model(self) -> str:
+        """Who draws instead of it; empty where nobody does."""
+        chosen = self.editor or self.service
+        return "" if chosen is None else chosen.model
+
+    @property
+    def num_flow_steps(self) -> int:
+        """Steps of the sampler, where they are known."""
+        return 0 if self.editor is None else self.editor.num_inference_steps
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What decides the images, as plain data."""
+        data = to_dict(self)
+        for name in ("editor", "service"):
+            data[name] = data[name] and decisive(data[name])
+        return data
 
     def with_defaults(self) -> "DrawingSettings":
         """Fill in what is null, by whose world it is."""
-        side = CANVAS_PX if self.editor is None else _SIDE_PX
+        side = CANVAS_PX if self.miniature else _SIDE_PX
         return replace(
             self,
             width=self.width or side,
             height=self.height or side,
-            foresight=self.editor is None if self.foresight is None else self.foresight,
+            foresight=self.miniature if self.foresight is None else self.foresight,
         )
 
     def settled(self, *, begun: "DrawingSettings | None") -> "DrawingSettings":
@@ -92,6 +126,8 @@ class DrawingSettings:
 
 def open_editor(drawing: DrawingSettings) -> ImageEditor:
     """Load who draws; a diffusers pipeline may take minutes."""
+    if drawing.service is not None:
+        return EditingService(drawing.service)
     if drawing.editor is None:
         return ShapesEditor(mistakes=drawing.mistakes)
     # diffusers and torch load only where they draw.
@@ -105,9 +141,9 @@ def priced(editor: ImageEditor, drawing: DrawingSettings) -> PricedEditor:
     assert drawing.width is not None and drawing.height is not None
     return PricedEditor(
         editor=editor,
-        deciding=decisive(to_dict(drawing.editor or drawing.mistakes)),
+        deciding=decisive(to_dict(drawing.editor or drawing.service or drawing.mistakes)),
         width=drawing.width,
         height=drawing.height,
         usd_per_image=drawing.usd_per_image,
-        in_thread=drawing.editor is not None,
+        in_thread=not drawing.miniature,
     )

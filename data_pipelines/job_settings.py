@@ -96,17 +96,18 @@ class DrawnJobSettings(JobSettings):
         What is null is filled in, so that the saved settings say what was used.
         """
         super().__post_init__()
-        editor = self.drawing.editor
-        if editor is not None and self.asks_miniature:
+        drawing = self.drawing
+        if self.asks_miniature and not drawing.miniature:
             raise ValueError(
-                f"lmm: the miniature world's language model knows shapes only, and {editor.model} "
+                f"lmm: the miniature world's language model knows shapes only, and {drawing.model} "
                 "draws; name the model that reads, plans and judges (lmm.model, lmm.base_url)"
             )
         if self.lmm is not None and not self.asks_miniature:
-            if editor is None:
+            if drawing.miniature:
                 raise ValueError(
                     f"drawing.editor: {self.lmm.model} plans, and the miniature world's editor "
-                    "draws shapes only; name an editor (drawing.editor.model)"
+                    "draws shapes only; name an editor (drawing.editor.model) or a service "
+                    "(drawing.service.model)"
                 )
             if self.prompts.file is None:
                 raise ValueError(
@@ -114,13 +115,11 @@ class DrawnJobSettings(JobSettings):
                     "prompts for another language model"
                 )
         # Frozen from here on: these are defaults that hang on another section.
-        object.__setattr__(self, "drawing", self.drawing.with_defaults())
+        object.__setattr__(self, "drawing", drawing.with_defaults())
 
     @property
     def deciding(self) -> dict[str, Any]:
         """What decides the samples, as plain data."""
         data = super().deciding
         del data["prompts"]["count"]
-        drawing = data["drawing"]
-        drawing["editor"] = drawing["editor"] and decisive(drawing["editor"])
-        return data
+        return data | {"drawing": self.drawing.deciding}

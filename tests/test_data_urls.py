@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from staged import data_urls, images
-from staged.backends.generators.endpoint import _understood
 from staged.backends.generators.generator import DrawnImage, NoImage
+from staged.backends.generators.image_service import _understood
 from staged.data_urls import from_base64, to_data_url
 from staged.shapes.players.lmm import _image
 

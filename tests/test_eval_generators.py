@@ -352,7 +352,7 @@ def test_what_is_being_drawn_when_an_account_ends_is_kept():
 
 
 def test_a_reply_is_read_to_a_bound(monkeypatch):
-    monkeypatch.setattr("staged.backends.generators.endpoint.MAX_REPLY_BYTES", 100)
+    monkeypatch.setattr("staged.backends.generators.image_service.MAX_REPLY_BYTES", 100)
     with serve(Service().app) as url:
         [outcome] = outcomes(endpoint(url), samples("a star"))
     assert outcome.reason == "invalid_reply" and "more than 100 bytes" in outcome.detail

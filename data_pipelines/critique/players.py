@@ -249,7 +249,7 @@ class Cast:
         except UnitEndError as end:
             # What cannot be drawn ends the trajectory here, and is no failure of a service.
             return RoleError(end.result.reason, end.result.detail)
-        steps = drawing.editor.num_inference_steps if drawing.editor else 0
+        steps = drawing.num_flow_steps
         return Sketch(image=ImageRef(png=png), seed=request.seed, num_flow_steps=steps)
 
     def _note(self, request: StepRequest, step: object, maker: Maker) -> None:

@@ -309,11 +309,10 @@ class TrajectoryBuilder:
         return self._drawn(await self._services.draw(before, told, seed=seed), seed)
 
     def _drawn(self, image: bytes, seed: int | None, *, loss: bool = True) -> Sketch:
-        editor = self._settings.drawing.editor
         return Sketch(
             image=named_image(image),
             seed=seed,
-            num_flow_steps=editor.num_inference_steps if editor and seed is not None else 0,
+            num_flow_steps=0 if seed is None else self._settings.drawing.num_flow_steps,
             loss=loss,
         )
 

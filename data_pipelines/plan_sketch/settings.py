@@ -170,7 +170,7 @@ class PlanSketchSettings(DrawnJobSettings):
     def __post_init__(self) -> None:
         """Fill in also what is null of steps and gate."""
         super().__post_init__()
-        miniature = self.drawing.editor is None
+        miniature = self.drawing.miniature
         object.__setattr__(self, "steps", self.steps.with_defaults(miniature=miniature))
         if self.gate.attempts is None:
             gate = replace(self.gate, attempts=1 if miniature else 2)

@@ -76,7 +76,8 @@ class DiffusersEditor:
     @property
     def licence(self) -> str:
         """Terms that the outputs carry."""
-        return self.settings.licence or LICENCES[self.settings.model]
+        own = self.settings.licence or LICENCES[self.settings.model]
+        return " and ".join(dict.fromkeys([own, *(lora.licence for lora in self.settings.loras)]))
 
     def edit(
         self, image: Pixels | None, instruction: str, *, width: int, height: int, seed: int

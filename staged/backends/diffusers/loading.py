@@ -3,6 +3,7 @@
 Diffusers itself draws at random what a part's file lacks, and says so in its log.
 """
 
+import importlib.util
 import inspect
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,16 +48,73 @@ def load_pipeline(settings: LoadSettings) -> Any:
         if isinstance(part, ConfigMixin):
             refuse_unknown_settings(f"{folder}: its part {name}", part)
     loaded.set_progress_bar_config(disable=True)
+    adapt(loaded, settings, chosen.dtype)
     if settings.offload:
         loaded.enable_model_cpu_offload(device=chosen.device)
         return loaded
     return loaded.to(chosen.device)
 
 
+def adapt(pipeline: Any, settings: LoadSettings, dtype: torch.dtype) -> None:
+    """Put LoRAs on a pipeline, and keep its transformer's weights as the settings say.
+
+    Args:
+        pipeline: A loaded one.
+        settings: Which, and how.
+        dtype: In which it computes.
+
+    Raises:
+        ValueError: it takes none, PEFT is not installed, a LoRA fits no part of it, or it has no
+            transformer.
+        OSError: a LoRA cannot be had.
+    """
+    names = [f"lora{number}" for number in range(len(settings.loras))]
+    size = _num_own_weights(pipeline)
+    for name, lora in zip(names, settings.loras, strict=True):
+        if not hasattr(pipeline, "load_lora_weights"):
+            raise ValueError(f"loras: {type(pipeline).__name__} takes none; leave {lora.model} out")
+        if importlib.util.find_spec("peft") is None:
+            raise ValueError(f"loras: {lora.model} needs PEFT; pip install peft")
+        try:
+            # What is no safetensors may run code when it is read.
+            pipeline.load_lora_weights(
+                lora.model, weight_name=lora.file, adapter_name=name, use_safetensors=True
+            )
+        except (ValueError, KeyError, RuntimeError) as error:
+            said = str(error).partition("\n")[0][:300]
+            raise ValueError(f"loras: {lora.model} does not fit {settings.model}: {said}") from None
+        # Of one that has no weight for any of its parts diffusers tells in its log alone.
+        if not any(name in taken for taken in pipeline.get_list_adapters().values()):
+            raise ValueError(f"loras: {lora.model} has no weights for any part of {settings.model}")
+        # Of one for larger layers diffusers makes them larger, and breaks when it draws.
+        if _num_own_weights(pipeline) != size:
+            raise ValueError(
+                f"loras: {lora.model} does not fit {settings.model}: it is for layers of another "
+                "size, as of a pipeline with further inputs"
+            )
+    if names:
+        pipeline.set_adapters(names, [lora.scale for lora in settings.loras])
+    if settings.storage == "float8":
+        transformer: Any = getattr(pipeline, "transformer", None)
+        if not hasattr(transformer, "enable_layerwise_casting"):
+            raise ValueError(
+                f"storage is float8, and {type(pipeline).__name__} has no transformer to keep so; "
+                "leave it out"
+            )
+        transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
+
+
+def _num_own_weights(pipeline: Any) -> int:
+    parts = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+    named = (weight for part in parts for weight in part.named_parameters())
+    return sum(weight.numel() for name, weight in named if ".lora_" not in name)
+
+
 def name_of(settings: LoadSettings, pipeline: Any) -> str:
-    """Model, revision and pipeline."""
+    """Model, revision, LoRAs and pipeline."""
     revision = f"@{settings.revision}" if settings.revision else ""
-    return f"{settings.model}{revision} ({type(pipeline).__name__})"
+    loras = "".join(f" + {lora.model}" for lora in settings.loras)
+    return f"{settings.model}{revision}{loras} ({type(pipeline).__name__})"
 
 
 def check_takes(pipeline: Any, names: Iterable[str], *, kind: str) -> None:

@@ -14,6 +14,24 @@ LICENCES = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class PipelineLora:
+    """A LoRA on a pipeline's transformer, and on its text encoders where it has weights of them."""
+
+    model: str
+    """Folder, or repository on the Hub."""
+    licence: str
+    """Terms that outputs carry on account of it, beside the model's."""
+    file: str | None = None
+    """Its file of safetensors, where there are several."""
+    scale: float = 1.0
+    """How strong it is."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_range(self, "scale", minimum=-10, maximum=10)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadSettings:
     """Which pipeline, where it runs, and what every call of it is given."""
 
@@ -28,6 +46,11 @@ class LoadSettings:
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of the weights; `auto` is bfloat16 where the device multiplies it fast, and in a
     folder or job that goes on what it was begun in."""
+    storage: Literal["dtype", "float8"] = "dtype"
+    """In what the transformer's weights are kept: `float8` takes half the memory of bfloat16, and
+    each layer is computed in `dtype` as before. Pictures become slightly different ones."""
+    loras: tuple[PipelineLora, ...] = ()
+    """LoRAs on it; more than one are added up."""
     offload: bool = False
     """Keep on the device only the part that runs: slower, for small devices."""
     guidance_argument: str = "guidance_scale"

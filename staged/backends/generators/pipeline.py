@@ -54,12 +54,15 @@ class Pipeline:
         parts = {k: v for k, v in self._pipeline.components.items() if v is not None}
         modules = [parts[k] for k in sorted(parts) if isinstance(parts[k], torch.nn.Module)]
         scheduler = parts.get("scheduler")
+        scales = [lora.scale for lora in self.settings.loras]
         return {
             "pipeline": type(self._pipeline).__name__,
             "arguments": self._arguments,
             "dtype": str(self._pipeline.dtype).removeprefix("torch."),
             "scheduler": f"{type(scheduler).__name__} {_facts(scheduler)}",
             "weights": weights_hash(modules),
+            # Their weights are among these; how strong they are is not.
+            **({"lora scales": scales} if scales else {}),
         }
 
     def draw(self, samples: Sequence[Request]) -> Iterator[tuple[Request, DrawOutcome]]:

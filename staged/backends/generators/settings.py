@@ -29,7 +29,7 @@ class PipelineSettings(LoadSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndpointSettings:
+class ImageServiceSettings:
     """Any service with the images API of OpenAI, and how it is asked."""
 
     model: str
@@ -38,8 +38,6 @@ class EndpointSettings:
     """Address of the endpoint, up to and with its `/v1`."""
     api_key_env: str | None = None
     """Environment variable that holds the key, such as OPENAI_API_KEY; null sends none."""
-    size: str | None = "1024x1024"
-    """Width and height in pixels; null leaves them to the endpoint."""
     response_format: Literal["b64_json"] | None = "b64_json"
     """How the image comes back; null does not say it, for models that know one way alone."""
     seed_field: str | None = "seed"
@@ -52,6 +50,19 @@ class EndpointSettings:
     """Attempts per request, the first included."""
     timeout_s: float = 300.0
     """Longest wait for one attempt."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_range(self, "concurrency", "max_attempts", minimum=1)
+        check_range(self, "timeout_s", minimum=0, above=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointSettings(ImageServiceSettings):
+    """A service that draws from prompts."""
+
+    size: str | None = "1024x1024"
+    """Width and height in pixels; null leaves them to the endpoint."""
     usd_per_image: float = 0.0
     """Price of an image, where it has one."""
     usd_per_million_input_tokens: float = 0.0
@@ -61,7 +72,18 @@ class EndpointSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        check_range(self, "concurrency", "max_attempts", minimum=1)
-        check_range(self, "timeout_s", minimum=0, above=True)
+        super().__post_init__()
         prices = ("usd_per_image", "usd_per_million_input_tokens", "usd_per_million_output_tokens")
         check_range(self, *prices, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditingServiceSettings(ImageServiceSettings):
+    """A service that edits images, at `images/edits`."""
+
+    licence: str
+    """Terms that the outputs carry; every sample and the dataset card say them."""
+    sends_size: bool = True
+    """Say the size of the image; otherwise it must come out in the right one by itself."""
+    first_step_without_image: bool = True
+    """Draw a first step at `images/generations`; otherwise onto a white canvas."""

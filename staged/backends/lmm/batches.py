@@ -211,7 +211,7 @@ class Batches:
         for tried in range(1, _MAX_TRIES + 1):
             content = await self._service.download(f"files/{file}/content")
             if isinstance(content, bytes):
-                return dict(filter(None, map(_read_line, content.splitlines())))
+                return dict(filter(None, map(_read_line, content.split(b"\n"))))
             if tried == _MAX_TRIES or content.kind not in _PASSING:
                 self._service.stop(f"file {file} of a batch is not to be had: {content.text}")
             await self._service.rest(self._service.backoff_s(tried))

@@ -103,7 +103,7 @@ class BatchDesk:
     def _do(self, batch: dict[str, Any]) -> None:
         number = list(self._batches).index(batch["id"])
         batch["status"] = self._manners.end_of_batch(number)
-        lines = self._files[batch["input_file_id"]].splitlines()
+        lines = self._files[batch["input_file_id"]].rstrip(b"\n").split(b"\n")
         if batch["status"] == "failed":
             errors = [{"code": _TOO_MUCH, "message": "too many tokens are waiting", "line": None}]
             batch["errors"] = {"object": "list", "data": errors}
