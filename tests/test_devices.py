@@ -112,7 +112,8 @@ def test_a_training_pass_gives_the_same_on_an_accelerator() -> None:
     here = Setup(device=torch.device("cpu"), tiny=True)
     model = models.build(config, here, torch.float32)
     layout = packs.pack(here, 300)
-    pack = Pack(layout, *packs.inputs(layout, config, torch.float32), ("a",) * 2)
+    weights = torch.ones(len(layout.velocity_rows))
+    pack = Pack(layout, *packs.inputs(layout, config, torch.float32), ("a",) * 2, weights)
     expected = passed(model, pack)
     model.zero_grad()
     with accelerator():

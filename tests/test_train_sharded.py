@@ -22,6 +22,7 @@ from train.settings import (
     LowRankSettings,
     OptimizerSettings,
     ParallelSettings,
+    Subset,
     TrainSettings,
 )
 
@@ -111,6 +112,16 @@ def test_so_they_do_with_other_settings(
     train(one)
     train_on(2, two)
     assert_alike(two.out, one.out, tolerance)
+
+
+@SLOW
+def test_data_sets_count_the_same_on_any_number_of_ranks(world: World) -> None:
+    data = (Subset(path=world.data, mse_weight=0.25), Subset(path=world.data, ce_weight=3))
+    one, two = (settings(world, f"weighted{n}") for n in (1, 2))
+    one, two = (replace(job, data=data, num_steps=5) for job in (one, two))
+    train(one)
+    train_on(2, two)
+    assert_alike(two.out, one.out)
 
 
 @SLOW

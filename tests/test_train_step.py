@@ -133,6 +133,66 @@ def gradients_of_a_step(
         return trainer.train_step(*packs), seen
 
 
+def test_a_data_set_that_counts_twice_counts_like_two(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words twice and pictures three times, in one pack, in several, or as so many samples."""
+    twice = Subset(path=world.data, ce_weight=2, mse_weight=3)
+    data = (Subset(path=world.data), twice)
+    trainer = Trainer(world.settings(tmp_path, cache=world.folder / "cache", data=data))
+    nn.init.normal_(trainer.parameters["latent_out.weight"], std=0.1)
+    count = len(trainer.examples) // 2
+    plain, heavy = [0, 3], 1 + count
+
+    def gradients(samples: list[list[int]]) -> dict[str, Tensor]:
+        packs = [with_noise_by_sample(trainer, pack) for pack in samples]
+        seen = gradients_of_a_step(trainer, packs, monkeypatch)[1]
+        return {name: gradient.clone() for name, gradient in seen.items()}
+
+    pack = with_noise_by_sample(trainer, [heavy])
+    again = pack_of(trainer, [heavy - count], randoms=[SampleRandom(7, 0, heavy)])
+    assert torch.equal(pack.layout.ce_weights, 2 * again.layout.ce_weights)
+    assert torch.equal(pack.velocity_weights, 3 * again.velocity_weights)
+    supervised = Supervised.of(pack), Supervised.of(again)
+    assert supervised[0].latents == 3 * supervised[1].latents > 0
+    whole = gradients([[*plain, heavy]])
+    for name, gradient in gradients([plain, [heavy]]).items():
+        torch.testing.assert_close(gradient, whole[name], rtol=2e-4, atol=1e-7)
+    # A sample without pictures, so that its words alone count.
+    talk = 2
+    assert not len(pack_of(trainer, [talk]).layout.velocity_rows)
+    repeated = [SampleRandom(7, 0, n) for n in (0, talk, talk)]
+    packs = (
+        [with_noise_by_sample(trainer, [0, talk + count])],
+        [pack_of(trainer, [0, talk, talk], randoms=repeated)],
+    )
+    one, other = (gradients_of_a_step(trainer, packs_, monkeypatch) for packs_ in packs)
+    assert one[0]["loss"] == pytest.approx(other[0]["loss"], rel=1e-5)
+    for name, gradient in one[1].items():
+        torch.testing.assert_close(other[1][name], gradient, rtol=2e-4, atol=1e-7)
+
+
+def test_words_that_count_nothing_are_context(world: World, tmp_path: Path) -> None:
+    data = (Subset(path=world.data, ce_weight=0),)
+    trainer = Trainer(world.settings(tmp_path, cache=world.folder / "cache", data=data))
+    record = trainer.train_step(next(trainer.packs.from_step(0)))
+    assert record["ce"] == 0 and record["loss"] == record["mse"] > 0
+    assert not any(name.startswith("ce/") for name in record)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"ce_weight": -1}, "ce_weight"),
+        ({"mse_weight": float("nan")}, "mse_weight"),
+        ({"ce_weight": 0, "mse_weight": 0}, "teaches nothing; leave it out"),
+    ],
+)
+def test_weights_that_mean_nothing_are_told(weights: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Subset(path=Path("data"), **weights)  # type: ignore[arg-type]
+
+
 def test_losses_by_task_add_up_to_the_loss(trainer: Trainer) -> None:
     pack = pack_of(trainer, [0, 1, 2, 3, 4, 5])
     losses = trainer._forward(pack)

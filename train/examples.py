@@ -65,6 +65,7 @@ class Examples:
         self.repeats = np.concatenate(
             [np.full(len(part), s.repeats) for part, s in zip(self._parts, subsets, strict=True)]
         )
+        self._weights = [(s.ce_weight, s.mse_weight) for s in subsets]
         self.folders = {part.fingerprint: part.folder for part in self._parts}
         self.fingerprint = " ".join(part.fingerprint for part in self._parts)
 
@@ -81,6 +82,10 @@ class Examples:
         part, place = self._find(sample)
         return part.name(place)
 
+    def loss_weights(self, sample: int) -> tuple[float, float]:
+        """What its supervised words and latents count."""
+        return self._weights[self._subset(sample)]
+
     def grids_of(self, ref: ImageRef) -> Grids:
         """Token grids of an image."""
         return self._parts[0].grids_of(ref)
@@ -95,5 +100,8 @@ class Examples:
         return self.codec.to_patches(trajectory.images[image].array())
 
     def _find(self, sample: int) -> tuple[EncodedFolder, int]:
-        subset = int(np.searchsorted(self._starts, sample, side="right")) - 1
+        subset = self._subset(sample)
         return self._parts[subset], sample - int(self._starts[subset])
+
+    def _subset(self, sample: int) -> int:
+        return int(np.searchsorted(self._starts, sample, side="right")) - 1

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -436,7 +437,7 @@ class Trainer:
             pack.inputs.timesteps,
             pack.inputs.patches.to(self.dtype),
         )
-        pack = Pack(pack.layout, inputs, pack.target, pack.tasks)
+        pack = replace(pack, inputs=inputs)
         losses: TokenLosses = functional_call(self.objective, cast, (pack,))
         return losses
 

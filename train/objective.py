@@ -36,17 +36,16 @@ class Supervised:
 
     Attributes:
         words: Sum of the weights of all labels.
-        latents: Number of latent tokens whose velocity is supervised.
+        latents: Sum of the weights of all latent tokens whose velocity is supervised.
     """
 
     words: float
-    latents: int
+    latents: float
 
     @classmethod
     def of(cls, pack: Pack) -> Supervised:
         """Count in a pack."""
-        layout = pack.layout
-        return cls(layout.ce_weights.sum().item(), len(layout.velocity_rows))
+        return cls(pack.layout.ce_weights.sum().item(), pack.velocity_weights.sum().item())
 
     @classmethod
     def total(cls, packs: Sequence[Supervised]) -> Supervised:
@@ -67,7 +66,7 @@ def mean_losses(losses: TokenLosses, pack: Pack, step: Supervised) -> tuple[Tens
     """
     return (
         losses.ce_sum(pack.layout) / max(step.words, 1e-9),
-        losses.mse_sum() / max(step.latents, 1),
+        losses.mse_sum(pack.velocity_weights) / max(step.latents, 1e-9),
     )
 
 
@@ -104,7 +103,11 @@ def task_sums(losses: TokenLosses, pack: Pack) -> TaskSums:
     of_velocity = of_place[layout.latent_index[layout.velocity_rows]]
     terms = {
         "ce": (of_label, losses.ce * layout.ce_weights, layout.ce_weights),
-        "mse": (of_velocity, losses.mse.mean(dim=-1), torch.ones_like(of_velocity).float()),
+        "mse": (
+            of_velocity,
+            losses.mse.mean(dim=-1) * pack.velocity_weights,
+            pack.velocity_weights,
+        ),
     }
     found: TaskSums = {}
     for kind, (tasks, values, counts) in terms.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,18 +31,22 @@ class Pack:
         inputs: Float32 latents and patches, float32 times.
         target: (num_latent, Z) float32 velocity; only supervised rows mean anything.
         tasks: Task of each sample, for losses by task.
+        velocity_weights: (num_velocity,) float32, what each supervised latent counts; what labels
+            count is the layout's.
     """
 
     layout: Layout
     inputs: Inputs
     target: Tensor
     tasks: tuple[str, ...]
+    velocity_weights: Tensor
 
     def to(self, device: torch.device) -> Pack:
         """The same pack on `device`."""
         inputs = Inputs(*(t.to(device, non_blocking=True) for t in vars(self.inputs).values()))
         target = self.target.to(device, non_blocking=True)
-        return Pack(self.layout.to(device), inputs, target, self.tasks)
+        weights = self.velocity_weights.to(device, non_blocking=True)
+        return Pack(self.layout.to(device), inputs, target, self.tasks, weights)
 
 
 def build_pack(
@@ -108,12 +112,26 @@ def build_pack(
     tokens = sum(segment.num_tokens for sample in (*segments, filler) for segment in sample)
     if pack_tokens is None or tokens <= pack_tokens:
         segments.append(filler)
+    layout, velocity_weights = _weighted(
+        lay_out(segments, special), [examples.loss_weights(sample) for sample in samples]
+    )
     return Pack(
-        layout=lay_out(segments, special),
+        layout=layout,
         inputs=Inputs(interpolate(clean, noise, t), t, _rows(patches, examples.patch_dim)),
         target=velocity_target(clean, noise),
         tasks=tuple(tasks),
+        velocity_weights=velocity_weights,
     )
+
+
+def _weighted(layout: Layout, weights: Sequence[tuple[float, float]]) -> tuple[Layout, Tensor]:
+    """Let labels and supervised latents count as their samples' data sets say; filler has none."""
+    filler = [(1.0, 1.0)] * (len(layout.sample_lens) - len(weights))
+    of_sample = torch.tensor([*weights, *filler], dtype=torch.float32).reshape(-1, 2)
+    of_place = of_sample.repeat_interleave(torch.tensor(layout.sample_lens), dim=0)
+    words, latents = of_place[layout.ce_index, 0], of_place[layout.latent_index, 1]
+    layout = replace(layout, ce_weights=layout.ce_weights * words)
+    return layout, latents[layout.velocity_rows]
 
 
 def _filler(samples: Sequence[Sequence[Segment]]) -> tuple[Segment, ...]:

@@ -22,10 +22,21 @@ class Subset:
     """Folder of shards."""
     repeats: float = 1.0
     """Times each sample is seen an epoch; a fraction draws that share anew each epoch."""
+    ce_weight: float = 1.0
+    """What a supervised word of it counts beside one of the other data sets: with 2 as two of them,
+    with 0 it is context alone. The run's `ce_weight` comes on top."""
+    mse_weight: float = 1.0
+    """The same of a supervised latent."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
+        """Check ranges."""
         check_range(self, "repeats", minimum=0.001, maximum=1000)
+        check_range(self, "ce_weight", "mse_weight", minimum=0, maximum=1000)
+        if not (self.ce_weight or self.mse_weight):
+            raise ValueError(
+                f"ce_weight and mse_weight of {self.path} are 0, so that it teaches nothing; leave "
+                "it out, or give one of them more"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,7 +119,7 @@ class _Tokens:
         self._weights = _by_place(layout.ce_index, layout.ce_weights)
         self._times = _by_place(layout.latent_index, pack.inputs.timesteps)
         supervised = torch.zeros(len(layout.latent_index), dtype=torch.bool)
-        supervised[layout.velocity_rows] = True
+        supervised[layout.velocity_rows] = pack.velocity_weights > 0
         self._supervised = _by_place(layout.latent_index, supervised)
         self._grids = _grids(layout)
 

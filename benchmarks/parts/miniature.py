@@ -101,6 +101,10 @@ class SceneExamples:
         """One sample."""
         return self._trajectories[sample]
 
+    def loss_weights(self, sample: int) -> tuple[float, float]:
+        """Words and latents of all samples count once."""
+        return 1.0, 1.0
+
     def grids_of(self, ref: ImageRef) -> Grids:
         """Token grids of an image."""
         _, width, height = images.probe(ref.loaded)

@@ -28,9 +28,14 @@ class TokenLosses(NamedTuple):
         """Weighted sum of the cross entropies; its count is `layout.ce_weights.sum()`."""
         return (self.ce * layout.ce_weights).sum()
 
-    def mse_sum(self) -> Tensor:
-        """Sum over tokens of the mean over numbers; its count is the rows of `mse`."""
-        return self.mse.mean(dim=-1).sum()
+    def mse_sum(self, weights: Tensor | None = None) -> Tensor:
+        """Sum over tokens of the mean over numbers; its count is that of rows, or of `weights`.
+
+        Args:
+            weights: (num_velocity,) of the tokens; 1 each by default.
+        """
+        means = self.mse.mean(dim=-1)
+        return (means if weights is None else means * weights).sum()
 
 
 def token_losses(
