@@ -38,7 +38,7 @@ from staged.allocator import keep_freed_memory
 from staged.engine.context import Context
 from staged.engine.decoding import Decoder
 from staged.engine.engine import Engine
-from staged.engine.velocity import GuidedVelocity
+from staged.engine.velocity import GuidedImage, Velocities
 from staged.generate.model import DrawingModel
 from staged.generate.settings import DrawSettings
 from staged.loops.rollouts import Rollouts
@@ -73,8 +73,7 @@ class NothingKept:
     @contextmanager
     def instead(self) -> Iterator[None]:
         """Keep nothing while this lasts. What was read before must not be used."""
-        fork, plan = Context.fork, GuidedVelocity.__init__
-        velocity, logits = GuidedVelocity.__call__, Decoder._logits
+        fork, velocities, logits = Context.fork, Velocities.__call__, Decoder._logits
 
         def append(
             engine: Engine, context: Context, segments: Sequence[Segment], inputs: Inputs
@@ -88,15 +87,16 @@ class NothingKept:
             _told(other).extend(_told(context))
             return other
 
-        def planned(made: GuidedVelocity, *given: Any) -> None:
-            plan(made, *given)
-            vars(made)["branches"] = given[2]
-
-        def velocity_at(made: GuidedVelocity, x_t: Tensor, t: float) -> Tensor:
-            count = max(made._plans) if made._guidance.at(t) else 1
-            for branch in vars(made)["branches"][:count]:
-                self._again(branch)
-            return velocity(made, x_t, t)
+        def velocities_at(
+            made: Velocities,
+            images: Sequence[GuidedImage],
+            x_t: Sequence[Tensor],
+            times: Sequence[float],
+        ) -> list[Tensor]:
+            for image, t in zip(images, times, strict=True):
+                for branch in image.branches[: image.num_branches(t)]:
+                    self._again(branch)
+            return velocities(made, images, x_t, times)
 
         def next_logits(decoder: Decoder, rows: Sequence[Any], slots: int) -> Tensor:
             for row in rows:
@@ -106,8 +106,7 @@ class NothingKept:
         with (
             patch.object(Engine, "_append", append),
             patch.object(Context, "fork", forked),
-            patch.object(GuidedVelocity, "__init__", planned),
-            patch.object(GuidedVelocity, "__call__", velocity_at),
+            patch.object(Velocities, "__call__", velocities_at),
             patch.object(Decoder, "_logits", next_logits),
         ):
             yield

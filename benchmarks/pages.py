@@ -127,7 +127,7 @@ class Workload:
     def draw(self) -> list[Tensor]:
         """Draw in the first, with all three branches of guidance."""
         branches = [self.contexts[:1], self.contexts[1:2], self.contexts[2:3]]
-        drawn = self.engine.draw(*branches, sizes=[self._size], seeds=[0], settings=GUIDED)
+        drawn = self.engine.draw(*branches, sizes=[self._size], seeds=[0], settings=[GUIDED])
         return [drawing.latents for drawing in drawn]
 
     def _kept(self, way: str) -> Callable[[], Any]:

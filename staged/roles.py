@@ -180,6 +180,29 @@ class Alike(Protocol):
         ...
 
 
+@runtime_checkable
+class DrawingForOthers(BatchedSketcher, Protocol):
+    """A sketcher of which there may be several that draw in one call, each in its own way.
+
+    Attributes:
+        pictures: Of sketchers where these are equal any may draw for all.
+    """
+
+    @property
+    def pictures(self) -> object:
+        """See the class."""
+        ...
+
+    def draw_for(
+        self,
+        sketchers: Sequence[BatchedSketcher],
+        requests: Sequence[StepRequest],
+        on_preview: Preview | None = None,
+    ) -> list[Sketch | RoleError]:
+        """Draw for each request as the sketcher beside it does, whose `pictures` are equal."""
+        ...
+
+
 class ImageEditor(Protocol):
     """A model that draws an instruction onto an image."""
 

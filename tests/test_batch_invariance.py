@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import tiny
@@ -12,11 +13,13 @@ from torch import Tensor
 
 from staged.backends.bagel import BagelPlayer
 from staged.backends.bagel_settings import BagelSettings
-from staged.engine import decoding
+from staged.engine import decoding, drawing
 from staged.engine.cache import PagedCache
 from staged.engine.context import Context
+from staged.engine.drawing import GivenUpError, OnStep
 from staged.engine.engine import Engine
 from staged.engine.pages import OutOfPagesError, PageTable
+from staged.engine.sampling import Drawing
 from staged.engine.text_sampling import TextSampling
 from staged.generate.role_choice import open_engine
 from staged.loops.policy import Policy
@@ -31,6 +34,16 @@ FLOW = FlowSettings(
     timestep_shift=2.0,
     guidance=Guidance(text_scale=4.0, image_scale=1.5, interval=(0.3, 1.0)),
 )
+FLOWS = [
+    FLOW,
+    replace(FLOW, num_flow_steps=3),
+    replace(FLOW, guidance=Guidance(text_scale=1.0)),
+    FLOW,
+    replace(FLOW, guidance=replace(FLOW.guidance, image_scale=1.0)),
+    replace(FLOW, num_flow_steps=1),
+    replace(FLOW, timestep_shift=1.0),
+]
+EXACT = F.linear
 STARTS: list[tuple[str | int, ...]] = [
     ("a star",),
     (1, "a red circle above a blue star and a ring"),
@@ -132,17 +145,78 @@ def test_drawing_does_not_depend_on_company(engine: Engine) -> None:
     texts = [read(engine, [p for p in start if isinstance(p, str)]) for start in STARTS]
     sizes = [(SIDE, SIDE), (8, SIDE), (12, 4), (SIDE, SIDE), (SIDE, 8), (4, 4), (SIDE, SIDE)]
     seeds = range(7)
-    together = engine.draw(contexts, blind, texts, sizes=sizes, seeds=seeds, settings=FLOW)
-    for row, drawing in enumerate(together):
+    together = engine.draw(contexts, blind, texts, sizes=sizes, seeds=seeds, settings=FLOWS)
+    for row, drawn in enumerate(together):
         [alone] = engine.draw(
             *([some[row]] for some in (contexts, blind, texts)),
             sizes=[sizes[row]],
             seeds=[seeds[row]],
-            settings=FLOW,
+            settings=[FLOWS[row]],
         )
-        assert torch.equal(drawing.latents, alone.latents)
-        assert drawing.pixels.shape == (*sizes[row], 3)
-        assert (drawing.pixels == alone.pixels).all()
+        assert torch.equal(drawn.latents, alone.latents)
+        assert drawn.pixels.shape == (*sizes[row], 3)
+        assert (drawn.pixels == alone.pixels).all()
+
+
+def draw(engine: Engine, on_step: OnStep | None = None) -> tuple[list[Drawing], int]:
+    """Three images of two sizes and numbers of steps, and how often the model was asked."""
+    contexts = [read(engine, start) for start in STARTS[:3]]
+    calls = list[int]()
+    hook = engine.model.register_forward_hook(lambda *_: calls.append(1))
+    drawn = engine.draw(
+        *[contexts] * 3,
+        sizes=[(SIDE, SIDE), (8, SIDE), (SIDE, SIDE)],
+        seeds=[0, 1, 2],
+        settings=[FLOW, replace(FLOW, num_flow_steps=2), FLOW],
+        on_step=on_step,
+    )
+    hook.remove()
+    return drawn, len(calls)
+
+
+def linear_by_row(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return (
+        torch.stack([EXACT(row, weight, bias) for row in x]) if len(x) else EXACT(x, weight, bias)
+    )
+
+
+def test_images_share_calls_where_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(F, "linear", linear_by_row)
+    engine = tiny.engine(1)
+    _, with_trials = draw(engine)
+    drawn, count = draw(engine)
+    assert count == 4 < 10 < with_trials  # of the longest, instead of the sum
+    for row in range(3):
+        given_up, _ = draw(engine, partial(_give_up_all_but, row))
+        assert torch.equal(given_up[row].latents, drawn[row].latents)
+        for other in {0, 1, 2} - {row}:
+            assert str(given_up[other].decoded) == "enough"
+
+
+def _give_up_all_but(wanted: int, row: int, step: int, estimate: Tensor) -> None:
+    if row != wanted:
+        raise GivenUpError("enough")
+
+
+def test_images_are_drawn_one_at_a_time_where_rows_come_out_otherwise_beside_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a product of more rows sums in another order."""
+
+    def by_number(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        half = x.shape[-1] // 2
+        if len(x) <= 48:  # all tokens of one image and its branches
+            return EXACT(x, weight, bias)
+        return EXACT(x[..., half:], weight[:, half:], bias) + EXACT(x[..., :half], weight[:, :half])
+
+    monkeypatch.setattr(F, "linear", by_number)
+    engine = tiny.engine(1)
+    draw(engine)
+    drawn, count = draw(engine)
+    assert count == 10
+    monkeypatch.setattr(drawing, "ROWS_TOGETHER", {})
+    for one, other in zip(drawn, draw(tiny.engine(1))[0], strict=True):
+        assert torch.equal(one.latents, other.latents)
 
 
 # --- where it is kept --------------------------------------------------------------------------
@@ -186,7 +260,7 @@ def test_nothing_depends_on_where_it_is_kept_or_on_what_went_on_from_it_before(
     assert told[0] == told[1]
     logits = [engine.append_text([some.fork()], ["a blue star"])[0] for some in (whole, context)]
     assert torch.equal(*logits)
-    options = {"sizes": [(SIDE, 8)], "seeds": [3], "settings": FLOW}
+    options = {"sizes": [(SIDE, 8)], "seeds": [3], "settings": [FLOW]}
     drawn = [engine.draw([some], [some], [some], **options)[0] for some in (whole, context)]
     assert torch.equal(drawn[0].latents, drawn[1].latents)
     assert alike(whole, context)
@@ -224,13 +298,12 @@ def test_where_kernels_treat_rows_differently_texts_are_written_one_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As MKL's do where threads part the rows unevenly: the last rows sum in another order."""
-    exact = F.linear
 
     def uneven(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        out = exact(x, weight, bias)
+        out = EXACT(x, weight, bias)
         if x.dim() == 2 and len(x) > 1:
             half = x.shape[1] // 2
-            last = exact(x[-1:, half:], weight[:, half:]) + exact(x[-1:, :half], weight[:, :half])
+            last = EXACT(x[-1:, half:], weight[:, half:]) + EXACT(x[-1:, :half], weight[:, :half])
             out[-1:] = last if bias is None else last + bias
         return out
 

@@ -61,7 +61,7 @@ def work(engine: Engine) -> tuple[list[Tensor], list[TextBlock], list[Drawing]]:
         texts_only,
         sizes=[(16, 16), (8, 16)],
         seeds=[0, 1],
-        settings=FlowSettings(num_flow_steps=3),
+        settings=[FlowSettings(num_flow_steps=3)] * 2,
         on_step=lambda row, step, estimate: None,
     )
     return logits, blocks, drawings

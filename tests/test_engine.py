@@ -153,7 +153,7 @@ def test_drawing_equals_a_plain_loop_that_recomputes_everything(guidance: Guidan
         [read(ENGINE, "a red circle", "add a star")],
         sizes=[(SIDE, SIDE)],
         seeds=[7],
-        settings=settings,
+        settings=[settings],
     )
     expected = plain_draw(
         plain_of("a red circle", 3, "add a star"),
@@ -167,7 +167,7 @@ def test_drawing_equals_a_plain_loop_that_recomputes_everything(guidance: Guidan
 
 def test_a_drawing_without_context_images_needs_no_third_branch() -> None:
     prompt, nothing = read(ENGINE, "a star"), Context()
-    options = {"sizes": [(SIDE, SIDE)], "seeds": [1], "settings": FLOW}
+    options = {"sizes": [(SIDE, SIDE)], "seeds": [1], "settings": [FLOW]}
     [one] = ENGINE.draw([prompt], [nothing], [prompt], **options)
     [other] = ENGINE.draw([prompt], [nothing], [nothing], **options)
     assert torch.equal(one.latents, other.latents)
@@ -179,7 +179,7 @@ def test_writing_drawing_and_forking_leave_the_context_as_it_was() -> None:
     fork = context.fork()
     ENGINE.append_text([fork], ["more"])
     ENGINE.write([context], [TextSampling(max_tokens=9)])
-    ENGINE.draw([context], [Context()], [context], sizes=[(8, 8)], seeds=[0], settings=FLOW)
+    ENGINE.draw([context], [Context()], [context], sizes=[(8, 8)], seeds=[0], settings=[FLOW])
     assert context.num_tokens == len(before[0]) < fork.num_tokens
     assert all(torch.equal(a, b) for a, b in zip(before, context.keys, strict=True))
 
@@ -193,7 +193,7 @@ def test_each_flow_step_reports_an_estimate_and_the_last_is_the_image() -> None:
         [context],
         sizes=[(SIDE, SIDE)],
         seeds=[0],
-        settings=FLOW,
+        settings=[FLOW],
         on_step=lambda *told: seen.append(told),
     )
     assert [told[:2] for told in seen] == [(0, step) for step in range(1, 6)]
@@ -211,5 +211,5 @@ def test_a_block_that_does_not_end_is_cut_off_and_says_so() -> None:
 def test_a_size_that_is_no_multiple_of_a_token_is_refused() -> None:
     with pytest.raises(ValueError, match="15 x 16 pixels: give sides from 4 to"):
         ENGINE.draw(
-            [Context()], [Context()], [Context()], sizes=[(16, 15)], seeds=[0], settings=FLOW
+            [Context()], [Context()], [Context()], sizes=[(16, 15)], seeds=[0], settings=[FLOW]
         )

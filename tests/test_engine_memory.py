@@ -113,7 +113,7 @@ def _guidances() -> Sequence[Guidance]:
 
 def _draw(made: Engine, context: Context, texts: Context, guidance: Guidance) -> None:
     settings = FlowSettings(num_flow_steps=1, guidance=guidance)
-    options = {"sizes": [(SIDE, SIDE)], "seeds": [0], "settings": settings}
+    options = {"sizes": [(SIDE, SIDE)], "seeds": [0], "settings": [settings]}
     made.draw([context], [context], [texts], **options)
 
 

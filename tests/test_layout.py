@@ -185,7 +185,7 @@ def drawn_velocity(
     shifted = context.fork()
     shifted.position = position_after(context, waiting)
     [drawing] = engine.draw(
-        [shifted], [shifted], [shifted], sizes=[size], seeds=[0], settings=ONE_STEP
+        [shifted], [shifted], [shifted], sizes=[size], seeds=[0], settings=[ONE_STEP]
     )
     return engine.noise(0, len(drawing.latents)) - drawing.latents
 

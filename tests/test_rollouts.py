@@ -1,6 +1,7 @@
 """Trajectories that join, leave and fail between any two calls, and what that does to others."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from staged.loops.rollouts import LostRollout, Rollouts
 from staged.loops.staged import StagedLoop
 from staged.model.flows import Flows, FlowSettings, Guidance
 from staged.protocol import write
-from staged.roles import RoleError
+from staged.roles import RoleError, StepRequest
 from staged.trajectory import Sketch, Stop, Trajectory, moves
 
 
@@ -97,6 +98,33 @@ def test_texts_of_players_that_write_alike_share_calls_and_each_draws_its_own() 
     done = finish(rollouts)
     assert [done[number] for number in range(4)] == [alone(name, 1) for name in "abcd"]
     assert ["a", "b", "c", "d"] in [names for kind, names in one.calls if kind == "write"]
+    for player, names in ((one, {"a", "c"}), (two, {"b", "d"})):
+        assert {p for kind, prompts in player.calls if kind == "draw" for p in prompts} == names
+
+
+def test_sketchers_that_draw_for_one_another_share_calls_and_each_request_keeps_its_own() -> None:
+    """Requests that differ in size or flow steps were drawn one after another."""
+
+    class ForOthers(Artist):
+        pictures = "the same"
+
+        def draw_for(
+            self, sketchers: Sequence[Artist], requests: Sequence[StepRequest], _: object = None
+        ) -> list[Sketch | RoleError]:
+            self.calls.append(("draw for", [request.trajectory.prompt for request in requests]))
+            return [
+                sketch
+                for sketcher, request in zip(sketchers, requests, strict=True)
+                for sketch in sketcher.draw([request])
+            ]
+
+    one, two, rollouts = ForOthers(), ForOthers(), Rollouts(room=4)
+    one.texts = two.texts = "the same"  # type: ignore[attr-defined]
+    for name, player in zip("abcd", (one, two, one, two), strict=True):
+        join(rollouts, player, name)
+    done = finish(rollouts)
+    assert [done[number] for number in range(4)] == [alone(name, 1) for name in "abcd"]
+    assert {("a", "b"), ("c", "d")} <= {tuple(p) for k, p in one.calls if k == "draw for"}
     for player, names in ((one, {"a", "c"}), (two, {"b", "d"})):
         assert {p for kind, prompts in player.calls if kind == "draw" for p in prompts} == names
 

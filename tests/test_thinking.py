@@ -84,7 +84,7 @@ def test_a_thought_is_drawn_in_the_contexts_of_the_reference(inputs: tuple[Image
     engine.append_text([whole], [THOUGHT.text])
     height, width = (16, 8) if inputs else (16, 16)
     [drawing] = engine.draw(
-        [whole], [no_text], [no_images], sizes=[(height, width)], seeds=[3], settings=FLOW
+        [whole], [no_text], [no_images], sizes=[(height, width)], seeds=[3], settings=[FLOW]
     )
     request = StepRequest(trajectory=thought_about(*inputs), moves=("sketch",), seed=3)
     [sketch] = BagelPlayer(engine, SETTINGS).draw([request])

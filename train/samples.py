@@ -51,7 +51,7 @@ def draw_sheet(
         contexts,
         sizes=[(side, side)] * len(contexts),
         seeds=list(range(len(contexts))),
-        settings=replace(flow, num_flow_steps=log.sample_flow_steps),
+        settings=[replace(flow, num_flow_steps=log.sample_flow_steps)] * len(contexts),
     )
     sheet = np.concatenate([drawing.pixels for drawing in drawings], axis=1)
     if path is not None:

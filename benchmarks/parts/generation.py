@@ -127,7 +127,7 @@ def _measure_flow(
         *([context] for context in contexts),
         sizes=[(side, side)],
         seeds=[0],
-        settings=settings,
+        settings=[settings],
         on_step=lambda row, step, estimate: marks.mark(),
     )
     seconds = median(marks.intervals()[1:])
@@ -156,7 +156,7 @@ def _measure_image(
     synchronize(setup)
     began = time.perf_counter()
     engine.draw(
-        *([context] for context in contexts), sizes=[(side, side)], seeds=[0], settings=settings
+        *([context] for context in contexts), sizes=[(side, side)], seeds=[0], settings=[settings]
     )
     synchronize(setup)
     seconds = time.perf_counter() - began

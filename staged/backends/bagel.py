@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
@@ -21,12 +22,13 @@ from staged import protocol
 from staged.backends.bagel_settings import BagelSettings
 from staged.backends.reading import ContextParts, ContextReader, before_last_cue, parts_of, texts_of
 from staged.engine.cache import MAX_CACHED_TOKENS
+from staged.engine.drawing import GivenUpError
 from staged.engine.engine import Engine
-from staged.engine.sampling import TextBlock
+from staged.engine.sampling import Drawing, TextBlock
 from staged.engine.text_sampling import TextSampling
 from staged.model.finite import NotFiniteError
 from staged.model.flows import FlowKind, Flows, FlowSettings
-from staged.roles import Preview, RoleError, StepRequest, TextPreview
+from staged.roles import BatchedSketcher, Pixels, Preview, RoleError, StepRequest, TextPreview
 from staged.trajectory import (
     ImageRef,
     Move,
@@ -84,8 +86,16 @@ class BagelPlayer:
 
     @property
     def num_at_once(self) -> int:
-        """Sketches that gain from one call: the engine draws one image after another."""
-        return 1
+        """Sketches that gain from one call."""
+        flows, side = self.settings.flows, self.engine.codec.sizes.latent_max
+        return self.engine.num_drawn_together(
+            *(self.settings.size or (side, side)), flows.num_branches(has_images=True)
+        )
+
+    @property
+    def pictures(self) -> object:
+        """What it has read, with which model; see `staged.roles.DrawingForOthers`."""
+        return self._reader
 
     def release(self, trajectory: Trajectory) -> None:
         """Forget what was read for this trajectory alone; see `staged.roles.Remembering`."""
@@ -119,13 +129,22 @@ class BagelPlayer:
         """Write one block for each request; see `staged.roles.BatchedWriter`."""
         answers: list[TextStep | RoleError] = []
 
-        def on_text_of_group(row: int, text: str) -> None:
+        def on_text_of_run(row: int, text: str) -> None:
             assert on_text is not None
             on_text(len(answers) + row, text)
 
-        for some, beside in self._groups(requests):
-            answers += self._write(some, beside, on_text_of_group if on_text else None)
+        wanted = [[self._parts(request.trajectory)] for request in requests]
+        for run in self._reader.runs(wanted, self._beside):
+            some = requests[run]
+            answers += self._write(
+                some, self._beside(len(some)), on_text_of_run if on_text else None
+            )
         return answers
+
+    def _beside(self, number: int) -> int:
+        """Tokens that writing holds beside what is read: a text for as many as write at a time."""
+        room = self._reader.cache.at_most(self.settings.max_text_tokens + 1, 2)
+        return min(number, self.engine.num_text_slots) * room
 
     def _write(
         self, requests: Sequence[StepRequest], beside: int, on_text: TextPreview | None
@@ -158,68 +177,62 @@ class BagelPlayer:
             on_token if on_text else None,
         )
 
-    def _groups(self, requests: Sequence[StepRequest]) -> list[tuple[list[StepRequest], int]]:
-        """Cut requests into runs that can be held at once; one that cannot is a run of its own.
-
-        Returns:
-            The runs, each with the tokens that writing holds beside what is read: room for a text,
-            for as many as write at a time.
-        """
-        room = self._reader.cache.at_most(self.settings.max_text_tokens + 1, 2)
-        slots, most = self.engine.num_text_slots, self._reader.cache.num_tokens
-        groups: list[tuple[list[StepRequest], int]] = []
-        readings: list[dict[ContextParts, int]] = []
-        for request in requests:
-            readings.append(self._reader.needed(self._parts(request.trajectory)))
-            beside = min(len(readings), slots) * room
-            if groups and self._reader.at_most(readings) + beside <= most:
-                groups[-1] = ([*groups[-1][0], request], beside)
-            else:
-                groups.append(([request], room))
-                readings = readings[-1:]
-        return groups
-
     def draw(
         self, requests: Sequence[StepRequest], on_preview: Preview | None = None
     ) -> list[Sketch | RoleError]:
         """Draw one image for each request; see `staged.roles.BatchedSketcher`."""
-        return [self._draw(request, row, on_preview) for row, request in enumerate(requests)]
+        return self.draw_for([self] * len(requests), requests, on_preview)
+
+    def draw_for(
+        self,
+        sketchers: Sequence[BatchedSketcher],
+        requests: Sequence[StepRequest],
+        on_preview: Preview | None = None,
+    ) -> list[Sketch | RoleError]:
+        """Draw one image for each request, as its player does; see `DrawingForOthers`."""
+        wishes = [
+            _Wish.of(sketcher, request)
+            for sketcher, request in zip(sketchers, requests, strict=True)
+            if isinstance(sketcher, BagelPlayer)
+        ]
+        assert len(wishes) == len(requests), "a sketcher that reads with nobody else"
+        answers: list[Sketch | RoleError] = []
+
+        def on_preview_of_run(row: int, step: int, pixels: Pixels) -> None:
+            assert on_preview is not None
+            on_preview(len(answers) + row, step, pixels)
+
+        for run in self._reader.runs([wish.branches for wish in wishes]):
+            answers += self._draw(wishes[run], on_preview_of_run if on_preview else None)
+        return answers
 
     def _draw(
-        self, request: StepRequest, row: int, on_preview: Preview | None
-    ) -> Sketch | RoleError:
-        flow = self.settings.flows.of(_drawn(request.trajectory))
-        size = self._size(request.trajectory)
-        every = self.settings.preview_every
-
-        def look_up(_: int, step: int, estimate: torch.Tensor) -> None:
-            if (reason := request.interrupt()) is not None:
-                raise RoleError(reason)
+        self, wishes: Sequence[_Wish], on_preview: Preview | None
+    ) -> list[Sketch | RoleError]:
+        def look_up(row: int, step: int, estimate: torch.Tensor) -> None:
+            wish = wishes[row]
+            if (reason := wish.request.interrupt()) is not None:
+                raise GivenUpError(reason)
             # An estimate that is no picture is not shown; the drawing itself tells of it.
-            if on_preview is not None and every and step % every == 0:
+            if on_preview is not None and wish.preview_every and step % wish.preview_every == 0:
                 with suppress(NotFiniteError):
                     stride = self.engine.model.config.pixels_per_latent_token
-                    grid = size[0] // stride, size[1] // stride
+                    grid = wish.size[0] // stride, wish.size[1] // stride
                     on_preview(row, step, self.engine.codec.decode(estimate, *grid))
 
         try:
-            branches = self._reader.read(_branches(self._parts(request.trajectory), flow))
-            [drawing] = self.engine.draw(
-                *([branch.context] for branch in branches),
-                sizes=[size],
-                seeds=[request.seed],
-                settings=flow,
-                on_step=look_up,
-            )
+            readings = self._reader.read([parts for wish in wishes for parts in wish.branches])
         except RoleError as error:
-            return error
-        if isinstance(drawing.decoded, NotFiniteError):
-            return _not_finite(drawing.decoded)
-        return Sketch(
-            image=ImageRef.from_array(drawing.decoded),
-            seed=request.seed,
-            num_flow_steps=flow.num_flow_steps,
+            return [error] * len(wishes)
+        contexts = [reading.context for reading in readings]
+        drawings = self.engine.draw(
+            *(contexts[branch::3] for branch in range(3)),
+            sizes=[wish.size for wish in wishes],
+            seeds=[wish.request.seed for wish in wishes],
+            settings=[wish.flow for wish in wishes],
+            on_step=look_up,
         )
+        return [wish.drawn(drawing) for wish, drawing in zip(wishes, drawings, strict=True)]
 
     def _sampling(self, request: StepRequest) -> TextSampling:
         settings = self.settings
@@ -285,6 +298,49 @@ class BagelPlayer:
         rows, columns = engine.codec.grids(*trajectory.inputs[-1].array().shape[:2]).latent
         stride = engine.model.config.pixels_per_latent_token
         return rows * stride, columns * stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """A picture that is wanted.
+
+    Attributes:
+        request: Of whom.
+        flow: How it is drawn.
+        size: Height and width in pixels.
+        branches: What the three branches of guidance stand on.
+        preview_every: Flow steps between previews; 0 for none.
+    """
+
+    request: StepRequest
+    flow: FlowSettings
+    size: tuple[int, int]
+    branches: Sequence[ContextParts]
+    preview_every: int
+
+    @classmethod
+    def of(cls, player: BagelPlayer, request: StepRequest) -> Self:
+        """What a player is to draw."""
+        flow = player.settings.flows.of(_drawn(request.trajectory))
+        return cls(
+            request=request,
+            flow=flow,
+            size=player._size(request.trajectory),
+            branches=_branches(player._parts(request.trajectory), flow),
+            preview_every=player.settings.preview_every,
+        )
+
+    def drawn(self, drawing: Drawing) -> Sketch | RoleError:
+        """Say what became of it."""
+        if isinstance(drawing.decoded, NotFiniteError):
+            return _not_finite(drawing.decoded)
+        if isinstance(drawing.decoded, GivenUpError):
+            return RoleError(str(drawing.decoded))
+        return Sketch(
+            image=ImageRef.from_array(drawing.decoded),
+            seed=self.request.seed,
+            num_flow_steps=self.flow.num_flow_steps,
+        )
 
 
 def _branches(parts: ContextParts, flow: FlowSettings) -> list[ContextParts]:

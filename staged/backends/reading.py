@@ -10,7 +10,7 @@ again, to the same bits.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -186,6 +186,28 @@ class ContextReader:
         going_on = {parts[:-1] for parts in tokens}
         num_leaves = len(tokens.keys() - going_on)
         return self.cache.at_most(sum(tokens.values()), 2 * num_leaves - 1)
+
+    def runs(
+        self, wanted: Sequence[Sequence[ContextParts]], beside: Callable[[int], int] = lambda _: 0
+    ) -> list[slice]:
+        """Cut wishes into runs that can be held at once; one that cannot is a run of its own.
+
+        Args:
+            wanted: What is to be read for each wish.
+            beside: Tokens that are held beside the readings of so many wishes.
+        """
+        runs: list[slice] = []
+        readings: list[dict[ContextParts, int]] = []
+        for place, some in enumerate(wanted):
+            own = [self.needed(parts) for parts in some]
+            readings += own
+            number = place - runs[-1].start + 1 if runs else 1
+            if runs and self.at_most(readings) + beside(number) <= self.cache.num_tokens:
+                runs[-1] = slice(runs[-1].start, place + 1)
+            else:
+                runs.append(slice(place, place + 1))
+                readings = own
+        return runs
 
     def forget(self, parts: ContextParts) -> None:
         """Forget what was read of a sequence, as far as nothing that is known goes on from it."""

@@ -123,18 +123,17 @@ class ChunkAttention:
             layout: One sample per context, laid out at the contexts' positions.
             keep: The contexts have grown by their chunks, which are to be kept there.
         """
-        self._order = layout.expert_order()
-        rows = torch.split(layout.expert_rows(), list(layout.sample_lens))
+        self._order, self._rows = layout.expert_order(), layout.expert_rows()
+        self._lengths = list(layout.sample_lens)
         self._chunks = [
-            _Chunk(context, layout, sample, rows[sample], keep)
-            for sample, context in enumerate(contexts)
+            _Chunk(context, layout, sample, keep) for sample, context in enumerate(contexts)
         ]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `staged.model.attention.Attend`."""
         attended = []
-        for chunk in self._chunks:
-            q, k, v = (x.index_select(0, chunk.rows) for x in (query, key, value))
+        by_chunk = (x.index_select(0, self._rows).split(self._lengths) for x in (query, key, value))
+        for chunk, q, k, v in zip(self._chunks, *by_chunk, strict=True):
             k, v = chunk.keys(layer, k, v)
             for piece in chunk.pieces:
                 keys, values = k[: piece.num_keys], v[: piece.num_keys]
@@ -145,15 +144,13 @@ class ChunkAttention:
 class _Chunk:
     """A context, and what attends to it."""
 
-    def __init__(
-        self, context: Context, layout: Layout, sample: int, rows: Tensor, keep: bool
-    ) -> None:
-        self.rows, self._keep = rows, keep
-        self._num_cached = context.num_tokens - (len(rows) if keep else 0)
+    def __init__(self, context: Context, layout: Layout, sample: int, keep: bool) -> None:
+        self._keep, count = keep, layout.sample_lens[sample]
+        self._num_cached = context.num_tokens - (count if keep else 0)
         self._sequence = context.sequence()
         self._slots: Slots = []
         if self._sequence is not None and keep:
-            self._slots = self._sequence.slots(self._num_cached, len(rows))
+            self._slots = self._sequence.slots(self._num_cached, count)
         self.pieces = list(_pieces(layout, sample, self._num_cached))
 
     def keys(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,12 @@
 
 Every operation takes many contexts, and what a context yields never depends on which others there
 are, to the bit. Numbers that are summed in another order round otherwise, and kernels choose the
-order by the shapes they are given. So no shape tells of company: a text or image is read, and an
-image drawn, in calls of its own; texts are written in steps of a fixed number of rows (see
-`staged.engine.decoding`, which also says where that is looked at); the autoencoder gets one image
-at a time; each context has its own mask, random numbers and guidance norm. Another device, number
-of threads, precision or version of torch is another matter: there the last digits do differ.
+order by the shapes they are given. So a text or image is read in a call of its own; texts are
+written in steps of a fixed number of rows (see `staged.engine.decoding`, which also says where that
+is looked at); images share the calls of their steps only where it was tried that no bit changes by
+that (`staged.engine.company`); the autoencoder gets one image at a time; each context has its own
+mask, random numbers and guidance norm. Another device, number of threads, precision or version of
+torch is another matter: there the last digits do differ.
 
 Letters: B contexts, n latent tokens, Z numbers a latent token, V vocabulary.
 """
@@ -14,7 +15,7 @@ Letters: B contexts, n latent tokens, Z numbers a latent token, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -25,14 +26,15 @@ from staged.device_memory import free_memory
 from staged.engine.cache import MAX_CACHED_TOKENS, PagedCache
 from staged.engine.context import ChunkAttention, Context
 from staged.engine.decoding import Decoder
+from staged.engine.drawing import Drawer, ImageOnItsWay, OnStep
 from staged.engine.memory import Footprint
 from staged.engine.sampling import Drawing, TextBlock
 from staged.engine.text_sampling import TextSampling
-from staged.engine.velocity import GuidedVelocity
+from staged.engine.velocity import GuidedImage
 from staged.model.bagel import Bagel, Inputs
 from staged.model.codec import ImageCodec
 from staged.model.finite import NotFiniteError, all_finite
-from staged.model.flow import integrate, time_grid
+from staged.model.flow import time_grid
 from staged.model.flows import Flows, FlowSettings
 from staged.model.layout import Segment, SegmentKind, lay_out
 from staged.model.tokenizer import BagelTokenizer
@@ -66,6 +68,7 @@ class Engine:
         self.device, self.dtype = parameter.device, parameter.dtype
         self._config = model.config
         self._decoder = Decoder(model, tokenizer)
+        self._drawer = Drawer(model, self.special)
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -203,13 +206,13 @@ class Engine:
         *,
         sizes: Sequence[tuple[int, int]],
         seeds: Sequence[int],
-        settings: FlowSettings,
-        on_step: Callable[[int, int, Tensor], None] | None = None,
+        settings: Sequence[FlowSettings],
+        on_step: OnStep | None = None,
     ) -> list[Drawing]:
-        """Draw one image in each context, one after another; the contexts stay as they are.
+        """Draw one image in each context; the contexts stay as they are.
 
-        The branches of an image's guidance share a call. Images do not: one fills a GPU, and a CPU
-        gains little from more.
+        The branches of an image's guidance share a call. Images do where it is of use and changes
+        none of them; see `staged.engine.drawing`.
 
         Args:
             contexts: With everything the image shall follow.
@@ -217,14 +220,14 @@ class Engine:
             without_images: The same with texts only; not read where the context has no images.
             sizes: (height, width) of each image in pixels.
             seeds: Of each image's noise.
-            settings: Steps, grid, guidance.
+            settings: Steps, grid, guidance of each.
             on_step: Called with (index of the context, steps done, (n, Z) estimate of the finished
                 latents), the estimate being where the velocity of that step leads in a straight
-                line.
+                line. A `GivenUpError` that it raises ends this image alone.
 
         Returns:
-            The drawings, in order. One whose numbers were not finite holds that instead of
-            pixels.
+            The drawings, in order. One whose numbers were not finite, or that was given up, holds
+            that instead of pixels.
 
         Raises:
             ValueError: A size is no multiple of the pixels per latent token, or too large.
@@ -232,44 +235,43 @@ class Engine:
         stride = self._config.pixels_per_latent_token
         for height, width in sizes:
             self._config.check_picture(height, width)
-        drawings = []
-        for row, three in enumerate(zip(contexts, without_text, without_images, strict=True)):
-            grid = (sizes[row][0] // stride, sizes[row][1] // stride)
-            report = None if on_step is None else partial(on_step, row)
-            drawings.append(self._draw(three, grid, seeds[row], settings, report))
-        return drawings
+        images = [
+            ImageOnItsWay(
+                number=row,
+                image=GuidedImage(
+                    branches=branches,
+                    grid=(sizes[row][0] // stride, sizes[row][1] // stride),
+                    guidance=settings[row].guidance,
+                ),
+                times=time_grid(
+                    settings[row].num_flow_steps, settings[row].timestep_shift
+                ).tolist(),
+                x_t=self.noise(seeds[row], sizes[row][0] * sizes[row][1] // stride**2).to(
+                    self.device
+                ),
+            )
+            for row, branches in enumerate(zip(contexts, without_text, without_images, strict=True))
+        ]
+        self._drawer.draw(images, on_step)
+        return [self._finished(image) for image in images]
 
-    def _draw(
-        self,
-        branches: tuple[Context, Context, Context],
-        grid: tuple[int, int],
-        seed: int,
-        settings: FlowSettings,
-        on_step: Callable[[int, Tensor], None] | None,
-    ) -> Drawing:
-        velocity = GuidedVelocity(self.model, self.special, branches, grid, settings.guidance)
-        times = time_grid(settings.num_flow_steps, settings.timestep_shift)
-        steps = 0
-
-        def velocity_at(x_t: Tensor, t: float) -> Tensor:
-            nonlocal steps
-            found, steps = velocity(x_t, t), steps + 1
-            if on_step is not None:
-                on_step(steps, x_t - t * found)
-            return found
-
-        noise = self.noise(seed, grid[0] * grid[1]).to(self.device)
-        # x_t stays float32 whatever the model computes in: a step adds a fiftieth of a velocity, of
-        # which bfloat16 would keep some two bits.
-        latents = integrate(velocity_at, noise, times)
+    def _finished(self, drawn: ImageOnItsWay) -> Drawing:
+        latents = drawn.x_t
+        if drawn.given_up is not None:
+            return Drawing(latents=latents, decoded=drawn.given_up)
         # What a velocity was at any step shows in the latents, so one look at the end will do,
         # and the device is waited for once.
         if not all_finite(latents):
             return Drawing(latents=latents, decoded=NotFiniteError("latents are"))
         try:
-            return Drawing(latents=latents, decoded=self.codec.decode(latents, *grid))
+            return Drawing(latents=latents, decoded=self.codec.decode(latents, *drawn.image.grid))
         except NotFiniteError as error:
             return Drawing(latents=latents, decoded=error)
+
+    def num_drawn_together(self, height: int, width: int, num_branches: int) -> int:
+        """Images of a size in pixels, and branches of guidance, that gain from one call."""
+        stride = self._config.pixels_per_latent_token
+        return self._drawer.num_together(num_branches * (height * width // stride**2 + 2))
 
     def noise(self, seed: int, num_tokens: int) -> Tensor:
         """(num_tokens, Z) float32 on the CPU: the same on every device."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from staged.engine.drawing import ROWS_TOGETHER
 from staged.model.attention import MAX_SCORED_KEYS
 from staged.model.codec import ImageSizes
 from staged.model.config import BagelConfig
@@ -70,10 +71,11 @@ class Footprint:
         """
         config = self.config
         drawn = config.max_latent_size**2 + 2
+        together = ROWS_TOGETHER.get(self.device.type, 0)
         calls = (
             self._tower(self._vision_tokens),
             self._stream(self.image_tokens, drawn, num_cached),
-            self._stream(self.num_branches * drawn, drawn, num_cached),
+            self._stream(max(self.num_branches * drawn, together), drawn, num_cached),
             self._autoencoder((config.max_latent_size * config.pixels_per_latent_token) ** 2),
         )
         return max(calls) + self._logits

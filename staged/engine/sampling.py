@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from staged.engine.drawing import GivenUpError
 from staged.engine.text_sampling import TextSampling
 from staged.model.finite import NotFiniteError
 
@@ -41,7 +42,7 @@ class Drawing:
     """
 
     latents: Tensor
-    decoded: NDArray[np.uint8] | NotFiniteError
+    decoded: NDArray[np.uint8] | NotFiniteError | GivenUpError
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -49,8 +50,9 @@ class Drawing:
 
         Raises:
             NotFiniteError: Latents or pixels were no numbers.
+            GivenUpError: It was not drawn to its end.
         """
-        if isinstance(self.decoded, NotFiniteError):
+        if isinstance(self.decoded, NotFiniteError | GivenUpError):
             raise self.decoded
         return self.decoded
 

@@ -1,4 +1,4 @@
-"""The velocity of one image on its way, guided by as many branches as it needs.
+"""The velocities of images on their way, guided by as many branches as each needs.
 
 Letters: n latent tokens, Z numbers a latent token.
 """
@@ -6,6 +6,7 @@ Letters: n latent tokens, Z numbers a latent token.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,56 +15,121 @@ from staged.engine.context import ChunkAttention, Context
 from staged.model.bagel import Bagel, Inputs
 from staged.model.flow import guide
 from staged.model.flows import Guidance
-from staged.model.layout import Grids, SpecialTokens, lay_out
+from staged.model.layout import Grids, Layout, SpecialTokens, lay_out
 from staged.sequence import noised_copy
 
+Grid = tuple[int, int]
+"""Rows and columns of latent tokens."""
 
-class GuidedVelocity:
-    """Velocities of an image in its context. The branches of its guidance share a call."""
 
-    def __init__(
-        self,
-        model: Bagel,
-        special: SpecialTokens,
-        branches: Sequence[Context],
-        grid: tuple[int, int],
-        guidance: Guidance,
-    ) -> None:
-        """Plan the calls; the plan serves every step.
+@dataclass(frozen=True, kw_only=True, eq=False)  # by identity: plans are kept for it
+class GuidedImage:
+    """What an image is drawn by.
+
+    Attributes:
+        branches: The whole context, the same without the last text, and with texts only; the last
+            is not read where the context has no images.
+        grid: Its latent tokens.
+        guidance: What is made of the branches.
+    """
+
+    branches: Sequence[Context]
+    grid: Grid
+    guidance: Guidance
+
+    def num_branches(self, t: float) -> int:
+        """Branches that its velocity is made of at a time: one outside the guidance's interval."""
+        return self.max_branches if self.guidance.at(t) else 1
+
+    @property
+    def max_branches(self) -> int:
+        """Branches within the interval."""
+        return self.guidance.num_branches(has_images=self.branches[0].has_images)
+
+
+class Velocities:
+    """Velocities of images in their contexts, those that are asked for at once in one call."""
+
+    def __init__(self, model: Bagel, special: SpecialTokens) -> None:
+        """Ask a model.
 
         Args:
-            model: Whose velocity it is.
+            model: Whose velocities they are.
             special: Its framing tokens.
-            branches: The whole context, the same without the last text, and with texts only; the
-                last is not read where the context has no images.
-            grid: Rows and columns of latent tokens.
-            guidance: What is made of the branches.
         """
-        self._model, self._guidance = model, guidance
-        count = guidance.num_branches(has_images=branches[0].has_images)
-        like = model.embed_tokens.weight
-        self._no_patches = like.new_empty(0, model.config.vision.patch_dim)
-        copy = [noised_copy(Grids(latent=grid, vision=(0, 0)))]
-        self._plans = {}
-        # Outside the interval of guidance the first branch is enough.
-        for needed in {1, count}:
-            some = branches[:needed]
-            layout = lay_out(
-                [copy] * needed, special, first_positions=[branch.position for branch in some]
-            ).to(like.device)
-            self._plans[needed] = layout, ChunkAttention(some, layout)
+        self._model, self._special = model, special
+        self._like = model.embed_tokens.weight
+        self._no_patches = self._like.new_empty(0, model.config.vision.patch_dim)
+        # Of what was asked for last: it serves every step until an image comes, goes, or needs
+        # other branches.
+        self._plans: dict[tuple[tuple[GuidedImage, int], ...], tuple[Layout, ChunkAttention]] = {}
 
-    def __call__(self, x_t: Tensor, t: float) -> Tensor:
-        """(n, Z) float32 velocity at (x_t, t)."""
-        count = max(self._plans) if self._guidance.at(t) else 1
-        layout, attention = self._plans[count]
-        times = torch.full((count * len(x_t),), t, device=x_t.device)
-        # Narrowed for the network alone; see `Engine._draw`.
-        tokens = x_t.to(self._no_patches.dtype).repeat(count, 1)
-        hidden = self._model(layout, Inputs(tokens, times, self._no_patches), attention)
+    def __call__(
+        self, images: Sequence[GuidedImage], x_t: Sequence[Tensor], times: Sequence[float]
+    ) -> list[Tensor]:
+        """Ask for the velocities of some images, each at a time of its own.
+
+        Args:
+            images: What they are drawn by.
+            x_t: (n, Z) float32 of each.
+            times: Of each.
+
+        Returns:
+            (n, Z) float32 of each.
+        """
+        counts = [image.num_branches(t) for image, t in zip(images, times, strict=True)]
+        layout, attention = self._plan(tuple(zip(images, counts, strict=True)))
+        rows = [count * len(x) for count, x in zip(counts, x_t, strict=True)]
+        # Narrowed for the network alone; see `staged.engine.drawing`.
+        tokens = [x.to(self._like.dtype).repeat(n, 1) for x, n in zip(x_t, counts, strict=True)]
+        inputs = Inputs(torch.cat(tokens), self._times(times, rows), self._no_patches)
+        hidden = self._model(layout, inputs, attention)
         # Widened before guidance, which multiplies the differences of nearly equal numbers.
-        velocities = self._model.velocity(hidden.gen).float().view(count, 1, *x_t.shape)
-        if count == 1:
-            return velocities[0, 0]
-        without_images = velocities[2] if count == 3 else None
-        return guide(velocities[0], velocities[1], without_images, self._guidance)[0]
+        velocities = self._model.velocity(hidden.gen).float().split(rows)
+        return [
+            _guided(some.view(count, 1, *x.shape), image.guidance)
+            for some, count, x, image in zip(velocities, counts, x_t, images, strict=True)
+        ]
+
+    def _plan(self, key: tuple[tuple[GuidedImage, int], ...]) -> tuple[Layout, ChunkAttention]:
+        if key not in self._plans:
+            self._plans.clear()
+            branches = [branch for image, count in key for branch in image.branches[:count]]
+            positions = [branch.position for branch in branches]
+            layout = noised_layout(
+                [(image.grid, count) for image, count in key], self._special, positions
+            ).to(self._like.device)
+            self._plans[key] = layout, ChunkAttention(branches, layout)
+        return self._plans[key]
+
+    def _times(self, times: Sequence[float], rows: Sequence[int]) -> Tensor:
+        device = self._like.device
+        return torch.cat(
+            [torch.full((n,), t, device=device) for t, n in zip(times, rows, strict=True)]
+        )
+
+
+def noised_layout(
+    shapes: Sequence[tuple[Grid, int]], special: SpecialTokens, positions: Sequence[int]
+) -> Layout:
+    """Lay out the noised copies of images, a sample for each branch of each.
+
+    Args:
+        shapes: Of each image its latent tokens and the number of its branches.
+        special: Framing tokens.
+        positions: Where each branch goes on.
+    """
+    copies = [
+        [noised_copy(Grids(latent=grid, vision=(0, 0)))]
+        for grid, count in shapes
+        for _ in range(count)
+    ]
+    return lay_out(copies, special, first_positions=positions)
+
+
+def _guided(velocities: Tensor, guidance: Guidance) -> Tensor:
+    """(branches, 1, n, Z) velocities to the one that they make."""
+    if len(velocities) == 1:
+        return velocities[0, 0]
+    without_images = velocities[2] if len(velocities) == 3 else None
+    return guide(velocities[0], velocities[1], without_images, guidance)[0]

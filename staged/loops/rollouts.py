@@ -3,7 +3,7 @@
 Each waits in one queue with the piece that it needs next: a choice, a text or a sketch. The oldest
 piece is asked for, and with it all others of its kind, in one call. So some plan while others draw
 or inspect, and nobody waits for more than what stood before him; and trajectories that began
-together keep step and share their calls, texts also where pictures are drawn with other sizes and
+together keep step and share their calls, also where pictures are drawn with other sizes and
 settings. What a trajectory becomes depends on its start and seed, never on its company, as far as
 that is true of the players (of BAGEL it is, to the bit).
 """
@@ -19,7 +19,15 @@ from staged.loops.events import Event, Previewed, TextPreviewed
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.rollout import OnEvent, Result, Rollout
-from staged.roles import Alike, Interrupt, Pixels, RoleError, never
+from staged.roles import (
+    Alike,
+    BatchedSketcher,
+    DrawingForOthers,
+    Interrupt,
+    Pixels,
+    RoleError,
+    never,
+)
 from staged.trajectory import Trajectory
 
 CANCELLED: Final = "cancelled"
@@ -206,6 +214,9 @@ class Rollouts:
                 return writer.write(requests)
             case "sketch":
                 previews = partial(self._preview, pieces) if watched else None
+                if isinstance(roles.sketcher, DrawingForOthers):
+                    sketchers = [piece.rollout.roles.sketcher for piece in pieces]
+                    return roles.sketcher.draw_for(sketchers, requests, previews)
                 return roles.sketcher.draw(requests, previews)
 
     def _preview(self, pieces: Sequence[_Piece], row: int, flow_step: int, pixels: Pixels) -> None:
@@ -274,7 +285,7 @@ class _Piece:
         if rollout.choosing:
             return cls(rollout, "choice", _told_by(rollout.roles.director))
         if rollout.moves == ("sketch",):
-            return cls(rollout, "sketch", rollout.roles.sketcher)
+            return cls(rollout, "sketch", _drawn_by(rollout.roles.sketcher))
         return cls(rollout, "text", _told_by(rollout.roles.writer(rollout.moves)))
 
     def shares_call(self, other: _Piece) -> bool:
@@ -285,6 +296,11 @@ class _Piece:
 def _told_by(player: object) -> object:
     """What the player's choices and texts depend on; see `staged.roles.Alike`."""
     return player.texts if isinstance(player, Alike) else player
+
+
+def _drawn_by(sketcher: BatchedSketcher) -> object:
+    """Who shares calls with the sketcher; see `staged.roles.DrawingForOthers`."""
+    return sketcher.pictures if isinstance(sketcher, DrawingForOthers) else sketcher
 
 
 def _ignore(event: Event) -> None:

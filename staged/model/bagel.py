@@ -153,13 +153,16 @@ class Bagel(nn.Module):
         )
         return torch.cat([text, vision.to(text.dtype), latents.to(text.dtype)])
 
-    def forward(self, layout: Layout, inputs: Inputs, attend: Attend) -> Hidden:
+    def forward(
+        self, layout: Layout, inputs: Inputs, attend: Attend, num_layers: int | None = None
+    ) -> Hidden:
         """Run the decoder over a layout.
 
         Args:
             layout: What the tokens are; on the model's device.
             inputs: What fills the image tokens.
             attend: Attention over a pack or over caches.
+            num_layers: Of the first layers alone, to try shapes; None for all.
         """
         x = self.embed(layout, inputs)
         decoder = self.config.transformer
@@ -170,7 +173,7 @@ class Bagel(nn.Module):
             x.dtype,
         )
         num_und = layout.num_und
-        for layer in self.layers:
+        for layer in self.layers[:num_layers]:
             x = layer(x, num_und, rope, attend)
         return Hidden(und=self.final_norm.und(x[:num_und]), gen=self.final_norm.gen(x[num_und:]))
 

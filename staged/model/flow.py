@@ -8,9 +8,6 @@ Letters: b images, n tokens, c numbers a token.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
@@ -108,21 +105,13 @@ def _renormalise(guided: Tensor, velocity: Tensor, guidance: Guidance) -> Tensor
     return guided * factor
 
 
-def integrate(
-    velocity_at: Callable[[Tensor, float], Tensor], noise: Tensor, grid: Tensor
-) -> Tensor:
-    """Euler's method from noise to image.
+def euler_step(x_t: Tensor, velocity: Tensor, now: float, then: float) -> Tensor:
+    """Follow a velocity from one time to a later step's, in a straight line (Euler's method).
 
     Args:
-        velocity_at: Gives the velocity at (x_t, t).
-        noise: x_t at grid[0].
-        grid: Falling times, see `time_grid`.
-
-    Returns:
-        x_t at grid[-1], shaped like `noise`.
+        x_t: At `now`.
+        velocity: There, shaped alike.
+        now: Time of `x_t`.
+        then: Below `now`; see `time_grid`.
     """
-    x_t = noise
-    times = grid.tolist()
-    for now, then in pairwise(times):
-        x_t = x_t - velocity_at(x_t, now) * (now - then)
-    return x_t
+    return x_t - velocity * (now - then)

@@ -148,7 +148,12 @@ def _compare_drawing(
         ),
     )
     [drawing] = engine.draw(
-        [full], [without_text], [texts_only], sizes=[(height, width)], seeds=[0], settings=settings
+        [full],
+        [without_text],
+        [texts_only],
+        sizes=[(height, width)],
+        seeds=[0],
+        settings=[settings],
     )
     name = f"flow.{case['name']}"
     latents = golden.tensor(f"infer.{name}.latent_tokens")

@@ -1,0 +1,90 @@
+"""Whether rows come out of the model with the same bits beside others' as alone: it is tried.
+
+A product of matrices may sum a row otherwise where there are more rows, and which numbers of rows
+share an order is nowhere promised. But it depends on the shapes alone, not on the numbers. So
+before images share calls their shapes are tried once, with random numbers, and where a bit differs
+they share none. Attention is not tried: each context has a call of its own (see
+`staged.engine.context`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from staged.engine.velocity import Grid, noised_layout
+from staged.model.bagel import Bagel, Hidden, Inputs
+from staged.model.layout import SpecialTokens
+
+Shape = tuple[Grid, int]
+"""Latent tokens of an image, and branches of its guidance."""
+
+_MAX_KNOWN = 4096
+"""Of the combinations that were tried, so many are remembered."""
+
+
+class Company:
+    """Which images may share a call of a model."""
+
+    def __init__(self, model: Bagel, special: SpecialTokens) -> None:
+        """Know nothing yet."""
+        self._model, self._special = model, special
+        self._known: dict[tuple[int, tuple[Shape, ...]], bool] = {}
+
+    def changes_nothing(self, shapes: Sequence[Shape]) -> bool:
+        """Whether images of these shapes, in this order, come out of one call as out of their own.
+
+        Tried in one layer, for all have the same shapes: half a step's time. Known at once when it
+        is asked again.
+        """
+        if len(shapes) == 1:
+            return True
+        # Kernels part their work among threads, so with another number they are others.
+        key = torch.get_num_threads(), tuple(shapes)
+        if key not in self._known:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[key] = self._try(shapes)
+        return self._known[key]
+
+    def _try(self, shapes: Sequence[Shape]) -> bool:
+        config, weight = self._model.config, self._model.embed_tokens.weight
+        generator = torch.Generator().manual_seed(0)
+        rows = [grid[0] * grid[1] * count for grid, count in shapes]
+        latents = torch.randn(sum(rows), config.latent_token_dim, generator=generator)
+        times = torch.rand(sum(rows), generator=generator)
+
+        def run(some: Sequence[Shape], first: int, count: int) -> Hidden:
+            device, here = weight.device, slice(first, first + count)
+            layout = noised_layout(some, self._special, [0] * sum(n for _, n in some)).to(device)
+            inputs = Inputs(
+                latents[here].to(device, weight.dtype),
+                times[here].to(device),
+                weight.new_empty(0, config.vision.patch_dim),
+            )
+            hidden: Hidden = self._model(layout, inputs, _without_others, num_layers=1)
+            return hidden
+
+        together, first = run(shapes, 0, sum(rows)), 0
+        alone = list[Hidden]()
+        for shape, count in zip(shapes, rows, strict=True):
+            alone.append(run([shape], first, count))
+            first += count
+        return all(
+            torch.equal(ours, torch.cat(theirs))
+            for ours, theirs in (
+                (together.und, [hidden.und for hidden in alone]),
+                (self._model.velocity(together.gen), self._velocities(alone)),
+            )
+        )
+
+    def _velocities(self, alone: Sequence[Hidden]) -> list[Tensor]:
+        return [self._model.velocity(hidden.gen) for hidden in alone]
+
+
+def _without_others(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Stands for attention: of each row's own query, key and value; see `Attend`."""
+    shared = query.shape[1] // key.shape[1]
+    return query + (key + value).repeat_interleave(shared, dim=1)
