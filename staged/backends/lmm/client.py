@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -62,12 +63,11 @@ class LmmClient:
         """Open the client; nothing is sent yet."""
         self.settings = settings
         self.log: AttemptLog = MemoryLog() if log is None else log
-        self._service = Service(
+        opened = partial(
+            Service,
             base_url=settings.base_url,
             model=settings.model,
             api_key_env=settings.api_key_env,
-            timeout_s=settings.timeout_s,
-            max_reply_bytes=MAX_REPLY_BYTES,
             fields="temperature and structured_output (auto finds out), extra_body",
             limiter=Limiter(
                 concurrency=settings.concurrency,
@@ -78,20 +78,11 @@ class LmmClient:
             max_backoff_s=settings.max_backoff_s,
             http_client=http_client,
         )
+        self._service = opened(timeout_s=settings.timeout_s, max_reply_bytes=MAX_REPLY_BYTES)
         self._batches: Batches | None = None
         if settings.batch is not None:
-            files = Service(
-                base_url=settings.base_url,
-                model=settings.model,
-                api_key_env=settings.api_key_env,
-                timeout_s=settings.batch.timeout_s,
-                max_reply_bytes=MAX_FILE_BYTES,
-                fields="batch, extra_body",
-                limiter=Limiter(concurrency=1),
-                backoff_s=settings.backoff_s,
-                max_backoff_s=settings.max_backoff_s,
-                http_client=http_client,
-            )
+            # Files take longer than answers, and are larger.
+            files = opened(timeout_s=settings.batch.timeout_s, max_reply_bytes=MAX_FILE_BYTES)
             self._batches = Batches(files, settings.batch, self.log)
         self._dialect = Dialect(settings)
         self._first = asyncio.Lock()
