@@ -99,7 +99,8 @@ class PreviewSize:
 
 _EVERYTHING: Final = Filter()
 _KEPT: Final = UnitResult(status="accepted")
-_Shown = tuple[Trajectory, Outcome]
+_Shown = tuple[Trajectory, Outcome, str]
+"""A trajectory, what came of it, and by what readers may choose it."""
 
 
 def write_preview(
@@ -123,7 +124,11 @@ def write_preview(
             raise ValueError(f"{name} is {value}; expected at least 1")
     manifest = read_manifest(folder)
     kept = (
-        (sample.trajectory, _outcome(sample.trajectory, [("sample", sample.key)]))
+        (
+            sample.trajectory,
+            _outcome(sample.trajectory, [("sample", sample.key)]),
+            (sample.trajectory.task or "no task").replace("_", " "),
+        )
         for sample in read_shards(folder)
         if wanted.wants(sample.trajectory, _KEPT)
     )
@@ -263,11 +268,12 @@ def _shown(
     return Trajectories(
         title=title,
         folded=folded,
-        trajectories=[trajectory for trajectory, _ in shown],
-        outcomes=[outcome for _, outcome in shown],
+        trajectories=[trajectory for trajectory, _, _ in shown],
+        outcomes=[outcome for _, outcome, _ in shown],
         intro=intro,
         training=True,
         changes=True,
+        groups=[group for _, _, group in shown] if folded else (),
     )
 
 
@@ -304,4 +310,4 @@ def _others(folder: Path, fingerprints: tuple[str, ...], wanted: Filter) -> Iter
                 words=reason_in_words(result.stage, result.reason),
             )
             there = with_images(trajectory, records)
-            yield there, _outcome(there, [("prompt", str(unit))], opinion)
+            yield there, _outcome(there, [("prompt", str(unit))], opinion), opinion.words

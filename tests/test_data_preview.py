@@ -54,9 +54,26 @@ def test_a_sketch_stands_beside_what_it_changed(page: Page) -> None:
     assert shares and all(0 <= share < 60 for share in shares)
     pictures = Counter(image["alt"] for image in page.all("img"))
     assert pictures["What it changed"] == len(shares) < pictures["Sketch"]
-    enlarged = [box["aria-label"] for box in page.all("input")]
+    enlarged = [box.get("aria-label") for box in page.all("input")]
     assert enlarged.count("Enlarge: What it changed") == len(shares)
     assert enlarged.count("Enlarge: Sketch") == pictures["Sketch"]
+
+
+def test_readers_choose_by_reason_and_task_on_the_page_itself(page: Page) -> None:
+    chosen = Counter(
+        name
+        for article in page.all("article")
+        for name in (article["class"] or "").split()
+        if name.startswith("chosen-")
+    )
+    radios = [box for box in page.all("input") if box.get("type") == "radio"]
+    named = [box["id"] for box in radios if "id" in box]
+    assert len(named) > 2 and len({box["name"] for box in radios}) == len(radios) - len(named)
+    # Each choice hides, in its own section, whatever is not of it.
+    for place in named:
+        assert place is not None
+        rule = f"section:has(#{place}:checked) .trajectory:not(.chosen-{place.split('-')[2]})"
+        assert rule in page.text and chosen[f"chosen-{place.split('-')[2]}"] > 0
 
 
 def test_what_is_more_than_a_page_goes_on_in_a_folder_beside_it(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -71,6 +72,7 @@ class Trajectories:
         bare: Show the steps alone: the outcome stands elsewhere.
         training: Mark the steps that training is not supervised on.
         changes: Show beside each sketch what it changed in the one before.
+        groups: What each belongs to, in words, for readers to choose by; or empty.
     """
 
     title: str
@@ -81,6 +83,7 @@ class Trajectories:
     bare: bool = False
     training: bool = False
     changes: bool = False
+    groups: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Check the outcomes."""
@@ -92,6 +95,17 @@ class Trajectories:
                 f"{len(self.outcomes)} outcomes for {len(self.trajectories)} trajectories; "
                 "give one for each, or none"
             )
+        if self.groups and len(self.groups) != len(self.trajectories):
+            raise ValueError(
+                f"{len(self.groups)} groups for {len(self.trajectories)} trajectories; "
+                "give one for each, or none"
+            )
+
+    @property
+    def choices(self) -> list[tuple[str, int]]:
+        """Groups and their sizes, largest first; empty where there are no two."""
+        found = Counter(self.groups).most_common()
+        return found if len(found) > 1 else []
 
 
 @dataclass(frozen=True, kw_only=True)
