@@ -62,6 +62,7 @@ from train.state import RunState
 from train.step_end import StepEnd
 from train.stream import StepPacks, explaining_dead_workers, in_order, packs_each, require_work
 from train.throughput import Throughput
+from train.trackers import open_trackers, require_trackers
 from train.validation import HeldOut
 
 CHECKPOINT, ADAPTER, BEST = "checkpoint", "adapter", "best"
@@ -95,6 +96,7 @@ class Trainer:
         self.mesh = make_mesh(ranks, settings.parallel, self.device)
         require_work(settings.packs_per_step, ranks.world_size)
         # Before the weights are read: a folder of another run is told at once.
+        ranks.first(lambda: require_trackers(settings))
         ranks.first(lambda: claim(settings, resuming=resuming))
         require_one_run(settings, ranks)
         shards = Shards(self._prepare)
@@ -257,7 +259,12 @@ class Trainer:
     def _open_log(self) -> AbstractContextManager[RunLog | None]:
         if not self.ranks.is_first:
             return nullcontext()
-        return RunLog(self.settings.out, step=self.step, num_steps=self.settings.num_steps)
+        return RunLog(
+            self.settings.out,
+            step=self.step,
+            num_steps=self.settings.num_steps,
+            trackers=open_trackers(self.settings, self.step),
+        )
 
     def _save(self) -> None:
         facts = {"log": self.interval.state()}

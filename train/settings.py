@@ -173,7 +173,11 @@ class Log:
     """What a run shows of itself."""
 
     every_steps: int = 20
-    """Steps between lines of `log.jsonl` and TensorBoard points, which are means over them."""
+    """Steps between lines of `log.jsonl` and points of trackers, which are means over them."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    """What shows figures and pictures besides: files for TensorBoard in `<out>/tensorboard`, and
+    Weights & Biases (`pip install staged[wandb]`), which the environment's `WANDB_API_KEY`,
+    `WANDB_PROJECT`, `WANDB_MODE=offline` and their like direct."""
     sample_every_steps: int = 500
     """Steps between pictures from fixed prompts; 0 draws none."""
     sample_prompts: tuple[str, ...] = ()
@@ -184,6 +188,8 @@ class Log:
     def __post_init__(self) -> None:
         """Check ranges."""
         check_range(self, "every_steps", "sample_flow_steps", minimum=1)
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"trackers are {list(self.trackers)}; name each once")
         check_range(self, "sample_every_steps", minimum=0)
 
 
