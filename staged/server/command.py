@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,8 @@ def main(argv: list[str]) -> int:
     log_json(with_words=settings.log_prompts)
     keys = ApiKeys.from_environment()
     check_open(settings.host, keys)
+    if settings.replicas > 1:
+        return _serve_replicas(settings, keys)
     from staged.generate.model import DrawingModel
     from staged.server.history import History
     from staged.server.service import DrawingService
@@ -72,13 +75,7 @@ def main(argv: list[str]) -> int:
         with History(settings.out, max_kept=settings.max_kept) as history:
             job_settings.save_resolved(settings, settings.out / "settings.yaml")
             service = DrawingService(settings, model, history)
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            port = listener.getsockname()[1]
-            who = (
-                f"{len(keys)} API keys" if len(keys) else "no API keys: this machine alone may ask"
-            )
-            print(f"serving  {settings.checkpoint} on http://{host}:{port} ({who})", flush=True)
-            print(f"         history in {settings.out}", flush=True)
+            _tell(settings, keys, listener)
             got = serve(
                 create_app(service, keys),
                 service.scheduler,
@@ -86,6 +83,38 @@ def main(argv: list[str]) -> int:
                 drain_s=settings.drain_s,
                 max_connections=settings.limits.max_connections,
             )
+    return _ended(got)
+
+
+def _serve_replicas(settings: ServeSettings, keys: ApiKeys) -> int:
+    from staged.server.replicas import Replicas
+    from staged.server.router import create_router
+    from staged.server.serving import listen, serve
+
+    replicas = Replicas(settings)
+    with listen(settings.host, settings.port) as listener:
+        _tell(settings, keys, listener)
+        got = serve(
+            create_router(replicas.addresses, settings.limits),
+            replicas,
+            listener,
+            drain_s=settings.drain_s,
+            max_connections=settings.limits.max_connections,
+        )
+    return _ended(got)
+
+
+def _tell(settings: ServeSettings, keys: ApiKeys, listener: socket.socket) -> None:
+    """Say what is served, where, and to whom."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    port = listener.getsockname()[1]
+    who = f"{len(keys)} API keys" if len(keys) else "no API keys: this machine alone may ask"
+    many = f", {settings.replicas} replicas" if settings.replicas > 1 else ""
+    print(f"serving  {settings.checkpoint} on http://{host}:{port} ({who}{many})", flush=True)
+    print(f"         history in {settings.out}", flush=True)
+
+
+def _ended(got: int | None) -> int:
     print("ended")
     return exit_codes.INTERRUPTED if got == signal.SIGINT else exit_codes.OK
 

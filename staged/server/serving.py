@@ -6,16 +6,36 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import uvicorn
-from fastapi import FastAPI
-
-from staged.server.scheduler import Scheduler
+from starlette.types import ASGIApp
 
 _CLOSING_S = 5
 """For connections to take what was sent, once everything has ended."""
 _BACKLOG = 128
+
+
+class Work(Protocol):
+    """What goes on behind an application: a scheduler, or replicas that have one each."""
+
+    @property
+    def error(self) -> Exception | None:
+        """What broke it."""
+        ...
+
+    def start(self, on_broken: Callable[[], object]) -> None:
+        """Begin; `on_broken` is called when `error` is set."""
+        ...
+
+    def hurry(self) -> None:
+        """Cancel what is left, once it is told to end."""
+        ...
+
+    def drain(self, seconds: float) -> None:
+        """Take nothing new, and wait for what was begun, at most so long."""
+        ...
 
 
 class _Uvicorn(uvicorn.Server):
@@ -43,14 +63,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    app: FastAPI,
-    scheduler: Scheduler,
+    app: ASGIApp,
+    work: Work,
     listener: socket.socket,
     *,
     drain_s: float,
     max_connections: int,
 ) -> int | None:
-    """Serve until a signal says to end, or the scheduler breaks.
+    """Serve until a signal says to end, or the work breaks.
 
     At the first SIGTERM or SIGINT new trajectories are refused; those that are there come to their
     end, and their readers get it; everything else is answered meanwhile. At the second, or after
@@ -58,7 +78,7 @@ def serve(
 
     Args:
         app: What is served.
-        scheduler: Started, and stopped in the end.
+        work: Started, and stopped in the end.
         listener: Where.
         drain_s: For what was begun.
         max_connections: At a time.
@@ -67,7 +87,7 @@ def serve(
         The signal that ended it; None where none did.
 
     Raises:
-        Exception: What broke the scheduler.
+        Exception: What broke the work.
     """
     config = uvicorn.Config(
         app,
@@ -79,32 +99,32 @@ def serve(
         timeout_graceful_shutdown=_CLOSING_S,
     )
     with asyncio.Runner() as runner:
-        got = runner.run(_serve(_Uvicorn(config), scheduler, listener, drain_s))
-    if scheduler.error is not None:
-        raise scheduler.error
+        got = runner.run(_serve(_Uvicorn(config), work, listener, drain_s))
+    if work.error is not None:
+        raise work.error
     return got
 
 
 async def _serve(
-    server: _Uvicorn, scheduler: Scheduler, listener: socket.socket, drain_s: float
+    server: _Uvicorn, work: Work, listener: socket.socket, drain_s: float
 ) -> int | None:
     loop, end = asyncio.get_running_loop(), asyncio.Event()
     signals: list[int] = []
 
     def on_signal(number: int) -> None:
         if signals:
-            scheduler.hurry()
+            work.hurry()
         signals.append(number)
         end.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    scheduler.start(on_broken=lambda: loop.call_soon_threadsafe(end.set))
+    work.start(on_broken=lambda: loop.call_soon_threadsafe(end.set))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     ending = asyncio.create_task(end.wait())
     try:
         await asyncio.wait((serving, ending), return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.to_thread(scheduler.drain, drain_s)
+        await asyncio.to_thread(work.drain, drain_s)
     finally:
         server.should_exit = True
         ending.cancel()

@@ -96,6 +96,8 @@ class ServeSettings(DrawSettings):
     """Let each PNG that is sent carry its prompt and how it was drawn."""
     out: Path = Path("out/serve")
     """Folder of what was drawn: one server's at a time."""
+    replicas: int = 1
+    """Processes behind the port, each with the model, `limits` and a part of `out` of its own."""
     max_kept: int = 10_000
     """Trajectories; the oldest are forgotten for new ones."""
     preview_every: int = 4
@@ -115,6 +117,7 @@ class ServeSettings(DrawSettings):
         check_range(self, "port", minimum=0, maximum=65535)
         check_range(self, "preview_every", "drain_s", minimum=0)
         check_range(self, "max_kept", minimum=1)
+        check_range(self, "replicas", minimum=1, maximum=256)
         check_range(self, "seed", minimum=0)
         if self.public_url is not None and not self.public_url.startswith(("http://", "https://")):
             raise ValueError(f"public_url is {self.public_url!r}; it begins with https://")

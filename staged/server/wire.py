@@ -79,7 +79,7 @@ class Wire:
             "id": self._id,
             "object": "trajectory",
             "kind": record.kind,
-            "created": int(record.created_s),
+            "created": record.created_s,
             "prompt": record.words,
             "seed": record.seed,
             "status": record.status,
