@@ -14,7 +14,7 @@ from staged.command_line import Parser
 from staged.settings.build import SettingsBuilder
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = {
     "staged": "staged.cli",
     "train": "train.__main__",

@@ -1,0 +1,282 @@
+"""Verification cards of the shipped trainings, in docs/recipes: what each takes and what is known.
+
+    python benchmarks/recipes.py
+
+Numbers are the planner's (`staged train CONFIG --plan`) and those of measured runs in
+benchmarks/results; words are the settings files' own. Needs no weights, data or device.
+"""
+
+import argparse
+import io
+import json
+import re
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # from a bare checkout
+from staged.settings import load
+from train.forecast import Machine, config_of, forecast, tell
+from train.gpus import GPUS
+from train.settings import TrainSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+CARDS = ROOT / "docs/recipes"
+_RESULTS = ROOT / "benchmarks/results"
+_RECORDS = ROOT / "staged/shapes/checkpoints"
+_MIB = 2**20
+_UTILIZATION = 0.3
+
+FULL_SIZE = tuple(
+    f"bagel_7b/{name}"
+    for name in (
+        *("plan_sketch", "inspect", "refine", "joint"),
+        *("plan_sketch_gen", "refine_gen"),
+        *("plan_sketch_lora", "inspect_lora", "refine_lora", "joint_lora"),
+    )
+)
+MINIATURES = {
+    "shapes/demo_train": None,
+    "shapes/base": "base",
+    "shapes/singles": "base",
+    "shapes/finish": "base",
+    "shapes/edits": "base",
+    "shapes/plan_sketch": "staged",
+}
+"""Trainings of the miniature world, and the shipped checkpoint that each has a part in."""
+MEASURED = {"shapes/demo_train": _RESULTS / "2026-11-27-demo-train.json"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A shipped training.
+
+    Attributes:
+        name: Of its settings file, under configs/.
+        settings: What it says.
+        words: Its first comment, without the lines that are for machines.
+        ranks: Of the machine that it is for.
+        gpu: The same, as the planner names it; None for a CPU.
+    """
+
+    name: str
+    settings: TrainSettings
+    words: str
+    ranks: int
+    gpu: str | None
+
+    @classmethod
+    def read(cls, name: str) -> "Recipe":
+        """Read a shipped settings file."""
+        path = ROOT / f"configs/{name}.yaml"
+        comment = []
+        for line in path.read_text().splitlines():
+            if not line.startswith("#"):
+                break
+            comment.append(line.removeprefix("#").strip())
+        machine = re.search(r"^# machine: (\d+) x (\S+)$", path.read_text(), re.M)
+        words = " ".join(line for line in comment if not line.startswith("machine:"))
+        # What follows says where to look for what this page says.
+        words = re.sub(r" (`staged train|Needs:).*", "", words)
+        ranks, gpu = (int(machine[1]), machine[2]) if machine else (1, None)
+        return cls(name, load(TrainSettings, path), words.strip(), ranks, gpu)
+
+    @property
+    def file(self) -> str:
+        """Name of its card."""
+        return f"{self.name.replace('/', '_')}.md"
+
+    @property
+    def config(self) -> str:
+        """Its settings file, as one names it."""
+        return f"configs/{self.name}.yaml"
+
+    def command(self, ranks: int) -> str:
+        """What starts it on a machine of so many devices."""
+        if ranks == 1:
+            return f"staged train {self.config}"
+        return f"torchrun --nproc-per-node {ranks} -m train {self.config}"
+
+
+def card(name: str) -> str:
+    """Text of the card of a training."""
+    recipe = Recipe.read(name)
+    return _miniature(recipe) if name in MINIATURES else _full_size(recipe)
+
+
+def index() -> str:
+    """Text of the page before them."""
+    full = [Recipe.read(name) for name in FULL_SIZE]
+    small = [Recipe.read(name) for name in MINIATURES]
+    rows = []
+    for recipe in full:
+        assert recipe.gpu is not None
+        found = forecast(recipe.settings, config_of(recipe.settings.init), recipe.ranks)
+        hours = recipe.settings.num_steps * found.step_s(GPUS[recipe.gpu], _UTILIZATION) / 3600
+        rows.append(
+            f"| [{recipe.name}]({recipe.file}) | {recipe.ranks} x {recipe.gpu} | "
+            f"{found.total / 2**30:.0f} of {GPUS[recipe.gpu].memory / 2**30:.0f} | {hours:.0f} |"
+        )
+    names = ", ".join(f"[{recipe.name}]({recipe.file})" for recipe in small)
+    return f"""# Verification cards
+
+For each training that ships: its exact command, what it takes, what has been verified and what has
+not. `python benchmarks/recipes.py` writes these pages from the settings files, the planner and
+measured runs, and a test requires them to be what it writes.
+
+**No training of full size has been run.** Memory is counted, not measured, and hours assume that a
+step reaches {_UTILIZATION:.0%} of the device's rate.
+
+| BAGEL-7B | machine | GiB a rank, of | hours |
+|---|---|---|---|
+{chr(10).join(rows)}
+
+In miniature, on a CPU: {names}.
+"""
+
+
+def _full_size(recipe: Recipe) -> str:
+    settings, ranks = recipe.settings, recipe.ranks
+    assert recipe.gpu is not None
+    plan = f"staged train {recipe.config} --plan --gpu {recipe.gpu} --ranks {ranks}"
+    sections = [
+        f"{_head(recipe)}\n\n## Run\n\n```sh\n{recipe.command(ranks)}\n```\n\n"
+        "[Data, weights, held-out losses](../real-model.md#training); "
+        "[several machines](../launch.md#many-machines).",
+        f"## What it takes\n\n```sh\n{plan}\n```\n\n```text\n{_plan(recipe, ranks)}```",
+    ]
+    if ranks > 1:
+        packs, more = 2 * settings.packs_per_step, 2 * ranks
+        changes = f"packs_per_step={packs} parallel.replicas=2"
+        sections.append(
+            f"On two such machines, with twice the packs (`{changes}`):\n\n```sh\n"
+            f"staged train {recipe.config} --plan --gpu {recipe.gpu} --ranks {more} \\\n"
+            f"    {changes}\n```\n\n```text\n{_plan(recipe, more, changes.split())}```"
+        )
+    sections.append(
+        "## Expected losses\n\nNone are known: the published run names none, and ours has not "
+        "been made. `validation/ce` and `validation/mse` before the first step are those of the "
+        "published weights on your data; what the recipe trains should fall."
+    )
+    kind = "the LoRA" if settings.lora is not None else "what is trained"
+    sections.append(
+        "## Verified, and not\n\n| | |\n|---|---|\n"
+        "| `make test` | the settings are read; the same job takes two steps on a tiny model "
+        "and writes its result (`tests/test_train_configs.py`); the count of this page fits the "
+        "machine |\n"
+        "| `make test-slow`, on CPUs and gloo | one process against several, kills, resume, "
+        f"{kind} exported and loaded again (`tests/test_train_*.py`, `tests/test_lora.py`) |\n"
+        "| never | this recipe at full size: memory, speed, losses, scores; NCCL; more than one "
+        "machine |"
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def _miniature(recipe: Recipe) -> str:
+    parts = forecast(recipe.settings, config_of("miniature:base")).parts
+    kept = sum(size for name, size in parts.items() if name not in ("activations", "words"))
+    passing = parts["activations"] + parts["words"]
+    sections = [
+        f"{_head(recipe)}\n\n## Run\n\n```sh\n{recipe.command(1)}\n```",
+        f"## What it takes\n\n{kept / _MIB:.0f} MiB of weights, gradients, moments and average, "
+        f"and up to {passing / _MIB:.0f} MiB of activations (twice that in float32), counted by "
+        "the planner; libraries and data come on top.",
+        _measured(MEASURED[recipe.name]) if recipe.name in MEASURED else _not_measured(),
+        _verified(recipe),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _measured(path: Path) -> str:
+    """The held-out losses that a run left."""
+    run = json.loads(path.read_text())
+    lines = [line for line in run["log"] if "validation/loss" in line]
+    rows = "\n".join(
+        f"| {line['step']} | {line['validation/loss']:.3f} | {line['validation/ce']:.3f} | "
+        f"{line['validation/mse']:.3f} |"
+        for line in lines
+    )
+    return (
+        "## Expected losses\n\nHeld out, by the averaged weights, in the first of its steps "
+        f"({run['date']}, {run['machine']}, torch {run['torch']}):\n\n"
+        f"| step | loss | ce, nats | mse |\n|---|---|---|---|\n{rows}\n\n"
+        f"```sh\n{run['commands']}\n```"
+    )
+
+
+def _not_measured() -> str:
+    return "## Expected losses\n\nNot recorded; what the shipped checkpoint scores is."
+
+
+def _verified(recipe: Recipe) -> str:
+    rows = [
+        "| `make test` | the settings are read; the same job takes two steps on a tiny model "
+        "and writes its result (`tests/test_train_configs.py`) |"
+    ]
+    if (shipped := MINIATURES[recipe.name]) is not None:
+        record = json.loads((_RECORDS / shipped / "record.json").read_text())
+        [*_, result] = record["results"]
+        rows.append(
+            f"| {record['date']}, torch {record['torch']} | the commands of "
+            f"[the miniature](../miniature.md), this one among them, made `miniature:{shipped}`, "
+            f"which draws {result['overall']:.0%} of {result['n']} held-out prompts right "
+            f"(`staged shapes card {shipped}`). {record['note']} |"
+        )
+        rows.append("| never | made again from nothing and compared |")
+    else:
+        rows.append("| `make test` | a short demo, this training in it (`tests/test_demo.py`) |")
+    return "## Verified, and not\n\n| | |\n|---|---|\n" + "\n".join(rows)
+
+
+def _head(recipe: Recipe) -> str:
+    settings = recipe.settings
+    data = ", ".join(f"`{subset.path}`" for subset in settings.data)
+    optimizer = settings.optimizer
+    tokens = settings.pack_tokens * settings.packs_per_step
+    return f"""# {recipe.config}
+
+{recipe.words}
+
+| | |
+|---|---|
+| machine | {f"{recipe.ranks} x {recipe.gpu}" if recipe.gpu else "a CPU"} |
+| begins with | `{settings.init}` |
+| data | {data} |
+| steps | {settings.num_steps:,} of at most {tokens:,} tokens |
+| optimizer | {optimizer.kind}, peak rate {optimizer.lr:g}, {optimizer.warmup_steps} steps of \
+warm-up, {optimizer.schedule} to {optimizer.min_lr_ratio:g} of it, states {optimizer.states} |
+| result | `{settings.out}/{"adapter" if settings.lora is not None else "checkpoint"}` |"""
+
+
+def _plan(recipe: Recipe, ranks: int, changes: list[str] | None = None) -> str:
+    assert recipe.gpu is not None
+    settings = load(TrainSettings, ROOT / recipe.config, changes or [])
+    machine = Machine(
+        name=recipe.gpu,
+        gpu=GPUS[recipe.gpu],
+        ranks=ranks,
+        utilization=_UTILIZATION,
+        usd_per_gpu_hour=None,
+    )
+    with redirect_stdout(io.StringIO()) as printed:
+        tell(settings, machine)
+    return printed.getvalue()
+
+
+def main(argv: list[str]) -> int:
+    """Write the cards."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(argv)
+    CARDS.mkdir(exist_ok=True)
+    pages = {Recipe.read(name).file: card(name) for name in (*FULL_SIZE, *MINIATURES)}
+    pages["README.md"] = index()
+    for stale in {path.name for path in CARDS.glob("*.md")} - pages.keys():
+        (CARDS / stale).unlink()
+    for name, text in pages.items():
+        (CARDS / name).write_text(text)
+    print(f"{len(pages)} pages in {CARDS}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
