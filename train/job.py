@@ -44,6 +44,7 @@ from train.optimizer import learning_rate, make_optimizers
 from train.packing import MAX_FILLER, Pack
 from train.parts import keep_frozen_narrow
 from train.plan import PackPlan
+from train.profiles import profiled
 from train.ranks import Ranks
 from train.run_folder import alone_in, claim, claim_data, require_one_run, settled
 from train.run_log import RunLog
@@ -204,7 +205,10 @@ class Trainer:
                 asked = time.monotonic()
                 step = list(islice(packs, each))
                 waited_s = time.monotonic() - asked
-                record = self.train_step(*step)
+                number = self.step + 1
+                wanted = number in log.profile_steps
+                with profiled(wanted, settings.out, number, ranks.number, self.device):
+                    record = self.train_step(*step)
                 throughput.add(sum(pack.layout.num_tokens for pack in step), waited_s)
                 self.step += 1
                 self.state.check()

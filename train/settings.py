@@ -178,6 +178,9 @@ class Log:
     """What shows figures and pictures besides: files for TensorBoard in `<out>/tensorboard`, and
     Weights & Biases (`pip install staged[wandb]`), which the environment's `WANDB_API_KEY`,
     `WANDB_PROJECT`, `WANDB_MODE=offline` and their like direct."""
+    profile_steps: tuple[int, ...] = ()
+    """Steps, counted from 1, that are traced: `<out>/profile` then has a file of each and of each
+    rank for Perfetto, and on CUDA devices a snapshot of memory. Such steps are slow and large."""
     sample_every_steps: int = 500
     """Steps between pictures from fixed prompts; 0 draws none."""
     sample_prompts: tuple[str, ...] = ()
@@ -188,6 +191,7 @@ class Log:
     def __post_init__(self) -> None:
         """Check ranges."""
         check_range(self, "every_steps", "sample_flow_steps", minimum=1)
+        check_range(self, "profile_steps", minimum=1)
         if len(set(self.trackers)) < len(self.trackers):
             raise ValueError(f"trackers are {list(self.trackers)}; name each once")
         check_range(self, "sample_every_steps", minimum=0)
