@@ -155,8 +155,9 @@ def until(holds: Any) -> None:
 
 
 def children(server: ServerProcess) -> list[int]:
-    pid = server.process.pid
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Its processes, whichever of its threads began them."""
+    tasks = Path(f"/proc/{server.process.pid}/task").glob("*/children")
+    return [int(pid) for task in tasks for pid in task.read_text().split()]
 
 
 def test_the_shipped_ways_to_deploy_ask_for_what_there_is() -> None:
