@@ -1,9 +1,12 @@
 """What holds for all tests."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from staged.command_line.console import session
 
 # A machine that does other work too is no fault of the code.
 settings.register_profile("staged", deadline=None)
@@ -17,6 +20,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _console_of_its_own() -> Iterator[None]:
+    """Let nothing that a test asks of the console, such as `--json`, reach the next one."""
+    with session():
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -59,7 +59,7 @@ def draw(made: Engine) -> list[Drawing]:
         nothing,
         sizes=[(SIDE, SIDE)] * 2,
         seeds=[1, 2],
-        settings=FlowSettings(num_flow_steps=2),
+        settings=[FlowSettings(num_flow_steps=2)] * 2,
     )
 
 

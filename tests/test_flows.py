@@ -77,7 +77,7 @@ def test_each_kind_of_picture_is_drawn_in_its_own_way(monkeypatch: pytest.Monkey
     draw = Engine.draw
 
     def watching(self: Engine, *args: object, seeds: list[int], **kwargs: object) -> object:
-        used.extend((seed, kwargs["settings"]) for seed in seeds)  # type: ignore[misc]
+        used.extend(zip(seeds, kwargs["settings"], strict=True))  # type: ignore[call-overload]
         return draw(self, *args, seeds=seeds, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Engine, "draw", watching)

@@ -13,6 +13,7 @@ from train.profiles import profiled
 from train.settings import Log
 
 
+@pytest.mark.slow
 def test_traced_steps_leave_a_file_each_and_change_nothing(tmp_path: Path) -> None:
     world = build(tmp_path)
     plain = world.settings(tmp_path / "plain", num_steps=4)

@@ -135,6 +135,7 @@ def test_the_best_state_stays_and_is_exported(world: World, tmp_path: Path) -> N
     assert any(not torch.equal(weights[name], last[name]) for name in weights)
 
 
+@SLOW
 def test_the_best_is_exported_alone_when_asked(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +179,7 @@ def best_of(out: Path) -> bytes:
     return (out / "best" / "ema.safetensors").read_bytes()
 
 
+@SLOW
 def test_a_best_that_is_gone_or_of_other_data_is_forgotten(world: World, tmp_path: Path) -> None:
     job = worse(world, tmp_path / "out")
     train(job)
