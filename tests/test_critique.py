@@ -156,6 +156,7 @@ def test_neither_company_nor_processes_change_the_data(tmp_path: Path, folder: P
     assert files(out) == files(folder)
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_to_the_same_data(tmp_path: Path, folder: Path) -> None:
     out, log = tmp_path / "data", tmp_path / "log"
     arguments = [

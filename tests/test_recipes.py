@@ -7,7 +7,7 @@ from training import SLOW
 from benchmarks.recipes import CARDS, FULL_SIZE, MINIATURES, Recipe, card, index
 
 AGAIN = "python benchmarks/recipes.py writes it again"
-QUICK = ("bagel_7b/plan_sketch", "bagel_7b/plan_sketch_lora", "shapes/demo_train", "shapes/base")
+QUICK = ("bagel_7b/plan_sketch_lora", "shapes/demo_train")
 REST = [name for name in (*FULL_SIZE, *MINIATURES) if name not in QUICK]
 
 

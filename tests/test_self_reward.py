@@ -177,6 +177,7 @@ def died(process: Any) -> bool:
     return process.exitcode == 9
 
 
+@pytest.mark.slow
 def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path: Path, habits: Habits) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):

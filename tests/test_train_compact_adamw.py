@@ -166,6 +166,7 @@ def test_a_killed_run_goes_on_bit_by_bit(world: World, tmp_path: Path) -> None:
     assert_same(train(killed), whole)
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks_takes_up_the_same_levels(world: World, tmp_path: Path) -> None:
     """Matrices of three rows on two ranks among them; blocks lie within rows."""
     alone = job(world, tmp_path / "alone", "8bit", num_steps=6)

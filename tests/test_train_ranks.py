@@ -79,7 +79,7 @@ def fail_while_others_wait_for_the_first(ranks: Ranks) -> None:
 @pytest.mark.parametrize(
     ("act", "kind", "text"),
     [
-        (fail_on_rank_1, "ValueError", "sample s003 is bad"),
+        pytest.param(fail_on_rank_1, "ValueError", "sample s003 is bad", marks=pytest.mark.slow),
         (fail_while_others_wait_for_the_first, "OSError", "no such file: x"),
     ],
 )

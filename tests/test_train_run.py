@@ -569,6 +569,7 @@ def test_the_command_reports_mistakes_in_a_line(
     assert "samples exceed pack_tokens=50" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # what ends a run at a signal is tried by the next test too
 def test_ctrl_c_saves_says_how_to_continue_and_exits_with_130(
     world: World, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:

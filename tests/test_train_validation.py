@@ -222,7 +222,8 @@ def many_packs(job: TrainSettings) -> TrainSettings:
     return replace(job, packs_per_step=4)
 
 
-@pytest.mark.parametrize(("world_size", "replicas"), [(3, 1), pytest.param(4, 2, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize(("world_size", "replicas"), [(3, 1), (4, 2)])
 def test_any_number_of_ranks_measures_the_same_bit_by_bit(
     world: World, tmp_path: Path, world_size: int, replicas: int
 ) -> None:
