@@ -393,6 +393,7 @@ def test_told_to_end_it_takes_no_more_and_finishes_what_it_has_begun(tmp_path: P
         assert server.wait() == 0
 
 
+@pytest.mark.slow
 def test_killed_it_has_lost_no_picture_that_was_told_and_goes_on_from_there(
     tmp_path: Path,
 ) -> None:

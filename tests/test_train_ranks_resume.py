@@ -104,6 +104,7 @@ def stop_after(ranks: Ranks, job: TrainSettings, steps: int) -> int:
     raise AssertionError
 
 
+@SLOW
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(
     world: World, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -107,7 +107,9 @@ def test_a_run_leaves_a_checkpoint_with_averaged_weights_a_log_and_its_settings(
     assert any((out / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize("stops", [(1,), (3,), (5,), (2, 4, 7)])
+@pytest.mark.parametrize(
+    "stops", [*(pytest.param((step,), marks=pytest.mark.slow) for step in (1, 3, 5)), (2, 4, 7)]
+)
 def test_a_stopped_run_continues_bit_for_bit(
     world: World, undisturbed: dict[str, Any], tmp_path: Path, stops: tuple[int, ...]
 ) -> None:
