@@ -179,6 +179,10 @@ def test_prompts_are_explored_for_the_pictures_of_a_cell(tmp_path: Path) -> None
     shutil.copytree(tmp_path / "whole/explored", tmp_path / "killed/explored")
     again = run(tmp_path / "killed", *few, *EXPLORED)
     assert again.as_dict() == result.as_dict()
+    # More images cut batches anew: what an earlier one explored is no obstacle.
+    shutil.rmtree(tmp_path / "killed/drawn")
+    more = run(tmp_path / "killed", *few, *EXPLORED, "--images-per-prompt", "2").overall
+    assert (more.n, more.unscored) == (4, 0)
     with pytest.raises(ValueError, match="explore"):
         run(tmp_path / "whole", *few)
     with pytest.raises(ValueError, match="leave search and rewrites out"):

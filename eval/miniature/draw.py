@@ -21,6 +21,7 @@ from eval.search.verifiers.opening import open_verifier
 from staged.devices import settle
 from staged.generate.admission import MAX_BATCH_SIZE
 from staged.generate.answers import player_answers
+from staged.jobs.ledger import unit_key
 from staged.jobs.progress import Progress
 from staged.jobs.rank import Rank
 from staged.jobs.units import units
@@ -29,7 +30,7 @@ from staged.trajectory import Trajectory
 
 _ALL = Rank()
 _EXPLORED = "explored"
-"""Folder of what explorations keep until their batch is whole."""
+"""Folder of the explorations, a job for each batch; it stays, with every answer and picture."""
 
 
 def draw(
@@ -93,15 +94,16 @@ def draw(
         progress = Progress(rank.label("images"), ours, unit="images/s", done=ours - drawn)
         for batch in filter(None, missing):
             began = time.monotonic()
-            name = batch[0].key
             if settings.explore is not None:
-                folder = store.folder / _EXPLORED / name
+                # More images of a prompt cut batches anew: other samples are another job.
+                job = unit_key([sample.key for sample in batch])[:16]
+                folder = store.folder / _EXPLORED / job
                 drawn_now = draw_explored(settings, batch, folder, progress.advance)
             elif search is not None:
                 drawn_now = _searched(search, batch, progress)
             else:
                 drawn_now = _drawn(model, batch, progress)
-            store.add(list(drawn_now), name=name, seconds=time.monotonic() - began)
+            store.add(list(drawn_now), name=batch[0].key, seconds=time.monotonic() - began)
     return drawn
 
 
