@@ -5,6 +5,8 @@ import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -144,6 +146,56 @@ def test_a_replica_that_is_killed_comes_back_with_what_it_had(tmp_path: Path) ->
         assert client.get(f"{PATH}/{begun}").json()["status"] == "complete"
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
+
+
+@pytest.mark.slow
+def test_replicas_end_with_the_process_that_keeps_them(tmp_path: Path) -> None:
+    with serving(tmp_path / "home", "replicas=2") as server, server.client() as client:
+        until(lambda: client.get("/ready").json()["replicas"] == 2)
+        kept = children(server)
+        assert len(kept) == 2
+        drawn = draw(client)[0].data["trajectory"]
+        # One draws, and has nobody left to draw for.
+        client.post(PATH, json={**ASKED, "num_flow_steps": 100, "stream": False})
+        server.signal(signal.SIGKILL)
+        server.wait()
+        until(lambda: not any(_runs(process) for process in kept))
+    # Their folders are free, and hold what they had.
+    with serving(tmp_path / "home", "replicas=2") as server, server.client() as client:
+        until(lambda: client.get("/ready").json()["replicas"] == 2)
+        assert client.get(f"{PATH}/{drawn}").json()["status"] == "complete"
+
+
+def test_a_server_ends_with_its_standard_input(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "staged", "serve", "port=0", f"out={tmp_path}", *SMALL]
+    process = subprocess.Popen(
+        [*command, "--until-eof"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "STAGED_API_KEYS": "", "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert process.stdout is not None and process.stdin is not None
+        assert "http://" in process.stdout.readline()
+        process.stdin.write("what is said there is nothing to it\n")
+        process.stdin.flush()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.stdin.close()
+        assert process.wait(60) == 0
+        assert process.stdout.read().endswith("ended\n")
+    finally:
+        process.kill()
+
+
+def _runs(process: int) -> bool:
+    try:
+        # A zombie runs no more; who takes it in depends on what is process 1.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def until(holds: Any) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from staged import settings as job_settings
 from staged.command_line import Parser, exit_codes, outputs
@@ -42,6 +43,11 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings")
     parser.add_argument(
+        "--until-eof",
+        action="store_true",
+        help="end at once when standard input does: when the program that holds it is gone",
+    )
+    parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="changes to settings"
     )
     options = parser.parse_args(argv)
@@ -56,11 +62,12 @@ def main(argv: list[str]) -> int:
         raise ValueError(
             f"the server needs {error.name}; run `pip install staged[serve]`"
         ) from None
+    held_by = sys.stdin if options.until_eof else None
     log_json(with_words=settings.log_prompts)
     keys = ApiKeys.from_environment()
     check_open(settings.host, keys)
     if settings.replicas > 1:
-        return _serve_replicas(settings, keys)
+        return _serve_replicas(settings, keys, held_by)
     from staged.generate.model import DrawingModel
     from staged.server.history import History
     from staged.server.service import DrawingService
@@ -82,11 +89,12 @@ def main(argv: list[str]) -> int:
                 listener,
                 drain_s=settings.drain_s,
                 max_connections=settings.limits.max_connections,
+                held_by=held_by,
             )
     return _ended(got)
 
 
-def _serve_replicas(settings: ServeSettings, keys: ApiKeys) -> int:
+def _serve_replicas(settings: ServeSettings, keys: ApiKeys, held_by: TextIO | None) -> int:
     from staged.server.replicas import Replicas
     from staged.server.router import create_router
     from staged.server.serving import listen, serve
@@ -100,6 +108,7 @@ def _serve_replicas(settings: ServeSettings, keys: ApiKeys) -> int:
             listener,
             drain_s=settings.drain_s,
             max_connections=settings.limits.max_connections,
+            held_by=held_by,
         )
     return _ended(got)
 

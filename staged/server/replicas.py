@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 class Replicas:
     """Starts servers on ports of their own, and again where one ends unasked.
 
-    They listen on 127.0.0.1 alone, with the environment's API keys. Where `CUDA_VISIBLE_DEVICES`
-    names several devices each gets one of them, in turn.
+    They listen on 127.0.0.1 alone, with the environment's API keys, and end when this process does.
+    Where `CUDA_VISIBLE_DEVICES` names several devices each gets one of them, in turn.
 
     Attributes:
         error: Why they are given up: one of them did not start at all.
@@ -94,6 +94,8 @@ class Replicas:
             for line in process.stdout:
                 if self._addresses[number] is None and (found := _ADDRESS.search(line)):
                     self._addresses[number] = found.group(1)
+            assert process.stdin is not None
+            process.stdin.close()
             code, served = process.wait(), self._addresses[number] is not None
             self._addresses[number] = None
             if self._ending.is_set():
@@ -117,13 +119,15 @@ class Replicas:
         own = replace(self._settings, replicas=1, host="127.0.0.1", port=0, out=home)
         path = home / "serve.yaml"
         job_settings.save_resolved(own, path)
-        command = [sys.executable, "-m", "staged", "serve", "--config", str(path)]
+        command = [sys.executable, "-m", "staged", "serve", "--until-eof", "--config", str(path)]
         with self._lock:
             if self._ending.is_set():
                 return None
-            # In a session of its own: Ctrl-C in a terminal reaches it once, by this process.
+            # In a session of its own: Ctrl-C in a terminal reaches it once, by this process. It
+            # reads a pipe that ends when this process does, killed or not.
             process = subprocess.Popen(
                 command,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 env=_environment(os.environ, number),

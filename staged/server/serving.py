@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, TextIO
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -69,6 +71,7 @@ def serve(
     *,
     drain_s: float,
     max_connections: int,
+    held_by: TextIO | None = None,
 ) -> int | None:
     """Serve until a signal says to end, or the work breaks.
 
@@ -82,6 +85,9 @@ def serve(
         listener: Where.
         drain_s: For what was begun.
         max_connections: At a time.
+        held_by: Its end is as two signals. A pipe ends with the process at its other end, however
+            that one ended, and a server that nobody can reach any more only holds its device and
+            its folder.
 
     Returns:
         The signal that ended it; None where none did.
@@ -99,14 +105,18 @@ def serve(
         timeout_graceful_shutdown=_CLOSING_S,
     )
     with asyncio.Runner() as runner:
-        got = runner.run(_serve(_Uvicorn(config), work, listener, drain_s))
+        got = runner.run(_serve(_Uvicorn(config), work, listener, drain_s, held_by))
     if work.error is not None:
         raise work.error
     return got
 
 
 async def _serve(
-    server: _Uvicorn, work: Work, listener: socket.socket, drain_s: float
+    server: _Uvicorn,
+    work: Work,
+    listener: socket.socket,
+    drain_s: float,
+    held_by: TextIO | None,
 ) -> int | None:
     loop, end = asyncio.get_running_loop(), asyncio.Event()
     signals: list[int] = []
@@ -119,6 +129,8 @@ async def _serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    if held_by is not None:
+        threading.Thread(target=_wait_for_end, args=(held_by, loop, on_signal), daemon=True).start()
     work.start(on_broken=lambda: loop.call_soon_threadsafe(end.set))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     ending = asyncio.create_task(end.wait())
@@ -130,3 +142,13 @@ async def _serve(
         ending.cancel()
         await serving
     return signals[0] if signals else None
+
+
+def _wait_for_end(
+    stream: TextIO, loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None]
+) -> None:
+    while os.read(stream.fileno(), 4096):
+        pass
+    with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended by itself
+        for _ in range(2):
+            loop.call_soon_threadsafe(on_signal, signal.SIGTERM)
