@@ -248,3 +248,42 @@ class Detector(Protocol):
     def detect(self, image: Pixels) -> tuple[Detection, ...]:
         """Find objects, best score first."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rating:
+    """What a picture got.
+
+    Attributes:
+        value: Finite; None where it could not be rated.
+        reason: Why not.
+    """
+
+    value: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rated:
+    """A picture to be rated.
+
+    Attributes:
+        prompt: What it is to show.
+        pixels: (h, w, 3) uint8 RGB.
+    """
+
+    prompt: str
+    pixels: Pixels
+
+
+class Verifier(Protocol):
+    """Rates pictures."""
+
+    @property
+    def name(self) -> str:
+        """Models and weights, as the result of a judge of the same kind says them."""
+        ...
+
+    def rate(self, pictures: Sequence[Rated]) -> list[Rating]:
+        """Rate each; a rating depends on nothing but its picture."""
+        ...

@@ -42,10 +42,35 @@ class Interleaved:
     Attributes:
         segments: In order.
         images: For each segment its image's index (inputs first, then sketches), None for text.
+        steps: For each segment the index of the step that it is of; None before the first.
+        announced: For each segment the index of the step that its closing token announces.
     """
 
     segments: tuple[Segment, ...]
     images: tuple[int | None, ...]
+    steps: tuple[int | None, ...]
+    announced: tuple[int | None, ...]
+
+    def steps_of_labels(self) -> list[int]:
+        """Index of the step that each label is a decision of, in the order of `lay_out`."""
+        found: list[int] = []
+        for segment, step, next_step in zip(self.segments, self.steps, self.announced, strict=True):
+            if segment.kind is SegmentKind.TEXT and segment.supervised:
+                assert step is not None
+                found += [step] * (len(segment.ids) + 1)
+            if segment.end_label is not None:
+                assert next_step is not None
+                found.append(next_step)
+        return found
+
+    def steps_of_velocities(self) -> list[int]:
+        """Index of the step that each supervised latent token is of, in the order of `lay_out`."""
+        found: list[int] = []
+        for segment, step in zip(self.segments, self.steps, strict=True):
+            if segment.kind is SegmentKind.NOISED and segment.supervised:
+                assert step is not None
+                found += [step] * (segment.num_tokens - 2)
+        return found
 
 
 def clean_copies(grids: Grids, *, dropped: bool = False) -> tuple[Segment, Segment]:
@@ -104,15 +129,20 @@ def interleave(
     drop = dropout or Dropout()
     segments: list[Segment] = []
     images: list[int | None] = []
+    steps: list[int | None] = []
+    announced: list[int | None] = []
 
-    def add(*new: Segment, image: int | None = None) -> None:
+    def add(*new: Segment, image: int | None = None, of: int | None = None) -> None:
         segments.extend(new)
         images.extend([image] * len(new))
+        steps.extend([of] * len(new))
+        announced.extend([None] * len(new))
 
-    def announce(step: Step) -> None:
+    def announce(index: int, step: Step) -> None:
         # On the last segment that takes tokens: a dropped one has no closing token.
         if step.loss and segments and not segments[-1].dropped:
             segments[-1] = replace(segments[-1], end_label=opener(step, special))
+            announced[-1] = index
 
     if trajectory.system is not None:
         add(text_block(encode(trajectory.system)))
@@ -124,23 +154,23 @@ def interleave(
         if index in drop.plans:
             if isinstance(step, Sketch | Stop):
                 raise ValueError(f"step {index} is a {type(step).__name__}: it has no text to drop")
-            add(text_block(encode(step_text(step)), dropped=True))
+            add(text_block(encode(step_text(step)), dropped=True), of=index)
             continue
-        announce(step)
+        announce(index, step)
         if isinstance(step, Stop):
             continue
         if not isinstance(step, Sketch):
-            add(text_block(encode(step_text(step)), supervised=step.loss))
+            add(text_block(encode(step_text(step)), supervised=step.loss), of=index)
             continue
         grids, later = grids_of(step.image), trajectory.steps[index + 1 :]
         if step.loss:
-            add(*[noised_copy(grids, supervised=True)] * noised_copies, image=image)
+            add(*[noised_copy(grids, supervised=True)] * noised_copies, image=image, of=index)
         if any(after.loss for after in later):
             if image in drop.images and _is_judged(later):
                 raise ValueError(f"image {image} is inspected under supervision: never drop it")
-            add(*clean_copies(grids, dropped=image in drop.images), image=image)
+            add(*clean_copies(grids, dropped=image in drop.images), image=image, of=index)
         image += 1
-    return Interleaved(tuple(segments), tuple(images))
+    return Interleaved(tuple(segments), tuple(images), tuple(steps), tuple(announced))
 
 
 def _is_judged(later: Sequence[Step]) -> bool:

@@ -27,7 +27,7 @@ from eval.rewards.embedding import ClipEmbedder
 from eval.rewards.scorers import clip_score
 from eval.search.best_of import NOT_VERIFIED, BestOf, candidate_seed, outcome_of
 from eval.search.settings import SearchSettings, VerifierSettings
-from eval.search.verifier import UPPER_BOUND, Rated, Rating
+from eval.search.verifier import UPPER_BOUND
 from eval.search.verifiers.detector import GenEvalVerifier, MiniatureVerifier
 from eval.search.verifiers.opening import open_verifier
 from staged.backends.generators.generator import DrawnImage, NoImage
@@ -35,6 +35,7 @@ from staged.backends.lmm.types import LmmSettings
 from staged.command_line import exit_codes
 from staged.generate.settings import ModelSettings
 from staged.jobs.rank import Rank
+from staged.roles import Rated, Rating
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import Scene, Shape
 

@@ -8,17 +8,15 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from staged.allocator import keep_freed_memory
 from staged.command_line import outputs
-from staged.model.bagel import Bagel, Inputs
+from staged.model.bagel import Bagel
 from staged.model.codec import ImageCodec
 from staged.model.finite import NotFiniteError
 from staged.model.lora import lora_layers
@@ -36,6 +34,7 @@ from train.objective import (
     Objective,
     PackLosses,
     Supervised,
+    forward_in,
     mean_losses,
     task_means,
     task_sums,
@@ -436,20 +435,10 @@ class Trainer:
         outputs.folder(self.settings.out, need_bytes=need)
 
     def _forward(self, pack: Pack) -> TokenLosses:
-        """Forward in the working dtype; gradients flow back to the float32 parameters."""
-        # Not autocast: it chooses a type for each operation, and generation, which runs in one type
-        # throughout, would then compute something else. Gradients of the casts arrive in float32.
-        cast = {f"model.{n}": b.to(self.dtype) for n, b in self.model.named_buffers()}
-        if self.mesh is None:  # otherwise they are cast as they are gathered
-            cast |= {f"model.{n}": p.to(self.dtype) for n, p in self.model.named_parameters()}
-        inputs = Inputs(
-            pack.inputs.latents.to(self.dtype),
-            # Times are narrowed only as sinusoids; see `Bagel.embed`.
-            pack.inputs.timesteps,
-            pack.inputs.patches.to(self.dtype),
+        """Forward in the working dtype; see `forward_in`."""
+        losses: TokenLosses = forward_in(
+            self.dtype, self.objective, pack, sharded=self.mesh is not None
         )
-        pack = replace(pack, inputs=inputs)
-        losses: TokenLosses = functional_call(self.objective, cast, (pack,))
         return losses
 
     def _require_finite(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from staged.model.attention import PackedAttention
-from staged.model.bagel import Bagel
+from staged.model.bagel import Bagel, Inputs
 from staged.model.loss import TokenLosses, token_losses
 from train.packing import Pack
 
@@ -28,6 +30,42 @@ class Objective(nn.Module):
         return token_losses(
             self.model, hidden, pack.layout, pack.target, max_logits_mib=self.max_logits_mib
         )
+
+
+def forward_in(
+    dtype: torch.dtype,
+    objective: nn.Module,
+    pack: Pack,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    sharded: bool = False,
+) -> Any:
+    """Forward in a working dtype; gradients flow back to the float32 parameters.
+
+    Args:
+        dtype: Of what is computed.
+        objective: Has the model as `model`, and is called with the pack.
+        pack: On the model's device.
+        weights: What takes the place of parameters of the model, by name; None leaves all.
+        sharded: The parameters are cast as they are gathered.
+
+    Returns:
+        What the objective returns.
+    """
+    # Not autocast: it chooses a type for each operation, and generation, which runs in one type
+    # throughout, would then compute something else. Gradients of the casts arrive in float32.
+    model = objective.get_submodule("model")
+    cast = {f"model.{n}": b.to(dtype) for n, b in model.named_buffers()}
+    if not sharded:
+        held = dict[str, Tensor](model.named_parameters()) | dict(weights or {})
+        cast |= {f"model.{n}": p.to(dtype) for n, p in held.items()}
+    inputs = Inputs(
+        pack.inputs.latents.to(dtype),
+        # Times are narrowed only as sinusoids; see `Bagel.embed`.
+        pack.inputs.timesteps,
+        pack.inputs.patches.to(dtype),
+    )
+    return functional_call(objective, cast, (replace(pack, inputs=inputs),))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import Final
 from eval.miniature.candidates import keyed
 from eval.miniature.settings import MiniatureSample, MiniatureSettings
 from eval.search.best_of import Candidate, Found
-from eval.search.verifier import Rating
 from staged.backends.generators.generator import DrawnImage, DrawOutcome, NoImage
 from staged.backends.idea2img.requests import PROMPT_VERSION
 from staged.generate.settings import ModelSettings
@@ -23,6 +22,7 @@ from staged.idea2img.settings import Idea2ImgSettings
 from staged.ideas.exploration import MAX_SCORE, Draft, Exploration
 from staged.ideas.folder import load_exploration
 from staged.ideas.idea import Idea
+from staged.roles import Rating
 from staged.shapes.players.misbehaviour import SHAPES_LMM
 from staged.trajectory import Sketch, Stop, Trajectory
 

@@ -10,13 +10,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from eval.miniature.drift import untouched
 from eval.miniature.kinds import kind_of, kinds_of
 from eval.miniature.line import SampleScore
-from eval.miniature.pictures import DrawnPicture, described
 from eval.statistics import UNIT, Estimate, Observation, mean
 from staged.shapes.language.critiques import read_plan_critique, read_sketch_critique
 from staged.shapes.language.faults import Fault, Missing, PlanFault, WrongNumber, plan_faults
+from staged.shapes.sight.drift import untouched
+from staged.shapes.sight.pictures import DrawnPicture, described
 from staged.shapes.world.scene import CANVAS_PX
 from staged.shapes.world.spec import Spec, Thing
 from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Target, Trajectory

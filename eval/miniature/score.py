@@ -8,10 +8,10 @@ from typing import Any
 from eval.miniature.candidates import SearchFacts, search_facts, trajectories_of
 from eval.miniature.kinds import kinds_of
 from eval.miniature.line import SampleScore, ScoredPicture
-from eval.miniature.pictures import DrawnPicture, pictures_of
 from eval.miniature.process import observed
 from eval.miniature.settings import MiniatureSample
 from eval.search.best_of import NOT_VERIFIED, best
+from staged.shapes.sight.pictures import DrawnPicture, pictures_of
 from staged.trajectory import Trajectory
 
 NOT_DRAWN = "not drawn"

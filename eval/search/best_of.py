@@ -10,9 +10,9 @@ from typing import Any
 
 from eval.generation.samples import BenchmarkSample
 from eval.search.settings import MAX_CANDIDATES, SearchSettings
-from eval.search.verifier import Rated, Rating, Verifier
 from staged.backends.generators.generator import DrawnImage, DrawOutcome, Generator, NoImage
 from staged.jobs.units import units
+from staged.roles import Rated, Rating, Verifier
 
 FLOW_STEPS = "flow_steps"
 SIDE_BY_SIDE = 16

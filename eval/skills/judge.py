@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from eval.miniature.drift import fates
-from eval.miniature.pictures import seen
 from eval.skills.probes import Probe
 from eval.skills.wanted import wanted
 from staged.roles import RoleError
 from staged.shapes.language.instructions import Swap
 from staged.shapes.sight.detect import ShapeDetection
+from staged.shapes.sight.drift import fates
+from staged.shapes.sight.pictures import seen
 from staged.shapes.sight.verdict import looks, satisfied
 from staged.shapes.world.spec import Thing
 from staged.trajectory import ImageRef, Inspection, Sketch, Step

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from eval.geneval.detector import ObjectDetector
 from eval.geneval.prompt import GenEvalPrompt
 from eval.geneval.scoring import judge
-from eval.search.verifier import Rated, Rating
+from staged.roles import Rated, Rating
 from staged.shapes.language.asked import read_request
 from staged.shapes.language.phrases import GrammarError
 from staged.shapes.sight.detect import detect

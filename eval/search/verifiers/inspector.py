@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.search.verifier import Rated, Rating
 from staged.backends.bagel import BagelPlayer
 from staged.backends.bagel_settings import BagelSettings
 from staged.engine.engine import Engine
-from staged.roles import RoleError, StepRequest
+from staged.roles import Rated, Rating, RoleError, StepRequest
 from staged.trajectory import ImageRef, Inspection, Sketch, Trajectory
 
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from eval.search.verifier import Rated, Rating
 from staged import images, strict_json
 from staged.backends.lmm.asker import Asker
 from staged.backends.lmm.types import Failure, LmmRequest
+from staged.roles import Rated, Rating
 
 PROMPT_VERSION = "1"
 """Raised with every change of the words below."""

@@ -12,11 +12,12 @@ from eval.geneval.prompt import GenEvalPrompt
 from eval.geneval.selftest import check, miniature_golden, read_golden
 from eval.rewards.kinds import KINDS
 from eval.search.settings import VerifierSettings
-from eval.search.verifier import NOT_SELF_TESTED, Verifier
+from eval.search.verifier import NOT_SELF_TESTED
 from staged.backends.lmm.asker import Asker
 from staged.backends.lmm.kept import kept_answers
 from staged.backends.lmm.types import AttemptLog, LmmSettings
 from staged.jobs.rank import Rank
+from staged.roles import Verifier
 from staged.shapes.players import lmm as shapes_lmm
 
 

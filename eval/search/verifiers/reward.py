@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 
 from eval.pictures import Picture
 from eval.rewards.scorers import RewardScore, Scorer
-from eval.search.verifier import Rated, Rating
 from staged import images
+from staged.roles import Rated, Rating
 
 
 class RewardVerifier:

@@ -37,11 +37,13 @@ class SceneCheck:
         surplus: What is there beyond it; GenEval does not mind.
         share: Of the things and relations that are asked for, those that are there, in [0, 1]; 1
             where it is correct. A relation of something that is not there does not hold.
+        num_asked: How many things and relations are asked for.
     """
 
     faults: tuple[Fault, ...]
     surplus: tuple[Fault, ...]
     share: float
+    num_asked: int
 
     @property
     def correct(self) -> bool:
@@ -52,6 +54,11 @@ class SceneCheck:
     def exact(self) -> bool:
         """Correct, and nothing else is there."""
         return not self.faults and not self.surplus
+
+    @property
+    def likeness(self) -> float:
+        """`share`, each thing too much counting as if it were asked for and missing."""
+        return self.share * self.num_asked / (self.num_asked + len(self.surplus))
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -129,6 +136,7 @@ def satisfied(spec: Spec, detections: Sequence[ShapeDetection]) -> SceneCheck:
         faults=tuple(faults),
         surplus=tuple(surplus),
         share=1 - (len(faults) + unheld) / asked,
+        num_asked=asked,
     )
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.miniature.pictures import seen
 from staged.shapes.language.instructions import Add, Edit, Ref, Swap, read_edits
 from staged.shapes.sight.detect import ShapeDetection
+from staged.shapes.sight.pictures import seen
 from staged.shapes.sight.recognition import MAX_DRIFT_PX
 from staged.shapes.sight.verdict import MIN_SCORE, looks
 from staged.trajectory import ImageRef, Plan, Refinement, Sketch, Trajectory
