@@ -13,7 +13,7 @@ from staged.command_line import Parser, add_overrides, console, exit_codes, on_r
 from staged.command_line.applications import run_as_module
 from staged.settings import load
 
-SHARED = ("plan-sketch", "critique", "refine")
+SHARED = ("plan-sketch", "critique", "refine", "import")
 """Jobs that take `--rank` and `--world-size`."""
 _RETRIES = 16
 """Times that a task is started again whose worker died: what was paid for stands in the ledger."""
@@ -78,6 +78,22 @@ def _parser() -> Parser:
     )
     add_job(mend, _refine)
 
+    take = commands.add_parser(
+        "import",
+        figures=True,
+        help="data sets of others to trajectories",
+        description="Read data sets of others from their published schemas: BAGEL's own parquet "
+        "files, conversations as LLaVA has them, Zebra-CoT, ThinkMorph, UMM-Reflection, and rows "
+        "of any schema by a map of its fields. Rows that cannot be used are counted by reason.",
+        epilog="examples:\n"
+        "  staged data import --out data/zebra \\\n"
+        "      'sources=[{path: downloads/Zebra-CoT, format: zebra-cot, licence: CC-BY-NC-4.0}]'\n"
+        "  staged data import --out data/edits 'sources=[{path: downloads/pix2pix, format: rows,\n"
+        "      fields: {prompt: edit_prompt, inputs: original_image, image: edited_image}}]'\n\n"
+        "The same command goes on where a job was interrupted.",
+    )
+    add_job(take, _import)
+
     diet = commands.add_parser(
         "base",
         figures=True,
@@ -125,6 +141,13 @@ def _refine() -> tuple[type[Any], RunJob]:
     from data_pipelines.refine.settings import RefineSettings
 
     return RefineSettings, run_job
+
+
+def _import() -> tuple[type[Any], RunJob]:
+    from data_pipelines.imports.job import run_job
+    from data_pipelines.imports.settings import ImportJobSettings
+
+    return ImportJobSettings, run_job
 
 
 def _base(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,15 @@ from data_pipelines.claim import record_settings, refuse_other_settings
 from data_pipelines.job_settings import JobSettings
 from data_pipelines.prompts import PromptOf
 from data_pipelines.runner import Work, run
-from data_pipelines.shards import Arranged, acceptance, as_recorded, examples, write_shards
+from data_pipelines.shards import (
+    Arranged,
+    Loaded,
+    acceptance,
+    as_recorded,
+    examples,
+    from_records,
+    write_shards,
+)
 from staged.jobs.budget import BudgetError
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
@@ -52,10 +60,11 @@ def run_job(
     folder: Path,
     *,
     working: Working,
-    prompt_of: PromptOf,
+    prompt_of: PromptOf | None,
     rank: Rank,
     retry_failed: bool,
     arranged: Arranged = as_recorded,
+    loaded: Loaded = from_records,
 ) -> JobSummary:
     """Do what is left of a job, and write the shards once nothing is.
 
@@ -63,10 +72,11 @@ def run_job(
         settings: Of the job; a folder takes one job's only.
         folder: Where everything is written.
         working: Opens the pipeline's services, which stay open while units are done.
-        prompt_of: The prompt of each unit.
+        prompt_of: The prompt of each unit; None where `loaded` finds out what has changed.
         rank: Which of the processes that share the job this is.
         retry_failed: Try again what services failed at; give it to every process of a run.
         arranged: What of the accepted samples comes into the shards, seen together.
+        loaded: Loads the images of an accepted sample for the shards.
 
     Raises:
         ValueError: the folder holds other settings, or the prompts of finished units changed.
@@ -74,7 +84,7 @@ def run_job(
     refuse_other_settings(settings, folder)
     units = rank.share(range(settings.num_units))
     with Ledger(
-        folder / LEDGER, fingerprint=settings.fingerprint, rank=rank, budget=settings.budget
+        folder / LEDGER, fingerprint=settings.fingerprint, rank=rank, budget=settings.limits
     ) as ledger:
         record_settings(settings, folder, ledger)
         if retry_failed:
@@ -86,7 +96,7 @@ def run_job(
             new += len(left - ledger.left(left))
         report = replace(_report(ledger, settings, stopped), new=new)
         if not report.unfinished:
-            write_shards(settings, ledger, folder, prompt_of, arranged)
+            write_shards(settings, ledger, folder, prompt_of, arranged, loaded)
     return report
 
 

@@ -22,12 +22,47 @@ from staged.shapes.players.misbehaviour import SHAPES_LMM, Misbehaviour
 
 @dataclass(frozen=True, kw_only=True)
 class JobSettings(ABC):
-    """Settings that all pipelines share; each adds its own."""
+    """Settings that all jobs share; each adds its own."""
 
     title: str
     """Name of the data set."""
     seed: int = 0
     """Decides all that is left to chance."""
+    concurrency: int = 16
+    """Samples in the making at a time; does not change the result."""
+    samples_per_shard: int = 1000
+    """Most samples of a shard."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_range(self, "seed", minimum=0, maximum=MAX_SEED)
+        check_range(self, "concurrency", "samples_per_shard", minimum=1)
+
+    @property
+    @abstractmethod
+    def num_units(self) -> int:
+        """Prompts, or whatever becomes one trajectory each."""
+
+    @property
+    def limits(self) -> Budget:
+        """What the job may spend."""
+        return Budget()
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the samples: how many, how fast and for how much do not."""
+        return hashlib.sha256(strict_json.dumps(self.deciding).encode()).hexdigest()
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What decides the samples, as plain data."""
+        return to_dict(replace(self, concurrency=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskingJobSettings(JobSettings):
+    """Settings of pipelines that ask a language model."""
+
     lmm: LmmSettings | None = None
     """The language model that reads, writes and judges; null asks the miniature world's, in this
     process."""
@@ -41,15 +76,10 @@ class JobSettings(ABC):
     """How the miniature world's language model lets us down."""
     budget: Budget = field(default_factory=Budget)
     """What the job may spend."""
-    concurrency: int = 16
-    """Samples in the making at a time; does not change the result."""
-    samples_per_shard: int = 1000
-    """Most samples of a shard."""
 
     def __post_init__(self) -> None:
-        """Check ranges, and that nothing of the miniature world's model is said of another."""
-        check_range(self, "seed", minimum=0, maximum=MAX_SEED)
-        check_range(self, "concurrency", "samples_per_shard", minimum=1)
+        """Check also that nothing of the miniature world's model is said of another."""
+        super().__post_init__()
         if not self.asks_miniature and self.misbehaviour != Misbehaviour():
             assert self.lmm is not None
             raise ValueError(
@@ -63,26 +93,22 @@ class JobSettings(ABC):
         return self.lmm is None or self.lmm.model == SHAPES_LMM
 
     @property
-    @abstractmethod
-    def num_units(self) -> int:
-        """Prompts, or whatever becomes one trajectory each."""
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what decides the samples: how many, how fast and for how much do not."""
-        return hashlib.sha256(strict_json.dumps(self.deciding).encode()).hexdigest()
+    def limits(self) -> Budget:
+        """What the job may spend."""
+        return self.budget
 
     @property
     def deciding(self) -> dict[str, Any]:
         """What decides the samples, as plain data."""
-        data = to_dict(replace(self, budget=Budget(), concurrency=1))
+        data = super().deciding
         del data["wording"]  # `words` says what is in the files
+        data["budget"] = to_dict(Budget())
         data["lmm"] = data["lmm"] and decisive(data["lmm"])
         return data
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnJobSettings(JobSettings):
+class DrawnJobSettings(AskingJobSettings):
     """Settings of pipelines that draw what prompts ask for."""
 
     prompts: Prompts = field(default_factory=Prompts)

@@ -21,6 +21,9 @@ Arranged = Callable[[Records], Callable[[int, Trajectory], Trajectory | None]]
 """Looks at everything that was recorded, and then says of each unit's trajectory what of it comes
 into the shards: all, less, or nothing. It must depend on the records and the settings alone."""
 
+Loaded = Callable[[Records, int, Trajectory], Trajectory]
+"""Loads the images of a unit's trajectory, which it names by their hashes."""
+
 
 def as_recorded(records: Records) -> Callable[[int, Trajectory], Trajectory | None]:
     """Take every trajectory as it is."""
@@ -31,8 +34,9 @@ def write_shards(
     settings: JobSettings,
     ledger: Ledger,
     folder: Path,
-    prompt_of: PromptOf,
-    arranged: Arranged = as_recorded,
+    prompt_of: PromptOf | None,
+    arranged: Arranged,
+    loaded: Loaded,
 ) -> None:
     """Write every accepted sample, in the order of the units, whoever made it and when.
 
@@ -51,7 +55,7 @@ def write_shards(
         written.unlink(missing_ok=True)
         # Shards only: others may be writing their settings.
         files.sweep(folder, lambda name: name.endswith(".tar"), everyones=True)
-        _write(settings, ledger, folder, arranged)
+        _write(settings, ledger, folder, arranged, loaded)
         files.write_json(written, {"sha256": digest})
 
 
@@ -91,7 +95,14 @@ def examples(records: Records) -> dict[tuple[str, str], str]:
     return found
 
 
-def _write(settings: JobSettings, records: Records, folder: Path, arranged: Arranged) -> None:
+def from_records(records: Records, unit: int, trajectory: Trajectory) -> Trajectory:
+    """Load images that the job's records keep."""
+    return with_images(trajectory, records)
+
+
+def _write(
+    settings: JobSettings, records: Records, folder: Path, arranged: Arranged, loaded: Loaded
+) -> None:
     arrange = arranged(records)
     with ShardWriter(
         folder,
@@ -106,7 +117,7 @@ def _write(settings: JobSettings, records: Records, folder: Path, arranged: Arra
                 continue
             sample = arrange(unit, trajectory)
             if sample is not None:
-                writer.write(f"{unit:08d}", with_images(sample, records))
+                writer.write(f"{unit:08d}", loaded(records, unit, sample))
         costs = records.costs()
         writer.finish(
             acceptance=acceptance(records),
@@ -121,16 +132,16 @@ def _shown(settings: JobSettings) -> dict[str, object]:
     data = to_dict(settings)
     # Neither decides what is in the shards.
     for name in ("budget", "concurrency"):
-        del data[name]
+        data.pop(name, None)
     return data
 
 
-def _digest(settings: JobSettings, records: Records, prompt_of: PromptOf) -> str:
+def _digest(settings: JobSettings, records: Records, prompt_of: PromptOf | None) -> str:
     """Hash everything that the shards and the files beside them are made from."""
     digest = hashlib.sha256(strict_json.dumps([_shown(settings), records.costs()]).encode())
     for unit, result in records.results():
         asked = None if result.sample is None else result.sample.get("prompt")
-        if asked is not None and asked != prompt_of(unit).text:
+        if prompt_of is not None and asked is not None and asked != prompt_of(unit).text:
             raise ValueError(
                 f"prompt {unit} was {asked!r} when its sample was made and is "
                 f"{prompt_of(unit).text!r} now: add prompts at the end, or start another folder"

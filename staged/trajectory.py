@@ -11,6 +11,7 @@ Legal orders (the published method's, and short forms of the same type):
     one-shot,      prompt [think] sketch [inspect-sketch [refine sketch]]* stop
     editing        (the same with input images; one round without a plan)
     understanding  prompt answer stop
+    interleaved    prompt [think sketch [inspect-sketch [refine sketch]]*]+ [answer] stop
 
 A refinement follows exactly the inspections whose verdict is "revise". A trajectory that cannot
 be continued legally cannot be built; one that is not finished (a loop in progress, a rollout that
@@ -208,7 +209,7 @@ class Refinement:
 
 @dataclass(frozen=True, kw_only=True)
 class Thought:
-    """What a model thinks before it draws at once, as BAGEL's own thinking mode has it.
+    """What a model thinks before it draws, as BAGEL's own thinking mode has it.
 
     Attributes:
         text: Its tags included.
@@ -533,8 +534,13 @@ def _legal_after(made: Sequence[Move], before: Step | None) -> tuple[Move, ...]:
         case "refine sketch" | "think":
             return ("sketch",)
         case "sketch" | "inspect sketch":
-            # A trajectory that began without a plan has one round only.
-            return ("inspect sketch", "stop", *(("plan",) if made[0] == "plan" else ()))
+            # A trajectory that began at once has one round only; one that began with a thought may
+            # be a chain of thoughts and pictures, to an answer in the end.
+            further: dict[Move, tuple[Move, ...]] = {
+                "plan": ("plan",),
+                "think": ("think", "answer"),
+            }
+            return ("inspect sketch", "stop", *further.get(made[0], ()))
         case "answer":
             return ("stop",)
         case "stop":

@@ -17,7 +17,6 @@ from data_pipelines.refine.job import run_job
 from data_pipelines.refine.json_lines import JsonLines
 from data_pipelines.refine.own import OwnTrajectories
 from data_pipelines.refine.settings import ImportSettings, RefineSettings
-from data_pipelines.refine.triples import BadTripleError
 from staged import images
 from staged.data_urls import to_data_url
 from staged.jobs.rank import Rank
@@ -29,6 +28,7 @@ from staged.shapes.sight.verdict import satisfied
 from staged.shapes.tasks import sample_prompt, sample_scene
 from staged.shapes.world.render import render
 from staged.shards import Sample, ShardError, ShardWriter, read_shards, validate
+from staged.tables import BadRowError
 from staged.trajectory import (
     ImageRef,
     Inspection,
@@ -194,7 +194,7 @@ def test_paths_do_not_lead_out_of_the_folder(name: str, tmp_path: Path) -> None:
     inside.mkdir()
     (inside / "link.png").symlink_to(tmp_path / "secret.png")
     (inside / "a.jsonl").write_text(json.dumps({"prompt": "a star", "good": name}))
-    with pytest.raises(BadTripleError, match="leads out of"):
+    with pytest.raises(BadRowError, match="leads out of"):
         JsonLines(inside / "a.jsonl").triple(0)
 
 

@@ -65,6 +65,9 @@ def build(letters: str) -> tuple[Step, ...]:
         "s.",
         "sYrsS.",
         "tsYrs.",
+        "tstsYrsSts.",
+        "tsa.",
+        "tstsSa.",
         "a.",
     ],
 )
@@ -113,6 +116,11 @@ def test_legal_orders_are_complete_and_every_prefix_is_representable(letters: st
         ("tp", 1),
         ("ta", 1),
         ("tsp", 2),
+        ("tss", 2),
+        ("tstp", 3),
+        ("tsas", 3),
+        ("sa", 1),
+        ("tsYt", 3),
     ],
 )
 def test_illegal_orders_name_the_offending_step(letters: str, index: int) -> None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from data_pipelines.refine.triples import BadTripleError, Triple, reflection_of
+from data_pipelines.refine.triples import Triple, reflection_of
 from staged import images
 from staged.shards import tar
+from staged.tables import BadRowError
 
 SUBSETS: Final = ("general", "length", "rule", "editing")
 _MAX_TEXT_BYTES: Final = 64 * 1024
@@ -66,7 +67,7 @@ class GenRef:
         place = self._places[number]
         text = self._text(place, "prompt")
         if text is None:
-            raise BadTripleError("missing prompt", str(place), "it has no prompt.txt")
+            raise BadRowError("missing prompt", str(place), "it has no prompt.txt")
         return text
 
     def triple(self, number: int) -> Triple:
@@ -74,7 +75,7 @@ class GenRef:
         place = self._places[number]
         good, bad = self._image(place, "good_image"), self._image(place, "bad_image")
         if good is None:
-            raise BadTripleError("missing image", str(place), "it has no good_image")
+            raise BadRowError("missing image", str(place), "it has no good_image")
         return Triple(
             prompt=self.prompt(number),
             good=good,
@@ -92,7 +93,7 @@ class GenRef:
         try:
             return None if data is None else data.decode("utf-8").strip()
         except UnicodeDecodeError as error:
-            raise BadTripleError("bad text", str(place), f"{name}.txt: {error}") from None
+            raise BadRowError("bad text", str(place), f"{name}.txt: {error}") from None
 
     def _image(self, place: _Place, name: str) -> bytes | None:
         for extension in _EXTENSIONS:
@@ -106,7 +107,7 @@ class GenRef:
             return None
         start, size = place.members[name]
         if size > most:
-            raise BadTripleError("too large", str(place), f"{name}: {size} bytes exceed {most}")
+            raise BadRowError("too large", str(place), f"{name}: {size} bytes exceed {most}")
         with place.shard.open("rb") as file:
             file.seek(start)
             return file.read(size)

@@ -21,12 +21,13 @@ from data_pipelines.refine.json_lines import JsonLines
 from data_pipelines.refine.own import OwnTrajectories
 from data_pipelines.refine.requests import fit_request, pair_request
 from data_pipelines.refine.settings import ImportSettings, RefineSettings
-from data_pipelines.refine.triples import BadTripleError, Triple, Triples, TripleSource
+from data_pipelines.refine.triples import Triple, Triples, TripleSource
 from data_pipelines.runner import Work
 from data_pipelines.wording import Wording
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
 from staged.jobs.records import UnitResult
+from staged.tables import BadRowError
 from staged.trajectory import (
     Inspection,
     Plan,
@@ -89,7 +90,7 @@ def _prompts(triples: Triples) -> PromptOf:
     def prompt_of(unit: int) -> UnitPrompt:
         try:
             return UnitPrompt(unit=unit, text=triples.prompt(unit))
-        except BadTripleError:
+        except BadRowError:
             return UnitPrompt(unit=unit, text=_UNREADABLE)
 
     return prompt_of
@@ -109,7 +110,7 @@ async def _working(
         async def work(unit: int) -> UnitResult:
             try:
                 triple = triples.triple(unit)
-            except BadTripleError as error:
+            except BadRowError as error:
                 return UnitEndError("rejected", "import", error.reason, str(error)).result
             lesson = _Lesson(settings, wording, Asking(lmm), triple, unit, provenance, ledger)
             return await lesson.build()

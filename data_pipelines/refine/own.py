@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipelines.refine.triples import BadTripleError, Triple, reflection_of
+from data_pipelines.refine.triples import Triple, reflection_of
 from staged.shards import ShardError, ShardIndex
+from staged.tables import BadRowError
 from staged.trajectory import Plan, Refinement, Sketch, Trajectory
 
 
@@ -59,7 +60,7 @@ class OwnTrajectories:
         try:
             return self._index[number].trajectory
         except ShardError as error:
-            raise BadTripleError("damaged sample", self._index.keys[number], str(error)) from None
+            raise BadRowError("damaged sample", self._index.keys[number], str(error)) from None
 
 
 def refused(trajectory: Trajectory) -> Iterator[tuple[int, int]]:

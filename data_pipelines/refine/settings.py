@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data_pipelines.job_settings import JobSettings
+from data_pipelines.job_settings import AskingJobSettings
 from data_pipelines.refine.genref import SUBSETS
 from staged.ranges import check_range
 
@@ -46,7 +46,7 @@ class ImportSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefineSettings(JobSettings):
+class RefineSettings(AskingJobSettings):
     """A data set of images that are explained, or corrected into better ones."""
 
     title: str = "refine"

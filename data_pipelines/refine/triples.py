@@ -5,23 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from staged import images, protocol
+from staged.tables import BadRowError
 from staged.trajectory import MAX_TEXT_CHARS
 
 MIN_REFLECTION_CHARS = 5
 """Shorter ones say nothing, such as `none`; so the published data set's own reader has it."""
-
-
-class BadTripleError(ValueError):
-    """One triple cannot be read; the others can.
-
-    Attributes:
-        reason: Short and countable.
-    """
-
-    def __init__(self, reason: str, place: str, detail: str) -> None:
-        """Name the file and the triple in it."""
-        super().__init__(f"{place}: {reason}: {detail}")
-        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +38,19 @@ class Triple:
         """Check what comes from outside, before money is spent on it.
 
         Raises:
-            BadTripleError: the prompt is no text for a sequence, or an image does not decode.
+            BadRowError: the prompt is no text for a sequence, or an image does not decode.
         """
         try:
             protocol.check_text(self.prompt)
         except ValueError as error:
-            raise BadTripleError("bad prompt", self.place, str(error)) from None
+            raise BadRowError("bad prompt", self.place, str(error)) from None
         for name, data in (("good", self.good), ("bad", self.bad)):
             if data is not None:
                 try:
                     images.decode(data)
                 except ValueError as error:
                     detail = f"the {name} one: {error}"
-                    raise BadTripleError("bad image", self.place, detail) from None
+                    raise BadRowError("bad image", self.place, detail) from None
 
 
 class TripleSource(Protocol):
@@ -76,7 +64,7 @@ class TripleSource(Protocol):
         """Read the prompt of one, without its images.
 
         Raises:
-            BadTripleError: it cannot be read.
+            BadRowError: it cannot be read.
         """
         ...
 
@@ -84,7 +72,7 @@ class TripleSource(Protocol):
         """Read one.
 
         Raises:
-            BadTripleError: it cannot be read.
+            BadRowError: it cannot be read.
         """
         ...
 

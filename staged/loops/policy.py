@@ -116,6 +116,9 @@ class Policy:
             "inspect sketch": not seen and left and counts.of_sketch < self.max_refinements,
             "plan": isinstance(before, Refinement) or (left and counts.rounds < self.max_rounds),
             "sketch": left,
+            # Legal in chains of thoughts and pictures, as data has them; no mode makes those.
+            "think": False,
+            "answer": False,
         }
         kept: list[Move] = []
         for move in trajectory.legal_next():

@@ -121,6 +121,8 @@ def ending(trajectory: Trajectory) -> str:
 
 
 def _title(number: int, group: Sequence[RoundItem]) -> str:
-    first = group[0].kind
+    first, last = group[0].kind, group[-1].kind
+    if first == "thought" and last == "answer":
+        return "Thought and drawn, then answered"
     titles = {"sketch": "Drawn at once", "thought": "Thought, then drawn", "answer": "Answered"}
     return titles.get(first, f"Round {number}")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from staged import strict_json
+from staged.tables import BadRowError, ParquetFile
 from train.self_reward.asking import MAX_PROMPT_CHARS, Questions
 from train.self_reward.examples import Example
-from train.self_reward.importers.tables import rows
 
 _MAX_JSON_BYTES: Final = 2 * 2**30
 
@@ -20,8 +20,14 @@ def diffusiondb_prompts(path: Path) -> Iterator[str]:
     Raises:
         ValueError: It is another file.
     """
+    file = ParquetFile(path)
+    file.require(["prompt"])
     seen: set[str] = set()
-    for row in rows(path, {"prompt": str}):
+    for number, row in file.rows(["prompt"]):
+        if isinstance(row, BadRowError):
+            raise row
+        if not isinstance(row["prompt"], str):
+            raise ValueError(f"{path}: row {number + 1}, prompt: {row['prompt']!r:.60}")
         prompt = " ".join(row["prompt"].split())
         if 0 < len(prompt) <= MAX_PROMPT_CHARS and prompt not in seen:
             seen.add(prompt)
