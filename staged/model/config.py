@@ -30,6 +30,34 @@ CONFIG_FILES = ("config.json", "llm_config.json", "vit_config.json")
 # the last and builds no layer after it: built = file + 1 + VIT_SELECT_LAYER.
 VIT_SELECT_LAYER = -2
 
+_BUILT = {
+    "connector_act": "gelu_pytorch_tanh",
+    "interpolate_pos": False,
+    "visual_gen": True,
+    "visual_und": True,
+}
+_LLM_BUILT = {
+    "hidden_act": "silu",
+    "layer_module": "Qwen2MoTDecoderLayer",
+    "qk_norm": True,
+    "tie_word_embeddings": False,
+}
+"""What a file says of how the parts are built; there is no other way here."""
+_LLM_SIZES = {
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "vocab_size": "vocab_size",
+}
+_VIT_SIZES = {
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_heads": "num_attention_heads",
+    "patch_size": "patch_size",
+}
+"""Our name of a size to that in the file."""
 _VAE_KEYS = ("channels", "multipliers", "num_blocks", "scaling_factor", "shift_factor")
 _MAX_JSON_BYTES = 1 << 20
 _MAX_DIMENSION = 1 << 24  # no size in a config exceeds this; a larger one is a damaged file
@@ -260,8 +288,7 @@ class BagelConfig:
         llm = _Section.read(folder / "llm_config.json")
         vit = _Section.read(folder / "vit_config.json")
         vae = top.section("vae_config")
-        top.expect(visual_gen=True, visual_und=True, interpolate_pos=False)
-        top.expect(connector_act="gelu_pytorch_tanh")
+        top.expect(**_BUILT)
         return cls(
             transformer=_transformer_from(llm),
             vision=_vision_from(vit),
@@ -288,24 +315,19 @@ class BagelConfig:
 
 
 def _transformer_from(llm: "_Section") -> TransformerConfig:
-    llm.expect(hidden_act="silu", tie_word_embeddings=False, qk_norm=True)
-    llm.expect(use_sliding_window=False, layer_module="Qwen2MoTDecoderLayer")
+    llm.expect(**_LLM_BUILT, use_sliding_window=False)
     llm.expect(attention_bias=True, mlp_bias=False, partial_rotary_factor=1.0)
     llm.expect_each("layer_types", "full_attention")
-    hidden_size, num_heads = llm.integer("hidden_size"), llm.integer("num_attention_heads")
+    sizes = {name: llm.integer(key) for name, key in _LLM_SIZES.items()}
+    hidden_size, num_heads = sizes["hidden_size"], sizes["num_heads"]
     if hidden_size % num_heads and "head_dim" not in llm.values:
         raise ValueError(
             f"{llm.place}: hidden_size {hidden_size} is not a multiple of "
             f"num_attention_heads {num_heads}; say head_dim"
         )
     return TransformerConfig(
-        hidden_size=hidden_size,
-        intermediate_size=llm.integer("intermediate_size"),
-        num_layers=llm.integer("num_hidden_layers"),
-        num_heads=num_heads,
-        num_kv_heads=llm.integer("num_key_value_heads"),
+        **sizes,
         head_dim=llm.integer("head_dim", hidden_size // num_heads),
-        vocab_size=llm.integer("vocab_size"),
         rope_theta=_rope_theta(llm),
         rms_norm_eps=llm.number("rms_norm_eps", 1e-6),
     )
@@ -338,17 +360,14 @@ def _rope_theta(llm: "_Section") -> float:
 
 def _vision_from(vit: "_Section") -> VisionConfig:
     vit.expect(hidden_act="gelu_pytorch_tanh", rope=False, rope_parameters=None)
-    patch_size, image_size = vit.integer("patch_size"), vit.integer("image_size")
+    sizes = {name: vit.integer(key) for name, key in _VIT_SIZES.items()}
     num_layers = vit.integer("num_hidden_layers") + 1 + VIT_SELECT_LAYER
     if num_layers < 1:
         raise ValueError(f"{vit.place}: num_hidden_layers leaves {num_layers} layers; give 2 up")
     return VisionConfig(
-        hidden_size=vit.integer("hidden_size"),
-        intermediate_size=vit.integer("intermediate_size"),
+        **sizes,
         num_layers=num_layers,
-        num_heads=vit.integer("num_attention_heads"),
-        patch_size=patch_size,
-        positions_per_side=image_size // patch_size,
+        positions_per_side=vit.integer("image_size") // sizes["patch_size"],
         num_channels=vit.integer("num_channels", 3),
         layer_norm_eps=vit.number("layer_norm_eps", 1e-6),
     )
@@ -389,14 +408,11 @@ def _config_document(config: BagelConfig) -> dict[str, Any]:
     return {
         "architectures": ["BagelForConditionalGeneration"],
         "model_type": "bagel",
-        "connector_act": "gelu_pytorch_tanh",
-        "interpolate_pos": False,
+        **_BUILT,
         "latent_patch_size": config.latent_patch_size,
         "max_latent_size": config.max_latent_size,
         "timestep_shift": config.timestep_shift,
         "vae_config": vae,
-        "visual_gen": True,
-        "visual_und": True,
         "vit_max_num_patch_per_side": config.vit_max_patches_per_side,
     }
 
@@ -405,18 +421,10 @@ def _llm_document(config: TransformerConfig) -> dict[str, Any]:
     document: dict[str, Any] = {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
-        "hidden_act": "silu",
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "vocab_size": config.vocab_size,
+        **_LLM_BUILT,
+        **{key: getattr(config, name) for name, key in _LLM_SIZES.items()},
         "rope_theta": config.rope_theta,
         "rms_norm_eps": config.rms_norm_eps,
-        "tie_word_embeddings": False,
-        "qk_norm": True,
-        "layer_module": "Qwen2MoTDecoderLayer",
     }
     if config.head_dim * config.num_heads != config.hidden_size:
         document["head_dim"] = config.head_dim
@@ -427,11 +435,8 @@ def _vit_document(config: VisionConfig) -> dict[str, Any]:
     return {
         "model_type": "siglip_vision_model",
         "hidden_act": "gelu_pytorch_tanh",
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
+        **{key: getattr(config, name) for name, key in _VIT_SIZES.items()},
         "num_hidden_layers": config.num_layers - 1 - VIT_SELECT_LAYER,
-        "num_attention_heads": config.num_heads,
-        "patch_size": config.patch_size,
         "image_size": config.positions_per_side * config.patch_size,
         "num_channels": config.num_channels,
         "layer_norm_eps": config.layer_norm_eps,

@@ -1,7 +1,7 @@
 """The scene graph: objects, their attributes, and relations between them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,6 +80,22 @@ class Relation:
             raise ValueError(f"relation {self.name!r}: object {self.source!r} relates to itself")
 
 
+_ROWS: Final[Mapping[str, tuple[type[Any], Mapping[str, str], int]]] = {
+    "objects": (SceneObject, {"id": "id", "class": "class_name"}, MAX_OBJECTS),
+    "attributes": (
+        Attribute,
+        {"object": "object", "kind": "kind", "value": "value"},
+        MAX_ATTRIBUTES,
+    ),
+    "relations": (
+        Relation,
+        {"source": "source", "relation": "name", "target": "target"},
+        MAX_RELATIONS,
+    ),
+}
+"""The lists of a graph's JSON: what a row becomes, by which keys, and how many there may be."""
+
+
 class SceneGraph:
     """Objects, attributes and relations, immutable, as a `networkx.MultiDiGraph`.
 
@@ -112,11 +128,8 @@ class SceneGraph:
         self.relations = tuple(
             sorted(relations, key=lambda r: (_natural(r.source), _natural(r.target), r.name))
         )
-        for name, parts, limit in (
-            ("objects", self.objects, MAX_OBJECTS),
-            ("attributes", self.attributes, MAX_ATTRIBUTES),
-            ("relations", self.relations, MAX_RELATIONS),
-        ):
+        for name, (_, _, limit) in _ROWS.items():
+            parts = getattr(self, name)
             if len(parts) > limit:
                 raise ValueError(f"scene graph: {len(parts)} {name} exceed the limit of {limit}")
         graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
@@ -220,13 +233,11 @@ class SceneGraph:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data, in canonical order."""
         return {
-            "objects": [{"id": o.id, "class": o.class_name} for o in self.objects],
-            "attributes": [
-                {"object": a.object, "kind": a.kind, "value": a.value} for a in self.attributes
-            ],
-            "relations": [
-                {"source": r.source, "relation": r.name, "target": r.target} for r in self.relations
-            ],
+            name: [
+                {key: getattr(part, field) for key, field in keys.items()}
+                for part in getattr(self, name)
+            ]
+            for name, (_, keys, _) in _ROWS.items()
         }
 
     @classmethod
@@ -239,31 +250,16 @@ class SceneGraph:
         strict_json.record(
             data, "scene_graph", {"objects": list}, {"attributes": list, "relations": list}
         )
-
-        def rows(name: str, limit: int, *keys: str) -> list[dict[str, str]]:
-            items = data.get(name) or []
-            if len(items) > limit:
-                raise ValueError(f"scene_graph.{name}: {len(items)} exceed the limit of {limit}")
-            required = dict.fromkeys(keys, str)
-            return [
-                strict_json.record(item, f"scene_graph.{name}[{i}]", required)
-                for i, item in enumerate(items)
-            ]
-
-        return cls(
-            (
-                SceneObject(id=row["id"], class_name=row["class"])
-                for row in rows("objects", MAX_OBJECTS, "id", "class")
-            ),
-            (
-                Attribute(**row)
-                for row in rows("attributes", MAX_ATTRIBUTES, "object", "kind", "value")
-            ),
-            (
-                Relation(source=row["source"], name=row["relation"], target=row["target"])
-                for row in rows("relations", MAX_RELATIONS, "source", "relation", "target")
-            ),
-        )
+        parts: dict[str, list[Any]] = {}
+        for name, (kind, keys, limit) in _ROWS.items():
+            rows = data.get(name) or []
+            if len(rows) > limit:
+                raise ValueError(f"scene_graph.{name}: {len(rows)} exceed the limit of {limit}")
+            parts[name] = []
+            for i, row in enumerate(rows):
+                strict_json.record(row, f"scene_graph.{name}[{i}]", dict.fromkeys(keys, str))
+                parts[name].append(kind(**{keys[key]: value for key, value in row.items()}))
+        return cls(**parts)
 
     def to_json(self) -> str:
         """Serialise canonically: equal graphs give equal text."""

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from staged.settings.plain import plain
 from staged.trajectory import Inspection, Trajectory
 
 
@@ -71,11 +72,4 @@ class Stats:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        return {
-            name: {key: dict(inner) for key, inner in value.items()}
-            if name == "verdicts"
-            else dict(value)
-            if isinstance(value, dict)
-            else value
-            for name, value in vars(self).items()
-        }
+        return {name: plain(value) for name, value in vars(self).items()}
