@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     results = [BenchmarkResult.read(path) for path in arguments.results]
-    results = _named_apart(results, arguments.results)
+    results = named_apart(results, arguments.results)
     first = results[0]
     published = _chosen(first, arguments.published)
     if len(results) < 2 and not published:
@@ -155,8 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     text = render(results, published, differences, arguments.format)
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+        outputs.write_text(arguments.out, text + "\n")
         print(f"wrote {arguments.out}")
     else:
         print(text)
@@ -269,10 +268,8 @@ def _differing(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _named_apart(
-    results: Sequence[BenchmarkResult], paths: Sequence[Path]
-) -> list[BenchmarkResult]:
-    """Add the file to names that are not unique."""
+def named_apart(results: Sequence[BenchmarkResult], paths: Sequence[Path]) -> list[BenchmarkResult]:
+    """Add the file to names of runs that are not unique."""
     names = [result.run for result in results]
     return [
         result

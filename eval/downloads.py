@@ -87,6 +87,5 @@ def fetch(pinned: PinnedFile) -> bytes:
             f"{pinned.url}: SHA-256 is {found}, expected {pinned.sha256}; the file changed or was "
             "changed on its way, so give the path of one that you trust"
         )
-    cached.parent.mkdir(parents=True, exist_ok=True)
     write_whole(cached, content)
     return content

@@ -18,7 +18,6 @@ from typing import Any
 
 from eval.numbered import METADATA, SAMPLES, no_images, numbered_folders, numbered_images
 from staged import strict_json
-from staged.lines import read_lines
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -96,8 +95,9 @@ def _numbered(source: Path, texts: Mapping[int, str]) -> Iterator[Picture]:
 
 
 def _lines(source: Path) -> Iterator[Picture]:
-    for content, place in read_lines(source, max_bytes=MAX_LINE_BYTES):
-        record = strict_json.loads_object(content, place=place, max_bytes=MAX_LINE_BYTES)
+    for record, place in strict_json.read_records(
+        source, {}, max_bytes=MAX_LINE_BYTES, others=True
+    ):
         yield _listed(source, _text(record, "image", place), _text(record, "prompt", place))
 
 

@@ -8,7 +8,7 @@ may differ from the mean of the parts in its last digit.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eval.geneval.names import TASKS
@@ -42,44 +42,35 @@ class Published:
     variant: Mapping[str, str] = field(default_factory=dict)
 
 
-def _row(parts: Sequence[str], values: Sequence[float], overall: float) -> dict[str, float]:
-    return {**dict(zip(parts, values, strict=True)), OVERALL: overall}
+_OFFICIAL = {"mode": "official", "prompts": "short"}
+# By the official weights these rows give 0.716 and 0.754.
+_LEGACY = {"version": "legacy", "weighting": "bagel"}
+_VERIFIED = {
+    "version": "verified",
+    "weighting": "official",
+    "judge": VERSIONS["verified"].judge,
+}
 
 
-def _geneval(name: str, values: Sequence[float], overall: float) -> Published:
-    return Published(
-        name=name,
-        benchmark="geneval",
-        variant={"mode": "official", "prompts": "short"},
-        scores=_row(TASKS, values, overall),
-        source=f"{_STROKES}, GenEval table",
-    )
+def _complete(
+    benchmark: str, variant: Mapping[str, str], source: str
+) -> Callable[[str, Sequence[float], float], Published]:
+    """Make what makes the rows of a table that has all parts of a benchmark."""
+
+    def row(name: str, values: Sequence[float], overall: float) -> Published:
+        scores = {**dict(zip(PARTS[benchmark], values, strict=True)), OVERALL: overall}
+        return Published(
+            name=name, benchmark=benchmark, variant=variant, scores=scores, source=source
+        )
+
+    return row
 
 
-def _legacy(name: str, values: Sequence[float], overall: float) -> Published:
-    return Published(
-        name=name,
-        benchmark="wise",
-        # By the official weights these rows give 0.716 and 0.754.
-        variant={"version": "legacy", "weighting": "bagel"},
-        scores=_row(CATEGORIES, values, overall),
-        source=f"{_STROKES}, WISE table; overall is the plain mean of the categories",
-    )
-
-
-def _verified(name: str, values: Sequence[float], overall: float) -> Published:
-    return Published(
-        name=name,
-        benchmark="wise",
-        variant={
-            "version": "verified",
-            "weighting": "official",
-            "judge": VERSIONS["verified"].judge,
-        },
-        scores=_row(CATEGORIES, values, overall),
-        source=_WISE,
-    )
-
+_geneval = _complete("geneval", _OFFICIAL, f"{_STROKES}, GenEval table")
+_legacy = _complete(
+    "wise", _LEGACY, f"{_STROKES}, WISE table; overall is the plain mean of the categories"
+)
+_verified = _complete("wise", _VERIFIED, _WISE)
 
 PUBLISHED = (
     _geneval("BAGEL-7B", (0.99, 0.95, 0.76, 0.87, 0.51, 0.56), 0.77),
@@ -89,7 +80,7 @@ PUBLISHED = (
         Published(
             name=name,
             benchmark="geneval",
-            variant={"mode": "official", "prompts": "short"},
+            variant=_OFFICIAL,
             scores={OVERALL: overall},
             source=f"{_STROKES}, table of process baselines",
         )
@@ -104,7 +95,7 @@ PUBLISHED = (
         Published(
             name=f"BAGEL-7B staged, {taught}",
             benchmark="geneval",
-            variant={"mode": "official", "prompts": "short"},
+            variant=_OFFICIAL,
             scores=scores,
             source=f"{_STROKES}, ablations; other parts are not given",
         )

@@ -18,7 +18,7 @@ from typing import Any
 import staged
 from eval.statistics import METHOD, UNIT, Estimate, Observation, mean, weighted_mean
 from staged import strict_json
-from staged.jobs.files import write_whole
+from staged.jobs.files import write_json
 
 FORMAT = "staged-eval-result/1"
 OVERALL = "overall"
@@ -133,8 +133,7 @@ class BenchmarkResult:
         Raises:
             OSError: the folder cannot be written.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, strict_json.dumps(self.as_dict()).encode() + b"\n")
+        write_json(path, self.as_dict())
 
     @classmethod
     def read(cls, path: Path) -> BenchmarkResult:
@@ -197,17 +196,11 @@ def unscored_message(name: str, estimates: Iterable[Estimate]) -> str | None:
 
 
 def _agree(stated: Estimate, computed: Estimate) -> bool:
-    pairs = (
-        (stated.value, computed.value),
-        (stated.low, computed.low),
-        (stated.high, computed.high),
-    )
-    close = all(
-        (a is None) == (b is None) and (a is None or b is None or abs(a - b) < 1e-9)
-        for a, b in pairs
-    )
-    counts = (stated.n, stated.num_clusters, stated.unscored)
-    return close and counts == (computed.n, computed.num_clusters, computed.unscored)
+    def same(name: str) -> bool:
+        a, b = getattr(stated, name), getattr(computed, name)
+        return a is b if a is None or b is None else abs(a - b) < 1e-9
+
+    return all(map(same, ("value", "low", "high", "n", "num_clusters", "unscored")))
 
 
 def _samples(data: Mapping[str, Any], path: Path) -> Samples:

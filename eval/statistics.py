@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.special import stdtrit
 
@@ -66,15 +66,7 @@ class Estimate:
 
     def as_dict(self) -> dict[str, float | int | None]:
         """Return plain JSON values; `unpaired` only where it says something."""
-        record: dict[str, float | int | None] = {
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "n": self.n,
-            "num_clusters": self.num_clusters,
-            "unscored": self.unscored,
-        }
-        return record | {"unpaired": self.unpaired} if self.unpaired else record
+        return {name: n for name, n in vars(self).items() if n or name != "unpaired"}
 
 
 def mean(
@@ -174,19 +166,9 @@ def paired_difference(
 
 def minus_constant(estimate: Estimate, constant: float) -> Estimate:
     """Shift an estimate, for a comparison with a number that came without an interval."""
-
-    def shifted(end: float | None) -> float | None:
-        return None if end is None else end - constant
-
-    return Estimate(
-        value=shifted(estimate.value),
-        low=shifted(estimate.low),
-        high=shifted(estimate.high),
-        n=estimate.n,
-        num_clusters=estimate.num_clusters,
-        unscored=estimate.unscored,
-        unpaired=estimate.unpaired,
-    )
+    ends = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (None if end is None else end - constant for end in ends)
+    return replace(estimate, value=value, low=low, high=high)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,25 @@ class Line(NamedTuple):
             raise ValueError(f"{self.place}: no UTF-8 text: {error}; convert the file") from None
 
 
+def read_bounded(path: Path, *, max_bytes: int, what: str) -> bytes:
+    """Read a file whole that cannot be larger, being what it should be.
+
+    Args:
+        path: The file.
+        max_bytes: Its largest size.
+        what: It should be, for the message.
+
+    Raises:
+        ValueError: it is larger.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"{path}: more than {max_bytes} bytes; not {what}")
+    return content
+
+
 def read_lines(
     path: Path, *, max_bytes: int = MAX_LINE_BYTES, whole: bool = False
 ) -> Iterator[Line]:

@@ -7,11 +7,11 @@ size. None of that belongs in data that others read, so everything here refuses 
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from staged.lines import without_mark
+from staged.lines import read_lines, without_mark
 
 MAX_DEPTH = 16
 """Deepest nesting of free-form JSON (provenance, scene graphs)."""
@@ -30,6 +30,11 @@ def dumps(value: Any) -> str:
     return json.dumps(
         value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
     )
+
+
+def dump_lines(values: Iterable[Any]) -> bytes:
+    """Serialise as lines of UTF-8, one each; see `dumps`."""
+    return b"".join(dumps(value).encode() + b"\n" for value in values)
 
 
 def loads(text: str | bytes, *, place: str, max_bytes: int) -> Any:
@@ -74,6 +79,37 @@ def loads_object(text: str | bytes, *, place: str, max_bytes: int) -> dict[str, 
 def read_object(path: Path, *, max_bytes: int) -> dict[str, Any]:
     """Read a file of one JSON object of whatever keys; see `read`."""
     return record(read(path, max_bytes=max_bytes), str(path), {}, others=True)
+
+
+def read_records(
+    path: Path,
+    required: Mapping[str, type],
+    optional: Mapping[str, type] | None = None,
+    *,
+    max_bytes: int,
+    others: bool = False,
+    whole: bool = False,
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Read a file of JSON lines, an object each.
+
+    Args:
+        path: The file.
+        required: As in `record`.
+        optional: As in `record`.
+        max_bytes: Longest line.
+        others: As in `record`.
+        whole: Leave out a last line without an end: of a write that was cut off.
+
+    Yields:
+        Each object, with its place for messages.
+
+    Raises:
+        ValueError: a line is none, or has other fields; names the place.
+        OSError: the file cannot be read.
+    """
+    for content, place in read_lines(path, max_bytes=max_bytes, whole=whole):
+        value = loads(content, place=place, max_bytes=max_bytes)
+        yield record(value, place, required, optional, others=others), place
 
 
 def checked(value: Any, place: str, *, max_items: int = MAX_ITEMS) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from staged.lines import without_mark
+from staged.lines import read_bounded, without_mark
 
 MAX_BYTES = 1 << 20
 """Largest settings file that is read."""
@@ -82,10 +82,7 @@ def read(path: Path) -> tuple[Any, dict[KeyPath, int]]:
         OSError: the file cannot be read.
         ValueError: too large, not UTF-8, or not YAML as described above; names file and line.
     """
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"{path}: larger than {MAX_BYTES} bytes; this is not a settings file")
+    data = read_bounded(path, max_bytes=MAX_BYTES, what="a settings file")
     try:
         return _parse(without_mark(data, str(path)).decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -14,8 +14,9 @@ from transformers import (
     SwinConfig,
 )
 
+from eval.clip import to_pixels
 from eval.converters.mmdet import convert, convert_file, convert_model
-from eval.geneval.clip_color import ClipColors, cut_out, to_pixels
+from eval.geneval.clip_color import ClipColors, cut_out
 from eval.geneval.mask2former import (
     MEAN,
     STD,

@@ -12,13 +12,12 @@ from transformers import CLIPModel, CLIPTokenizer
 from vlm import save_tiny as save_tiny_vlm
 
 from eval.__main__ import main as staged_eval
+from eval.clip import ClipEmbedder, to_pixels
 from eval.compare import compare
 from eval.converters.open_clip import convert_model
 from eval.downloads import file_sha256
-from eval.geneval.clip_color import to_pixels
 from eval.results import OVERALL, BenchmarkResult
 from eval.rewards.aesthetic import AestheticHead, load_head
-from eval.rewards.embedding import ClipEmbedder
 from eval.rewards.kinds import KINDS
 from eval.rewards.scorers import VqaScorer, aesthetic, clip_score, hps, pick_score
 from eval.vqa.question import VqaAnswer

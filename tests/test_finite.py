@@ -225,8 +225,8 @@ def test_free_values_of_settings_are_finite_too(override: str) -> None:
 
 def test_scores_of_nan_are_no_scores(tmp_path: Path) -> None:
     """`max(-1, min(1, nan))` is 1: the best score there is."""
+    from eval.clip import ClipEmbedder
     from eval.pictures import Picture
-    from eval.rewards.embedding import ClipEmbedder
     from eval.rewards.scorers import RewardScore, clip_score
     from staged.images import encode_png
 

@@ -14,6 +14,7 @@ from test_eval_generation import prompts_file, tree
 from test_eval_judge import write_prompts
 
 from eval.__main__ import main as staged_eval
+from eval.clip import ClipEmbedder
 from eval.generation.benchmarks import BENCHMARKS
 from eval.generation.model import CheckpointGenerator
 from eval.generation.run import generate
@@ -23,7 +24,6 @@ from eval.geneval.detector import open_detector
 from eval.geneval.prompt import parse_prompt
 from eval.miniature import main as miniature
 from eval.results import BenchmarkResult
-from eval.rewards.embedding import ClipEmbedder
 from eval.rewards.scorers import clip_score
 from eval.search.best_of import NOT_VERIFIED, BestOf, candidate_seed, outcome_of
 from eval.search.settings import SearchSettings, VerifierSettings

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from test_editor import SETTINGS
 from test_editor import pipeline as pipeline  # the fixture
 
+from eval.clip import ClipEmbedder
 from eval.converters.aesthetic import convert_head
 from eval.geneval.clip_color import ClipColors
 from eval.rewards.aesthetic import AestheticHead, load_head
-from eval.rewards.embedding import ClipEmbedder
 from eval.vqa.local import LocalAnswerer
 from eval.vqa.question import VqaQuestion
 from staged.backends.diffusers.loading import load_pipeline, refuse_unknown_settings

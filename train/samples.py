@@ -55,6 +55,5 @@ def draw_sheet(
     )
     sheet = np.concatenate([drawing.pixels for drawing in drawings], axis=1)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, encode_png(sheet))
     return sheet

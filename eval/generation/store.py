@@ -26,9 +26,8 @@ from eval.generation.samples import BenchmarkSample
 from staged import images, strict_json
 from staged.backends.generators.generator import DrawnImage, DrawOutcome
 from staged.jobs import locks
-from staged.jobs.files import read_json, sweep, text_in, write_json, write_whole
+from staged.jobs.files import read_json, sweep, text_in, write_json, write_json_lines, write_whole
 from staged.jobs.rank import Rank
-from staged.lines import read_lines
 from staged.trajectory_folder import save_trajectory
 
 FOLDER, SETTINGS, STEPS, SAMPLES = "generation", "settings.json", "steps", "samples.jsonl"
@@ -192,13 +191,11 @@ class Store:
                 save_trajectory(self.steps(sample), outcome.trajectory)
         else:
             line |= {"reason": outcome.reason, "detail": outcome.detail[:_MAX_DETAIL]}
-        self._log.write(strict_json.dumps(line).encode() + b"\n")
+        self._log.write(strict_json.dump_lines([line]))
         self._log.flush()
         os.fsync(self._log.fileno())
         if png:
-            path = self.folder / sample.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, png)
+            write_whole(self.folder / sample.path, png)
 
     def steps(self, sample: BenchmarkSample) -> Path:
         """Return the folder of a sample's trajectory, whether it has one or not."""
@@ -219,8 +216,7 @@ class Store:
             {name: value for name, value in latest[str(s.path)].items() if name != "seconds"}
             for s in sorted(samples, key=lambda s: s.number)
         ]
-        lines = (strict_json.dumps(line).encode() + b"\n" for line in kept)
-        write_whole(self.folder / SAMPLES, b"".join(lines))
+        write_json_lines(self.folder / SAMPLES, kept)
         return kept
 
     def sweep(self, samples: Sequence[BenchmarkSample]) -> None:
@@ -237,13 +233,9 @@ class Store:
         attempts: dict[str, list[StoreLine]] = {}
         for path in sorted(self._ours.glob("log-*.jsonl")):
             # What follows the last line's end is being written, or was cut off by a kill.
-            for content, place in read_lines(path, max_bytes=_MAX_LINE_BYTES, whole=True):
-                line = strict_json.record(
-                    strict_json.loads(content, place=place, max_bytes=_MAX_LINE_BYTES),
-                    place,
-                    _LINE,
-                    _EITHER,
-                )
+            for line, place in strict_json.read_records(
+                path, _LINE, _EITHER, max_bytes=_MAX_LINE_BYTES, whole=True
+            ):
                 if line.get("sha256") is None and line.get("reason") is None:
                     raise ValueError(f"{place}: neither an image's sha256 nor a failure's reason")
                 attempts.setdefault(line["image"], []).append(line)

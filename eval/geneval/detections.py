@@ -19,7 +19,7 @@ from eval.geneval.names import CLASSES, COCO_NAMES, COLORS
 from eval.geneval.prompt import GenEvalPrompt, parse_prompt
 from eval.geneval.scoring import ImageScore, judge
 from staged import strict_json
-from staged.jobs.files import write_whole
+from staged.jobs.files import write_json_lines
 from staged.lines import read_lines
 from staged.roles import Detection
 
@@ -96,12 +96,13 @@ def write_verdicts(scored: Iterable[tuple[DetectedImage, ImageScore]], path: Pat
     Raises:
         OSError: the file cannot be written.
     """
-    records = (
-        {**line.record, "correct": verdict.correct, "reason": verdict.reason}
-        for line, verdict in scored
+    write_json_lines(
+        path,
+        (
+            {**line.record, "correct": verdict.correct, "reason": verdict.reason}
+            for line, verdict in scored
+        ),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, b"".join(strict_json.dumps(record).encode() + b"\n" for record in records))
 
 
 def _detection(value: Any, place: str) -> Detection:

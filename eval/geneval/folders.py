@@ -14,7 +14,7 @@ from eval.geneval.detections import MAX_LINE_BYTES
 from eval.geneval.prompt import GenEvalPrompt, parse_prompt
 from eval.numbered import METADATA, SAMPLES, numbered_folders
 from staged import strict_json
-from staged.jobs.files import write_whole
+from staged.jobs.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def write_folders(folder: Path, prompts: Sequence[GenEvalPrompt]) -> None:
             )
         (path.parent / SAMPLES).mkdir(parents=True, exist_ok=True)
         if not path.is_file():  # whole, because several processes may be at it
-            write_whole(path, strict_json.dumps(prompt.as_dict()).encode() + b"\n")
+            write_json(path, prompt.as_dict())
 
 
 def read_folders(folder: Path) -> Iterator[PromptFolder]:

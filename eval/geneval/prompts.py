@@ -15,7 +15,7 @@ from eval.geneval.detections import MAX_LINE_BYTES
 from eval.geneval.folders import read_folders
 from eval.geneval.prompt import GenEvalPrompt, parse_prompt
 from staged import strict_json
-from staged.lines import split_lines
+from staged.lines import read_bounded, split_lines
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
@@ -70,14 +70,10 @@ def load_prompts(source: str | Path) -> GenEvalPromptFile:
     path = Path(source)
     if path.is_dir():
         records = [folder.prompt.as_dict() for folder in read_folders(path)]
-        lines = (strict_json.dumps(record).encode() + b"\n" for record in records)
-        return parse_prompts(b"".join(lines), str(path))
+        return parse_prompts(strict_json.dump_lines(records), str(path))
     if str(source) in PINNED and not path.exists():
         return parse_prompts(fetch(PINNED[str(source)]), str(source))
-    with path.open("rb") as file:
-        content = file.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise ValueError(f"{path}: more than {MAX_FILE_BYTES} bytes; not a prompt file")
+    content = read_bounded(path, max_bytes=MAX_FILE_BYTES, what="a prompt file")
     return parse_prompts(content, str(path))
 
 
@@ -99,9 +95,7 @@ def parse_prompts(content: bytes, place: str) -> GenEvalPromptFile:
         prompts.append(prompt)
     if not prompts:
         raise ValueError(f"{place}: no prompts")
-    digest = sha256_of(
-        b"".join(strict_json.dumps(prompt.as_dict()).encode() + b"\n" for prompt in prompts)
-    )
+    digest = sha256_of(strict_json.dump_lines(prompt.as_dict() for prompt in prompts))
     known = _VARIANTS | {pinned.sha256: variant for variant, pinned in PINNED.items()}
     sha256 = sha256_of(content)
     return GenEvalPromptFile(

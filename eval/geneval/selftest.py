@@ -21,7 +21,6 @@ from eval.geneval.detector import ObjectDetector
 from eval.geneval.prompt import GenEvalPrompt, parse_prompt
 from eval.geneval.scoring import judge
 from staged import images, strict_json
-from staged.lines import read_lines
 from staged.roles import Pixels
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import COLORS, KINDS, Color, Kind, Scene, Shape
@@ -82,12 +81,8 @@ def read_golden(folder: Path) -> list[GoldenImage]:
     """
     path = folder / GOLDEN_FILE
     golden = []
-    for content, place in read_lines(path, max_bytes=MAX_LINE_BYTES):
-        record = strict_json.record(
-            strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES),
-            place,
-            {"image": str, "metadata": dict, "correct": bool},
-        )
+    fields = {"image": str, "metadata": dict, "correct": bool}
+    for record, place in strict_json.read_records(path, fields, max_bytes=MAX_LINE_BYTES):
         name = record["image"]
         if Path(name).name != name:
             raise ValueError(f"{place}.image: {name!r:.60}; expected a file beside {GOLDEN_FILE}")

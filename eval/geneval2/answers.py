@@ -16,7 +16,7 @@ from typing import Any
 
 from eval.geneval2.prompts import Geneval2Prompt, Geneval2PromptFile
 from staged import strict_json
-from staged.lines import split_lines, without_mark
+from staged.lines import read_bounded, split_lines, without_mark
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -151,10 +151,7 @@ def parse_line(content: bytes, prompt_file: Geneval2PromptFile, place: str) -> I
 
 
 def _read(path: Path, prompt_file: Geneval2PromptFile) -> list[tuple[ImageAnswers, str]]:
-    with path.open("rb") as file:
-        content = file.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise ValueError(f"{path}: more than {MAX_FILE_BYTES} bytes; not a file of answers")
+    content = read_bounded(path, max_bytes=MAX_FILE_BYTES, what="a file of answers")
     if without_mark(content[:MAX_LINE_BYTES], str(path)).lstrip()[:1] == b"[":
         return _read_reference(content, prompt_file, str(path))
     lines = split_lines(content, str(path), max_bytes=MAX_LINE_BYTES)
@@ -171,16 +168,10 @@ def _read_reference(
             f"{len(prompt_file.prompts)} prompts"
         )
     read = []
-    for prompt, scores in zip(prompt_file.prompts, lists, strict=True):
-        record = {"probabilities": scores}
-        where = f"{place}[{prompt.prompt_id}]"
+    for number, (prompt, scores) in enumerate(zip(prompt_file.prompts, lists, strict=True)):
+        record, where = {"probabilities": scores}, f"{place}[{number}]"
         scored = _scored(record, prompt, where)
-        read.append(
-            (
-                ImageAnswers(prompt_id=prompt.prompt_id, image_id=0, record=record, **scored),
-                where,
-            )
-        )
+        read.append((ImageAnswers(prompt_id=number, image_id=0, record=record, **scored), where))
     return read
 
 

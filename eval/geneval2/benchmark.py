@@ -23,9 +23,8 @@ def benchmark(prompts: str | None) -> Benchmark:
     def prepare(folder: Path) -> None:
         for key, text in texts.items():
             path = folder / folder_path(key, 0).parent.parent / METADATA
-            content = strict_json.dumps({"prompt": text}).encode() + b"\n"
+            content = strict_json.dump_lines([{"prompt": text}])
             if not path.is_file():
-                path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, content)
             elif path.read_bytes() != content:
                 raise ValueError(

@@ -14,7 +14,7 @@ from typing import Any
 from eval.downloads import sha256_of
 from eval.vqa.question import spellings
 from staged import strict_json
-from staged.lines import split_lines
+from staged.lines import read_bounded, split_lines
 
 SOURCE = "https://github.com/facebookresearch/GenEval2"
 _MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -87,19 +87,16 @@ def load_prompts(path: Path) -> Geneval2PromptFile:
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing; fetch geneval2_data.jsonl from {SOURCE}")
-    with path.open("rb") as file:
-        content = file.read(_MAX_FILE_BYTES + 1)
-    if len(content) > _MAX_FILE_BYTES:
-        raise ValueError(f"{path}: more than {_MAX_FILE_BYTES} bytes; not a prompt file")
+    content = read_bounded(path, max_bytes=_MAX_FILE_BYTES, what="a prompt file")
     prompts: list[Geneval2Prompt] = []
-    canonical: list[bytes] = []
+    records: list[dict[str, Any]] = []
     for line, place in split_lines(content, str(path), max_bytes=_MAX_LINE_BYTES):
         record = _record(strict_json.loads(line, place=place, max_bytes=_MAX_LINE_BYTES), place)
         prompts.append(_prompt(record, len(prompts), place))
-        canonical.append(strict_json.dumps(record).encode() + b"\n")
+        records.append(record)
     if not prompts:
         raise ValueError(f"{path}: no prompts")
-    digest = sha256_of(b"".join(canonical))[:12]
+    digest = sha256_of(strict_json.dump_lines(records))[:12]
     return Geneval2PromptFile(
         prompts=tuple(prompts), variant=f"{len(prompts)} prompts, sha256 {digest}"
     )

@@ -109,7 +109,7 @@ def _series(label: str, points: Iterable[tuple[float, Estimate]]) -> Series:
     )
 
 
-def _titled(section: PaperSection, curves: Sequence[Curve]) -> list[PaperFigure]:
+def _titled(section: PaperSection, curves: Iterable[Curve]) -> list[PaperFigure]:
     return [replace(curve, title=section.title) for curve in curves]
 
 

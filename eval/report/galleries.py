@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -84,27 +84,22 @@ def _pictures(run: Run, samples: Sequence[ReportSample], most: int) -> list[Gall
     return chosen
 
 
-def sample_sections(runs: Sequence[Run]) -> list[Section]:
+def sample_sections(runs: Sequence[Run]) -> Iterator[Gallery]:
     """Show one picture of each part of each run, right or wrong: the first."""
-    sections: list[Section] = []
     for run in runs:
         firsts = {sample.part: sample for sample in reversed(run.samples)}
         pictures = _pictures(run, [*reversed(firsts.values())], len(firsts))
         if pictures:
             intro = "The first image of each part, whatever came of it."
-            sections.append(Gallery(title=f"Pictures: {run.name}", pictures=pictures, intro=intro))
-    return sections
+            yield Gallery(title=f"Pictures: {run.name}", pictures=pictures, intro=intro)
 
 
-def parting_sections(runs: Sequence[Run], *, per_kind: int) -> list[Section]:
+def parting_sections(runs: Sequence[Run], *, per_kind: int) -> Iterator[Galleries]:
     """Show where the first run and another disagree, side by side.
 
     Only samples that both have: same name, same prompt, same seed.
     """
-    if len(runs) < 2:
-        return []
     first, *others = runs
-    sections: list[Section] = []
     for run in others:
         theirs = {(s.name, s.prompt, s.seed): s for s in first.samples}
         pairs = [
@@ -117,14 +112,11 @@ def parting_sections(runs: Sequence[Run], *, per_kind: int) -> list[Section]:
             for right, name in enumerate((first.name, run.name))
         ]
         if any(gallery.pictures for gallery in galleries):
-            sections.append(
-                Galleries(
-                    title=f"Where they part: {first.name} and {run.name}",
-                    galleries=galleries,
-                    intro="The same prompt and seed in both, in this order.",
-                )
+            yield Galleries(
+                title=f"Where they part: {first.name} and {run.name}",
+                galleries=galleries,
+                intro="The same prompt and seed in both, in this order.",
             )
-    return sections
 
 
 def _only(
@@ -153,28 +145,25 @@ def _parting(
     return Gallery(title=title, pictures=pictures, intro=intro, together=2)
 
 
-def trajectory_sections(runs: Sequence[Run], *, most: int) -> list[Section]:
+def trajectory_sections(runs: Sequence[Run], *, most: int) -> Iterator[Trajectories]:
     """Show some samples of each run that draws in stages, step by step.
 
     Raises:
         ValueError: the steps of one are damaged.
     """
-    sections: list[Section] = []
     for run in runs:
         staged = [sample for sample in run.samples if run.is_staged(sample)]
         shown = [stretch[0] for stretch in stretches(staged, most)]
         if shown:
-            sections.append(
-                Trajectories(
-                    title=f"Step by step: {run.name}",
-                    trajectories=[run.trajectory(sample) for sample in shown],
-                    outcomes=[_outcome(run.trajectory(sample), sample) for sample in shown],
-                    intro=f"{len(shown)} of {len(staged)}, spread evenly over the run. Open one to "
-                    "see its steps.",
-                    folded=True,
-                )
+            trajectories = [run.trajectory(sample) for sample in shown]
+            yield Trajectories(
+                title=f"Step by step: {run.name}",
+                trajectories=trajectories,
+                outcomes=list(map(_outcome, trajectories, shown)),
+                intro=f"{len(shown)} of {len(staged)}, spread evenly over the run. Open one to "
+                "see its steps.",
+                folded=True,
             )
-    return sections
 
 
 def stretches(items: Sequence[T], number: int) -> list[Sequence[T]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from eval.miniature.kinds import KINDS
@@ -39,74 +39,71 @@ _BARS = f"Bars are 95% intervals; what has none rests on fewer than {MIN_CLUSTER
 
 def process_sections(runs: Sequence[Run]) -> list[Section]:
     """Show how the steps of each run went; nothing where there were none."""
-    sections: list[Section] = [*flow_step_sections(runs), *round_sections(runs)]
-    for run in runs:
-        sections += inspection_sections(run)
-    return [*sections, *refinement_sections(runs), *_steps(runs)]
+    return [
+        *flow_step_sections(runs),
+        *round_sections(runs),
+        *(section for run in runs for section in inspection_sections(run)),
+        *refinement_sections(runs),
+        *_steps(runs),
+    ]
 
 
-def flow_step_sections(runs: Sequence[Run]) -> list[Curve]:
+def flow_step_sections(runs: Sequence[Run]) -> Iterator[Curve]:
     """Show the newest pictures when no more flow steps had been spent."""
     series = [
         _series(run.name, run.result.also, _BUDGET)
         for run in runs
         if any(map(_BUDGET.fullmatch, run.result.also))
     ]
-    if not series:
-        return []
-    curve = Curve(
-        title="Accuracy against flow steps",
-        series=[_held(one, max(x for each in series for x, _ in each.points)) for one in series],
-        x_label="flow steps spent on an image, at most",
-        y_label="share of images that show what was asked for",
-        y_range=(0, 1),
-        intro="The newest picture when no more had been spent; an image that was finished earlier "
-        f"keeps its picture. {_BARS}",
-    )
-    return [curve]
+    if series:
+        last = max(x for each in series for x, _ in each.points)
+        yield Curve(
+            title="Accuracy against flow steps",
+            series=[_held(one, last) for one in series],
+            x_label="flow steps spent on an image, at most",
+            y_label="share of images that show what was asked for",
+            y_range=(0, 1),
+            intro="The newest picture when no more had been spent; an image that was finished "
+            f"earlier keeps its picture. {_BARS}",
+        )
 
 
-def round_sections(runs: Sequence[Run]) -> list[Curve]:
+def round_sections(runs: Sequence[Run]) -> Iterator[Curve]:
     """Show the pictures after each round; of one run, also whether they show their plans."""
     staged = [run for run in runs if any(map(_ROUND.fullmatch, run.result.also))]
     if not staged:
-        return []
+        return
     series = [_series(run.name, run.result.also, _ROUND) for run in staged]
+    intro = "Counted over all images, each with its picture so far. "
     if len(staged) == 1:
         followed = _series("shows its plan", staged[0].result.also, _FOLLOWED)
         series = [replace(series[0], name="shows the prompt"), followed]
-    curve = Curve(
+        intro += (
+            "What shows exactly its plan is counted over the images that had such a round; until "
+            "the last one a plan is only a part of the prompt. "
+        )
+    yield Curve(
         title="Accuracy by round",
         series=series,
         x_label="round (a plan and its sketches)",
         y_label="share of images that show what was asked for",
         y_range=(0, 1),
-        intro="Counted over all images, each with its picture so far. "
-        + (
-            "What shows exactly its plan is counted over the images that had such a round; until "
-            "the last one a plan is only a part of the prompt. "
-            if len(staged) == 1
-            else ""
-        )
-        + _BARS,
+        intro=intro + _BARS,
     )
-    return [curve]
 
 
-def followed_sections(runs: Sequence[Run]) -> list[Curve]:
+def followed_sections(runs: Sequence[Run]) -> Iterator[Curve]:
     """Show whether the pictures of each round show what was planned for them."""
     staged = [run for run in runs if any(map(_FOLLOWED.fullmatch, run.result.also))]
-    if not staged:
-        return []
-    curve = Curve(
-        title="Rounds that end in what was planned",
-        series=[_series(run.name, run.result.also, _FOLLOWED) for run in staged],
-        x_label="round (a plan and its sketches)",
-        y_label="share of rounds whose last sketch shows exactly its plan",
-        y_range=(0, 1),
-        intro=f"Counted over the images that had such a round. {_BARS}",
-    )
-    return [curve]
+    if staged:
+        yield Curve(
+            title="Rounds that end in what was planned",
+            series=[_series(run.name, run.result.also, _FOLLOWED) for run in staged],
+            x_label="round (a plan and its sketches)",
+            y_label="share of rounds whose last sketch shows exactly its plan",
+            y_range=(0, 1),
+            intro=f"Counted over the images that had such a round. {_BARS}",
+        )
 
 
 def _series(name: str, also: Also, pattern: re.Pattern[str]) -> Series:
@@ -115,14 +112,14 @@ def _series(name: str, also: Also, pattern: re.Pattern[str]) -> Series:
         for key, estimate in also.items()
         if (match := pattern.fullmatch(key)) and estimate.value is not None
     )
-    nothing = math.nan
+
+    def drawn(value: float | None) -> float:
+        return math.nan if value is None else value
+
     return Series(
         name=name,
-        points=[(x, e.value if e.value is not None else nothing) for x, e in found],
-        intervals=[
-            (nothing if low is None else low, nothing if high is None else high)
-            for low, high in (ends(e) for _, e in found)
-        ],
+        points=[(x, drawn(estimate.value)) for x, estimate in found],
+        intervals=[(drawn(low), drawn(high)) for low, high in (ends(e) for _, e in found)],
     )
 
 
@@ -137,7 +134,7 @@ def _held(series: Series, until: float) -> Series:
     )
 
 
-def inspection_sections(run: Run) -> list[Dots]:
+def inspection_sections(run: Run) -> Iterator[Dots]:
     """Show how often inspections were right, by kind of fault."""
     also = run.result.also
     rows = []
@@ -149,22 +146,20 @@ def inspection_sections(run: Run) -> list[Dots]:
             if any(name in also for name in names):
                 label = f"{plural}: {kind or 'anything wrong'}"
                 rows.append(Row(label=label, cells=[cell(also.get(name)) for name in names]))
-    if not rows:
-        return []
-    dots = Dots(
-        title=f"Inspection: {run.name}",
-        columns=["precision", "recall"],
-        rows=rows,
-        x_label="share",
-        corner="fault",
-        intro="Precision: of what was refused (with a fault of this kind named), how much had one. "
-        "Recall: of what had one and was inspected, how much was refused (with the kind named). "
-        "Sketches are held against what they were drawn for, by the detector.",
-    )
-    return [dots]
+    if rows:
+        yield Dots(
+            title=f"Inspection: {run.name}",
+            columns=["precision", "recall"],
+            rows=rows,
+            x_label="share",
+            corner="fault",
+            intro="Precision: of what was refused (with a fault of this kind named), how much had "
+            "one. Recall: of what had one and was inspected, how much was refused (with the kind "
+            "named). Sketches are held against what they were drawn for, by the detector.",
+        )
 
 
-def refinement_sections(runs: Sequence[Run]) -> list[Stacks]:
+def refinement_sections(runs: Sequence[Run]) -> Iterator[Stacks]:
     """Show what became of what was refined."""
     rows = []
     for run in runs:
@@ -173,18 +168,16 @@ def refinement_sections(runs: Sequence[Run]) -> list[Stacks]:
             if sum(counts):
                 label = f"{run.name}: {plural}" if len(runs) > 1 else plural
                 rows.append(Row(label=label, cells=[Cell(value=count) for count in counts]))
-    if not rows:
-        return []
-    stacks = Stacks(
-        title="What refinement did",
-        columns=["wrong to right", "right to right", "wrong to wrong", "right to wrong"],
-        rows=rows,
-        corner="refined",
-        tones=("good", "accent", "quiet", "bad"),
-        intro="Before and after each refinement, held against what was to be shown. What could "
-        "not be judged on both sides is left out.",
-    )
-    return [stacks]
+    if rows:
+        yield Stacks(
+            title="What refinement did",
+            columns=["wrong to right", "right to right", "wrong to wrong", "right to wrong"],
+            rows=rows,
+            corner="refined",
+            tones=("good", "accent", "quiet", "bad"),
+            intro="Before and after each refinement, held against what was to be shown. What could "
+            "not be judged on both sides is left out.",
+        )
 
 
 def _flow(also: Also, target: str) -> tuple[int, int, int, int]:
@@ -202,24 +195,22 @@ def _count(estimate: Estimate | None) -> tuple[int, int]:
     return did, estimate.n - did
 
 
-def _steps(runs: Sequence[Run]) -> list[Section]:
+def _steps(runs: Sequence[Run]) -> Iterator[Table]:
     shown = [run for run in runs if any(name in run.result.also for name in _STEPS)]
     rows = list(_step_rows([run.result.also for run in shown]))
-    if not rows:
-        return []
-    table = Table(
-        title="Plans, stops, and what should have stayed",
-        columns=[run.name for run in shown],
-        rows=rows,
-        corner="share of",
-        digits=3,
-        intro="Means with 95% intervals, clustered by prompt. Stops that the loop's limits imposed "
-        "are no decisions.",
-    )
-    return [table]
+    if rows:
+        yield Table(
+            title="Plans, stops, and what should have stayed",
+            columns=[run.name for run in shown],
+            rows=rows,
+            corner="share of",
+            digits=3,
+            intro="Means with 95% intervals, clustered by prompt. Stops that the loop's limits "
+            "imposed are no decisions.",
+        )
 
 
-def _step_rows(alsos: Sequence[Also]) -> Iterable[Row]:
+def _step_rows(alsos: Sequence[Also]) -> Iterator[Row]:
     for name, label in {**_STEPS, _SHIFT: "pixels that those moved which are still there"}.items():
         if any(name in also for also in alsos):
             yield Row(label=label, cells=[cell(also.get(name)) for also in alsos])

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from eval.compare import named_apart
 from eval.miniature.store import RESULT, SAMPLES, BatchStore
 from eval.report.samples import MAX_LINE_BYTES, ReportSample, read_samples
 from eval.results import BenchmarkResult
 from staged import images, strict_json
-from staged.lines import read_lines
 from staged.report.shrunk import shrunk
 from staged.trajectory import ImageRef, Trajectory
 from staged.trajectory_folder import load_trajectory
@@ -163,13 +163,8 @@ def open_runs(
         )
         for i, path in enumerate(paths)
     ]
-    called = [run.name for run in runs]
-    return [
-        run
-        if called.count(run.name) == 1
-        else replace(run, result=replace(run.result, run=f"{run.name} ({path})"))
-        for run, path in zip(runs, paths, strict=True)
-    ]
+    results = named_apart([run.result for run in runs], paths)
+    return [replace(run, result=result) for run, result in zip(runs, results, strict=True)]
 
 
 def _below(image: str) -> PurePosixPath:
@@ -185,10 +180,8 @@ def _generated(folder: Path) -> dict[str, tuple[str, int]]:
     if not path.is_file():
         return {}
     found: dict[str, tuple[str, int]] = {}
-    for content, place in read_lines(path, max_bytes=MAX_LINE_BYTES):
-        line = strict_json.loads(content, place=place, max_bytes=MAX_LINE_BYTES)
-        wanted = {"image": str, "prompt": str, "seed": int}
-        strict_json.record(line, place, wanted, others=True)
+    wanted = {"image": str, "prompt": str, "seed": int}
+    for line, _ in strict_json.read_records(path, wanted, max_bytes=MAX_LINE_BYTES, others=True):
         found[line["image"]] = line["prompt"], line["seed"]
     return found
 

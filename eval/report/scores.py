@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from eval.compare import Difference, compare
@@ -128,24 +128,22 @@ def _newest(sample: ReportSample, budget: int) -> float | None:
     return next((score for steps, score in reversed(sample.course) if steps <= budget), None)
 
 
-def _costs(runs: Sequence[Run]) -> list[Section]:
+def _costs(runs: Sequence[Run]) -> Iterator[Table]:
     rows = [
         Row(label=label, cells=[cell(run.result.also.get(name)) for run in runs])
         for name, label in _COSTS.items()
         if any(name in run.result.also for run in runs)
     ]
-    if not rows:
-        return []
-    table = Table(
-        title="What an image took",
-        columns=[run.name for run in runs],
-        rows=rows,
-        corner="an image",
-        digits=1,
-        intro="Flow steps are network evaluations. A score bought with more of them is not a "
-        "better model; compare at equal flow steps.",
-    )
-    return [table]
+    if rows:
+        yield Table(
+            title="What an image took",
+            columns=[run.name for run in runs],
+            rows=rows,
+            corner="an image",
+            digits=1,
+            intro="Flow steps are network evaluations. A score bought with more of them is not a "
+            "better model; compare at equal flow steps.",
+        )
 
 
 def cell(estimate: Estimate | None) -> Cell:

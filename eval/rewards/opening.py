@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from eval.clip import ClipEmbedder
 from eval.rewards import scorers
 from eval.rewards.aesthetic import load_head
-from eval.rewards.embedding import ClipEmbedder
 from eval.rewards.kinds import CLIP_H_TOKENIZER, weights_of
 from eval.rewards.scorers import Scorer
 from eval.vqa.local import LocalAnswerer

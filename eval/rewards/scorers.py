@@ -9,9 +9,9 @@ from typing import Protocol
 
 import torch
 
+from eval.clip import ClipEmbedder
 from eval.pictures import Picture
 from eval.rewards.aesthetic import AestheticHead
-from eval.rewards.embedding import ClipEmbedder
 from eval.rewards.kinds import KINDS, VQA_QUESTION, RewardKind
 from eval.vqa.question import Answerer, VqaAnswer, VqaQuestion, spellings
 from staged import images

@@ -63,7 +63,6 @@ def _page(options: argparse.Namespace) -> int:
     found = [one for folder in options.folders for one in _explorations(folder, options.limit)]
     study = make_study(found, title=options.title, seed=options.seed)
     write_key(study, key_beside(options.out))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(options.out, study_page(study).encode())
     left = len(found) - len(study.items)
     print(f"{options.out}: {len(study.items)} ideas" + (f"; {left} lack a picture" if left else ""))

@@ -15,7 +15,7 @@ from staged.backends.lmm.kept import kept_answers
 from staged.backends.lmm.types import LmmSettings
 from staged.command_line import Parser, add_out_file, add_overrides, console, exit_codes
 from staged.jobs.budget import BudgetError
-from staged.jobs.files import write_whole
+from staged.jobs.files import write_json_lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BudgetError as stop:
         print(f"stopped: {stop}; raise --budget-usd, and the same command goes on")
         return exit_codes.STOPPED
-    write_whole(arguments.out, b"".join(strict_json.dumps(line).encode() + b"\n" for line in lines))
+    write_json_lines(arguments.out, lines)
     reasons = Counter(line["reason"] for line in lines if "reason" in line)
     for reason, number in reasons.most_common():
         print(f"unscored: {number}, {reason}")

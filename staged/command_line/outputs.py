@@ -74,6 +74,12 @@ def out_file(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{error.filename}: {error.strerror}") from None
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file that a command was told to, its folder made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
 def _path(text: str) -> Path:
     if not text.strip() or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text!r}: name a path")

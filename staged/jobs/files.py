@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
@@ -49,11 +49,12 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file that is absent or complete: it appears when the block ends well.
 
     Args:
-        path: What it is called then.
+        path: What it is called then; its folder is made if need be.
 
     Yields:
         The file, still under a temporary name.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     half = temporary(path)
     try:
         with half.open("wb") as file:
@@ -157,6 +158,11 @@ def sweep(
 def write_json(path: Path, value: Any) -> None:
     """Write canonical JSON, whole."""
     write_whole(path, (strict_json.dumps(value) + "\n").encode())
+
+
+def write_json_lines(path: Path, values: Iterable[Any]) -> None:
+    """Write canonical JSON, a line each, whole."""
+    write_whole(path, strict_json.dump_lines(values))
 
 
 def read_json(path: Path) -> Any:

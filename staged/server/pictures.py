@@ -27,7 +27,6 @@ class PictureFolder:
         name = picture_name(data)
         path = self._path(name)
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, data)
         return name
 

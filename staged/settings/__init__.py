@@ -90,11 +90,9 @@ def save_resolved(settings: Any, path: str | Path) -> None:
 
     The file appears whole or not at all, and its folder is made if need be.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = f"# {type(settings).__name__}, resolved; fingerprint {fingerprint(settings)}\n"
     text += strict_yaml.dumps(to_dict(settings))
-    write_whole(path, text.encode())
+    write_whole(Path(path), text.encode())
 
 
 def find_config(path: Path) -> Path:

@@ -43,7 +43,6 @@ class Clock:
         now = time.monotonic() - began
         before = self._before.get(title, 0.0)
         self.seconds[title] = before + now
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self._path, self._before | self.seconds)
         in_all = f", {duration(before + now)} with earlier runs" if before else ""
         print(f"   ({duration(now)}{in_all})", flush=True)

@@ -165,7 +165,6 @@ def begin(path: Path, base: str) -> Pace:
 
 def keep(path: Path, pace: Pace) -> None:
     """Write down what is decided."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, to_dict(pace))
 
 

@@ -80,7 +80,6 @@ class BuildStep:
             return
         from staged.cli.main import choose
 
-        self._mark.parent.mkdir(parents=True, exist_ok=True)
         write_json(self._mark, {"command": self._command})
         with session() as inner:
             inner.ask(debug=console().debug)

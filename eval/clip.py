@@ -6,18 +6,23 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from eval.geneval.clip_color import to_pixels
 from eval.geneval.mask2former import fingerprint
 from staged.model.finite import NotFiniteError
 from staged.model.weights import load_pretrained
 from staged.roles import Pixels
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ClipEmbedder:
@@ -44,14 +49,24 @@ class ClipEmbedder:
 
     @classmethod
     def load(
-        cls, weights: str | Path, tokenizer: str | Path, *, device: str | torch.device = "cpu"
-    ) -> ClipEmbedder:
+        cls,
+        weights: str | Path,
+        tokenizer: str | Path | None = None,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> Self:
         """Load folders or Hub ids; weights are read from safetensors only.
+
+        Args:
+            weights: Of the model.
+            tokenizer: Where it is not beside them.
+            device: Where to run.
 
         Raises:
             ValueError: no such model or tokenizer, or its weights are not whole.
         """
         model = load_pretrained(CLIPModel, weights, what="CLIP model", dtype=torch.float32)
+        tokenizer = tokenizer or weights
         try:
             # A prompt that spells the end of a text must not end there.
             tokens = CLIPTokenizer.from_pretrained(str(tokenizer), split_special_tokens=True)
@@ -104,3 +119,23 @@ class ClipEmbedder:
     def logit_scale(self) -> float:
         """Return the factor that the model learnt for its cosines."""
         return float(self.model.logit_scale.detach().exp())
+
+
+def to_pixels(crop: NDArray[np.uint8], side: int) -> Tensor:
+    """Scale the shorter side bicubically to `side`, cut out the centre, normalise.
+
+    Args:
+        crop: (h, w, 3) uint8 RGB.
+        side: Of the network's input.
+
+    Returns:
+        (1, 3, side, side) float32.
+    """
+    height, width = crop.shape[:2]
+    short = min(height, width)
+    size = int(side * width / short), int(side * height / short)
+    resized = Image.fromarray(crop).resize(size, Image.Resampling.BICUBIC)
+    left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
+    square = np.asarray(resized.crop((left, top, left + side, top + side)), np.float32) / 255
+    normal = (square - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
+    return torch.from_numpy(normal).permute(2, 0, 1)[None]
