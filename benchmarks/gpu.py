@@ -115,15 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="benchmarks/gpu.py", description=__doc__.split("\n")[0], allow_abbrev=False
     )
-    parser.add_argument("--out", type=Path, help="JSON file, rewritten after every section")
-    parser.add_argument(
-        "--only", action="append", choices=list(SECTIONS), help="this section; may be repeated"
-    )
-    parser.add_argument("--device", default="cuda", help="torch device (default: %(default)s)")
-    parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script itself")
-    parser.add_argument(
-        "--limit-s", type=float, default=450, help="begin no section after this (%(default)s s)"
-    )
+    add = parser.add_argument
+    add("--out", type=Path, help="JSON file, rewritten after every section")
+    add("--only", action="append", choices=list(SECTIONS), help="this section; may be repeated")
+    add("--device", default="cuda", help="torch device (default: %(default)s)")
+    add("--tiny", action="store_true", help="tiny sizes, to try the script itself")
+    add("--limit-s", type=float, default=450, help="begin no section after this (%(default)s s)")
     return parser
 
 

@@ -293,30 +293,29 @@ def _parser() -> Parser:
         epilog="example: staged eval compare base.json staged.json --published BAGEL-7B\n"
         "         staged eval compare base.json staged.json --format latex --out table.tex",
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "results",
         type=Path,
         nargs="+",
         metavar="RESULT.json",
         help="the first is what the others are compared with",
     )
-    parser.add_argument(
+    add(
         "--published",
         nargs="+",
         default=[],
         metavar="NAME",
         help="published systems to compare with; `all` takes all of the benchmark",
     )
-    parser.add_argument(
-        "--format", choices=list(FORMATS), default="text", help="(default: %(default)s)"
-    )
-    parser.add_argument(
+    add("--format", choices=list(FORMATS), default="text", help="(default: %(default)s)")
+    add(
         "--out",
         type=outputs.out_file,
         metavar="FILE",
         help="write there instead of to the terminal",
     )
-    parser.add_argument(
+    add(
         "--across-variants",
         action="store_true",
         help="compare although prompts, judge, weighting or the like differ",

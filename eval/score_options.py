@@ -28,19 +28,16 @@ def add_score_options(parser: argparse.ArgumentParser, *, default_name: str) -> 
         parser: Of the command.
         default_name: What the run is called where no generator is known, for the help.
     """
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--generated",
         type=Path,
         metavar="FOLDER",
         help="of `staged eval generate`: the result says how its images were made, after a check "
         "that they are the ones that were scored",
     )
-    parser.add_argument(
-        "--name", help=f"of the run, for tables (default: the generator's, or {default_name})"
-    )
-    parser.add_argument(
-        "--allow-unscored", action="store_true", help="succeed although samples have no score"
-    )
+    add("--name", help=f"of the run, for tables (default: the generator's, or {default_name})")
+    add("--allow-unscored", action="store_true", help="succeed although samples have no score")
 
 
 def origin_of(

@@ -52,10 +52,11 @@ def reward(argv: Sequence[str] | None = None) -> int:
         "         staged eval convert-reward aesthetic sac+logos+ava1-l14-linearMSE.pth "
         "--out rewards/aesthetic",
     )
-    parser.add_argument("reward", choices=("aesthetic", "hps"), help="whose checkpoint it is")
-    parser.add_argument("checkpoint", type=Path, help="file of PyTorch (.pt, .pth)")
+    add = parser.add_argument
+    add("reward", choices=("aesthetic", "hps"), help="whose checkpoint it is")
+    add("checkpoint", type=Path, help="file of PyTorch (.pt, .pth)")
     add_out_folder(parser, words="folder for --weights")
-    parser.add_argument(
+    add(
         "--tokenizer",
         default=CLIP_H_TOKENIZER,
         help="hps: CLIP's tokenizer, folder or Hub id (default: %(default)s)",

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from eval.budget import stopped_by_budget
 from eval.generation.benchmarks import BENCHMARKS
 from eval.generation.run import Done, generate
 from eval.generation.samples import BenchmarkSample
@@ -34,7 +35,6 @@ from staged.command_line import (
 )
 from staged.generate.answers import player_answers
 from staged.generate.settings import ModelSettings
-from staged.jobs.budget import BudgetError
 from staged.jobs.rank import Rank, add_options, rank_of
 
 
@@ -83,6 +83,7 @@ let a Ray cluster do it: `staged eval on-ray 8 generate ...`. On devices of one 
 the same bytes each way."""
 
 
+@stopped_by_budget("raise it")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `staged eval generate`.
 
@@ -149,11 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             },
         )
         unit = 1 if generator.alone else batch
-        try:
-            done = generate(samples, generator, store, batch=unit, rank=rank)
-        except BudgetError as stop:
-            print(f"stopped: {stop}; raise it, and the same command goes on")
-            return exit_codes.STOPPED
+        done = generate(samples, generator, store, batch=unit, rank=rank)
     _print(done, rank, generator.name)
     console().figures(
         {

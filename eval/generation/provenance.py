@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eval.generation.store import FOLDER, SAMPLES, SETTINGS
 from eval.geneval.detections import MAX_LINE_BYTES
+from eval.results import BenchmarkResult
 from staged import strict_json
 from staged.jobs.files import read_json
 from staged.lines import read_lines
@@ -28,6 +29,11 @@ class Made:
     name: str
     provenance: dict[str, Any]
     verifier: str = ""
+
+    def told_in(self, result: BenchmarkResult) -> BenchmarkResult:
+        """Let a result say of what it is, and what it rests on."""
+        provenance = {**self.provenance, **result.provenance}
+        return replace(result, run=self.name, provenance=provenance)
 
 
 def made(folder: Path, scores: Sequence[Path]) -> Made:

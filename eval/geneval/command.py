@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     detector = _detector([line for line, _ in scored])
     origin = origin_of(arguments, paths, default_name=paths[0].stem, judge=detector)
     write_verdicts(scored, arguments.out)
-    result = summarise(
+    summary = summarise(
         [(line.prompt, verdict) for line, verdict in scored],
         expected=prompt_file.prompts if prompt_file else (),
         images_per_prompt=arguments.images_per_prompt,
@@ -47,9 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "prompts": prompt_file.variant if prompt_file else "as detected",
             "detector": detector,
         },
-        run=origin.name,
-        provenance=origin.provenance,
     )
+    result = origin.told_in(summary)
     if arguments.result:
         result.write(arguments.result)
     print(render(result))
@@ -95,7 +94,8 @@ def _parser() -> Parser:
         '"box":\n[x1, y1, x2, y2], "score", "color"}]}; detections are null where detection '
         "failed.",
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--detections",
         type=Path,
         nargs="+",
@@ -104,19 +104,19 @@ def _parser() -> Parser:
         help="JSON lines, an image each, such as `staged eval detect` writes",
     )
     add_out_file(parser, words="the same lines with `correct` and `reason`")
-    parser.add_argument(
+    add(
         "--result",
         type=outputs.out_file,
         metavar="FILE",
         help="result file for `staged eval compare`",
     )
-    parser.add_argument(
+    add(
         "--prompts",
         metavar="FILE",
         help="prompt file, folder of images, or `short` or `long`, which are fetched; with it, "
         "images that were not detected in are unscored",
     )
-    parser.add_argument(
+    add(
         "--images-per-prompt",
         type=count,
         default=IMAGES_PER_PROMPT,

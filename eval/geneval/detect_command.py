@@ -79,20 +79,19 @@ def _parser() -> Parser:
         "The same command goes on where it was interrupted. Several processes, by torchrun or\n"
         "with --rank and --world-size, share the work; the last one that is ready writes --out.",
     )
-    parser.add_argument("images", type=Path, metavar="FOLDER", help="images by prompt")
+    add = parser.add_argument
+    add("images", type=Path, metavar="FOLDER", help="images by prompt")
     add_out_file(parser, words="JSON lines, an image each")
-    parser.add_argument("--detector", choices=KINDS, required=True, help="who looks")
-    parser.add_argument(
+    add("--detector", choices=KINDS, required=True, help="who looks")
+    add(
         "--weights",
         default=MASK2FORMER,
         help="Mask2Former: folder or Hub id; `staged eval convert-detector` makes one of the "
         "reference's checkpoint (default: %(default)s, a variant of the metric)",
     )
-    parser.add_argument("--clip", default=CLIP, help="folder or Hub id (default: %(default)s)")
+    add("--clip", default=CLIP, help="folder or Hub id (default: %(default)s)")
     add_device(parser)
-    parser.add_argument(
-        "--golden", type=Path, metavar="FOLDER", help=f"images for the self-test: {GOLDEN_FILE}"
-    )
-    parser.add_argument("--no-self-test", action="store_true", help="trust the detector")
+    add("--golden", type=Path, metavar="FOLDER", help=f"images for the self-test: {GOLDEN_FILE}")
+    add("--no-self-test", action="store_true", help="trust the detector")
     add_rank_options(parser)
     return parser

@@ -7,7 +7,6 @@ arrived are unscored; without them nothing can know what is missing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from eval.geneval.names import TASKS
 from eval.geneval.prompt import GenEvalPrompt
@@ -26,8 +25,6 @@ def summarise(
     variant: Mapping[str, str],
     expected: Sequence[GenEvalPrompt] = (),
     images_per_prompt: int = IMAGES_PER_PROMPT,
-    run: str = "",
-    provenance: Mapping[str, Any] | None = None,
 ) -> BenchmarkResult:
     """Aggregate verdicts.
 
@@ -36,8 +33,6 @@ def summarise(
         variant: What the numbers depend on: prompts, detector, colour classifier.
         expected: Prompts that should have been drawn.
         images_per_prompt: How often, each.
-        run: Name for tables.
-        provenance: Fingerprints and seeds; versions are added.
 
     Returns:
         A result over the tasks that occur, with equal weights. It is GenEval's overall score
@@ -74,7 +69,6 @@ def summarise(
     return BenchmarkResult(
         benchmark="geneval",
         variant={"mode": "official", **variant},
-        run=run,
         samples={
             # Which of a prompt's images came first says nothing, and files may be shuffled.
             task: {text: tuple(sorted(values, key=_rank)) for text, values in by_prompt.items()}
@@ -82,7 +76,7 @@ def summarise(
         },
         weights=dict.fromkeys(present, 1 / len(present)),
         also={ANY_CORRECT: any_correct(present), ALL_IMAGES: all_images(present)},
-        provenance={**(provenance or {}), "versions": versions()},
+        provenance={"versions": versions()},
     )
 
 

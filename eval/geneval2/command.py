@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.budget import stopped_by_budget
 from eval.geneval2.answers import read_answers
 from eval.geneval2.asking import ask_about
 from eval.geneval2.prompts import load_prompts
@@ -20,7 +21,6 @@ from eval.statistics import METHOD
 from eval.tables import COUNTED, counted_row, plain
 from eval.vqa.options import JUDGE, add_options, open_answerer, server_help
 from staged.command_line import Parser, add_device, add_out_file, console, count, exit_codes
-from staged.jobs.budget import BudgetError
 from staged.jobs.rank import add_options as add_rank_options
 from staged.jobs.rank import rank_of
 
@@ -45,13 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     path = arguments.answers
     origin = origin_of(arguments, [path], default_name=path.stem)
-    result = summarise(
-        answers,
-        prompt_file,
-        judge=arguments.judge or answers.judge,
-        run=origin.name,
-        provenance=origin.provenance,
-    )
+    judge = arguments.judge or answers.judge
+    result = origin.told_in(summarise(answers, prompt_file, judge=judge))
     result.write(arguments.out)
     print(render(result))
     console().figures(result.figures())
@@ -61,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code("staged eval geneval2", [result], allow_unscored=arguments.allow_unscored)
 
 
+@stopped_by_budget("raise --budget-usd")
 def answer(argv: Sequence[str] | None = None) -> int:
     """Run `staged eval answer-geneval2`.
 
@@ -78,27 +74,20 @@ def answer(argv: Sequence[str] | None = None) -> int:
     prompt_file = load_prompts(arguments.prompts)
     pictures = read_pictures(arguments.images)
     rank = rank_of(arguments.rank, arguments.world_size)
-    try:
-        with open_answerer(
-            arguments,
-            weights=arguments.model,
-            purpose="geneval2",
-            out=arguments.out,
-            rank=rank,
-        ) as answerer:
-            asked = ask_about(pictures, prompt_file, answerer, arguments.out, rank=rank)
-    except BudgetError as stop:
-        print(f"stopped: {stop}; raise --budget-usd, and the same command goes on")
-        return exit_codes.STOPPED
+    out, model = arguments.out, arguments.model
+    with open_answerer(
+        arguments, weights=model, purpose="geneval2", out=out, rank=rank
+    ) as answerer:
+        asked = ask_about(pictures, prompt_file, answerer, out, rank=rank)
     print(rank.label(f"{answerer.name}: {asked.new} images now, {asked.kept} were there"))
     console().figures({"new": asked.new, "kept": asked.kept})
     if asked.lines is None:
         print("answers of other processes are still missing")
         return exit_codes.OK
-    answers = read_answers(arguments.out, prompt_file)
+    answers = read_answers(out, prompt_file)
     for reason, number in answers.unscored.most_common():
         print(f"unscored: {number} questions, {reason}")
-    print(f"wrote {arguments.out}; aggregate it with `staged eval geneval2 --answers`")
+    print(f"wrote {out}; aggregate it with `staged eval geneval2 --answers`")
     if not answers.num_answered:
         raise ValueError("not one question was answered; the lines above say why")
     return exit_codes.OK
@@ -126,20 +115,17 @@ def _parser() -> Parser:
         "answer to each question about the prompt of that place in PROMPTS, from 0. A list of\n"
         "lists, as the reference writes it, is read as well.",
     )
-    parser.add_argument(
-        "--answers", type=Path, required=True, metavar="FILE", help="JSON lines, an image each"
-    )
-    parser.add_argument(
-        "--prompts", type=Path, required=True, help="geneval2_data.jsonl of the benchmark"
-    )
+    add = parser.add_argument
+    add("--answers", type=Path, required=True, metavar="FILE", help="JSON lines, an image each")
+    add("--prompts", type=Path, required=True, help="geneval2_data.jsonl of the benchmark")
     add_out_file(parser, words="result file (JSON)")
-    parser.add_argument(
+    add(
         "--images-per-prompt",
         type=count,
         metavar="N",
         help="how many there should be (default: the most that any prompt has)",
     )
-    parser.add_argument("--judge", metavar="MODEL", help="who answered, where lines do not say")
+    add("--judge", metavar="MODEL", help="who answered, where lines do not say")
     add_score_options(parser, default_name="the file's")
     return parser
 
@@ -157,14 +143,11 @@ def _answer_parser() -> Parser:
         '{"image": PATH, "prompt": TEXT}, or a JSON file {TEXT: PATH}. The same command goes on\n'
         "where it was interrupted; no answer is paid for twice.\n\n" + server_help(),
     )
-    parser.add_argument("images", type=Path, metavar="IMAGES", help="what is asked about")
-    parser.add_argument(
-        "--prompts", type=Path, required=True, help="geneval2_data.jsonl of the benchmark"
-    )
+    add = parser.add_argument
+    add("images", type=Path, metavar="IMAGES", help="what is asked about")
+    add("--prompts", type=Path, required=True, help="geneval2_data.jsonl of the benchmark")
     add_out_file(parser, words="answers, JSON lines")
-    parser.add_argument(
-        "--model", default=JUDGE, help="transformers: folder or Hub id (default: %(default)s)"
-    )
+    add("--model", default=JUDGE, help="transformers: folder or Hub id (default: %(default)s)")
     add_device(parser)
     add_rank_options(parser)
     add_options(parser)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from eval.geneval2.answers import Answers, ImageAnswers
 from eval.geneval2.prompts import Geneval2Prompt, Geneval2PromptFile
@@ -48,8 +47,6 @@ def summarise(
     prompt_file: Geneval2PromptFile,
     *,
     judge: str | None = None,
-    run: str = "",
-    provenance: Mapping[str, Any] | None = None,
 ) -> BenchmarkResult:
     """Aggregate answers.
 
@@ -57,8 +54,6 @@ def summarise(
         answers: About every image that there should be.
         prompt_file: What was asked.
         judge: The model that answered; `unknown` where nobody says.
-        run: Name for tables.
-        provenance: Fingerprints and seeds; versions are added.
     """
     by_atomicity = Counter(prompt.atomicity for prompt in prompt_file.prompts)
     parts = {atomicity: f"atomicity {atomicity}" for atomicity in sorted(by_atomicity)}
@@ -78,7 +73,6 @@ def summarise(
             "judge": judge or "unknown",
             "score": "soft-tifa, geometric mean",
         },
-        run=run,
         samples=samples,
         weights={
             parts[atomicity]: number / by_atomicity.total()
@@ -86,7 +80,6 @@ def summarise(
         },
         also=_also(answers, prompt_file),
         provenance={
-            **(provenance or {}),
             "versions": versions(),
             "unscored": dict(sorted(answers.unscored.items())),
         },

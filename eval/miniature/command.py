@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.budget import stopped_by_budget
 from eval.miniature.report import table
 from eval.miniature.rewrites import RewriteSettings
 from eval.miniature.run import draw_missing, score_all
@@ -23,12 +24,10 @@ from staged.command_line import (
     add_out_folder,
     console,
     count,
-    exit_codes,
     natural,
     seed,
 )
 from staged.generate.options import add_drawing, given
-from staged.jobs.budget import BudgetError
 from staged.jobs.rank import add_options, rank_of
 from staged.loops.idea2img.policy import IdeaPolicy
 from staged.shapes.tasks import TASKS
@@ -46,6 +45,7 @@ Under `torchrun --nproc-per-node N -m staged eval miniature ...` processes share
 last one that is ready scores."""
 
 
+@stopped_by_budget("raise it")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -75,17 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             "--images-per-prompt draws each more often"
         )
     if not options.score_only:
-        try:
-            drawn = draw_missing(
-                settings,
-                options.out,
-                batch_size=options.batch_size,
-                threads=options.threads,
-                rank=rank,
-            )
-        except BudgetError as stop:
-            print(f"stopped: {stop}; raise it, and the same command goes on")
-            return exit_codes.STOPPED
+        drawn = draw_missing(
+            settings,
+            options.out,
+            batch_size=options.batch_size,
+            threads=options.threads,
+            rank=rank,
+        )
     if rank.world_size > 1 and (left := _left(store, wanted)):
         print(f"{rank.label('drawn')}: {drawn} samples; {left} are left to the others")
         return 0

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.budget import stopped_by_budget
 from eval.pictures import Picture, read_pictures
 from eval.results import BenchmarkResult
 from eval.rewards.kinds import KINDS, VQA_QUESTION, WEIGHTS, weights_of
@@ -19,7 +20,6 @@ from eval.vqa.options import add_options, open_answerer, server_help
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
 from staged.command_line import Parser, UsageError, add_device, add_out_folder, console, exit_codes
-from staged.jobs.budget import BudgetError
 from staged.jobs.rank import Rank, rank_of
 from staged.jobs.rank import add_options as add_rank_options
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from eval.rewards.scorers import Scorer
 
 
+@stopped_by_budget("raise --budget-usd")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `staged eval rewards`.
 
@@ -50,11 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pictures = _pictures(arguments)
     results = []
     for name in names:
-        try:
-            result = _score(name, pictures, weights, arguments)
-        except BudgetError as stop:
-            print(f"stopped: {stop}; raise --budget-usd, and the same command goes on")
-            return exit_codes.STOPPED
+        result = _score(name, pictures, weights, arguments)
         if result is None:
             print(f"{name}: scores of other processes are still missing")
         else:
@@ -97,7 +94,7 @@ def _score(
     if scored is None:
         return None
     origin = origin_of(arguments, [out], default_name=arguments.out.name, judge=scorer.name)
-    result = summarise(scored, scorer, run=origin.name, provenance=origin.provenance)
+    result = origin.told_in(summarise(scored, scorer))
     result.write(arguments.out / f"{name}.json")
     return result
 
@@ -169,14 +166,13 @@ def _parser() -> Parser:
         "compare` takes, and REWARD.jsonl, a line for each image. The same command goes on where\n"
         "it was interrupted.\n\n" + server_help(),
     )
-    parser.add_argument("--images", type=Path, required=True, help="what is scored")
-    parser.add_argument(
-        "--reward", required=True, metavar="NAME,...", help=f"of {', '.join(KINDS)}"
-    )
+    add = parser.add_argument
+    add("--images", type=Path, required=True, help="what is scored")
+    add("--reward", required=True, metavar="NAME,...", help=f"of {', '.join(KINDS)}")
     add_out_folder(parser, words="for results")
-    parser.add_argument("--wise", choices=list(VERSIONS), help="the images are those of WISE")
-    parser.add_argument("--prompts", type=Path, help="with --wise: folder of its JSON files")
-    parser.add_argument(
+    add("--wise", choices=list(VERSIONS), help="the images are those of WISE")
+    add("--prompts", type=Path, help="with --wise: folder of its JSON files")
+    add(
         "--weights",
         action="append",
         default=[],
@@ -185,11 +181,7 @@ def _parser() -> Parser:
         f"(defaults: {', '.join(f'{k}={v}' for k, v in WEIGHTS.items() if v)})",
     )
     add_device(parser)
-    parser.add_argument(
-        "--question",
-        default=VQA_QUESTION,
-        help="vqascore: what is asked (default: %(default)s)",
-    )
+    add("--question", default=VQA_QUESTION, help="vqascore: what is asked (default: %(default)s)")
     add_score_options(parser, default_name="the folder's")
     add_rank_options(parser)
     add_options(parser)

@@ -6,7 +6,7 @@ What lies in the file already is not scored again, if image, prompt and scorer a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,20 +104,12 @@ def score_pictures(
     return ScoreFile(records=tuple(_parse(line, str(out)) for line in filled.lines))
 
 
-def summarise(
-    scored: ScoreFile,
-    scorer: Scorer,
-    *,
-    run: str = "",
-    provenance: Mapping[str, Any] | None = None,
-) -> BenchmarkResult:
+def summarise(scored: ScoreFile, scorer: Scorer) -> BenchmarkResult:
     """Make a result of scores: their mean over images, clustered by prompt.
 
     Args:
         scored: One or more.
         scorer: Who scored.
-        run: Name for tables.
-        provenance: Fingerprints and seeds; versions are added.
 
     Raises:
         ValueError: a score lies outside the reward's bounds.
@@ -129,12 +121,10 @@ def summarise(
     return BenchmarkResult(
         benchmark=scorer.kind.name,
         variant={"scorer": scorer.name, "prompts": f"{len(by_prompt)} prompts, sha256 {digest}"},
-        run=run,
         samples={PART: {prompt: tuple(scores) for prompt, scores in by_prompt.items()}},
         weights={PART: 1.0},
         bounds=scorer.kind.bounds,
         provenance={
-            **(provenance or {}),
             "versions": versions(),
             "unscored": dict(sorted(scored.unscored.items())),
             "truncated": scored.truncated,

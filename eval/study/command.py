@@ -119,11 +119,12 @@ def _parser() -> Parser:
     parts = parser.add_subparsers(metavar="PART", required=True, help="what to do")
     page = parts.add_parser("page", help="make the page and its key", epilog=_EXAMPLE, figures=True)
     page.set_defaults(run=_page)
-    page.add_argument("folders", nargs="+", type=Path, help="results of `staged idea2img`")
+    add = page.add_argument
+    add("folders", nargs="+", type=Path, help="results of `staged idea2img`")
     add_out_file(page, words="page to write, with its key beside it")
     add_seed(page, "of the order of ideas and pictures")
-    page.add_argument("--title", default="Which picture is best?", help="heading of the page")
-    page.add_argument("--limit", type=count, default=500, help="explorations of each folder")
+    add("--title", default="Which picture is best?", help="heading of the page")
+    add("--limit", type=count, default=500, help="explorations of each folder")
     votes = parts.add_parser(
         "votes", help="count votes, with intervals", epilog=_EXAMPLE, figures=True
     )

@@ -25,7 +25,8 @@ _SERVER_DEFAULTS = {"model": JUDGE, "base_url": "http://127.0.0.1:8000/v1", "api
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add `--through` and what belongs to it."""
     group = parser.add_argument_group("the model that answers")
-    group.add_argument(
+    add = group.add_argument
+    add(
         "--through",
         choices=("transformers", "server"),
         default="transformers",
@@ -39,13 +40,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "file that goes on what it began in",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    group.add_argument(
+    add(
         "--top-logprobs",
         type=int,
         default=20,
         help="server: tokens it names for each answer (default: %(default)s)",
     )
-    group.add_argument(
+    add(
         "--budget-usd",
         type=float,
         help="server: stop when so much is spent, over all runs and processes",

@@ -33,13 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     judgements = read_judgements(arguments.judgements, version)
     path = arguments.judgements
     origin = origin_of(arguments, [path], default_name=path.stem)
-    result = summarise(
-        judgements,
-        version,
-        weighting=arguments.weighting,
-        judge=arguments.judge or judgements.judge,
-        run=origin.name,
-        provenance=origin.provenance,
+    judge = arguments.judge or judgements.judge
+    result = origin.told_in(
+        summarise(judgements, version, weighting=arguments.weighting, judge=judge)
     )
     result.write(arguments.out)
     print(render(result))
@@ -74,19 +70,16 @@ def _parser() -> Parser:
         'A line of FILE is {"prompt_id": 1, "score": 1}, or for the legacy version '
         '{"prompt_id": 1,\n"consistency": 2, "realism": 1, "aesthetic_quality": 1}.',
     )
-    parser.add_argument(
-        "--judgements", type=Path, required=True, metavar="FILE", help="JSON lines, an image each"
-    )
-    parser.add_argument(
-        "--version", choices=list(VERSIONS), required=True, help="the prompts that were drawn"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--judgements", type=Path, required=True, metavar="FILE", help="JSON lines, an image each")
+    add("--version", choices=list(VERSIONS), required=True, help="the prompts that were drawn")
+    add(
         "--weighting",
         choices=WEIGHTINGS,
         default="official",
         help="of the categories; `bagel` is the plain mean of its script (default: %(default)s)",
     )
     add_out_file(parser, words="result file (JSON)")
-    parser.add_argument("--judge", metavar="MODEL", help="who judged, where the lines do not say")
+    add("--judge", metavar="MODEL", help="who judged, where the lines do not say")
     add_score_options(parser, default_name="the file's")
     return parser

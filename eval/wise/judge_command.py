@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.budget import stopped_by_budget
 from eval.wise.judge import default_settings, judge_folder, judge_name
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
@@ -14,10 +15,10 @@ from staged import strict_json
 from staged.backends.lmm.kept import kept_answers
 from staged.backends.lmm.types import LmmSettings
 from staged.command_line import Parser, add_out_file, add_overrides, console, exit_codes
-from staged.jobs.budget import BudgetError
 from staged.jobs.files import write_json_lines
 
 
+@stopped_by_budget("raise --budget-usd")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `staged eval judge-wise`.
 
@@ -37,12 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     defaults = [f"{k}={strict_json.dumps(v)}" for k, v in default_settings(version).items()]
     settings = job_settings.load(LmmSettings, None, [*defaults, *arguments.overrides])
     prompts = load_prompts(arguments.prompts, version)
-    try:
-        with kept_answers(arguments.out, usd=arguments.budget_usd) as log:
-            lines = judge_folder(arguments.images, prompts, version, settings, log)
-    except BudgetError as stop:
-        print(f"stopped: {stop}; raise --budget-usd, and the same command goes on")
-        return exit_codes.STOPPED
+    with kept_answers(arguments.out, usd=arguments.budget_usd) as log:
+        lines = judge_folder(arguments.images, prompts, version, settings, log)
     write_json_lines(arguments.out, lines)
     reasons = Counter(line["reason"] for line in lines if "reason" in line)
     for reason, number in reasons.most_common():
@@ -66,14 +63,11 @@ def _parser() -> Parser:
         "settings of the judge (by default the version's own):\n"
         + job_settings.describe(LmmSettings),
     )
-    parser.add_argument("images", type=Path, metavar="FOLDER", help="images, {prompt_id}.png")
-    parser.add_argument(
-        "--version", choices=list(VERSIONS), required=True, help="the prompts that were drawn"
-    )
-    parser.add_argument("--prompts", type=Path, required=True, help="folder of WISE's JSON files")
+    add = parser.add_argument
+    add("images", type=Path, metavar="FOLDER", help="images, {prompt_id}.png")
+    add("--version", choices=list(VERSIONS), required=True, help="the prompts that were drawn")
+    add("--prompts", type=Path, required=True, help="folder of WISE's JSON files")
     add_out_file(parser, words="judgements, JSON lines")
-    parser.add_argument(
-        "--budget-usd", type=float, help="stop when so much is spent, earlier runs included"
-    )
+    add("--budget-usd", type=float, help="stop when so much is spent, earlier runs included")
     add_overrides(parser, words="settings of the judge")
     return parser

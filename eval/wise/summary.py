@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from eval.results import BenchmarkResult, versions
 from eval.wise.judgements import Judgements
 from eval.wise.versions import CATEGORIES, Version
@@ -16,8 +13,6 @@ def summarise(
     *,
     weighting: str,
     judge: str | None = None,
-    run: str = "",
-    provenance: Mapping[str, Any] | None = None,
 ) -> BenchmarkResult:
     """Aggregate judgements.
 
@@ -26,8 +21,6 @@ def summarise(
         version: Whose categories and weights.
         weighting: `official` or `bagel`.
         judge: The model that judged; `unknown` where nobody says.
-        run: Name for tables.
-        provenance: Fingerprints and seeds; versions are added.
 
     Raises:
         ValueError: no such weighting.
@@ -44,11 +37,9 @@ def summarise(
             "judge": judge or "unknown",
             "scores": "fractions" if judgements.num_fractions and not version.aspects else "judged",
         },
-        run=run,
         samples=samples,
         weights=version.weights(weighting),
         provenance={
-            **(provenance or {}),
             "versions": versions(),
             "unscored": dict(sorted(judgements.unscored.items())),
         },

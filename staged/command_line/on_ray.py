@@ -22,13 +22,12 @@ def add_arguments(parser: Parser, shared: Sequence[str]) -> None:
         parser: Of the command in front.
         shared: Commands that take `--rank` and `--world-size`.
     """
-    parser.add_argument("--address", help="of the cluster (default: RAY_ADDRESS, else a local one)")
-    parser.add_argument(
-        "--cpus", type=float, default=1.0, metavar="N", help="processors that a task asks for"
-    )
-    parser.add_argument("processes", type=int, metavar="N", help="tasks, of which some may wait")
-    parser.add_argument("command", choices=shared, help="what each does a share of")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of that command")
+    add = parser.add_argument
+    add("--address", help="of the cluster (default: RAY_ADDRESS, else a local one)")
+    add("--cpus", type=float, default=1.0, metavar="N", help="processors that a task asks for")
+    add("processes", type=int, metavar="N", help="tasks, of which some may wait")
+    add("command", choices=shared, help="what each does a share of")
+    add("arguments", nargs=argparse.REMAINDER, help="of that command")
 
 
 def share(application: str, options: argparse.Namespace, *, retries: int) -> int:

@@ -65,10 +65,9 @@ def _parser() -> Parser:
         help="against a directory of reference tensors, or a list of names and shapes",
         epilog="example: staged verify bagel tests/golden/bagel_tiny --group vae",
     )
-    bagel.add_argument(
-        "directory", nargs="?", type=Path, help="folder with golden.json and its tensors"
-    )
-    bagel.add_argument("--group", action="append", choices=GROUPS, help="only this group")
+    add = bagel.add_argument
+    add("directory", nargs="?", type=Path, help="folder with golden.json and its tensors")
+    add("--group", action="append", choices=GROUPS, help="only this group")
     add_device(bagel)
     add_dtype(
         bagel,
@@ -76,14 +75,14 @@ def _parser() -> Parser:
         auto="float32, as the numbers were recorded",
         choices=("auto", "float32", "bfloat16", "float64"),
     )
-    bagel.add_argument(
+    add(
         "--tolerance",
         type=_tolerance,
         default=TOLERANCE,
         help="largest error over the reference's largest magnitude",
     )
-    bagel.add_argument("--keys", help="JSON file with names and shapes, by `model` and `ae`")
-    bagel.add_argument("--config", help="folder with the published configuration files")
+    add("--keys", help="JSON file with names and shapes, by `model` and `ae`")
+    add("--config", help="folder with the published configuration files")
     return parser
 
 
