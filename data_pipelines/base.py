@@ -17,7 +17,7 @@ import numpy as np
 
 from staged.command_line import MAX_SEED
 from staged.jobs.progress import Progress
-from staged.ranges import check_range
+from staged.ranges import check_range, check_weights
 from staged.settings import fingerprint, to_dict
 from staged.shapes.drills import VERBS, draw_drill
 from staged.shapes.language.asked import QUESTION
@@ -87,15 +87,12 @@ class BaseSettings:
 
     def __post_init__(self) -> None:
         """Check names and ranges."""
-        if self.num_samples < 1 or self.num_workers < 1:
-            raise ValueError(
-                f"num_samples {self.num_samples}, num_workers {self.num_workers}; give at least 1"
-            )
+        check_range(self, "num_samples", "num_workers", minimum=1)
         check_range(self, "seed", minimum=0, maximum=MAX_SEED)
-        _check_weights("kinds", self.kinds, tuple(_MAKERS))
-        _check_weights("tasks", self.tasks, TASKS)
-        _check_weights("edited", self.edited, TASKS)
-        _check_weights("verbs", self.verbs, VERBS)
+        check_weights("kinds", self.kinds, _MAKERS)
+        check_weights("tasks", self.tasks, TASKS)
+        check_weights("edited", self.edited, TASKS)
+        check_weights("verbs", self.verbs, VERBS)
 
 
 def build(settings: BaseSettings) -> Counter[str]:
@@ -191,11 +188,3 @@ def _choose(weights: Mapping[str, float], rng: np.random.Generator) -> str:
 def _task(weights: Mapping[str, float], rng: np.random.Generator) -> Task:
     name = _choose(weights, rng)
     return next(task for task in TASKS if task == name)
-
-
-def _check_weights(what: str, weights: Mapping[str, float], names: tuple[str, ...]) -> None:
-    unknown = sorted(set(weights) - set(names))
-    if unknown:
-        raise ValueError(f"{what}: no such {', '.join(unknown)}; there are {', '.join(names)}")
-    if not sum(weights.values()) > 0 or min(weights.values()) < 0:
-        raise ValueError(f"{what}: weights {weights}; give none below 0 and at least one above")

@@ -10,6 +10,7 @@ import numpy as np
 
 from staged import protocol
 from staged.lines import read_lines
+from staged.ranges import check_range, check_weights
 from staged.scene_graph import SceneGraph
 from staged.shapes.tasks import TASKS, Split, Task, sample_prompt
 from staged.shapes.world.spec import Spec
@@ -38,17 +39,9 @@ class Prompts:
                 f"tasks and split are for sampled prompts, and these come from {self.file}; leave "
                 "them out, or the file"
             )
-        if self.count < 1:
-            raise ValueError(f"count is {self.count}; expected at least 1")
-        unknown = self.tasks.keys() - set(TASKS)
-        if unknown:
-            raise ValueError(
-                f"tasks: {', '.join(sorted(unknown))}; expected some of {', '.join(TASKS)}"
-            )
-        if any(not weight >= 0 for weight in self.tasks.values()):
-            raise ValueError(f"tasks: weights must be 0 or more, got {self.tasks}")
-        if self.tasks and not any(self.tasks.values()):
-            raise ValueError("tasks: every weight is 0; give at least one task some")
+        check_range(self, "count", minimum=1)
+        if self.tasks:
+            check_weights("tasks", self.tasks, TASKS)
 
     def of_units(self, seed: int) -> "PromptOf":
         """Return the prompt of every unit of a job with this seed.

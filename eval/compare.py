@@ -16,7 +16,7 @@ from eval.published import PARTS, Published, fitting, named
 from eval.results import OVERALL, BenchmarkResult
 from eval.statistics import METHOD, Estimate, minus_constant, paired_difference, weighted_mean
 from eval.tables import FORMATS, show, show_interval
-from staged.command_line import Parser, UsageError, console, outputs
+from staged.command_line import Parser, UsageError, add_out_file, console, outputs
 
 EXIT_OK = 0
 _DIGITS = 3
@@ -309,12 +309,7 @@ def _parser() -> Parser:
         help="published systems to compare with; `all` takes all of the benchmark",
     )
     add("--format", choices=list(FORMATS), default="text", help="(default: %(default)s)")
-    add(
-        "--out",
-        type=outputs.out_file,
-        metavar="FILE",
-        help="write there instead of to the terminal",
-    )
+    add_out_file(parser, required=False, words="write there instead of to the terminal")
     add(
         "--across-variants",
         action="store_true",

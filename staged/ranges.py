@@ -6,9 +6,10 @@ rather than by YAML was read by `float`, which takes "nan" and "inf".
 
 import dataclasses
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
-__all__ = ["check_finite", "check_range"]
+__all__ = ["check_finite", "check_range", "check_rates", "check_weights"]
 
 
 def check_range(
@@ -44,6 +45,42 @@ def check_range(
                 if maximum < math.inf:
                     wanted += f", {'below' if below else 'at most'} {maximum}"
                 raise ValueError(f"{name} is {field}; give {wanted}")
+
+
+def check_rates(settings: object, *names: str) -> None:
+    """Require rates from 0 to 1 of what excludes one another, so of at most 1 in all.
+
+    Args:
+        settings: What holds the fields.
+        names: The fields.
+
+    Raises:
+        ValueError: A rate, or their sum, is out of range.
+    """
+    check_range(settings, *names, minimum=0, maximum=1)
+    total = math.fsum(getattr(settings, name) for name in names)
+    if total > 1 + 1e-9:
+        raise ValueError(f"the rates sum to {total:g}; expected at most 1")
+
+
+def check_weights(what: str, weights: Mapping[str, float], names: Collection[str]) -> None:
+    """Require weights of things that there are, none below 0, and one above at least.
+
+    Args:
+        what: Name of the field.
+        weights: By name of the thing.
+        names: What things there are.
+
+    Raises:
+        ValueError: They are none such; names the field.
+    """
+    unknown = sorted(set(weights) - set(names))
+    if unknown:
+        raise ValueError(f"{what}: no such {', '.join(unknown)}; there are {', '.join(names)}")
+    if any(not weight >= 0 for weight in weights.values()):
+        raise ValueError(f"{what}: weights must be 0 or more, got {dict(weights)}")
+    if not any(weights.values()):
+        raise ValueError(f"{what}: every weight is 0; give at least one some")
 
 
 def check_finite(settings: Any) -> None:

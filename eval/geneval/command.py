@@ -12,7 +12,7 @@ from eval.results import OVERALL, BenchmarkResult
 from eval.score_options import add_score_options, exit_code, origin_of
 from eval.statistics import METHOD
 from eval.tables import COUNTED, counted_row, plain
-from staged.command_line import Parser, add_out_file, console, count, outputs
+from staged.command_line import Parser, add_out_file, console, count
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,12 +104,8 @@ def _parser() -> Parser:
         help="JSON lines, an image each, such as `staged eval detect` writes",
     )
     add_out_file(parser, words="the same lines with `correct` and `reason`")
-    add(
-        "--result",
-        type=outputs.out_file,
-        metavar="FILE",
-        help="result file for `staged eval compare`",
-    )
+    words = "result file for `staged eval compare`"
+    add_out_file(parser, name="--result", required=False, words=words)
     add(
         "--prompts",
         metavar="FILE",

@@ -115,29 +115,23 @@ def judge_folder(
         ValueError: there is no image of any prompt, or the endpoint refuses everything.
         BudgetError: the log's budget is spent.
     """
-    return asyncio.run(_judge_all(folder, prompts, version, settings, log))
-
-
-async def _judge_all(
-    folder: Path,
-    prompts: Sequence[WisePrompt],
-    version: Version,
-    settings: LmmSettings,
-    log: AttemptLog,
-) -> list[dict[str, Any]]:
     found = numbered_images(folder)
     if not any(prompt.prompt_id in found for prompt in prompts):
         raise no_images(folder)
     lines: dict[int, dict[str, Any]] = {}
     progress = Progress("judging", len(prompts))
-    async with LmmClient(settings, log=log) as client:
 
-        async def judge(prompt: WisePrompt) -> None:
-            path = found.get(prompt.prompt_id)
-            lines[prompt.prompt_id] = await _judge(path, prompt, version, client)
-            progress.advance()
+    async def judge_all() -> None:
+        async with LmmClient(settings, log=log) as client:
 
-        await in_turn(prompts, judge, workers=settings.concurrency)
+            async def judge(prompt: WisePrompt) -> None:
+                path = found.get(prompt.prompt_id)
+                lines[prompt.prompt_id] = await _judge(path, prompt, version, client)
+                progress.advance()
+
+            await in_turn(prompts, judge, workers=settings.concurrency)
+
+    asyncio.run(judge_all())
     return [lines[prompt.prompt_id] for prompt in prompts]
 
 

@@ -28,7 +28,7 @@ def add_out_folder(
         required: Whether it must be given where there is no default.
         words: For the help.
     """
-    _out(parser, out_folder, "FOLDER", default, required, words)
+    _out(parser, "--out", out_folder, "FOLDER", default, required, words)
 
 
 def add_out_file(
@@ -37,9 +37,10 @@ def add_out_file(
     *,
     required: bool = True,
     words: str = "file to write",
+    name: str = "--out",
 ) -> None:
-    """Add `--out`, a file, checked before any work; see `add_out_folder`."""
-    _out(parser, out_file, "FILE", default, required, words)
+    """Add `--out`, or another name, a file, checked before any work; see `add_out_folder`."""
+    _out(parser, name, out_file, "FILE", default, required, words)
 
 
 def add_overrides(parser: argparse._ActionsContainer, words: str = "changes to settings") -> None:
@@ -157,6 +158,7 @@ def _integer(text: str, least: int, most: int) -> int:
 
 def _out(
     parser: argparse._ActionsContainer,
+    name: str,
     kind: Any,
     metavar: str,
     default: str | None,
@@ -164,7 +166,7 @@ def _out(
     words: str,
 ) -> None:
     parser.add_argument(
-        "--out",
+        name,
         type=kind,
         default=default,
         required=required and default is None,

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -79,22 +80,15 @@ def _parser() -> Parser:
     measuring.add_argument("--num-scenes", type=count, default=2000, help="per condition")
     add_seed(measuring, "of the scenes")
     add_out_file(measuring, required=False, words="write the counts here, as JSON")
-    measuring.add_argument(
-        "--markdown",
-        type=outputs.out_file,
-        metavar="FILE",
-        help="write the page with the table here",
-    )
+    words = "write the page with the table here"
+    add_out_file(measuring, name="--markdown", required=False, words=words)
     looking = commands.add_parser(
         "preview",
         help="prompts and pictures that satisfy them, as HTML",
         epilog="example: staged shapes preview --split test --out shapes.html",
     )
     add_out_file(looking, "shapes.html", words="page to write")
-    looking.add_argument("--num-per-task", type=count, default=8, help="prompts of each task")
-    looking.add_argument(
-        "--split", choices=("train", "test"), default="train", help="of the prompts"
-    )
+    _add_prompts(looking, num_per_task=8, split="train")
     add_seed(looking, "of prompts and pictures")
     listing = commands.add_parser(
         "prompts",
@@ -102,10 +96,7 @@ def _parser() -> Parser:
         epilog="example: staged shapes prompts --out prompts.txt",
     )
     add_out_file(listing, words="file of prompts")
-    listing.add_argument("--num-per-task", type=count, default=40, help="prompts of each task")
-    listing.add_argument(
-        "--split", choices=("train", "test"), default="test", help="of the prompts"
-    )
+    _add_prompts(listing, num_per_task=40, split="test")
     add_seed(listing, "of the prompts")
     shipping = commands.add_parser(
         "ship",
@@ -135,6 +126,12 @@ def _parser() -> Parser:
     return parser
 
 
+def _add_prompts(parser: Parser, *, num_per_task: int, split: Split) -> None:
+    add = parser.add_argument
+    add("--num-per-task", type=count, default=num_per_task, help="prompts of each task")
+    add("--split", choices=get_args(Split), default=split, help="of the prompts")
+
+
 def _model_card(name: str, out: Path | None) -> int:
     from staged.shapes.card import card, read_record
 
@@ -142,8 +139,7 @@ def _model_card(name: str, out: Path | None) -> int:
     if out is None:
         print(text, end="")
         return 0
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    outputs.write_text(out, text)
     print(f"wrote {out}")
     return 0
 
@@ -151,7 +147,6 @@ def _model_card(name: str, out: Path | None) -> int:
 def _prompts(out: Path, num_per_task: int, split: Split, seed: int) -> int:
     suite = suite_prompts(num_per_task, seed=seed, split=split)
     texts = [prompt.text for prompts in suite.values() for prompt in prompts]
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, "".join(f"{text}\n" for text in texts).encode())
     print(f"{out}: {len(texts)} prompts")
     return 0
@@ -172,11 +167,9 @@ def _measure(num_scenes: int, seed: int, json_path: Path | None, page_path: Path
     record = {"seed": seed, "conditions": [result.as_json() for result in results]}
     console().figures(record)
     if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        outputs.write_text(json_path, json.dumps(record, indent=1) + "\n")
     if page_path is not None:
-        page_path.parent.mkdir(parents=True, exist_ok=True)
-        page_path.write_text(page(results, seed), encoding="utf-8")
+        outputs.write_text(page_path, page(results, seed))
     clean = results[0]
     return 0 if min(clean.precision, clean.recall) >= 0.995 else 1
 
@@ -250,14 +243,13 @@ def _preview(out: Path, num_per_task: int, split: Split, seed: int) -> int:
         f"<h2>{task}</h2><div>{''.join(card for name, card in cards if name == task)}</div>"
         for task in TASKS
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(
+    outputs.write_text(
+        out,
         "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>Shapes, {split}</title><style>body{{font:15px system-ui;margin:1rem}}"
         "div{display:flex;flex-wrap:wrap;gap:1rem}figure{width:9rem;margin:0}"
         "img{width:9rem;image-rendering:pixelated}figcaption{font-size:.8rem}</style>"
         f"<h1>Shapes, {split}</h1>{sections}",
-        encoding="utf-8",
     )
     print(f"{len(cards)} prompts in {out}")
     return 0

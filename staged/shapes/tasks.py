@@ -16,7 +16,7 @@ import numpy as np
 from staged.shapes.language.phrases import some
 from staged.shapes.language.prompts import PromptMeaning, write_prompt
 from staged.shapes.world.board import SIDE, Relations, center, feasible, seat, shuffled
-from staged.shapes.world.facts import FACTS, ColorFact, Fact
+from staged.shapes.world.facts import FACTS, Fact
 from staged.shapes.world.scene import (
     COLORS,
     KINDS,
@@ -255,10 +255,7 @@ def _composition(rng: np.random.Generator) -> PromptMeaning:
 
 
 def _knowledge(fact: Fact, rng: np.random.Generator) -> PromptMeaning:
-    kind = _kinds(rng, 1)[0]
-    if isinstance(fact, ColorFact):
-        return PromptMeaning(spec=Spec(things=(Thing(kind=kind, color=fact.color),)), fact=fact)
-    return PromptMeaning(spec=Spec(things=(Thing(kind=kind, number=fact.number),)), fact=fact)
+    return PromptMeaning.of_fact(fact, _kinds(rng, 1)[0])
 
 
 def _request(

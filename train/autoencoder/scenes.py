@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from staged.shapes.world.render import render
-from staged.shapes.world.scene import COLORS, KINDS, Item, Scene, place, sample_background
+from staged.shapes.world.scene import Scene, scatter
 
 _COUNTS = (0.02, 0.18, 0.20, 0.25, 0.35)
 """Shares of scenes with 0, 1, 2, 3 and 4 shapes: crowded ones are the harder pictures."""
@@ -22,16 +22,8 @@ def sample_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene of none to four shapes, most of them crowded."""
     count = int(rng.choice(len(_COUNTS), p=_COUNTS))
     while True:
-        items = [
-            Item(
-                kind=KINDS[int(rng.integers(len(KINDS)))],
-                color=COLORS[int(rng.integers(len(COLORS)))],
-            )
-            for _ in range(count)
-        ]
-        shapes = place(items, rng)
-        if shapes is not None:
-            return Scene(shapes=shapes, background=sample_background(rng))
+        if scene := scatter(count, rng):
+            return scene
 
 
 def sample_scenes(num_scenes: int, seed: Sequence[int]) -> list[Scene]:

@@ -36,7 +36,7 @@ from staged.shapes.language.sentences import (
     sample_fault,
     sample_plan_critique,
 )
-from staged.shapes.world.facts import FACTS, ColorFact
+from staged.shapes.world.facts import FACTS
 from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, SIZES
 from staged.shapes.world.spec import MAX_NUMBER, Spec, Thing
 
@@ -55,13 +55,7 @@ def corpus(seed: int = 0, num_random: int = 2000) -> Iterator[str]:
         yield from _about(thing)
     for fact in FACTS:
         for kind in KINDS:
-            thing = Thing(kind=kind, color="red")
-            thing = (
-                replace(thing, color=fact.color)
-                if isinstance(fact, ColorFact)
-                else replace(thing, color=None, number=fact.number)
-            )
-            yield write_prompt(PromptMeaning(spec=Spec(things=(thing,)), fact=fact))
+            yield write_prompt(PromptMeaning.of_fact(fact, kind))
     rng = np.random.default_rng(seed)
     for _ in range(num_random):
         spec = sample_any_spec(rng)

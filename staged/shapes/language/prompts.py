@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import Self
 
 from staged.shapes.language.phrases import (
     NOUN,
@@ -33,7 +34,7 @@ from staged.shapes.language.phrases import (
     words_of,
 )
 from staged.shapes.world.facts import FACTS, ColorFact, Fact, NumberFact
-from staged.shapes.world.scene import RelationName
+from staged.shapes.world.scene import Kind, RelationName
 from staged.shapes.world.spec import Spec, Thing
 
 LEAD = "a photo of "
@@ -61,6 +62,13 @@ class PromptMeaning:
             case NumberFact(number=number), (thing,) if thing.number == number:
                 return
         raise ValueError(f"{self.fact} says nothing about {self.spec}; expected its one thing")
+
+    @classmethod
+    def of_fact(cls, fact: Fact, kind: Kind) -> Self:
+        """Mean things of a class that are as a fact says."""
+        if isinstance(fact, ColorFact):
+            return cls(spec=Spec(things=(Thing(kind=kind, color=fact.color),)), fact=fact)
+        return cls(spec=Spec(things=(Thing(kind=kind, number=fact.number),)), fact=fact)
 
 
 def describe(spec: Spec) -> str:

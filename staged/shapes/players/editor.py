@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from staged.ranges import check_rates
 from staged.roles import Pixels, RoleError
 from staged.scene_graph import SceneGraph
 from staged.shapes.language import instructions as say
@@ -40,12 +41,7 @@ class EditorMistakes:
 
     def __post_init__(self) -> None:
         """Check the rates."""
-        rates = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name, rate in rates.items():
-            if not 0 <= rate <= 1:
-                raise ValueError(f"{name} is {rate}; expected a rate in [0, 1]")
-        if sum(rates.values()) > 1 + 1e-9:
-            raise ValueError(f"the rates sum to {sum(rates.values()):g}; expected at most 1")
+        check_rates(self, *(field.name for field in fields(self)))
 
 
 NO_MISTAKES = EditorMistakes(wrong_side=0, wrong_color=0, wrong_kind=0, lost_object=0)

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from staged.ranges import check_range
+from staged.ranges import check_range, check_rates
 
 Misdeed = Literal[
     "rate_limit",
@@ -58,13 +58,8 @@ class Misbehaviour:
 
     def __post_init__(self) -> None:
         """Check the rates."""
-        rates = {name: getattr(self, name) for name in MISDEEDS}
-        for name, rate in rates.items():
-            if not 0 <= rate <= 1:
-                raise ValueError(f"{name} is {rate}; expected a rate in [0, 1]")
+        check_rates(self, *MISDEEDS)
         check_range(self, "expired_batch", "failed_batch", minimum=0, maximum=1)
-        if sum(rates.values()) > 1 + 1e-9:
-            raise ValueError(f"the rates sum to {sum(rates.values()):g}; expected at most 1")
 
     def choose(self, body: object, retry: str) -> Misdeed | None:
         """Choose what happens to one attempt: by its content and number, not by when it comes.

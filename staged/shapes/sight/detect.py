@@ -22,6 +22,8 @@ from staged.shapes.sight.templates import (
     PATCH_PX,
     SPECTRUM_PX,
     Bank,
+    PixelBox,
+    bounds,
     near_size,
     real_sizes,
     spectra,
@@ -38,7 +40,6 @@ _SIZE_PENALTY = 0.02
 _MIN_PEELED = 0.7
 _MIN_VISIBLE = 0.35
 _MAX_PEELED = 6
-PixelBox = tuple[int, int, int, int]
 _PLUS = ndimage.generate_binary_structure(2, 1)
 
 
@@ -146,7 +147,7 @@ def _classify(surface: Surface, region: Region) -> list[ShapeDetection]:
     hidden = ndimage.binary_dilation(others, structure=_PLUS) & ~region.mask
     coverage = surface.coverage(region.color)
     noise = surface.coverage_noise(region.color)
-    box = _bounds(region.mask)
+    box = bounds(region.mask)
     whole = _fit(real_sizes(), coverage, hidden, box, noise)
     if whole.score >= CONFIDENT and not region.touches:
         return [_detection(region.color, region.mask, whole)]
@@ -162,14 +163,9 @@ def _classify(surface: Surface, region: Region) -> list[ShapeDetection]:
     return [_detection(region.color, region.mask, whole)]
 
 
-def _bounds(mask: Mask) -> PixelBox:
-    (rows,), (columns,) = np.nonzero(mask.any(axis=1)), np.nonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
 def _detection(color: Color, mask: Mask, fit: _Fit) -> ShapeDetection:
     return ShapeDetection(
-        kind=fit.kind, color=color, box=_bounds(mask), mask=mask, size=fit.size, x=fit.x, y=fit.y,
+        kind=fit.kind, color=color, box=bounds(mask), mask=mask, size=fit.size, x=fit.x, y=fit.y,
         score=min(max(fit.score, 0.0), 1.0),
     )  # fmt: skip
 

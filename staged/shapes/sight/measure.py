@@ -20,11 +20,10 @@ from staged.shapes.world.scene import (
     DIAMETER_PX,
     KINDS,
     SIZES,
-    Item,
     Scene,
     Shape,
-    place,
     sample_background,
+    scatter,
 )
 
 Damage = Callable[[Pixels, np.random.Generator], Pixels]
@@ -97,13 +96,8 @@ def _jpeg(quality: int) -> Damage:
 def sample_apart(rng: np.random.Generator) -> Scene:
     """One to four shapes, none touching another."""
     while True:
-        items = [
-            Item(kind=KINDS[rng.integers(len(KINDS))], color=COLORS[rng.integers(len(COLORS))])
-            for _ in range(rng.integers(1, 5))
-        ]
-        shapes = place(items, rng)
-        if shapes is not None:
-            return Scene(shapes=shapes, background=sample_background(rng))
+        if scene := scatter(int(rng.integers(1, 5)), rng):
+            return scene
 
 
 def sample_overlapping(rng: np.random.Generator) -> Scene:

@@ -14,6 +14,7 @@ from staged.shapes.world.scene import CANVAS_PX, DIAMETER_PX, KINDS, SIZES, Kind
 Array = NDArray[np.float32]
 Spectra = NDArray[np.complex64]
 Bank = tuple[tuple["Pose", ...], Array]
+PixelBox = tuple[int, int, int, int]
 """Poses, and what they cover of the patch: (poses, PATCH_PX * PATCH_PX) float32, read-only."""
 
 PATCH_PX = 35
@@ -36,12 +37,16 @@ class Pose:
     dy: int
 
 
-@cache
-def tight_box(kind: Kind, diameter: int) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of the pixels at least half covered, within the shape's own box."""
-    solid = coverage(kind, diameter) >= 0.5
-    (rows,), (columns,) = np.nonzero(solid.any(axis=1)), np.nonzero(solid.any(axis=0))
+def bounds(mask: NDArray[np.bool_]) -> PixelBox:
+    """Left, top, right, bottom of what a mask holds; the latter two lie beyond it."""
+    (rows,), (columns,) = np.nonzero(mask.any(axis=1)), np.nonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+@cache
+def tight_box(kind: Kind, diameter: int) -> PixelBox:
+    """The pixels at least half covered, within the shape's own box."""
+    return bounds(coverage(kind, diameter) >= 0.5)
 
 
 @cache

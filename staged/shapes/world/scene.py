@@ -152,6 +152,18 @@ def holds(relation: RelationName, a: Shape, b: Shape, margin: float = 0.0) -> bo
     return share[relation] > 0.5 + margin
 
 
+def scatter(count: int, rng: np.random.Generator) -> Scene | None:
+    """Draw so many shapes of any class and colour, none touching another; None without room."""
+    items = [
+        Item(kind=KINDS[rng.integers(len(KINDS))], color=COLORS[rng.integers(len(COLORS))])
+        for _ in range(count)
+    ]
+    shapes = place(items, rng)
+    if shapes is None:
+        return None
+    return Scene(shapes=shapes, background=sample_background(rng))
+
+
 def place(
     items: Sequence[Item],
     rng: np.random.Generator,
