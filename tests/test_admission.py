@@ -132,7 +132,7 @@ def lengths_of(model: DrawingModel) -> Lengths:
         model._policy,
         image=made.image_tokens,
         text=98,
-        sketch_cost=model.flows.num_flow_steps,
+        sketch_cost=model.flows.num_evaluations,
         guides_by_images=made.num_branches == 3,
     )
 

@@ -196,7 +196,8 @@ def test_every_option_is_auto_by_default() -> None:
     with_device, with_dtype = (
         {name for name, action in found if action.dest == dest} for dest in ("device", "dtype")
     )
-    drawing = {"generate", "eval miniature", "eval skills", "eval tune-guidance", "verify bagel"}
+    drawing = {"generate", "tune-steps", "verify bagel"}
+    drawing |= {"eval miniature", "eval skills", "eval tune-guidance"}
     judging = {"eval rewards", "eval answer-geneval2"}
     assert with_device >= drawing | judging | {"eval detect"}
     assert with_dtype >= drawing | judging

@@ -38,7 +38,7 @@ FLOWS = [
     FLOW,
     replace(FLOW, num_flow_steps=3),
     replace(FLOW, guidance=Guidance(text_scale=1.0)),
-    FLOW,
+    replace(FLOW, forecast=(None, None, 0.8, None)),
     replace(FLOW, guidance=replace(FLOW.guidance, image_scale=1.0)),
     replace(FLOW, num_flow_steps=1),
     replace(FLOW, timestep_shift=1.0),

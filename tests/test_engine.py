@@ -7,6 +7,7 @@ one packed sample, and runs the training forward.
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch import Tensor
 from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.engine.text_sampling import TextSampling
+from staged.engine.velocity import Velocities
 from staged.model.attention import PackedAttention
 from staged.model.bagel import Hidden, Inputs
 from staged.model.flows import FlowSettings, Guidance
@@ -88,17 +90,28 @@ def plain_greedy(plain: Plain, max_tokens: int) -> list[int]:
 def plain_draw(
     full: Plain, without_text: Plain, without_images: Plain, noise: Tensor, settings: FlowSettings
 ) -> Tensor:
-    """Euler's method with both guidance terms and the global norm, written out."""
+    """Euler's method with both guidance terms, the global norm and forecasts, written out."""
     guidance, x_t = settings.guidance, noise
     steps, shift = settings.num_flow_steps, settings.timestep_shift
     times = [shift * u / (1 + (shift - 1) * u) for u in np.linspace(1, 0, steps + 1)]
-    for now, then in itertools.pairwise(times):
-        velocity = full.velocity(x_t, now)
+    asked: dict[str, list[tuple[float, Tensor]]] = {}
+
+    def velocity_of(name: str, plain: Plain, step: int) -> Tensor:
+        follow, before = (settings.forecast or [None] * steps)[step], asked.setdefault(name, [])
+        if follow is None:
+            before.append((times[step], plain.velocity(x_t, times[step])))
+            return before[-1][1]
+        (first, then), (last, now) = (before * 2)[-2:]
+        far = 0.0 if first == last else follow * (times[step] - last) / (last - first)
+        return now + far * (now - then)
+
+    for step, (now, then) in enumerate(itertools.pairwise(times)):
+        velocity = velocity_of("full", full, step)
         if guidance.text_scale > 1 and guidance.interval[0] < now <= guidance.interval[1]:
-            blind = without_text.velocity(x_t, now)
+            blind = velocity_of("blind", without_text, step)
             guided = blind + guidance.text_scale * (velocity - blind)
             if guidance.image_scale > 1 and len(full.latents):
-                alone = without_images.velocity(x_t, now)
+                alone = velocity_of("alone", without_images, step)
                 guided = alone + guidance.image_scale * (guided - alone)
             velocity = guided * min(1.0, float(velocity.norm() / guided.norm()))
         x_t = x_t - velocity * (now - then)
@@ -141,12 +154,17 @@ def plain_of(*parts: str | int) -> Plain:
 
 
 @pytest.mark.parametrize(
-    "guidance",
-    [STRONG, replace(STRONG, image_scale=1.0), Guidance(text_scale=1, image_scale=1)],
-    ids=["text and images", "text only", "none"],
+    "settings",
+    [
+        FLOW,
+        replace(FLOW, guidance=replace(STRONG, image_scale=1.0)),
+        replace(FLOW, guidance=Guidance(text_scale=1, image_scale=1)),
+        replace(FLOW, forecast=(None, 0.5, None, 1.25, 0.75)),
+        replace(FLOW, forecast=(None, None, 1.0, -0.5, None)),
+    ],
+    ids=["text and images", "text only", "no guidance", "from one step on", "two in a row"],
 )
-def test_drawing_equals_a_plain_loop_that_recomputes_everything(guidance: Guidance) -> None:
-    settings = replace(FLOW, guidance=guidance)
+def test_drawing_equals_a_plain_loop_that_recomputes_everything(settings: FlowSettings) -> None:
     [drawing] = ENGINE.draw(
         [read(ENGINE, "a red circle", 3, "add a star")],
         [read(ENGINE, "a red circle", 3)],
@@ -163,6 +181,39 @@ def test_drawing_equals_a_plain_loop_that_recomputes_everything(guidance: Guidan
         settings,
     )
     torch.testing.assert_close(drawing.latents, expected, atol=5e-5, rtol=5e-5)
+
+
+def test_the_network_is_asked_where_nothing_is_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    ask = Velocities.__call__
+
+    def counting(self: Velocities, images: Any, x_t: Any, times: Any) -> list[Tensor]:
+        asked.append(len(images))
+        return ask(self, images, x_t, times)
+
+    monkeypatch.setattr(Velocities, "__call__", counting)
+    late = replace(STRONG, interval=(0.0, 0.6))
+    context = read(ENGINE, "a star")
+
+    def calls(forecast: tuple[float | None, ...], guidance: Guidance = STRONG) -> int:
+        settings, seen = replace(FLOW, forecast=forecast, guidance=guidance), list[int]()
+        asked.clear()
+        ENGINE.draw(
+            [context],
+            [Context()],
+            [context],
+            sizes=[(SIDE, SIDE)],
+            seeds=[0],
+            settings=[settings],
+            on_step=lambda _, step, estimate: seen.append(step),
+        )
+        assert seen == [1, 2, 3, 4, 5]
+        return len(asked)
+
+    assert calls(()) == 5
+    assert calls((None, 0.5, None, 1.0, 1.0)) == FLOW.num_flow_steps - 3
+    # Guidance begins within these steps, and the line of a branch is through two points.
+    assert calls((None, 1.0, 1.0, 1.0, 1.0), late) == 3
 
 
 def test_a_drawing_without_context_images_needs_no_third_branch() -> None:

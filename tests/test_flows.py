@@ -1,5 +1,7 @@
 """How pictures are drawn: kept with a checkpoint, by what they are drawn onto."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from staged.backends.bagel import BagelPlayer
 from staged.backends.bagel_settings import BagelSettings
 from staged.engine.engine import Engine
 from staged.generate.role_choice import open_engine
+from staged.generate.settings import DrawSettings
 from staged.model import checkpoint
 from staged.model.flows import FLOWS, Flows, FlowSettings, Guidance, read_flows, write_flows
 from staged.roles import StepRequest
@@ -99,3 +102,45 @@ def test_a_change_reaches_every_kind() -> None:
     changed = OWN.each(lambda flow: replace(flow, timestep_shift=2.0))
     assert {f.timestep_shift for f in vars(changed).values()} == {2.0}
     assert changed.edit.guidance == OWN.edit.guidance
+
+
+FORESEEING = FlowSettings(num_flow_steps=4, forecast=(None, 0.0, None, 1.5))
+
+
+def test_a_forecast_is_of_one_grid_guidance_and_weights(tmp_path: Path) -> None:
+    flows = replace(OWN, first=FORESEEING)
+    write_flows(flows, tmp_path)
+    assert read_flows(tmp_path) == flows
+    assert (flows.first.num_evaluations, flows.num_evaluations) == (2, 4)
+    for changes in ({"num_flow_steps": 4}, {"timestep_shift": 2.0}, {"guidance": Guidance()}):
+        changed = FORESEEING.otherwise(**changes)
+        assert changed.forecast == () and changed == replace(FORESEEING, forecast=(), **changes)
+    assert FORESEEING.otherwise() is FORESEEING
+    assert DrawSettings(checkpoint="miniature:base").flow(FORESEEING) == FORESEEING
+    assert (
+        DrawSettings(checkpoint="miniature:base", num_flow_steps=4).flow(FORESEEING).num_evaluations
+        == 4
+    )
+    assert (
+        DrawSettings(checkpoint="miniature:base", guidance_scale=2.0).flow(FORESEEING).forecast
+        == ()
+    )
+    assert flows.for_other_weights() == replace(flows, first=replace(FORESEEING, forecast=()))
+    # What was drawn before there were any goes on.
+    assert "first.forecast" in flows.facts() and "edit.forecast" not in flows.facts()
+
+
+@pytest.mark.parametrize(
+    ("forecast", "words"),
+    [
+        ([None, 1.0], "forecast has 2 entries for 3 flow steps; give one for each, or none"),
+        ([1.0, None, None], "forecast: the first step has none before it; let it be null"),
+        ([None, 1.0, 99.0], "forecast: 99.0; give -16 to 16"),
+    ],
+)
+def test_a_forecast_that_cannot_be_is_refused(
+    tmp_path: Path, forecast: list[float | None], words: str
+) -> None:
+    (tmp_path / FLOWS).write_text(json.dumps({"edit": {"num_flow_steps": 3, "forecast": forecast}}))
+    with pytest.raises(ValueError, match=re.escape(words)):
+        read_flows(tmp_path)

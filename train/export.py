@@ -54,7 +54,7 @@ def export(folder: Path, loaded: LoadedBagel, weights: Mapping[str, Tensor]) -> 
         model=loaded.model,
         autoencoder=loaded.autoencoder,
         tokenizer=loaded.tokenizer,
-        flows=loaded.flows,
+        flows=loaded.flows.for_other_weights(),
         weights=weights,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,7 @@ def draw_sheet(
         contexts,
         sizes=[(side, side)] * len(contexts),
         seeds=list(range(len(contexts))),
-        settings=[replace(flow, num_flow_steps=log.sample_flow_steps)] * len(contexts),
+        settings=[flow.otherwise(num_flow_steps=log.sample_flow_steps)] * len(contexts),
     )
     sheet = np.concatenate([drawing.pixels for drawing in drawings], axis=1)
     if path is not None:

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = _asked(options, manner)
     steps = options.flow_steps
     flows = engine.flows.each(
-        lambda flow: replace(flow, num_flow_steps=steps or flow.num_flow_steps)
+        lambda flow: flow.otherwise(num_flow_steps=steps or flow.num_flow_steps)
     )
     ways = {drawn: list(_ways(drawn, flows.of(drawn), options)) for drawn in asked}
     progress = Progress("pictures", sum(len(asked[drawn]) * len(ways[drawn]) for drawn in asked))
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{drawn}: {len(questions)} probes each")
         for one in tried:
             print(f"  {one}{'  <- best' if one is best else ''}")
-        kept = replace(chosen.of(drawn), guidance=best.flow.guidance)
+        kept = chosen.of(drawn).otherwise(guidance=best.flow.guidance)
         chosen = replace(chosen, **{drawn: kept})
         figures |= {f"{drawn}/right": best.right, f"{drawn}/kept": best.kept}
     options.out.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def _ways(
 ) -> Iterator[FlowSettings]:
     images = [1.0] if drawn == "first" else options.image  # a first sketch has no image before it
     for text, image in product(options.text, images):
-        yield replace(flow, guidance=replace(flow.guidance, text_scale=text, image_scale=image))
+        yield flow.otherwise(guidance=replace(flow.guidance, text_scale=text, image_scale=image))
 
 
 def _count(flow: FlowSettings, outcomes: Sequence[Judged]) -> Tried:

@@ -82,7 +82,7 @@ class BagelPlayer:
     @property
     def num_flow_steps(self) -> int:
         """Network evaluations a sketch, at most."""
-        return self.settings.flows.num_flow_steps
+        return self.settings.flows.num_evaluations
 
     @property
     def num_at_once(self) -> int:
@@ -339,7 +339,7 @@ class _Wish:
         return Sketch(
             image=ImageRef.from_array(drawing.decoded),
             seed=self.request.seed,
-            num_flow_steps=self.flow.num_flow_steps,
+            num_flow_steps=self.flow.num_evaluations,
         )
 
 

@@ -16,6 +16,9 @@ COMMANDS = {
         "train a model to write prompts, by its own judgement", "train.self_reward.command:main"
     ),
     "generate": Command("draw a prompt in stages", "staged.generate.command:main"),
+    "tune-steps": Command(
+        "find the flow steps that need not be computed", "staged.generate.tune_steps:main"
+    ),
     "serve": Command("serve a model over HTTP", "staged.server.command:main"),
     "idea2img": Command("draw an idea by exploring prompts", "staged.idea2img.command:main"),
     "export": Command(

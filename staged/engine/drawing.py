@@ -10,7 +10,7 @@ Letters: n latent tokens, Z numbers a latent token.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -43,7 +43,10 @@ class ImageOnItsWay:
         times: Falling, from 1 to 0.
         x_t: (n, Z) float32 whatever the model computes in: a step adds a fiftieth of a velocity, of
             which bfloat16 would keep some two bits. Noise at first.
+        forecast: See `FlowSettings.forecast`.
         num_steps: Done so far.
+        asked: Times and (branches, n, Z) velocities that the network gave last.
+        num_kept: Of those, at most.
         given_up: Why it was, if it was.
     """
 
@@ -51,7 +54,10 @@ class ImageOnItsWay:
     image: GuidedImage
     times: Sequence[float]
     x_t: Tensor
+    forecast: Sequence[float | None] = ()
     num_steps: int = 0
+    asked: list[tuple[float, Tensor]] = field(default_factory=list)
+    num_kept: int = 2
     given_up: GivenUpError | None = None
 
     @property
@@ -75,8 +81,28 @@ class ImageOnItsWay:
         rows, columns = self.image.grid
         return self.image.max_branches * (rows * columns + 2)
 
-    def take(self, velocity: Tensor, on_step: OnStep | None) -> None:
-        """Go on by a step."""
+    def foreseen(self) -> Tensor | None:
+        """Foresee the velocities of this step from those that were asked for last.
+
+        Where a step needs branches that were not asked for last, the network is asked.
+
+        Returns:
+            (branches, n, Z); None where the network is to be asked.
+        """
+        follow = self.forecast[self.num_steps] if self.forecast else None
+        needed = self.image.num_branches(self.time)
+        if follow is None or any(len(velocities) < needed for _, velocities in self.asked[-2:]):
+            return None
+        return along_line(self.asked[-2:], self.time, follow)[:needed]
+
+    def hear(self, velocities: Tensor, on_step: OnStep | None) -> None:
+        """Go on by a step with what the network said, (branches, n, Z)."""
+        self.asked = [*self.asked, (self.time, velocities)][-self.num_kept :]
+        self.take(velocities, on_step)
+
+    def take(self, velocities: Tensor, on_step: OnStep | None) -> None:
+        """Go on by a step with (branches, n, Z) velocities."""
+        velocity = self.image.guided(velocities)
         now, then = self.times[self.num_steps : self.num_steps + 2]
         estimate = None if on_step is None else self.x_t - now * velocity
         self.x_t = euler_step(self.x_t, velocity, now, then)
@@ -86,6 +112,29 @@ class ImageOnItsWay:
                 on_step(self.number, self.num_steps, estimate)
             except GivenUpError as error:
                 self.given_up = error
+
+
+def along_line(asked: Sequence[tuple[float, Tensor]], time: float, follow: float) -> Tensor:
+    """Follow the line through velocities, branch by branch.
+
+    Forecasting of features that change smoothly from step to step, as in TaylorSeer
+    (arXiv:2503.06923) at first order; velocities are linear in the model's last features.
+
+    Args:
+        asked: One or two, (time, (branches, n, Z)), the last last. One is taken as it is.
+        time: Where to.
+        follow: Times the way there.
+
+    Returns:
+        (branches, n, Z), with as many branches as both have.
+    """
+    (last_time, last), *before = asked[::-1]
+    if not before:
+        return last
+    [(first_time, first)] = before
+    shared = min(len(first), len(last))
+    slope = (last[:shared] - first[:shared]) / (last_time - first_time)
+    return last[:shared] + slope * (follow * (time - last_time))
 
 
 class Drawer:
@@ -119,7 +168,7 @@ class Drawer:
 
     def _draw(self, images: list[ImageOnItsWay], on_step: OnStep | None) -> None:
         velocities = Velocities(self._model, self._special)
-        while images:
+        while images := self._to_ask(images, on_step):
             # In order of their shapes, so that what was tried is met again.
             images.sort(key=lambda image: image.shape)
             if not self._company.changes_nothing([image.shape for image in images]):
@@ -131,6 +180,14 @@ class Drawer:
                 [image.x_t for image in images],
                 [image.time for image in images],
             )
-            for image, velocity in zip(images, found, strict=True):
-                image.take(velocity, on_step)
-            images = [image for image in images if not image.ended]
+            for image, heard in zip(images, found, strict=True):
+                image.hear(heard, on_step)
+
+    def _to_ask(
+        self, images: Sequence[ImageOnItsWay], on_step: OnStep | None
+    ) -> list[ImageOnItsWay]:
+        """Let images take the steps that are foreseen; those that then need the network."""
+        for image in images:
+            while not image.ended and (foreseen := image.foreseen()) is not None:
+                image.take(foreseen, on_step)
+        return [image for image in images if not image.ended]

@@ -232,10 +232,26 @@ class Engine:
         Raises:
             ValueError: A size is no multiple of the pixels per latent token, or too large.
         """
+        images = self.begin(
+            contexts, without_text, without_images, sizes=sizes, seeds=seeds, settings=settings
+        )
+        return self.finish(images, on_step)
+
+    def begin(
+        self,
+        contexts: Sequence[Context],
+        without_text: Sequence[Context],
+        without_images: Sequence[Context],
+        *,
+        sizes: Sequence[tuple[int, int]],
+        seeds: Sequence[int],
+        settings: Sequence[FlowSettings],
+    ) -> list[ImageOnItsWay]:
+        """Images that are noise as yet; see `draw` for what they are of, and `finish`."""
         stride = self._config.pixels_per_latent_token
         for height, width in sizes:
             self._config.check_picture(height, width)
-        images = [
+        return [
             ImageOnItsWay(
                 number=row,
                 image=GuidedImage(
@@ -249,9 +265,16 @@ class Engine:
                 x_t=self.noise(seeds[row], sizes[row][0] * sizes[row][1] // stride**2).to(
                     self.device
                 ),
+                forecast=settings[row].forecast,
             )
             for row, branches in enumerate(zip(contexts, without_text, without_images, strict=True))
         ]
+
+    @torch.inference_mode()
+    def finish(
+        self, images: Sequence[ImageOnItsWay], on_step: OnStep | None = None
+    ) -> list[Drawing]:
+        """Draw images that were begun; see `draw`."""
         self._drawer.draw(images, on_step)
         return [self._finished(image) for image in images]
 

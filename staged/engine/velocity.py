@@ -1,4 +1,4 @@
-"""The velocities of images on their way, guided by as many branches as each needs.
+"""The velocities of images on their way, in as many branches as the guidance of each needs.
 
 Letters: n latent tokens, Z numbers a latent token.
 """
@@ -41,6 +41,13 @@ class GuidedImage:
         """Branches that its velocity is made of at a time: one outside the guidance's interval."""
         return self.max_branches if self.guidance.at(t) else 1
 
+    def guided(self, velocities: Tensor) -> Tensor:
+        """Make one velocity of (branches, n, Z), by the guidance; see `num_branches`."""
+        if len(velocities) == 1:
+            return velocities[0]
+        full, without_text, *rest = velocities[:, None]
+        return guide(full, without_text, rest[0] if rest else None, self.guidance)[0]
+
     @property
     def max_branches(self) -> int:
         """Branches within the interval."""
@@ -75,7 +82,7 @@ class Velocities:
             times: Of each.
 
         Returns:
-            (n, Z) float32 of each.
+            (branches, n, Z) float32 of each, with as many branches as it needs at its time.
         """
         counts = [image.num_branches(t) for image, t in zip(images, times, strict=True)]
         layout, attention = self._plan(tuple(zip(images, counts, strict=True)))
@@ -87,8 +94,8 @@ class Velocities:
         # Widened before guidance, which multiplies the differences of nearly equal numbers.
         velocities = self._model.velocity(hidden.gen).float().split(rows)
         return [
-            _guided(some.view(count, 1, *x.shape), image.guidance)
-            for some, count, x, image in zip(velocities, counts, x_t, images, strict=True)
+            some.view(count, *x.shape)
+            for some, count, x in zip(velocities, counts, x_t, strict=True)
         ]
 
     def _plan(self, key: tuple[tuple[GuidedImage, int], ...]) -> tuple[Layout, ChunkAttention]:
@@ -125,11 +132,3 @@ def noised_layout(
         for _ in range(count)
     ]
     return lay_out(copies, special, first_positions=positions)
-
-
-def _guided(velocities: Tensor, guidance: Guidance) -> Tensor:
-    """(branches, 1, n, Z) velocities to the one that they make."""
-    if len(velocities) == 1:
-        return velocities[0, 0]
-    without_images = velocities[2] if len(velocities) == 3 else None
-    return guide(velocities[0], velocities[1], without_images, guidance)[0]

@@ -179,8 +179,8 @@ def _report(model: DrawingModel, folder: OutFolder, took: str) -> int:
         *([f"Before everything stands: {settings.system}"] if settings.system else []),
         f"Checkpoint {settings.drawn_by}, mode {settings.mode}; planner {settings.planner}, "
         f"inspector {settings.inspector}, sketcher {settings.sketcher}.",
-        f"{flows.num_flow_steps} flow steps a sketch; guidance by text and by images: {guidances}; "
-        f"{settings.device}, {settings.dtype}.",
+        f"{flows.num_evaluations} flow steps a sketch; guidance by text and by images: "
+        f"{guidances}; {settings.device}, {settings.dtype}.",
         f"{complete} of {count} trajectories came to their end; {took}.",
     ]
     shown = folder.load(MAX_SHOWN)

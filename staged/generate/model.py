@@ -94,7 +94,7 @@ class DrawingModel:
         self._choice.check_world(self._sizes, settings.checkpoint)
         self._policy = self._choice.policy(settings.policy())
         if settings.sketcher != "scripted":
-            self._policy.check_cost(self.flows.num_flow_steps)
+            self._policy.check_cost(self.flows.num_evaluations)
         self._playing = BagelSettings(
             flows=self.flows,
             size=settings.size,
@@ -264,7 +264,7 @@ class DrawingModel:
             self._policy,
             image=footprint.image_tokens,
             text=text,
-            sketch_cost=1 if scripted else self.flows.num_flow_steps,
+            sketch_cost=1 if scripted else self.flows.num_evaluations,
             num_inputs=num_inputs,
             guides_by_images=footprint.num_branches == 3,
         )

@@ -184,7 +184,9 @@ class DrawSettings:
             name: value for name in FLOW_SETTINGS if (value := getattr(self, name)) is not None
         }
         guidance = {_GUIDANCE[name]: given.pop(name) for name in _GUIDANCE if name in given}
-        return replace(default, guidance=replace(default.guidance, **guidance), **given)
+        if guidance:
+            given["guidance"] = replace(default.guidance, **guidance)
+        return default.otherwise(**given)
 
     def decides(self) -> dict[str, Any]:
         """What decides a picture beside prompt, flow and weights, by name, as plain data."""

@@ -11,7 +11,7 @@ Read without torch, for settings and help.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,9 @@ MAX_SHIFT = 1e4
 """Beyond it float32 has no numbers left between the first times."""
 MAX_GUIDANCE = 1e4
 """Beyond it velocities overflow."""
+
+MAX_FORECAST = 16.0
+"""Beyond it a line through two velocities says nothing."""
 
 Renorm = Literal["global", "channel", "text_channel"]
 
@@ -103,11 +106,15 @@ class FlowSettings:
     """How one picture is drawn."""
 
     num_flow_steps: int = 49
-    """Network evaluations of the full branch."""
+    """Steps of the time grid; the network is asked at each of them that `forecast` leaves."""
     timestep_shift: float = 3.0
     """Bias of the time grid toward noise."""
     guidance: Guidance = field(default_factory=Guidance)
     """Scales, interval and renormalisation."""
+    forecast: tuple[float | None, ...] = ()
+    """For each step null, where the network is asked, or how far the line through the velocities
+    that were asked for last is followed to this step's time: 1 all the way, 0 not at all. Empty
+    asks at every step. `staged tune-steps` fits it to a checkpoint."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -117,6 +124,31 @@ class FlowSettings:
         """
         check_range(self, "num_flow_steps", minimum=1, maximum=MAX_FLOW_STEPS)
         check_shift(self.timestep_shift)
+        if not self.forecast:
+            return
+        if len(self.forecast) != self.num_flow_steps:
+            raise ValueError(
+                f"forecast has {len(self.forecast)} entries for {self.num_flow_steps} flow steps; "
+                "give one for each, or none"
+            )
+        if self.forecast[0] is not None:
+            raise ValueError("forecast: the first step has none before it; let it be null")
+        far = [one for one in self.forecast if one is not None and not abs(one) <= MAX_FORECAST]
+        if far:
+            raise ValueError(f"forecast: {far[0]}; give -{MAX_FORECAST:g} to {MAX_FORECAST:g}")
+
+    @property
+    def num_evaluations(self) -> int:
+        """Steps at which the network is asked."""
+        return self.num_flow_steps - sum(one is not None for one in self.forecast)
+
+    def otherwise(self, **changes: Any) -> FlowSettings:
+        """Change it, and ask at every step then: a forecast is fitted to one grid and one guidance.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        return replace(self, **({"forecast": ()} | changes)) if changes else self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,18 +173,24 @@ class Flows:
             first=change(self.first), edit=change(self.edit), refinement=change(self.refinement)
         )
 
+    def for_other_weights(self) -> Flows:
+        """The same without forecasts, which are fitted to weights."""
+        return self.each(lambda flow: flow.otherwise(forecast=()))
+
     def facts(self) -> dict[str, Any]:
         """Plain values under `kind.setting`, such as `edit.num_flow_steps`: what to compare by."""
         return {
             f"{kind}.{name}": value
             for kind, flow in settings.to_dict(self).items()
             for name, value in flow.items()
+            # Only where there is one, so that what was drawn before there could be goes on.
+            if name != "forecast" or value
         }
 
     @property
-    def num_flow_steps(self) -> int:
-        """Network evaluations that any picture takes at most."""
-        return max(flow.num_flow_steps for flow in (self.first, self.edit, self.refinement))
+    def num_evaluations(self) -> int:
+        """Network evaluations of the full branch that any picture takes at most."""
+        return max(flow.num_evaluations for flow in (self.first, self.edit, self.refinement))
 
     def num_branches(self, *, has_images: bool) -> int:
         """Contexts that a velocity of any picture is made of, at most."""

@@ -7,6 +7,7 @@ belongs to.
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def open_checkpoint(
         put_adapter(loaded.model, adapter, dtype=lora_dtype)
         if division is not None:
             division.apply(loaded.model)
+        loaded = replace(loaded, flows=loaded.flows.for_other_weights())
     return loaded
 
 
@@ -82,10 +84,8 @@ def look_at_checkpoint(source: str, *, lora: str | Path | None = None) -> Facts:
     if lora is not None:
         read_base(lora)
     module, name = _named(base)
-    if module is None:
-        return checkpoint.look(base)
-    facts: Facts = module.look_at_named(name)
-    return facts
+    facts: Facts = checkpoint.look(base) if module is None else module.look_at_named(name)
+    return facts if lora is None else replace(facts, flows=facts.flows.for_other_weights())
 
 
 def open_codec(source: str, *, seed: int = 0) -> tuple[ImageCodec, BagelTokenizer]:

@@ -98,7 +98,8 @@ def rewrite(
         save_autoencoder(fresh, autoencoder)
         if tokenizer is not None:
             tokenizer.save_pretrained(fresh)
-        write_flows(facts.flows, fresh)
+        flows = facts.flows if adapter is None else facts.flows.for_other_weights()
+        write_flows(flows, fresh)
         _require_same(fresh, work, progress)
     return Rewritten(
         folder=Path(folder),
