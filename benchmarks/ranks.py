@@ -71,7 +71,7 @@ def _train(folder: Path, name: str, way: str, options: argparse.Namespace) -> tu
     """Tokens a second over the last half of a run's steps, and the last loss."""
     job = TrainSettings(
         init="miniature:base",
-        data=(Subset(path=folder / "data"),),
+        data=(Subset(path=str(folder / "data")),),
         out=folder / name,
         cache=folder / "cache",
         num_steps=options.steps,

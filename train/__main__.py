@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from staged import settings as job_settings
 from staged.command_line import (
@@ -21,6 +22,7 @@ from staged.command_line import (
 )
 from staged.command_line.applications import run_as_module
 from staged.shards.folder import shard_paths
+from staged.shards.streaming import is_remote
 from train.gpus import GPUS
 from train.settings import TrainSettings
 
@@ -81,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.plan:
         return _tell_plan(settings, arguments)
     for subset in settings.data:
-        shard_paths(subset.path)
+        if not is_remote(subset.path):
+            shard_paths(Path(subset.path).expanduser())
     if arguments.show_pack is not None:
         from train.show_pack import show_pack
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,17 +25,19 @@ from staged.model.tokenizer import BagelTokenizer
 from staged.sequence import interleave
 from staged.shards import ShardError, ShardIndex
 from staged.shards.checks import damage
-from staged.shards.folder import INDEX, read_index
+from staged.shards.folder import INDEX, ShardEntry, read_index
+from staged.shards.streaming import RemoteShards, Streaming, is_remote
 from staged.trajectory import ImageRef, Trajectory
 
 _ENCODE_BATCH = 64
+_SUMS = ".sums"
 _FORMAT = b"lengths, noised, first_token"  # what a table holds; another one is another cache
 
 Encode = Callable[[str], tuple[int, ...]]
 
 
 class EncodedFolder:
-    """The samples of one folder of shards, measured and encoded.
+    """The samples of one folder of shards, here or at an address, measured and encoded.
 
     Lengths and latents are kept in the cache under a fingerprint of the data, the tokenizer and
     the autoencoder, so that every mixture with this folder shares them.
@@ -42,24 +45,26 @@ class EncodedFolder:
 
     def __init__(
         self,
-        folder: Path,
+        folder: str,
         codec: ImageCodec,
         tokenizer: BagelTokenizer,
         encode: Encode,
         cache: Path,
         *,
         latents: bool = True,
+        streaming: Streaming,
     ) -> None:
         """Open the folder; the first time, read every sample once.
 
         Args:
-            folder: Of shards.
+            folder: Of shards, or its address.
             codec: Encodes images.
             tokenizer: Says how texts are framed.
             encode: Text to ids, as the tokenizer does.
             cache: Where lengths and latents are kept.
             latents: Encode images. Without, which takes no more than reading, latents are zeros and
                 nothing is kept: to look at what training would do.
+            streaming: Of an address.
 
         Raises:
             ValueError: The folder holds no finished data set, a sample cannot be read, or the
@@ -67,8 +72,15 @@ class EncodedFolder:
         """
         self.folder, self.codec, self.encode = folder, codec, encode
         self._special = tokenizer.special
-        self.index = _open(folder)
-        self.fingerprint = _fingerprint(folder, codec, tokenizer)
+        self.index: ShardIndex | RemoteShards
+        if is_remote(folder):
+            kept = streaming.folder or cache / "streamed"
+            self.index = RemoteShards(folder, kept, streaming)
+            entries = self.index.entries
+        else:
+            self.index = _open(Path(folder).expanduser())
+            entries = read_index(Path(folder).expanduser())
+        self.fingerprint = _fingerprint(entries, codec, tokenizer)
         self._latents: NDArray[np.float32] | None = None
         table = cache / f"{self.fingerprint[:16]}.npz"
         if not latents and not table.is_file():
@@ -76,6 +88,8 @@ class EncodedFolder:
             return
         if not table.is_file():
             self._read_all(table)
+        if isinstance(self.index, RemoteShards):
+            self.index.expect(self._sums(self.index, table))
         try:
             with np.load(table) as stored:
                 self._take(stored)
@@ -104,6 +118,23 @@ class EncodedFolder:
         except ShardError as error:
             raise ValueError(f"{self.folder}: {error}") from error
 
+    @contextmanager
+    def at_hand(self, places: Sequence[int]) -> Iterator[None]:
+        """Fetch samples of an address, several at a time, and keep them for the block.
+
+        Raises:
+            ValueError, OSError: One cannot be had.
+        """
+        if not isinstance(self.index, RemoteShards) or not places:
+            yield
+            return
+        with ExitStack() as kept:
+            try:
+                kept.enter_context(self.index.at_hand(places))
+            except ShardError as error:
+                raise ValueError(f"{self.folder}: {error}") from error
+            yield
+
     def name(self, place: int) -> str:
         """The folder and the sample's key in it."""
         return f"{self.folder}: {self.index.keys[place]}"
@@ -122,6 +153,30 @@ class EncodedFolder:
         # Copied: the mapped file may not be written to, and would be read at some later time.
         return torch.from_numpy(np.array(self._latents[start : start + counts[-1]]))
 
+    def _in_order(self, sums: BinaryIO | None) -> Iterator[Trajectory]:
+        """Every sample; those of an address in one stream, with the sum of each for later."""
+        if isinstance(self.index, ShardIndex):
+            yield from (self.trajectory(place) for place in range(len(self)))
+            return
+        try:
+            for sample, digest in self.index.in_order():
+                if sums is not None:
+                    sums.write(digest)
+                yield sample.trajectory
+        except ShardError as error:
+            raise ValueError(f"{self.folder}: {error}") from error
+
+    def _sums(self, index: RemoteShards, table: Path) -> bytes:
+        """Sums of the samples; where a folder was measured before, one more pass makes them."""
+        path = table.with_suffix(_SUMS)
+        if not path.is_file():
+            with locks.held(table.with_suffix(".lock")):
+                if not path.is_file():
+                    with whole(path) as file:
+                        for _ in self._in_order(file):
+                            pass
+        return path.read_bytes()
+
     def _take(self, table: Mapping[str, NDArray[np.int64]]) -> None:
         self.lengths, self.noised = table["lengths"], table["noised"]
         self._first_token = table["first_token"]
@@ -135,25 +190,29 @@ class EncodedFolder:
                 return  # another run was faster
             # Once, before its images cost minutes: a byte that changed may still make a picture.
             # Of an empty set the plan tells.
-            if len(self) and (problems := damage(self.folder)):
+            is_here = isinstance(self.index, ShardIndex)
+            if is_here and len(self) and (problems := damage(Path(self.folder).expanduser())):
                 raise ValueError(
                     f"{self.folder} is damaged: {'; '.join(problems[:3])}; build it again, or copy "
                     "it anew (staged data validate tells all)"
                 )
-            sweep(table.parent, {table.name, latents.name}.__contains__, everyones=True)
-            with whole(latents) as file:
-                measured = self._measure(file)
+            sums = table.with_suffix(_SUMS)
+            names = {table.name, latents.name, sums.name}
+            sweep(table.parent, names.__contains__, everyones=True)
+            with whole(latents) as file, nullcontext() if is_here else whole(sums) as summed:
+                measured = self._measure(file, summed)
             # The table last: where it is, the latents are.
             with whole(table) as file:
                 np.savez(file, allow_pickle=False, **measured)
 
-    def _measure(self, file: BinaryIO | None) -> dict[str, NDArray[np.int64]]:
-        """Write every image's latents to a file, if there is one; returns the table's columns."""
+    def _measure(
+        self, file: BinaryIO | None, sums: BinaryIO | None = None
+    ) -> dict[str, NDArray[np.int64]]:
+        """Write every image's latents and sums to files, if there are any; returns the columns."""
         lengths, noised, first_token, tokens = [], [], [], 0
         progress = Progress(f"reading {self.folder}", len(self), unit="samples/s")
         pending: list[NDArray[np.uint8]] = []
-        for sample in range(len(self)):
-            trajectory = self.trajectory(sample)
+        for sample, trajectory in enumerate(self._in_order(sums)):
             segments = interleave(trajectory, self.encode, self._special, self.grids_of).segments
             lengths.append(sum(segment.num_tokens for segment in segments))
             noised.append(sum(s.num_tokens for s in segments if s.kind is SegmentKind.NOISED))
@@ -194,10 +253,12 @@ def _num_latents(grids: Grids) -> int:
     return grids.latent[0] * grids.latent[1]
 
 
-def _fingerprint(folder: Path, codec: ImageCodec, tokenizer: BagelTokenizer) -> str:
+def _fingerprint(
+    entries: Sequence[ShardEntry], codec: ImageCodec, tokenizer: BagelTokenizer
+) -> str:
     """Of everything that lengths and latents depend on."""
     digest = hashlib.sha256(_FORMAT)
-    shards = [[entry.sha256 for entry in read_index(folder)]]
+    shards = [[entry.sha256 for entry in entries]]
     digest.update(strict_json.dumps(shards).encode())
     digest.update(repr((codec.sizes, codec.config)).encode())
     digest.update(tokenizer.backend.to_str().encode())

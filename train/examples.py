@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from torch import Tensor
@@ -12,9 +14,12 @@ from torch import Tensor
 from staged.model.codec import ImageCodec
 from staged.model.layout import Grids
 from staged.model.tokenizer import BagelTokenizer
+from staged.shards.streaming import Streaming
 from staged.trajectory import ImageRef, Trajectory
 from train.encoded import EncodedFolder
 from train.settings import Subset
+
+_AS_USUAL: Final = Streaming()
 
 
 class Examples:
@@ -36,6 +41,7 @@ class Examples:
         *,
         noised_copies: int = 1,
         latents: bool = True,
+        streaming: Streaming = _AS_USUAL,
     ) -> None:
         """Open the subsets; see `EncodedFolder`.
 
@@ -46,6 +52,7 @@ class Examples:
             cache: Folder for lengths and latents.
             noised_copies: Of each supervised sketch; lengths count them.
             latents: Encode images; see `EncodedFolder`.
+            streaming: Of data sets that are addresses.
 
         Raises:
             ValueError: As `EncodedFolder`.
@@ -54,7 +61,9 @@ class Examples:
         self.latent_dim, self.patch_dim = config.latent_token_dim, config.vision.patch_dim
         self.encode = lru_cache(maxsize=1 << 18)(tokenizer.encode)
         self._parts = [
-            EncodedFolder(s.path, codec, tokenizer, self.encode, cache, latents=latents)
+            EncodedFolder(
+                s.path, codec, tokenizer, self.encode, cache, latents=latents, streaming=streaming
+            )
             for s in subsets
         ]
         self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
@@ -98,6 +107,20 @@ class Examples:
     def patches(self, trajectory: Trajectory, image: int) -> Tensor:
         """(m, P) float32 ViT patches of one image of a sample."""
         return self.codec.to_patches(trajectory.images[image].array())
+
+    @contextmanager
+    def at_hand(self, samples: Sequence[int]) -> Iterator[None]:
+        """Fetch several samples at a time, where they are elsewhere, and keep them for the block.
+
+        Raises:
+            ValueError, OSError: One cannot be had.
+        """
+        with ExitStack() as kept:
+            for number, part in enumerate(self._parts):
+                start, stop = int(self._starts[number]), int(self._starts[number + 1])
+                places = [sample - start for sample in samples if start <= sample < stop]
+                kept.enter_context(part.at_hand(places))
+            yield
 
     def _find(self, sample: int) -> tuple[EncodedFolder, int]:
         subset = self._subset(sample)

@@ -293,6 +293,7 @@ class Trainer:
                 self.tokenizer,
                 settings.cache or settings.out / "cache",
                 noised_copies=noised_copies,
+                streaming=settings.streaming,
             )
 
         opened: list[Examples] = []

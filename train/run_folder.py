@@ -24,7 +24,7 @@ _PATIENCE_S = 60.0
 _FREE = (
     *("out", "cache", "device", "num_threads", "num_workers"),
     *("checkpoint_every_steps", "keep_checkpoints", "max_minutes", "log", "parallel"),
-    "validation",
+    *("validation", "streaming"),
 )
 """What may differ between the two parts of a run: none of it changes what is learned."""
 

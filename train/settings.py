@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from staged.model.lora_targets import Target
 from staged.ranges import check_range
+from staged.shards.streaming import Streaming
 from train.parts import PARTS, Part
 
 MAX_LR_RATIO = 1000
@@ -18,8 +19,9 @@ MAX_NARROW_BETA = 0.99
 class Subset:
     """One data set of the mixture."""
 
-    path: Path
-    """Folder of shards."""
+    path: str
+    """Folder of shards, here or at an address: `https://…`, or `s3://…` and whatever else fsspec
+    has (`pip install staged[s3]`)."""
     repeats: float = 1.0
     """Times each sample is seen an epoch; a fraction draws that share anew each epoch."""
     ce_weight: float = 1.0
@@ -30,6 +32,9 @@ class Subset:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        object.__setattr__(self, "path", str(self.path))
+        if not self.path:
+            raise ValueError("path is empty; name a folder of shards, or its address")
         check_range(self, "repeats", minimum=0.001, maximum=1000)
         check_range(self, "ce_weight", "mse_weight", minimum=0, maximum=1000)
         if not (self.ce_weight or self.mse_weight):
@@ -149,8 +154,8 @@ class ValidationSettings:
     The same samples, noise and times at every step of every run, whatever its seed.
     """
 
-    data: tuple[Path, ...]
-    """Folders of shards; none of them may be trained on."""
+    data: tuple[str, ...]
+    """Folders of shards, or their addresses; none of them may be trained on."""
     every_steps: int = 500
     """Steps between measurements; one comes before the first step and one after the last."""
     max_samples: int = 256
@@ -163,6 +168,7 @@ class ValidationSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        object.__setattr__(self, "data", tuple(map(str, self.data)))
         if not self.data:
             raise ValueError("data is empty; name at least one folder of shards")
         check_range(self, "every_steps", "max_samples", "noised_copies", minimum=1)
@@ -274,6 +280,8 @@ class TrainSettings:
     """Of data order, dropout, times and noise."""
     cache: Path | None = None
     """Folder for latents and lengths, to share among runs; `<out>/cache` by default."""
+    streaming: Streaming = field(default_factory=Streaming)
+    """Data sets that are addresses."""
     checkpoint_every_steps: int = 500
     """Steps between resumable checkpoints."""
     keep_checkpoints: int = 2

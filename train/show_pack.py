@@ -56,6 +56,7 @@ def show_pack(settings: TrainSettings, number: int, page: Path | None = None) ->
         settings.cache or settings.out / "cache",
         noised_copies=settings.noised_copies,
         latents=False,
+        streaming=settings.streaming,
     )
     plan = PackPlan(
         examples.lengths,

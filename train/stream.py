@@ -65,16 +65,17 @@ class StepPacks(Dataset[Pack | PackFailure]):
         """Draw and assemble a pack."""
         settings = self.settings
         samples = [sample for sample, _ in self.plan.pack(number)] if number != IDLE else []
-        return build_pack(
-            self.examples,
-            samples,
-            [SampleRandom(settings.seed, number, place) for place in range(len(samples))],
-            special=self.special,
-            dropout=settings.dropout,
-            timestep_shift=settings.timestep_shift,
-            noised_copies=settings.noised_copies,
-            pack_tokens=settings.pack_tokens,
-        )
+        with self.examples.at_hand(samples):
+            return build_pack(
+                self.examples,
+                samples,
+                [SampleRandom(settings.seed, number, place) for place in range(len(samples))],
+                special=self.special,
+                dropout=settings.dropout,
+                timestep_shift=settings.timestep_shift,
+                noised_copies=settings.noised_copies,
+                pack_tokens=settings.pack_tokens,
+            )
 
     def from_step(self, step: int, rank: Rank | None = None) -> Iterator[Pack]:
         """A rank's packs from a step to the end of the run: in each step as many as on any rank.

@@ -176,13 +176,14 @@ class HeldOut:
 
     def _pack(self, number: int) -> Pack:
         samples = self._packs[number] if number != IDLE else []
-        return build_pack(
-            self._examples,
-            samples,
-            [SampleRandom(_SEED, sample, 0) for sample in samples],
-            special=self._examples.special,
-            dropout=_NOTHING_DROPPED,
-            timestep_shift=1.0,
-            noised_copies=self._validation.noised_copies,
-            pack_tokens=self._settings.pack_tokens,
-        )
+        with self._examples.at_hand(samples):
+            return build_pack(
+                self._examples,
+                samples,
+                [SampleRandom(_SEED, sample, 0) for sample in samples],
+                special=self._examples.special,
+                dropout=_NOTHING_DROPPED,
+                timestep_shift=1.0,
+                noised_copies=self._validation.noised_copies,
+                pack_tokens=self._settings.pack_tokens,
+            )

@@ -137,7 +137,7 @@ class _InMemoryTrainer(Trainer):
 def _settings(setup: Setup, num_steps: int) -> TrainSettings:
     return TrainSettings(
         init="miniature:fresh",
-        data=(Subset(path=Path("scenes made in memory")),),
+        data=(Subset(path="scenes made in memory"),),
         out=Path("nowhere"),
         num_steps=num_steps,
         pack_tokens=600 if setup.tiny else 16_384,

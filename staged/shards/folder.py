@@ -74,18 +74,30 @@ def read_index(folder: Path) -> tuple[ShardEntry, ...]:
         ValueError: it is malformed.
     """
     path = Path(folder) / INDEX
-    data = _read(path)
+    return parse_index(_read(path), str(path))
+
+
+def parse_index(data: Any, place: str) -> tuple[ShardEntry, ...]:
+    """Read what an index holds.
+
+    Args:
+        data: Decoded JSON.
+        place: Where it is, for messages.
+
+    Raises:
+        ValueError: it is malformed.
+    """
     fields = {"version": int, "samples": int, "bytes": int, "shards": list}
-    strict_json.record(data, str(path), fields)
-    check_version(data, path)
+    strict_json.record(data, place, fields)
+    check_version(data, place)
     entries = []
     for i, row in enumerate(data["shards"]):
-        place = f"{path}: shards[{i}]"
-        strict_json.record(row, place, ShardEntry.__annotations__)
-        check_shard_name(row["shard"], place)
+        where = f"{place}: shards[{i}]"
+        strict_json.record(row, where, ShardEntry.__annotations__)
+        check_shard_name(row["shard"], where)
         entries.append(ShardEntry(**row))
     if len({entry.shard for entry in entries}) != len(entries):
-        raise ValueError(f"{path}: a shard is listed twice")
+        raise ValueError(f"{place}: a shard is listed twice")
     return tuple(entries)
 
 
@@ -151,7 +163,7 @@ def check_shard_name(name: str, place: str) -> None:
         raise ValueError(f"{place}: {name!r:.100} is not the name of a shard")
 
 
-def check_version(data: Mapping[str, Any], path: Path) -> None:
+def check_version(data: Mapping[str, Any], place: Path | str) -> None:
     """Refuse files of another version."""
     if data["version"] != VERSION:
-        raise ValueError(f"{path}: version {data['version']} is not {VERSION}")
+        raise ValueError(f"{place}: version {data['version']} is not {VERSION}")

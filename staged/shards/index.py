@@ -85,23 +85,49 @@ class ShardIndex:
         return self._by_key[key]
 
 
-def _stored(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    data = strict_json.record(read_json(path), str(path), {"version": int, "shards": dict})
-    check_version(data, path)
-    shards: dict[str, Any] = data["shards"]
+def offsets(data: Any, place: str) -> dict[str, Any]:
+    """Read what `offsets.json` holds: shard -> what `rows_of` reads.
+
+    Raises:
+        ValueError: it is malformed.
+    """
+    record = strict_json.record(data, place, {"version": int, "shards": dict})
+    check_version(record, place)
+    shards: dict[str, Any] = record["shards"]
     return shards
+
+
+def rows_of(stored: Any, size: int, place: str) -> _Rows | None:
+    """Read the offsets of one shard: key, start and stop of each sample.
+
+    Args:
+        stored: Of `offsets`.
+        size: Bytes of the shard.
+        place: For messages.
+
+    Returns:
+        None where they are those of a shard of another size.
+
+    Raises:
+        ValueError: they are malformed.
+    """
+    strict_json.record(stored, place, {"bytes": int, "samples": list})
+    if stored["bytes"] != size:
+        return None
+    return [_row(row, size, place) for row in stored["samples"]]
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    return offsets(read_json(path), str(path)) if path.exists() else {}
 
 
 def _rows(path: Path, stored: Any) -> _Rows:
     try:
         size = path.stat().st_size
         if stored is not None:
-            place = f"{OFFSETS}: {path.name}"
-            strict_json.record(stored, place, {"bytes": int, "samples": list})
-            if stored["bytes"] == size:
-                return [_row(row, size, place) for row in stored["samples"]]
+            rows = rows_of(stored, size, f"{OFFSETS}: {path.name}")
+            if rows is not None:
+                return rows
         with path.open("rb") as file:
             return [(group.key, group.start, group.stop) for group in tar.groups(file, path.name)]
     except OSError as error:

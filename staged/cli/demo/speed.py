@@ -98,7 +98,7 @@ def measure(base: str) -> Speed:
             replace(
                 load(TrainSettings, TRAIN_CONFIG, ("num_workers=0",)),
                 init=base,
-                data=(Subset(path=folder / "data"),),
+                data=(Subset(path=str(folder / "data")),),
                 out=folder / "training",
             )
         )

@@ -81,7 +81,7 @@ def fine_tune(base: str, data: Path, folder: Path, sizes: Sizes) -> FineTuned:
     from train.settings import Subset, TrainSettings
 
     settings = load(TrainSettings, TRAIN_CONFIG, sizes.train)
-    settings = replace(settings, init=base, data=(Subset(path=data),), out=folder)
+    settings = replace(settings, init=base, data=(Subset(path=str(data)),), out=folder)
     checkpoint = folder / "checkpoint"
     done = folder / "state" / f"{settings.num_steps:08d}"
     if done.is_dir() and checkpoint.is_dir():
