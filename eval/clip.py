@@ -39,9 +39,7 @@ class ClipEmbedder:
     ) -> None:
         """Prepare the model for inference."""
         self.name = f"clip, weights {fingerprint(model.state_dict())}"
-        self.model = cast(Any, model)
-        self.model.eval()
-        self.model.to(device)
+        self.model = cast(Any, model).eval().to(device)
         self.tokenizer = tokenizer
         self.device = torch.device(device)
         # The images of a prompt mostly come one after the other.

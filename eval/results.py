@@ -23,6 +23,10 @@ from staged.jobs.files import write_json
 FORMAT = "staged-eval-result/1"
 OVERALL = "overall"
 _MAX_BYTES = 256 * 1024 * 1024
+_FIELDS = {
+    "benchmark": str, "variant": dict, "run": str, "samples": dict, "weights": dict, "also": dict,
+    "estimates": dict, "provenance": dict,
+}  # fmt: skip
 _PACKAGES = ("numpy", "scipy", "torch", "transformers", "diffusers", "pillow")
 
 Samples = Mapping[str, Mapping[str, tuple[float | None, ...]]]
@@ -147,24 +151,20 @@ class BenchmarkResult:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
             raise ValueError(f"{path}: format {found!r:.60}; expected {FORMAT!r}")
+        strict_json.record(data, str(path), _FIELDS, others=True)
+        also, weights = data["also"].items(), data["weights"].items()
         result = cls(
-            benchmark=_text(data, "benchmark", path),
-            variant={str(k): str(v) for k, v in _object(data, "variant", path).items()},
+            benchmark=strict_json.unicode_text(data["benchmark"], f"{path}.benchmark"),
+            variant={key: str(value) for key, value in data["variant"].items()},
             samples=_samples(data, path),
-            weights={
-                name: _number(value, f"{path}: weights.{name}")
-                for name, value in _object(data, "weights", path).items()
-            },
-            run=_text(data, "run", path),
-            also={
-                name: _estimate(value, f"{path}: also.{name}")
-                for name, value in _object(data, "also", path).items()
-            },
-            provenance=_object(data, "provenance", path),
+            weights={name: _number(value, f"{path}: weights.{name}") for name, value in weights},
+            run=strict_json.unicode_text(data["run"], f"{path}.run"),
+            also={name: _estimate(value, f"{path}: also.{name}") for name, value in also},
+            provenance=data["provenance"],
             bounds=_bounds(data, path),
         )
         for name, estimate in result.estimates.items():
-            stated = _estimate(_object(data, "estimates", path).get(name), f"{path}: {name}")
+            stated = _estimate(data["estimates"].get(name), f"{path}: {name}")
             if not _agree(stated, estimate):
                 raise ValueError(
                     f"{path}: states {name} {stated}, but its samples give {estimate}; "
@@ -204,7 +204,7 @@ def _agree(stated: Estimate, computed: Estimate) -> bool:
 
 
 def _samples(data: Mapping[str, Any], path: Path) -> Samples:
-    samples = _object(data, "samples", path)
+    samples = data["samples"]
     order = data.get("parts", sorted(samples))
     if not isinstance(order, list) or sorted(map(str, order)) != sorted(samples):
         raise ValueError(f"{path}: parts: {order!r:.80}; expected the parts of samples, in order")
@@ -241,17 +241,6 @@ def _estimate(data: Any, place: str) -> Estimate:
     counts = {"n": int, "num_clusters": int, "unscored": int}
     record = strict_json.record(data, place, counts, {**ends, "unpaired": int})
     return Estimate(**{**dict.fromkeys(ends), **record})
-
-
-def _object(data: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
-    value = data.get(key)
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: {key}: expected an object, got {type(value).__name__}")
-    return value
-
-
-def _text(data: Mapping[str, Any], key: str, path: Path) -> str:
-    return strict_json.unicode_text(data.get(key), f"{path}: {key}")
 
 
 def _number(value: Any, place: str) -> float:

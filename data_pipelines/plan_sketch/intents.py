@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from data_pipelines.plan_sketch.mistakes import MistakeKind, mistaken
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
@@ -113,24 +114,17 @@ def _intent(
     inspect_plan = rng.random() < critiques.plan_share and settled
     inspect_sketch = rng.random() < critiques.sketch_share
     wrong_plan = wrong_sketch = None
+    mistake = partial(mistaken, step, rng, vocabulary=words, max_objects=most)
     if inspect_plan and rng.random() < critiques.wrong_plans:
-        wrong_plan = mistaken(
-            step,
-            rng,
-            vocabulary=words,
+        wrong_plan = mistake(
             kinds=critiques.plan_mistakes,
-            max_objects=most,
             counts=lambda wrong: (
                 allowed(wrong) and wrong != step.before and not embeds(wrong, graph)
             ),
         )
     if inspect_sketch and rng.random() < critiques.wrong_sketches:
-        wrong_sketch = mistaken(
-            step,
-            rng,
-            vocabulary=words,
+        wrong_sketch = mistake(
             kinds=critiques.sketch_mistakes,
-            max_objects=most,
             # Where nothing is drawn yet, to draw nothing is no picture to inspect.
             counts=lambda wrong: (
                 bool(wrong.objects or step.before.objects)

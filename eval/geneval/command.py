@@ -8,7 +8,7 @@ from pathlib import Path
 from eval.geneval.detections import DetectedImage, read_detections, write_verdicts
 from eval.geneval.prompts import load_prompts
 from eval.geneval.summary import ANY_CORRECT, IMAGES_PER_PROMPT, is_complete, summarise
-from eval.results import OVERALL, BenchmarkResult
+from eval.results import BenchmarkResult
 from eval.score_options import add_score_options, exit_code, origin_of
 from eval.statistics import METHOD
 from eval.tables import COUNTED, counted_row, plain
@@ -60,12 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def render(result: BenchmarkResult) -> str:
     """Write the table of a result for a terminal."""
     rows = [counted_row(name, result.estimates[name]) for name in result.samples]
-    if is_complete(result):
-        rows.append(counted_row("overall (mean of the six)", result.overall))
-    else:
-        rows.append(
-            counted_row(f"mean of these {len(result.samples)} tasks", result.estimates[OVERALL])
-        )
+    of_six = "overall (mean of the six)"
+    name = of_six if is_complete(result) else f"mean of these {len(result.samples)} tasks"
+    rows.append(counted_row(name, result.overall))
     rows += [counted_row(name, estimate) for name, estimate in result.also.items()]
     table = plain(["task", "accuracy", *COUNTED], rows)
     note = "" if is_complete(result) else "\nNot GenEval's overall score: tasks are missing."

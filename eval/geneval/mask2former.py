@@ -65,9 +65,7 @@ class Mask2FormerDetector:
                 f"the model knows {model.config.num_labels} labels; expected COCO's {len(CLASSES)} "
                 "for instances, as in facebook/mask2former-swin-small-coco-instance"
             )
-        self.model = cast(Any, model)
-        self.model.eval()
-        self.model.to(device)
+        self.model = cast(Any, model).eval().to(device)
         self.device = torch.device(device)
         self.name = f"mask2former, {weights} weights {fingerprint(model.state_dict())}"
 

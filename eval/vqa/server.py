@@ -53,18 +53,17 @@ class ServerAnswerer:
         Raises:
             BudgetError: the log's budget is spent; what was in flight is kept.
         """
-        asyncio.run(self._answer_all(questions, keep))
 
-    async def _answer_all(
-        self, questions: Sequence[VqaQuestion], keep: Callable[[int, VqaAnswer], None]
-    ) -> None:
-        async with LmmClient(self.settings, log=self.log) as client:
+        async def answer_all() -> None:
+            async with LmmClient(self.settings, log=self.log) as client:
 
-            async def ask(numbered: tuple[int, VqaQuestion]) -> None:
-                index, question = numbered
-                keep(index, await self._ask(client, question))
+                async def ask(numbered: tuple[int, VqaQuestion]) -> None:
+                    index, question = numbered
+                    keep(index, await self._ask(client, question))
 
-            await in_turn(enumerate(questions), ask, workers=self.settings.concurrency)
+                await in_turn(enumerate(questions), ask, workers=self.settings.concurrency)
+
+        asyncio.run(answer_all())
 
     async def _ask(self, client: LmmClient, question: VqaQuestion) -> VqaAnswer:
         try:

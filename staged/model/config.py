@@ -63,24 +63,21 @@ _MAX_JSON_BYTES = 1 << 20
 _MAX_DIMENSION = 1 << 24  # no size in a config exceeds this; a larger one is a damaged file
 
 
-def _check_positive(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{type(config).__name__}.{name} is {value!r}; give an integer")
-        if not 1 <= value <= _MAX_DIMENSION:
-            raise ValueError(
-                f"{type(config).__name__}.{name} is {value}; give 1 to {_MAX_DIMENSION}"
-            )
-
-
-def _check_real(config: object, *names: str, minimum: float = 0.0) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{type(config).__name__}.{name} is {value!r}; give a number")
-        if not math.isfinite(value) or value <= minimum:
-            raise ValueError(f"{type(config).__name__}.{name} is {value}; it must exceed {minimum}")
+def _check_numbers(config: Any, **minimum: float) -> None:
+    """Require sizes that are integers from 1, and finite reals above `minimum`, 0 by default."""
+    for item in fields(config):
+        value, place = getattr(config, item.name), f"{type(config).__name__}.{item.name}"
+        least = minimum.get(item.name, 0.0)
+        if item.type is int:
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{place} is {value!r}; give an integer")
+            if not 1 <= value <= _MAX_DIMENSION:
+                raise ValueError(f"{place} is {value}; give 1 to {_MAX_DIMENSION}")
+        elif item.type is float:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{place} is {value!r}; give a number")
+            if not math.isfinite(value) or value <= least:
+                raise ValueError(f"{place} is {value}; it must exceed {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +112,7 @@ class TransformerConfig:
         Raises:
             ValueError: A field is out of range or does not fit another.
         """
-        _check_positive(self, "hidden_size", "intermediate_size", "num_layers", "num_heads")
-        _check_positive(self, "num_kv_heads", "head_dim", "vocab_size")
-        _check_real(self, "rope_theta", "rms_norm_eps")
+        _check_numbers(self)
         if self.hidden_size % 4:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of 4")
         if self.head_dim % 2:
@@ -158,9 +153,7 @@ class VisionConfig:
         Raises:
             ValueError: A field is out of range or does not fit another.
         """
-        _check_positive(self, "hidden_size", "intermediate_size", "num_layers", "num_heads")
-        _check_positive(self, "patch_size", "positions_per_side", "num_channels")
-        _check_real(self, "layer_norm_eps")
+        _check_numbers(self)
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"vision hidden_size {self.hidden_size} is not a multiple of its "
@@ -199,9 +192,7 @@ class AutoencoderConfig:
         Raises:
             ValueError: A field is out of range or does not fit another.
         """
-        _check_positive(self, "channels", "num_blocks", "latent_channels")
-        _check_real(self, "scaling_factor")
-        _check_real(self, "shift_factor", minimum=-math.inf)
+        _check_numbers(self, shift_factor=-math.inf)
         if self.channels % 32:
             raise ValueError(f"autoencoder channels {self.channels} is not a multiple of 32")
         levels = self.multipliers
@@ -245,8 +236,7 @@ class BagelConfig:
         Raises:
             ValueError: A field is out of range.
         """
-        _check_positive(self, "latent_patch_size", "max_latent_size", "vit_max_patches_per_side")
-        _check_real(self, "timestep_shift")
+        _check_numbers(self)
 
     @property
     def latent_token_dim(self) -> int:

@@ -134,7 +134,7 @@ def dot_ticks(dots: Dots) -> list[Tick]:
 
 def in_words(figure: Dots | Stacks) -> str:
     """Say what a figure of rows shows."""
-    digits, signed = (figure.digits, figure.signed) if isinstance(figure, Dots) else (0, False)
+    digits, signed = _format(figure)
 
     def said(column: str, cell: Cell) -> str:
         if cell.value is None:
@@ -156,6 +156,11 @@ class BarPart:
     labelled: bool
 
 
+def _format(figure: Dots | Stacks) -> tuple[int, bool]:
+    """Digits after the point, and whether a plus is shown; counts have neither."""
+    return (figure.digits, figure.signed) if isinstance(figure, Dots) else (0, False)
+
+
 def color_of(stacks: Stacks, index: int) -> str:
     """Name the colour of a part by its index, from 0."""
     return f"tone-{stacks.tones[index]}" if stacks.tones else f"s{index + 1}"
@@ -170,15 +175,11 @@ def parts(stacks: Stacks, row: Row) -> list[BarPart]:
 
 def numbers(figure: Curve | Dots | Stacks, *, whole: bool = False) -> Table:
     """Write a figure as a table; of a long curve means over equal stretches, unless `whole`."""
-    if isinstance(figure, Dots):
+    if not isinstance(figure, Curve):
+        digits, signed = _format(figure)
         return Table(
             title=figure.title, columns=figure.columns, rows=figure.rows, corner=figure.corner,
-            digits=figure.digits, signed=figure.signed,
-        )  # fmt: skip
-    if isinstance(figure, Stacks):
-        return Table(
-            title=figure.title, columns=figure.columns, rows=figure.rows, corner=figure.corner,
-            digits=0,
+            digits=digits, signed=signed,
         )  # fmt: skip
     finite = [_finite(series) for series in figure.series]
     xs = sorted({x for points, _ in finite for x, _ in points})

@@ -37,11 +37,8 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     found = {path: load_all(path, options.limit) for path in options.paths}
     sources = Notes(title="Sources", paragraphs=[str(path) for path in options.paths])
-    curves = [
-        Curve.from_log(log, {"mse": "image loss", "ce": "text loss"})
-        for log in (options.log,)
-        if log is not None
-    ]
+    losses = {"mse": "image loss", "ce": "text loss"}
+    curves = [] if options.log is None else [Curve.from_log(options.log, losses)]
     trajectories = [one for several in found.values() for one in several]
     if len(trajectories) == 1 and not options.fold:
         report = drawn_report(trajectories, title=options.title)

@@ -136,14 +136,9 @@ def delta(before: SceneGraph, after: SceneGraph) -> Delta:
     for item in after.objects:
         if item.id not in before:
             present.add(item.id)
-            relations = (r for r in after.relations_of(item.id) if {r.source, r.target} <= present)
-            edits.append(
-                AddObject(
-                    object=item,
-                    attributes=after.attributes_of(item.id),
-                    relations=tuple(relations),
-                )
-            )
+            attributes, relations = after.attributes_of(item.id), after.relations_of(item.id)
+            there = tuple(r for r in relations if {r.source, r.target} <= present)
+            edits.append(AddObject(object=item, attributes=attributes, relations=there))
     return Delta(before=before, after=after, edits=tuple(edits))
 
 

@@ -1,6 +1,7 @@
 """The scene graph: objects, their attributes, and relations between them."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -133,17 +134,13 @@ class SceneGraph:
             if len(parts) > limit:
                 raise ValueError(f"scene graph: {len(parts)} {name} exceed the limit of {limit}")
         graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for item in self.objects:
             if item.id in graph:
                 raise ValueError(f"scene graph: object id {item.id!r} is used twice")
-            counts[item.class_name] = counts.get(item.class_name, 0) + 1
-            graph.add_node(
-                item.id,
-                type="object",
-                class_name=item.class_name,
-                number=counts[item.class_name],
-            )
+            name = item.class_name
+            counts[name] += 1
+            graph.add_node(item.id, type="object", class_name=name, number=counts[name])
         ids = frozenset(graph)
         for attribute in self.attributes:
             if attribute.object not in ids:

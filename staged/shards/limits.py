@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from staged import images
+from staged.ranges import check_range
 from staged.trajectory import MAX_INPUTS, MAX_JSON_BYTES, MAX_STEPS
 
 Reason = Literal[
@@ -46,9 +47,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Check that every bound is positive."""
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"limit {name} is {value}; expected at least 1")
+        check_range(self, *vars(self), minimum=1)
 
 
 class ShardError(ValueError):

@@ -67,10 +67,9 @@ class AutoencoderJob:
         Raises:
             ValueError: A field is out of range.
         """
-        for name in ("num_scenes", "num_test_scenes", "num_steps", "batch_size", "warmup_steps",
-                     "checkpoint_steps", "log_steps", "num_threads"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+        check_range(self, "num_scenes", "num_test_scenes", "num_steps", "batch_size", minimum=1)
+        check_range(self, "warmup_steps", "checkpoint_steps", minimum=1)
+        check_range(self, "log_steps", "num_threads", minimum=1)
         check_range(self, "kl_weight", "noise", minimum=0)
         check_range(self, "seed", minimum=0, maximum=(1 << 31) - 1)
         check_range(self, "lr", minimum=0, above=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from staged.cli.demo.clock import Clock
-from staged.command_line import Parser, console, count, exit_codes, outputs
+from staged.command_line import Parser, add_out_folder, console, count, exit_codes, outputs
 from staged.jobs.progress import duration
 
 if TYPE_CHECKING:
@@ -138,12 +138,7 @@ def _parser() -> Parser:
         "The same command goes on where it was interrupted.",
     )
     add = parser.add_argument
-    add(
-        "--out",
-        type=outputs.out_folder,
-        metavar="FOLDER",
-        help="folder for everything (default: out/demo)",
-    )
+    add_out_folder(parser, required=False, words="folder for everything (default: out/demo)")
     add(
         "--minutes",
         type=count,

@@ -245,15 +245,13 @@ def _table(scores: Sequence[DemoScore]) -> Table:
 def _own(scores: Sequence[DemoScore]) -> Trajectories:
     """What the demo's own fine-tune has learned so far."""
     [own] = [score for score in scores if score.label == OWN]
+    drawn = [own.trajectories[item.key] for item in own.scored[:4]]
     return Trajectories(
         title="After the demo's fine-tune",
-        trajectories=[own.trajectories[item.key] for item in own.scored[:4]],
+        trajectories=drawn,
         outcomes=[
-            Outcome.of(
-                own.trajectories[item.key],
-                opinions=[detector(item.correct, item.reasons)],
-            )
-            for item in own.scored[:4]
+            Outcome.of(trajectory, opinions=[detector(item.correct, item.reasons)])
+            for trajectory, item in zip(drawn, own.scored, strict=False)
         ],
         intro="Some of the prompts that are scored above, by the model that was just trained. So "
         "short a fine-tune teaches the form: which step follows which, and how each is written. "

@@ -73,16 +73,9 @@ def plan_steps(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, 
     steps = []
     for step in content["steps"]:
         before, after = (SceneGraph.from_dict(step[name]) for name in ("before", "after"))
-        edits = edits_of(delta(before, after))
-        description = describe_graph(after)
-        instruction = say.write_edits(edits)
-        steps.append(
-            {
-                "instruction": instruction,
-                "description": description,
-                "editor_prompt": instruction,
-            }
-        )
+        instruction = say.write_edits(edits_of(delta(before, after)))
+        said = {"instruction": instruction, "description": describe_graph(after)}
+        steps.append({**said, "editor_prompt": instruction})
     return {"steps": steps}
 
 
