@@ -251,20 +251,18 @@ def _level_encoding(match: re.Match[str], value: Tensor) -> dict[str, Tensor]:
     return {f"{_PIXELS}.level_embed": value}
 
 
+def _qkv(prefix: str, leaf: str, value: Tensor) -> dict[str, Tensor]:
+    parts = zip("qkv", value.chunk(3), strict=True)
+    return {f"{prefix}.{name}_proj.{leaf}": part.clone() for name, part in parts}
+
+
 def _swin_qkv(match: re.Match[str], value: Tensor) -> dict[str, Tensor]:
     prefix = f"{_SWIN}.encoder.layers.{match[1]}.blocks.{match[2]}.attention"
-    return {
-        f"{prefix}.{name}_proj.{match[3]}": part.clone()
-        for name, part in zip("qkv", value.chunk(3), strict=True)
-    }
+    return _qkv(prefix, match[3], value)
 
 
 def _query_qkv(match: re.Match[str], value: Tensor) -> dict[str, Tensor]:
-    prefix = f"{_QUERIES}.decoder.layers.{match[1]}.self_attn"
-    return {
-        f"{prefix}.{name}_proj.{match[2]}": part.clone()
-        for name, part in zip("qkv", value.chunk(3), strict=True)
-    }
+    return _qkv(f"{_QUERIES}.decoder.layers.{match[1]}.self_attn", match[2], value)
 
 
 def _merging(match: re.Match[str], value: Tensor) -> dict[str, Tensor]:

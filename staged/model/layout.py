@@ -19,7 +19,7 @@ Letters: T tokens of a pack, S samples, G rows of a group, L padded length.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, NamedTuple, Self
 
@@ -163,10 +163,9 @@ class Layout:
 
     def to(self, device: torch.device | str) -> Self:
         """The same layout with its tensors on `device`."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
-            for name, value in values.items()
+            for name, value in vars(self).items()
             if isinstance(value, Tensor)
         }
         return replace(self, **moved)

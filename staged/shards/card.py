@@ -6,74 +6,45 @@ from typing import Any
 from staged import strict_json
 from staged.shards.folder import Manifest
 
+_EXAMPLE = """```python
+from staged.shards import read_shards
+
+for sample in read_shards("."):
+    print(sample.key, sample.trajectory.prompt, len(sample.trajectory.steps))
+```"""
+
 
 def card(manifest: Manifest) -> str:
     """Write the card as Markdown with the front matter that the Hugging Face Hub reads."""
     stats = manifest.stats
     licences = sorted(stats.get("licences", {}))
-    parts = [
-        "---",
-        f"pretty_name: {strict_json.dumps(manifest.title)}",
-        *(
-            ["license: other", f"license_name: {strict_json.dumps(', '.join(licences))}"]
-            * bool(licences)
-        ),
-        "task_categories: [text-to-image]",
-        "tags: [webdataset, interleaved-generation]",
-        "---",
-        "",
+    named = f"license: other\nlicense_name: {strict_json.dumps(', '.join(licences))}\n"
+    blocks = [
+        f"---\npretty_name: {strict_json.dumps(manifest.title)}\n{named if licences else ''}"
+        "task_categories: [text-to-image]\ntags: [webdataset, interleaved-generation]\n---",
         f"# {_line(manifest.title)}",
-        "",
         f"{stats.get('trajectories', 0)} trajectories with {stats.get('images', 0)} images for "
         "text-to-image generation in stages: plan, sketch, inspect, refine.",
-        "",
         "## Licence",
-        "",
         _licence(licences),
-        "",
         "## Contents",
-        "",
-        *_table("task", stats.get("tasks", {})),
-        *_table("step", stats.get("steps", {})),
-        *_table(
-            "inspection",
-            {
-                f"{target}: {verdict}": number
-                for target, verdicts in stats.get("verdicts", {}).items()
-                for verdict, number in verdicts.items()
-            },
-        ),
-        *_table("sketches in a trajectory", stats.get("sketches", {})),
-        *_table("model", stats.get("models", {})),
+        _table("task", stats.get("tasks", {})),
+        _table("step", stats.get("steps", {})),
+        _table("inspection", _flat(stats.get("verdicts", {}))),
+        _table("sketches in a trajectory", stats.get("sketches", {})),
+        _table("model", stats.get("models", {})),
         "## How it was made",
-        "",
-        *_table(
-            "stage: outcome",
-            {
-                f"{stage}: {outcome}": number
-                for stage, outcomes in manifest.acceptance.items()
-                for outcome, number in outcomes.items()
-            },
-        ),
-        *_table("cost", manifest.cost),
+        _table("stage: outcome", _flat(manifest.acceptance)),
+        _table("cost", manifest.cost),
         f"Settings fingerprints: {', '.join(manifest.fingerprints) or 'none recorded'}. "
         "The settings themselves are in `manifest.json`.",
-        "",
         "## How to read it",
-        "",
         "The shards are WebDataset tars. A sample is `<key>.json` and its images `<key>.0.png`, "
         "`<key>.1.png`, …; the JSON holds the prompt, the ordered steps with the images' names, "
         "the scene graph and the provenance.",
-        "",
-        "```python",
-        "from staged.shards import read_shards",
-        "",
-        'for sample in read_shards("."):',
-        "    print(sample.key, sample.trajectory.prompt, len(sample.trajectory.steps))",
-        "```",
-        "",
+        _EXAMPLE,
     ]
-    return "\n".join(parts)
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def _licence(licences: list[str]) -> str:
@@ -88,11 +59,18 @@ def _licence(licences: list[str]) -> str:
     return text
 
 
-def _table(name: str, rows: Mapping[str, Any]) -> list[str]:
-    if not rows:
-        return []
+def _flat(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    return {
+        f"{outer}: {inner}": number
+        for outer, numbers in counts.items()
+        for inner, number in numbers.items()
+    }
+
+
+def _table(name: str, rows: Mapping[str, Any]) -> str:
+    """Write a table; nothing for none."""
     lines = [f"| {_line(key)} | {rows[key]} |" for key in sorted(rows)]
-    return [f"| {name} | |", "|---|---|", *lines, ""]
+    return "\n".join([f"| {name} | |", "|---|---|", *lines]) if rows else ""
 
 
 def _line(text: str) -> str:

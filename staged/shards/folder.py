@@ -105,19 +105,9 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest; FileNotFoundError if there is none, ValueError if it is malformed."""
     path = Path(folder) / MANIFEST
     data = strict_json.checked(_read(path), str(path))
-    strict_json.record(
-        data,
-        str(path),
-        {
-            "version": int,
-            "title": str,
-            "fingerprints": list,
-            "settings": dict,
-            "stats": dict,
-            "acceptance": dict,
-            "cost": dict,
-        },
-    )
+    objects = dict.fromkeys(("settings", "stats", "acceptance", "cost"), dict)
+    fields = {"version": int, "title": str, "fingerprints": list, **objects}
+    strict_json.record(data, str(path), fields)
     check_version(data, path)
     for stage, outcomes in data["acceptance"].items():
         if type(outcomes) is not dict or not all(type(n) is int for n in outcomes.values()):

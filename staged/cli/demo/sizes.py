@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from staged.shapes.tasks import TASKS
+
 PROMPTS = (
     "a photo of a green star",
     "a photo of a ring and an arrow",
@@ -31,15 +33,7 @@ class Sizes:
     data: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
     prompts: tuple[str, ...] = PROMPTS
-    tasks: tuple[str, ...] = (
-        "single_object",
-        "two_object",
-        "counting",
-        "colors",
-        "position",
-        "color_attr",
-        "composition",
-    )
+    tasks: tuple[str, ...] = tuple(task for task in TASKS if task != "knowledge")
     num_per_task: int = 10
     num_flow_steps: int | None = None
 
