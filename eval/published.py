@@ -7,13 +7,13 @@ may differ from the mean of the parts in its last digit.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eval.geneval.names import TASKS
 from eval.results import OVERALL
 from eval.wise.versions import CATEGORIES, VERSIONS
+from staged.settings.kinds import nearest
 
 PARTS = {"geneval": TASKS, "wise": CATEGORIES}
 """What a benchmark's overall score is made of."""
@@ -154,11 +154,7 @@ def named(name: str, benchmark: str, variant: Mapping[str, str]) -> Published:
     """
     there = {row.name: row for row in fitting(benchmark, variant)}
     if name not in there:
-        near = difflib.get_close_matches(name, there, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(there)}"
         where = " ".join(filter(None, (benchmark, variant.get("version"))))
-        raise ValueError(
-            f"nothing is published under {name!r} for {where}; "
-            f"{hint if there else 'there is nothing'}"
-        )
+        hint = nearest(name, list(there)) or "; there is nothing"
+        raise ValueError(f"nothing is published under {name!r} for {where}{hint}")
     return there[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from eval.wise.versions import VERSIONS
 from staged.command_line import Parser, UsageError, add_device, add_out_folder, console, exit_codes
 from staged.jobs.rank import Rank, rank_of
 from staged.jobs.rank import add_options as add_rank_options
+from staged.settings.kinds import nearest
 
 if TYPE_CHECKING:
     from eval.rewards.scorers import Scorer
@@ -124,9 +124,7 @@ def _names(text: str) -> list[str]:
     names = list(dict.fromkeys(text.split(",")))
     for name in names:
         if name not in KINDS:
-            near = difflib.get_close_matches(name, KINDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}"
-            raise ValueError(f"reward {name!r}; {hint}")
+            raise ValueError(f"there is no reward {name!r}{nearest(name, list(KINDS))}")
     return names
 
 

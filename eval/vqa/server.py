@@ -8,15 +8,14 @@ what it can be.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Sequence
 
 from eval.vqa.question import VqaAnswer, VqaQuestion
 from staged import images
+from staged.backends.lmm.asker import ask_each
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import AttemptLog, Failure, FirstToken, LmmRequest, LmmSettings
-from staged.jobs.runner import in_turn
 
 MAX_TOP_LOGPROBS = 1000
 PROMPT_VERSION = "1"
@@ -54,16 +53,11 @@ class ServerAnswerer:
             BudgetError: the log's budget is spent; what was in flight is kept.
         """
 
-        async def answer_all() -> None:
-            async with LmmClient(self.settings, log=self.log) as client:
+        async def ask(client: LmmClient, numbered: tuple[int, VqaQuestion]) -> None:
+            index, question = numbered
+            keep(index, await self._ask(client, question))
 
-                async def ask(numbered: tuple[int, VqaQuestion]) -> None:
-                    index, question = numbered
-                    keep(index, await self._ask(client, question))
-
-                await in_turn(enumerate(questions), ask, workers=self.settings.concurrency)
-
-        asyncio.run(answer_all())
+        ask_each(self.settings, self.log, enumerate(questions), ask)
 
     async def _ask(self, client: LmmClient, question: VqaQuestion) -> VqaAnswer:
         try:

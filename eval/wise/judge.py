@@ -7,7 +7,6 @@ another variant.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +18,10 @@ from eval.numbered import no_images, numbered_images
 from eval.wise.prompts import WisePrompt
 from eval.wise.versions import Version
 from staged import images, strict_json
+from staged.backends.lmm.asker import ask_each
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import AttemptLog, Failure, LmmRequest, LmmSettings
 from staged.jobs.progress import Progress
-from staged.jobs.runner import in_turn
 
 PROMPT_VERSION = "1"
 """Raised with every change of the words below."""
@@ -121,17 +120,12 @@ def judge_folder(
     lines: dict[int, dict[str, Any]] = {}
     progress = Progress("judging", len(prompts))
 
-    async def judge_all() -> None:
-        async with LmmClient(settings, log=log) as client:
+    async def judge(client: LmmClient, prompt: WisePrompt) -> None:
+        path = found.get(prompt.prompt_id)
+        lines[prompt.prompt_id] = await _judge(path, prompt, version, client)
+        progress.advance()
 
-            async def judge(prompt: WisePrompt) -> None:
-                path = found.get(prompt.prompt_id)
-                lines[prompt.prompt_id] = await _judge(path, prompt, version, client)
-                progress.advance()
-
-            await in_turn(prompts, judge, workers=settings.concurrency)
-
-    asyncio.run(judge_all())
+    ask_each(settings, log, prompts, judge)
     return [lines[prompt.prompt_id] for prompt in prompts]
 
 

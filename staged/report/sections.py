@@ -90,16 +90,12 @@ class Trajectories:
         if not self.outcomes:
             found = [Outcome.of(trajectory) for trajectory in self.trajectories]
             object.__setattr__(self, "outcomes", found)
-        if len(self.outcomes) != len(self.trajectories):
-            raise ValueError(
-                f"{len(self.outcomes)} outcomes for {len(self.trajectories)} trajectories; "
-                "give one for each, or none"
-            )
-        if self.groups and len(self.groups) != len(self.trajectories):
-            raise ValueError(
-                f"{len(self.groups)} groups for {len(self.trajectories)} trajectories; "
-                "give one for each, or none"
-            )
+        number = len(self.trajectories)
+        for what, given in (("outcomes", self.outcomes), ("groups", self.groups)):
+            if given and len(given) != number:
+                raise ValueError(
+                    f"{len(given)} {what} for {number} trajectories; give one for each, or none"
+                )
 
     @property
     def choices(self) -> list[tuple[str, int]]:

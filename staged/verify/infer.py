@@ -133,7 +133,6 @@ def _compare_drawing(
     results: Comparisons,
 ) -> None:
     config = golden.loaded.config
-    full, without_text, texts_only = contexts
     height, width = golden.description["config"]["img_hw"]
     low, high = case["cfg_interval"]
     settings = FlowSettings(
@@ -147,14 +146,8 @@ def _compare_drawing(
             renorm_min=case["cfg_renorm_min"],
         ),
     )
-    [drawing] = engine.draw(
-        [full],
-        [without_text],
-        [texts_only],
-        sizes=[(height, width)],
-        seeds=[0],
-        settings=[settings],
-    )
+    alone = ([context] for context in contexts)
+    [drawing] = engine.draw(*alone, sizes=[(height, width)], seeds=[0], settings=[settings])
     name = f"flow.{case['name']}"
     latents = golden.tensor(f"infer.{name}.latent_tokens")
     results.add("infer", f"{name}.latent_tokens", drawing.latents, latents)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from staged.backends.lmm.client import LmmClient
-from staged.backends.lmm.types import Failure, LmmRequest, Reply, T
+from staged.backends.lmm.types import AttemptLog, Failure, LmmRequest, LmmSettings, Reply, T
 from staged.jobs.runner import in_turn
+
+Item = TypeVar("Item")
 
 
 class Asker:
@@ -52,6 +55,32 @@ class Asker:
 
         await in_turn(enumerate(requests), ask, workers=client.settings.concurrency)
         return [replies[number] for number in range(len(requests))]
+
+
+def ask_each(
+    settings: LmmSettings,
+    log: AttemptLog,
+    items: Iterable[Item],
+    work: Callable[[LmmClient, Item], Awaitable[None]],
+) -> None:
+    """Work on things with a client opened for them, as many at a time as the settings say.
+
+    Args:
+        settings: Of the model.
+        log: Where answers are kept; what lies there is not asked again.
+        items: The things.
+        work: Done for each.
+
+    Raises:
+        ServiceError: the endpoint refuses everything. A `ValueError`.
+        BudgetError: the log's budget is spent; what was in flight is kept.
+    """
+
+    async def all_of_them() -> None:
+        async with LmmClient(settings, log=log) as client:
+            await in_turn(items, partial(work, client), workers=settings.concurrency)
+
+    asyncio.run(all_of_them())
 
 
 def _close(runner: asyncio.Runner, client: Any) -> None:
