@@ -60,13 +60,20 @@ def loads(text: str | bytes, *, place: str, max_bytes: int) -> Any:
         raise ValueError(f"{place}: not valid JSON: {error}") from None
 
 
-def read(path: Path, *, max_bytes: int) -> Any:
+def read(path: Path, *, max_bytes: int, missing: str | None = None) -> Any:
     """Read a file of one JSON value; see `loads`.
 
+    Args:
+        path: The file.
+        max_bytes: Largest size.
+        missing: Said after "PATH is missing" where it is; by default an `OSError` says so.
+
     Raises:
-        ValueError: too large, or no JSON as described above; names the file.
+        ValueError: missing, too large, or no JSON as described above; names the file.
         OSError: the file cannot be read.
     """
+    if missing is not None and not path.is_file():
+        raise ValueError(f"{path} is missing{missing}")
     with path.open("rb") as file:
         return loads(file.read(max_bytes + 1), place=str(path), max_bytes=max_bytes)
 
@@ -76,9 +83,10 @@ def loads_object(text: str | bytes, *, place: str, max_bytes: int) -> dict[str, 
     return record(loads(text, place=place, max_bytes=max_bytes), place, {}, others=True)
 
 
-def read_object(path: Path, *, max_bytes: int) -> dict[str, Any]:
+def read_object(path: Path, *, max_bytes: int, missing: str | None = None) -> dict[str, Any]:
     """Read a file of one JSON object of whatever keys; see `read`."""
-    return record(read(path, max_bytes=max_bytes), str(path), {}, others=True)
+    value = read(path, max_bytes=max_bytes, missing=missing)
+    return record(value, str(path), {}, others=True)
 
 
 def read_records(

@@ -332,6 +332,6 @@ def _is_right(trajectory: Trajectory) -> None:
 def test_settings_of_the_base_diet_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"kinds: no such edits; there are .*edit"):
         base(tmp_path, kinds={"edits": 1.0})
-    with pytest.raises(ValueError, match="num_samples 0"):
+    with pytest.raises(ValueError, match="num_samples is 0"):
         base(tmp_path, num_samples=0)
     assert settings_of.to_dict(base(tmp_path))["num_samples"] == 60

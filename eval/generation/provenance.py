@@ -10,7 +10,7 @@ from typing import Any
 
 from eval.generation.store import FOLDER, SAMPLES, SETTINGS
 from eval.geneval.detections import MAX_LINE_BYTES
-from eval.results import BenchmarkResult
+from eval.results import BenchmarkResult, versions
 from staged import strict_json
 from staged.jobs.files import read_json
 from staged.lines import read_lines
@@ -31,8 +31,8 @@ class Made:
     verifier: str = ""
 
     def told_in(self, result: BenchmarkResult) -> BenchmarkResult:
-        """Let a result say of what it is, and what it rests on."""
-        provenance = {**self.provenance, **result.provenance}
+        """Let a result say of what it is, what it rests on, and the versions here."""
+        provenance = {**self.provenance, "versions": versions(), **result.provenance}
         return replace(result, run=self.name, provenance=provenance)
 
 

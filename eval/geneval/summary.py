@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from eval.geneval.names import TASKS
 from eval.geneval.prompt import GenEvalPrompt
 from eval.geneval.scoring import ImageScore
-from eval.results import BenchmarkResult, versions
+from eval.results import BenchmarkResult
 from eval.statistics import Estimate, Observation, mean
 
 IMAGES_PER_PROMPT = 4
@@ -76,7 +76,6 @@ def summarise(
         },
         weights=dict.fromkeys(present, 1 / len(present)),
         also={ANY_CORRECT: any_correct(present), ALL_IMAGES: all_images(present)},
-        provenance={"versions": versions()},
     )
 
 

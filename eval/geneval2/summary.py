@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from eval.geneval2.answers import Answers, ImageAnswers
 from eval.geneval2.prompts import Geneval2Prompt, Geneval2PromptFile
-from eval.results import BenchmarkResult, versions
+from eval.results import BenchmarkResult
 from eval.statistics import Estimate, Observation, mean
 
 ARITHMETIC = "arithmetic mean"
@@ -79,10 +79,7 @@ def summarise(
             for atomicity, number in by_atomicity.items()
         },
         also=_also(answers, prompt_file),
-        provenance={
-            "versions": versions(),
-            "unscored": dict(sorted(answers.unscored.items())),
-        },
+        provenance={"unscored": dict(sorted(answers.unscored.items()))},
     )
 
 

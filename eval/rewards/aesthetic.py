@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eval.geneval.mask2former import fingerprint
+from staged.model.stored_weights import load_tensors
 from staged.model.weights import check_weights
 
 WEIGHTS_FILE = "model.safetensors"
@@ -59,15 +58,8 @@ def load_head(folder: Path) -> AestheticHead:
         ValueError: the folder holds no such head.
     """
     path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise ValueError(
-            f"{path} is missing; make it of the published .pth with "
-            "`staged eval convert-reward aesthetic`"
-        )
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no readable safetensors file: {error}") from None
+    missing = "; make it of the published .pth with `staged eval convert-reward aesthetic`"
+    state = load_tensors(path, missing=missing)
     return head_of(state, str(path))
 
 

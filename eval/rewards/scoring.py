@@ -14,7 +14,7 @@ from typing import Any
 from eval.downloads import file_sha256, sha256_of
 from eval.kept import Keep, KeptLine, Key, fill
 from eval.pictures import Picture
-from eval.results import BenchmarkResult, versions
+from eval.results import BenchmarkResult
 from eval.rewards.scorers import RewardScore, Scorer
 from staged import strict_json
 from staged.jobs.rank import Rank
@@ -125,7 +125,6 @@ def summarise(scored: ScoreFile, scorer: Scorer) -> BenchmarkResult:
         weights={PART: 1.0},
         bounds=scorer.kind.bounds,
         provenance={
-            "versions": versions(),
             "unscored": dict(sorted(scored.unscored.items())),
             "truncated": scored.truncated,
         },

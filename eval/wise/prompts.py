@@ -62,14 +62,11 @@ def load_prompts(folder: Path, version: Version) -> list[WisePrompt]:
     below = folder / f"wise_{version.name}"
     base = below if below.is_dir() else folder
     by_id: dict[int, WisePrompt] = {}
-    for name in FILES[version.name]:
+    files = FILES[version.name]
+    missing = f"; fetch the {version.name} prompts of PKU-YuanGroup/WISE ({', '.join(files)})"
+    for name in files:
         path = base / name
-        if not path.is_file():
-            raise ValueError(
-                f"{path} is missing; fetch the {version.name} prompts of PKU-YuanGroup/WISE "
-                f"({', '.join(FILES[version.name])})"
-            )
-        data = strict_json.read(path, max_bytes=_MAX_BYTES)
+        data = strict_json.read(path, max_bytes=_MAX_BYTES, missing=missing)
         if not isinstance(data, list):
             raise ValueError(f"{path}: expected a list of prompts")
         for index, value in enumerate(data):

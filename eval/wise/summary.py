@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.results import BenchmarkResult, versions
+from eval.results import BenchmarkResult
 from eval.wise.judgements import Judgements
 from eval.wise.versions import CATEGORIES, Version
 
@@ -39,8 +39,5 @@ def summarise(
         },
         samples=samples,
         weights=version.weights(weighting),
-        provenance={
-            "versions": versions(),
-            "unscored": dict(sorted(judgements.unscored.items())),
-        },
+        provenance={"unscored": dict(sorted(judgements.unscored.items()))},
     )

@@ -75,9 +75,8 @@ def load_exploration(folder: Path) -> Exploration:
         ValueError: A file is missing, too large, or not what it should be; names the file.
     """
     path = folder / EXPLORATION if folder.is_dir() else folder
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; `staged idea2img` writes it")
-    data = strict_json.read(path, max_bytes=_MAX_JSON_BYTES)
+    missing = "; `staged idea2img` writes it"
+    data = strict_json.read(path, max_bytes=_MAX_JSON_BYTES, missing=missing)
     try:
         exploration = from_json(data)
     except ValueError as error:

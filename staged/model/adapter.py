@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from staged.jobs.files import whole_folder, write_json
@@ -24,6 +22,7 @@ from staged.model.finite import all_finite
 from staged.model.keys import from_upstream_key, to_upstream_key
 from staged.model.lora import LowRank, add_lora, lora_layers
 from staged.model.safetensors_writer import write_safetensors
+from staged.model.stored_weights import load_tensors
 from staged.model.weights import check_weights, listed
 
 WEIGHTS = "adapter_model.safetensors"
@@ -63,12 +62,7 @@ def read_adapter(folder: str | Path) -> Adapter:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder with a LoRA; it holds {CONFIG} and {WEIGHTS}")
     config = AdapterConfig.read(folder)
-    try:
-        stored = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder / WEIGHTS} is missing; only safetensors is read") from error
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{folder / WEIGHTS} is no readable safetensors file: {error}") from error
+    stored = load_tensors(folder / WEIGHTS, missing="; only safetensors is read")
     halves: dict[str, dict[str, Tensor]] = {}
     strange = []
     for key, tensor in stored.items():

@@ -57,9 +57,8 @@ class AdapterConfig:
             ValueError: It is missing or damaged, or is of more than plain LoRA.
         """
         path = folder / CONFIG
-        if not path.is_file():
-            raise ValueError(f"{path} is missing; a LoRA is a folder with that and its tensors")
-        fields = strict_json.read(path, max_bytes=_MAX_CONFIG_BYTES)
+        missing = "; a LoRA is a folder with that and its tensors"
+        fields = strict_json.read(path, max_bytes=_MAX_CONFIG_BYTES, missing=missing)
         if not isinstance(fields, dict) or fields.get("peft_type") != "LORA":
             kind = fields.get("peft_type") if isinstance(fields, dict) else fields
             raise ValueError(f"{path}: peft_type is {kind!r}; only LORA is read")

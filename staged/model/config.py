@@ -442,11 +442,10 @@ class _Section:
 
     @classmethod
     def read(cls, path: Path) -> "_Section":
-        if not path.is_file():
-            raise ValueError(f"{path} is missing; a checkpoint folder needs it")
+        missing = "; a checkpoint folder needs it"
         try:
             # Strictly: of a key given twice one would replace the other.
-            document = strict_json.read_object(path, max_bytes=_MAX_JSON_BYTES)
+            document = strict_json.read_object(path, max_bytes=_MAX_JSON_BYTES, missing=missing)
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
         return cls(place=str(path), values=document)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from staged import strict_json
@@ -282,6 +283,24 @@ class _Stored(NamedTuple):
     file: Path
     shape: tuple[int, ...]
     type: str
+
+
+def load_tensors(path: Path, *, missing: str = "") -> dict[str, Tensor]:
+    """Read all tensors of a file.
+
+    Args:
+        path: Of safetensors.
+        missing: Said after "PATH is missing" where it is.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing{missing}") from error
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no readable safetensors file: {error}") from error
 
 
 def _header(path: Path) -> dict[str, _Stored]:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from staged import strict_json
@@ -18,6 +16,7 @@ from staged.model.checkpoint import LoadedBagel, load
 from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
 from staged.model.images import from_pixels
 from staged.model.layout import SpecialTokens
+from staged.model.stored_weights import load_tensors
 
 __all__ = ["Golden"]
 
@@ -55,11 +54,11 @@ class Golden:
                 device.
         """
         folder, chosen = Path(folder), choose_device(device)
-        description = _read_json(folder / "golden.json")
-        try:
-            tensors = load_file(folder / "golden.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{folder / 'golden.safetensors'} is not readable: {error}") from error
+        missing = "; is this a directory of reference numbers?"
+        description = strict_json.read_object(
+            folder / "golden.json", max_bytes=_MAX_JSON_BYTES, missing=missing
+        )
+        tensors = load_tensors(folder / "golden.safetensors")
         try:
             config = _config(description["config"])
             special = description["config"]["special"]
@@ -113,12 +112,6 @@ class Golden:
         """Rows and columns of cells of `cell` pixels in a reference image."""
         height, width, _ = self.tensor(image).shape
         return height // cell, width // cell
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; is this a directory of reference numbers?")
-    return strict_json.read_object(path, max_bytes=_MAX_JSON_BYTES)
 
 
 def _config(sizes: Mapping[str, Any]) -> BagelConfig:

@@ -64,9 +64,7 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 
 def _read(path: Path) -> dict[str, dict[str, tuple[int, ...]]]:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing")
-    document = strict_json.read(path, max_bytes=_MAX_BYTES)
+    document = strict_json.read(path, max_bytes=_MAX_BYTES, missing="")
     try:
         return {
             part: {key: tuple(shape) for key, shape in document[part].items()}
