@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -47,7 +48,8 @@ from train.profiles import profiled
 from train.ranks import Ranks
 from train.run_folder import alone_in, claim, claim_data, require_one_run, settled
 from train.run_log import RunLog
-from train.settings import Subset, TrainSettings
+from train.scorer import ScorerError, score
+from train.settings import ScorerSettings, Subset, TrainSettings
 from train.sharding import (
     Shards,
     gathered_root,
@@ -67,7 +69,8 @@ from train.validation import HeldOut
 
 CHECKPOINT, ADAPTER, BEST = "checkpoint", "adapter", "best"
 """Folders of what a run's folder ends up with: the finished model, or the LoRA that it trained; and
-either of these where the validation loss was least."""
+either of these where the validation loss was least, or the score best."""
+_SCORED = "scored"
 
 
 class Trainer:
@@ -314,11 +317,44 @@ class Trainer:
         return None if self.held_out is None else self.held_out.best_kept
 
     def validate(self) -> dict[str, float]:
-        """Measure the held-out data with the averaged weights; see `HeldOut.measure`."""
-        assert self.held_out is not None
+        """Measure the held-out data with the averaged weights, and the score if one is wanted.
+
+        See `HeldOut.measure`. A score that cannot be had is told, and the run goes on without it;
+        before the first step it is an error.
+
+        Raises:
+            ValueError: A sample cannot be read, or there is no score before the first step.
+        """
+        assert self.held_out is not None and self.settings.validation is not None
         # What was gathered is given back first: nothing of the averaged weights stays behind.
         with averaged(self.parameters, self.average), resharded(self.objective):
-            return self.held_out.measure(self.step, self._forward, self.device)
+            figures = self.held_out.measure(self._forward, self.device)
+        scorer = self.settings.validation.scorer
+        if scorer is None:
+            self.held_out.compare(self.step, figures["validation/loss"])
+            return figures
+        score = self._score(scorer)
+        if score is not None:
+            figures["validation/score"] = score
+            self.held_out.compare(self.step, -score if scorer.larger_is_better else score)
+        return figures
+
+    def _score(self, settings: ScorerSettings) -> float | None:
+        """Let a command draw with the averaged weights; None where it fails after some steps."""
+        folder = self._export(_SCORED)
+
+        def scored() -> float | None:
+            try:
+                return score(settings, folder)
+            except ScorerError as error:
+                if not self.step:
+                    raise
+                print(f"step {self.step}: not scored: {error}", file=sys.stderr)
+                return None
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+        return self.ranks.first(scored)
 
     def train_step(self, *packs: Pack) -> dict[str, float]:
         """One optimizer step over one or more packs, one after the other.
@@ -404,7 +440,7 @@ class Trainer:
         return self._export(ADAPTER if self.settings.lora is not None else CHECKPOINT)
 
     def export_best(self) -> Path:
-        """Write the model as it was where the validation loss was least.
+        """Write the model as it was where the validation loss was least, or the score best.
 
         The last that is done with a run: its weights are those of that step then.
 

@@ -148,6 +148,31 @@ class LoraSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScorerSettings:
+    """A command that draws with the model as it stands, and says how good that is."""
+
+    command: tuple[str, ...]
+    """Its words, such as `[staged, eval, miniature, --checkpoint, "{checkpoint}", --out, "{out}",
+    --json]`. `{checkpoint}` is the model (or its LoRA) with averaged weights, `{out}` a folder that
+    goes afterwards. The last line that it prints must be JSON."""
+    figure: str = "overall.value"
+    """Number of that line, with dots between keys."""
+    larger_is_better: bool = True
+    """Otherwise the least is best."""
+    max_minutes: float = 60.0
+    """Time that it may take; all ranks wait."""
+
+    def __post_init__(self) -> None:
+        """Check that it draws with the model."""
+        check_range(self, "max_minutes", minimum=0, above=True)
+        if not self.command or not any("{checkpoint}" in word for word in self.command):
+            raise ValueError(
+                f"command is {list(self.command)}; name a command and, among its words, "
+                '"{checkpoint}": it is to draw with the model as it stands'
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValidationSettings:
     """Losses on data that are held out, by the averaged weights.
 
@@ -162,9 +187,12 @@ class ValidationSettings:
     """Of the data, chosen once and for all; nothing is dropped from them."""
     noised_copies: int = 1
     """Noised copies of each of their supervised sketches."""
+    scorer: ScorerSettings | None = None
+    """What else is measured, as `validation/score`; it then decides which state is best."""
     keep_best: bool = False
-    """Keep the state with the least loss besides the newest ones, and export it too in the end, to
-    the folder `best`. A state is then written wherever a measurement is the least so far."""
+    """Keep the state with the least loss, or the best score, besides the newest ones, and export it
+    too in the end, to the folder `best`. A state is then written wherever a measurement is the best
+    so far."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

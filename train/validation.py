@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from itertools import count, takewhile
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,11 +31,11 @@ _MAX_CHARS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The step with the least validation loss so far.
+    """The step with the least validation loss so far, or with the best score.
 
     Attributes:
         step: Of the run.
-        loss: There.
+        loss: There; of a score that is best when it is largest, its negative.
         of: Fingerprint of all that it depends on but the weights: others say nothing beside it.
     """
 
@@ -104,12 +105,14 @@ class HeldOut:
         )
         first_epoch = takewhile(lambda pack: pack[0][1] == 0, map(plan.pack, count()))
         self._packs = [[int(chosen[place]) for place, _ in pack] for pack in first_epoch]
-        told = [
+        told: list[Any] = [
             examples.fingerprint,
             self._validation.max_samples,
             self._validation.noised_copies,
             settings.ce_weight,
         ]
+        if settings.validation.scorer is not None:
+            told.append(job_settings.to_dict(settings.validation.scorer))
         self._fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
         ranks.require_same("the validation data (or its settings)", self._fingerprint)
         self.best: Best | None = None
@@ -145,12 +148,11 @@ class HeldOut:
 
     @torch.no_grad()
     def measure(
-        self, step: int, forward: Callable[[Pack], TokenLosses], device: torch.device
+        self, forward: Callable[[Pack], TokenLosses], device: torch.device
     ) -> dict[str, float]:
-        """Means over the samples, and whether they are the best; all ranks must call it together.
+        """Means over the samples; all ranks must call it together.
 
         Args:
-            step: Steps done.
             forward: Losses of a pack on `device`.
             device: Of the run.
 
@@ -168,11 +170,19 @@ class HeldOut:
         found: list[TaskSums] = in_order(self._ranks.gather(mine))
         means = kind_means(found)
         loss = self._settings.ce_weight * means.get("ce", 0.0) + means.get("mse", 0.0)
+        figures = {"loss": loss, **means, **task_means(found)}
+        return {f"validation/{name}": value for name, value in figures.items()}
+
+    def compare(self, step: int, loss: float) -> None:
+        """Take a step as the best one so far, if it is.
+
+        Args:
+            step: Steps done.
+            loss: There, as `Best` has it.
+        """
         # Never before the first step, where it is `init`; and nan is less than nothing.
         if step and loss < (math.inf if self.best is None else self.best.loss):
             self.best = Best(step=step, loss=loss, of=self._fingerprint)
-        figures = {"loss": loss, **means, **task_means(found)}
-        return {f"validation/{name}": value for name, value in figures.items()}
 
     def _pack(self, number: int) -> Pack:
         samples = self._packs[number] if number != IDLE else []
