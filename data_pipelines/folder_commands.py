@@ -1,6 +1,7 @@
 """The commands of `staged data` that look at data sets, or make one of others."""
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,7 +64,8 @@ def add_folder_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
         "Everything is looked through for those that are wanted.",
         epilog="examples:\n"
         "  staged data preview data/shapes --out preview.html --limit 40\n"
-        "  staged data preview data/shapes --only rejected --reason 'not as planned'",
+        "  staged data preview data/shapes --only rejected --reason 'not as planned'\n"
+        "  staged data preview data/kontext --moved 0.5",
     )
     show.add_argument("folder", type=Path, help="of the data set")
     add_out_file(show, required=False, words="page to write; FOLDER/preview.html without it")
@@ -80,6 +82,13 @@ def add_folder_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     show.add_argument("--reason", default="", metavar="WORDS", help="those left out for this")
     show.add_argument("--prompt", default="", metavar="WORDS", help="those with this in the prompt")
     show.add_argument("--task", default="", help="those of this task")
+    show.add_argument(
+        "--moved",
+        type=_percent,
+        default=0.0,
+        metavar="PERCENT",
+        help="those with an edit that moved the whole picture by so much of its side or more",
+    )
     show.set_defaults(run=_preview)
 
     join = commands.add_parser(
@@ -122,6 +131,21 @@ def add_folder_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     prefer.add_argument("folder", type=Path, help="of the data set")
     add_out_folder(prefer, words="folder of the pairs")
     prefer.set_defaults(run=_pairs)
+
+
+def _percent(text: str) -> float:
+    """A share that is given in percent.
+
+    Raises:
+        argparse.ArgumentTypeError: It is no number from 0 to 100.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: give a number of percent, 0 to 100")
+    return value / 100
 
 
 def _add_shard_size(parser: Parser) -> None:
@@ -213,6 +237,7 @@ def _preview(arguments: argparse.Namespace) -> int:
         reason=arguments.reason,
         prompt=arguments.prompt,
         task=arguments.task,
+        moved=arguments.moved,
     )
     size = write_preview(
         arguments.folder,

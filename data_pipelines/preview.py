@@ -3,13 +3,14 @@
 import re
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Final, get_args
 
+from data_pipelines.drift.told import drawn_moved, drift_in_words
 from data_pipelines.job import LEDGER
 from data_pipelines.reasons import mistake_in_words, reason_in_words
 from data_pipelines.shards import trajectories, with_images
@@ -30,8 +31,24 @@ from staged.report import (
 )
 from staged.report.changed import MIN_DIFFERENCE
 from staged.shards import Manifest, read_manifest, read_shards
+from staged.shards.counts import MOVED, TINTED
 from staged.trajectory import Trajectory
 
+_DRIFTS: Final = (
+    (
+        "moved",
+        "How far edits moved the whole picture",
+        MOVED,
+        "The farthest that a corner has gone, as a share of the longer side, in the samples; what "
+        "was laid back is counted as it lies then.",
+    ),
+    (
+        "tint",
+        "How much edits changed the colours outside of what they drew",
+        TINTED,
+        "Of red, green or blue, whichever changed most.",
+    ),
+)
 _OUR_PAGE: Final = re.compile(r"[0-9]+\.html")
 _OPEN = 3
 """Samples that are shown step by step from the start."""
@@ -54,12 +71,15 @@ class Filter:
         reason: Words of why it was left out, as the page says them or as the ledger counts them.
         prompt: Words of the prompt.
         task: Its task.
+        moved: Least share of the side by which an edit moved the picture, as it was drawn; 0 also
+            shows those whose drift was not measured.
     """
 
     ends: Collection[Status] = ("accepted", "rejected", "failed")
     reason: str = ""
     prompt: str = ""
     task: str = ""
+    moved: float = 0.0
 
     def wants(self, trajectory: Trajectory, result: UnitResult) -> bool:
         """Whether a trajectory is to be shown."""
@@ -71,6 +91,7 @@ class Filter:
             and self.reason.casefold() in words.casefold()
             and self.prompt.casefold() in trajectory.prompt.casefold()
             and self.task in ("", trajectory.task)
+            and (not self.moved or drawn_moved(trajectory) >= self.moved)
         )
 
     def in_words(self) -> str:
@@ -80,6 +101,7 @@ class Filter:
             *([f"left out for {self.reason!r}"] if self.reason else []),
             *([f"prompts with {self.prompt!r}"] if self.prompt else []),
             *([f"task {self.task}"] if self.task else []),
+            *([f"an edit that moved all by {self.moved:.2%} or more"] if self.moved else []),
         ]
         return f"Shown are only: {', '.join(given)}." if given else ""
 
@@ -193,7 +215,7 @@ def _page(
     sections: list[Section] = []
     if first:
         sections = [_shown("Samples", "The first of the data set.", kept[:_OPEN])] if kept else []
-        sections += _reasons(manifest)
+        sections += [*_reasons(manifest), *_drift(manifest)]
         kept = kept[_OPEN:]
     if others:
         said = "As far as each of them came; open one to see its steps."
@@ -262,6 +284,31 @@ def _reasons(manifest: Manifest) -> list[Section]:
     return [chart]
 
 
+def _drift(manifest: Manifest) -> list[Section]:
+    """Say how far the edits of the data set moved and coloured the whole, where it was measured."""
+    counted = manifest.stats.get("drift")
+    if not isinstance(counted, Mapping):
+        return []
+    sections: list[Section] = []
+    for name, title, kinds, intro in _DRIFTS:
+        rows = counted.get(name, {})
+        numbers = [rows.get(kind, 0) for kind in kinds]
+        chart = Stacks(
+            title=title,
+            columns=["sketches"],
+            rows=[
+                Row(label=_capital(kind), cells=[Cell(value=number)])
+                for kind, number in zip(kinds, numbers, strict=True)
+            ],
+            corner="by",
+            tones=["accent"],
+            full=max(*numbers, 1),
+            intro=intro,
+        )
+        sections.append(chart)
+    return sections
+
+
 def _shown(
     title: str, intro: str, shown: Sequence[_Shown], *, folded: bool = False
 ) -> Trajectories:
@@ -287,6 +334,8 @@ def _outcome(
     if isinstance(noted, list) and noted:
         said = ", ".join(mistake_in_words(str(note)) for note in noted)
         more.append(("deliberate mistakes", said))
+    if drift := drift_in_words(trajectory):
+        more.append(("drift of edits", drift))
     return Outcome.of(trajectory, facts=more, opinions=opinions)
 
 

@@ -26,6 +26,14 @@ _REASONS: Final = {
     "something extra": "something is there that nobody asked for",
     "poor quality": "the image is poor as an image",
     "something else changed": "something changed that was to stay as it was",
+    "drift: size": "the edit came in another size than the picture before",
+    "drift: shift": "the edit shifted the whole picture",
+    "drift: zoom": "the edit made the whole picture larger or smaller",
+    "drift: turn": "the edit turned the whole picture",
+    "drift: tint": "the edit changed the colours of the whole picture",
+    "drift: contrast": "the edit changed the contrast of the whole picture",
+    "drift: detail": "the edit softened or sharpened the whole picture",
+    "drift: drawn anew": "the edit drew most of the picture anew",
     "question left unanswered": "the judge left a question about the picture unanswered",
     "right plan refused": "the inspector refused a plan that was right",
     "right sketch refused": "the inspector refused a sketch that was right",
@@ -56,6 +64,7 @@ _MISTAKES: Final = {
     "lost": "a lost object",
     "undone": "nothing done",
 }
+_FROM_FIRST: Final = re.compile(r"drift from the first: (.+)")
 _NOT_SEEN: Final = re.compile(r"wrong (.+) not seen")
 _TOO_MANY: Final = re.compile(r"more than ([0-9]+) objects")
 
@@ -71,6 +80,9 @@ def reason_in_words(stage: str, reason: str) -> str:
     if found := _NOT_SEEN.fullmatch(reason):
         kind = _MISTAKES.get(found[1], found[1])
         said = f"the inspector did not see the deliberate mistake ({kind})"
+    elif found := _FROM_FIRST.fullmatch(reason):
+        one = _REASONS.get(f"drift: {found[1]}", reason)
+        said = one.replace("the edit ", "the edits together ") + " since the first one"
     elif found := _TOO_MANY.fullmatch(reason):
         said = f"the scene has more than {found[1]} objects"
     return f"{_STAGES.get(stage, stage)}: {said}"

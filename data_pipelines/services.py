@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_pipelines.asking import Asking, UnitEndError
+from data_pipelines.kept_images import keep_image
 from staged import images
 from staged.backends.lmm.client import LmmClient
 from staged.jobs.kept_images import KeptImage, draw_once
@@ -80,6 +81,10 @@ class Services(Asking):
         self.usd += price
         self.images += 1
         return kept.png
+
+    async def keep(self, image: bytes, *, purpose: str) -> None:
+        """Keep an image that nobody is paid for, so that it is found again under its hash."""
+        await keep_image(image, self._ledger, purpose=purpose)
 
     async def _drawn(self, before: bytes | None, instruction: str, seed: int) -> bytes:
         def draw() -> bytes:

@@ -1,5 +1,6 @@
 """One prompt becomes one trajectory, or the reason why it does not."""
 
+import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from data_pipelines.plan_sketch.requests import (
     steps_request,
 )
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
+from data_pipelines.plan_sketch.steady import Steadied, steadied
 from data_pipelines.prompts import UnitPrompt
 from data_pipelines.services import Services
 from data_pipelines.wording import Wording
@@ -38,6 +40,9 @@ from staged.trajectory import (
     Trajectory,
 )
 
+DRIFT = "drift"
+"""Where in a trajectory's provenance stands what edits did to all of a picture, by the place of the
+sketch among the steps."""
 REFUSED = "refused_edits"
 """Where in a trajectory's provenance stand drawings that the gate refused before one passed."""
 
@@ -72,6 +77,8 @@ class TrajectoryBuilder:
         self._chosen: list[Intent] = []
         self._notes: list[str] = []
         self._refused: list[dict[str, Any]] = []
+        self._first: bytes | None = None
+        self._drift: list[dict[str, Any]] = []
 
     async def build(self) -> UnitResult:
         """Do everything, and say how it ended; a trajectory stops at its first rejected step."""
@@ -241,6 +248,12 @@ class TrajectoryBuilder:
             sketch = await self._draw(before, wrong.editor_prompt, f"wrong {number}", last=False)
         except UnitEndError:
             return None
+        sketch, steady = await self._steadied(before, sketch)
+        if steady is not None:
+            if steady.objection is not None:
+                # It would be wrong in more than what the inspection is to find.
+                return None
+            self._drift.append({"place": len(self._steps), **steady.noted})
         return replace(sketch, loss=False)
 
     async def _inspect_sketch(
@@ -272,7 +285,10 @@ class TrajectoryBuilder:
         for attempt in range(attempts):
             name = f"{stage} {number}" if attempt == 0 else f"{stage} {number} again {attempt}"
             sketch = await self._draw(before, told, name, last=last)
-            wrong = await objection(
+            sketch, steady = await self._steadied(before, sketch)
+            # What has drifted is refused before anybody is paid to look at it.
+            wrong = steady.objection if steady else None
+            wrong = wrong or await objection(
                 self._services,
                 self._wording,
                 self._settings.gate,
@@ -285,13 +301,31 @@ class TrajectoryBuilder:
             if wrong is None:
                 break
             if attempt + 1 < attempts:
-                self._keep_refused(sketch, wrong)
+                self._keep_refused(sketch, wrong, steady)
+        if steady is not None:
+            self._drift.append({"place": len(self._steps), **steady.noted})
         self._steps.append(sketch)
         if wrong is not None:
             raise UnitEndError("rejected", stage, wrong.reason, wrong.detail)
+        self._first = self._first or sketch.image.loaded
         return sketch
 
-    def _keep_refused(self, sketch: Sketch, wrong: Objection) -> None:
+    async def _steadied(
+        self, before: bytes | None, sketch: Sketch
+    ) -> tuple[Sketch, Steadied | None]:
+        """Measure the drift of a drawing; the drawing, laid back where that mends it."""
+        limits = self._settings.gate.drift
+        if limits is None or before is None:
+            return sketch, None
+        drawn = sketch.image.loaded
+        first = None if self._first == before else self._first
+        steady = await asyncio.to_thread(steadied, limits, first, before, drawn)
+        if steady.image != drawn:
+            await self._services.keep(steady.image, purpose="realigned image")
+            sketch = replace(sketch, image=named_image(steady.image))
+        return sketch, steady
+
+    def _keep_refused(self, sketch: Sketch, wrong: Objection, steady: Steadied | None) -> None:
         """Note a drawing that was refused before another passed: worth a preference."""
         self._refused.append(
             {
@@ -299,6 +333,7 @@ class TrajectoryBuilder:
                 "image": sketch.image.name,
                 "seed": sketch.seed,
                 "reason": wrong.reason,
+                **({DRIFT: steady.noted} if steady else {}),
             }
         )
 
@@ -330,6 +365,7 @@ class TrajectoryBuilder:
                 "mistakes": self._notes,
                 **({"look": self._look} if self._look else {}),
                 **({REFUSED: self._refused} if self._refused else {}),
+                **({DRIFT: self._drift} if self._drift else {}),
                 "cost": {
                     "usd": round(services.usd, 9),
                     "requests": services.requests,

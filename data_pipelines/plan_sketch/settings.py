@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from data_pipelines.drift.limits import DriftLimits
 from data_pipelines.job_settings import DrawnJobSettings
 from data_pipelines.plan_sketch.mistakes import IN_PLANS, MISTAKES, MistakeKind
 from staged.ranges import check_range
@@ -146,6 +147,9 @@ class Gate:
     attempts: int | None = None
     """Times that a step is drawn, each onto the last image that passed, before its trajectory is
     given up; null: 1 in the miniature world, otherwise 2."""
+    drift: DriftLimits | None = None
+    """What a drawing may do to all of the picture that it was drawn onto, measured before the judge
+    is asked; null: it is not measured. `{}` measures with the limits that are the defaults."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -175,6 +179,14 @@ class PlanSketchSettings(DrawnJobSettings):
         if self.gate.attempts is None:
             gate = replace(self.gate, attempts=1 if miniature else 2)
             object.__setattr__(self, "gate", gate)
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What decides the samples, as plain data."""
+        data = super().deciding
+        if self.gate.drift is None:
+            del data["gate"]["drift"]  # jobs that were begun before there was such a thing go on
+        return data
 
     @property
     def num_units(self) -> int:

@@ -1,8 +1,10 @@
 """Counts over trajectories, as the manifest and `staged data stats` show them."""
 
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from staged.settings.plain import plain
 from staged.trajectory import Inspection, Trajectory
@@ -26,6 +28,8 @@ class Stats:
         models: `role: name` -> trajectories.
         licences: Licence of the generating model -> trajectories.
         cost: Unit -> amount, of these trajectories only.
+        drift: What edits did to the whole of a picture, where that was measured: how far it moved
+            and how much its colours changed -> sketches, and whether its motion was undone.
     """
 
     trajectories: int = 0
@@ -43,6 +47,7 @@ class Stats:
     models: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
     cost: dict[str, float] = field(default_factory=dict)
+    drift: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(self, trajectory: Trajectory) -> None:
         """Count one more."""
@@ -70,6 +75,36 @@ class Stats:
                 if isinstance(amount, int | float):
                     self.cost[unit] = self.cost.get(unit, 0) + amount
 
+        for one in drifts(trajectory):
+            for name, kind in one.items():
+                self.drift.setdefault(name, Counter())[kind] += 1
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        return {name: plain(value) for name, value in vars(self).items()}
+        """Return plain JSON data; nothing of drift where none was measured."""
+        return {n: plain(value) for n, value in vars(self).items() if n != "drift" or value}
+
+
+MOVED: Final = ("up to 0.1%", "up to 0.3%", "up to 1%", "up to 3%", "beyond 3%")
+"""Farthest that a corner has moved, as a share of the longer side."""
+TINTED: Final = ("up to 1 of 255", "up to 3", "up to 8", "up to 20", "beyond 20")
+"""Most that a channel has changed outside of the edit, in levels."""
+_MOVED_TO, _TINTED_TO = (0.001, 0.003, 0.01, 0.03), (1.0, 3.0, 8.0, 20.0)
+
+
+def drifts(trajectory: Trajectory) -> Iterator[dict[str, str]]:
+    """Yield of each sketch whose drift was measured how much it was, in words that are counted."""
+    noted = trajectory.provenance.get("drift")
+    for one in noted if isinstance(noted, list) else []:
+        if not isinstance(one, dict):
+            continue
+        moved, tint = one.get("moved"), one.get("tint")
+        if isinstance(moved, int | float) and isinstance(tint, list) and _numbers(tint):
+            yield {
+                "moved": MOVED[bisect_left(_MOVED_TO, moved)],
+                "tint": TINTED[bisect_left(_TINTED_TO, max(map(abs, tint)))],
+                "realigned": "yes" if "realigned" in one else "no",
+            }
+
+
+def _numbers(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, int | float) for value in values)
