@@ -174,11 +174,9 @@ def _stats(arguments: argparse.Namespace) -> int:
             print(f"{name}: {value}")
             continue
         for key, number in value.items():
-            shown = (
-                ", ".join(f"{inner} {n}" for inner, n in number.items())
-                if isinstance(number, Mapping)
-                else number
-            )
+            shown = number
+            if isinstance(number, Mapping):
+                shown = ", ".join(f"{inner} {n}" for inner, n in number.items())
             print(f"{name}, {key}: {shown}")
     print_reasons(manifest.acceptance)
     for unit, amount in manifest.cost.items():

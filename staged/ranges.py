@@ -7,9 +7,9 @@ rather than by YAML was read by `float`, which takes "nan" and "inf".
 import dataclasses
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, get_args
 
-__all__ = ["check_finite", "check_range", "check_rates", "check_weights"]
+__all__ = ["check_choices", "check_finite", "check_range", "check_rates", "check_weights"]
 
 
 def check_range(
@@ -45,6 +45,22 @@ def check_range(
                 if maximum < math.inf:
                     wanted += f", {'below' if below else 'at most'} {maximum}"
                 raise ValueError(f"{name} is {field}; give {wanted}")
+
+
+def check_choices(settings: object, **kinds: Any) -> None:
+    """Require each field to be one of the values of a `Literal`.
+
+    Args:
+        settings: What holds the fields.
+        kinds: The `Literal` of each, by name.
+
+    Raises:
+        ValueError: A field is none of them; names it and them.
+    """
+    for name, kind in kinds.items():
+        if getattr(settings, name) not in get_args(kind):
+            expected = ", ".join(get_args(kind))
+            raise ValueError(f"{name} is {getattr(settings, name)!r}; give one of {expected}")
 
 
 def check_rates(settings: object, *names: str) -> None:

@@ -424,7 +424,7 @@ def test_a_start_that_needs_a_sketch_beyond_the_limit_fails_by_name() -> None:
         ({"mode": "two-shot"}, "mode is 'two-shot'; give one of staged, one-shot, answer"),
         ({"inspect_plan": "often"}, "inspect_plan is 'often'"),
         ({"think": True}, "think: a staged trajectory plans instead"),
-        ({"max_rounds": 0}, "max_rounds is 0; give at least 1"),
+        ({"max_rounds": 0}, "max_rounds is 0; give 1 or more"),
         ({"max_rounds": 20}, "allows 321 steps, a trajectory holds 128"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import get_args
 
 from eval.generation.samples import sample_seed
 from eval.miniature.rewrites import RewriteSettings
@@ -12,7 +11,7 @@ from eval.search.settings import SearchSettings
 from staged.command_line import MAX_SEED
 from staged.generate.settings import ModelSettings
 from staged.loops.idea2img.policy import IdeaPolicy
-from staged.ranges import check_range
+from staged.ranges import check_choices, check_range
 from staged.shapes.tasks import TASKS, Split, Task, TaskPrompt, suite_prompts
 
 GENEVAL_TASKS: tuple[Task, ...] = TASKS[:6]
@@ -55,17 +54,14 @@ class MiniatureSettings(ModelSettings):
             raise ValueError(
                 f"tasks {', '.join(self.tasks)!r}: give each once, of {', '.join(TASKS)}"
             )
-        for name in ("num_per_task", "images_per_prompt"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        check_range(self, "num_per_task", "images_per_prompt", minimum=1)
         check_range(self, "seed", minimum=0, maximum=MAX_SEED)
         if self.explore is not None and (self.search or self.rewrites):
             raise ValueError("explore writes its own prompts and chooses by itself: leave search "
                              "and rewrites out")  # fmt: skip
         if self.explore is not None and self.asks_lmm:
             raise ValueError("explore: no role inside a drawing can be a language model's")
-        if self.split not in get_args(Split):
-            raise ValueError(f"split is {self.split!r}; give {' or '.join(get_args(Split))}")
+        check_choices(self, split=Split)
         ModelSettings.__post_init__(self)
 
     @property

@@ -99,9 +99,7 @@ class BatchStore:
             ValueError: Nothing was, or the file is damaged.
         """
         path = self.folder / _RECORD
-        if not path.is_file():
-            raise ValueError(f"{path} is missing: nothing was drawn there; leave --score-only out")
-        data = read_json(path)
+        data = read_json(path, missing=": nothing was drawn there; leave --score-only out")
         try:
             settings = from_dict(MiniatureSettings, data["settings"], str(path))
             return Record(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 from staged.backends.bagel import BagelPlayer
 from staged.backends.editing import EditingSketcher
@@ -18,6 +17,7 @@ from staged.loops.roles import Roles
 from staged.loops.unbatched import Unbatched
 from staged.model.codec import ImageSizes
 from staged.model.open import open_checkpoint
+from staged.ranges import check_choices
 from staged.roles import BatchedSketcher
 from staged.shapes.miniature import is_miniature
 from staged.shapes.players.scripted import ScriptedInspector, ScriptedPlanner, ScriptedSketcher
@@ -43,10 +43,7 @@ class RoleChoice:
 
     def __post_init__(self) -> None:
         """Check the names."""
-        for name, kind in (("planner", Player), ("inspector", Player), ("sketcher", Sketcher)):
-            if getattr(self, name) not in get_args(kind):
-                expected = ", ".join(get_args(kind))
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {expected}")
+        check_choices(self, planner=Player, inspector=Player, sketcher=Sketcher)
 
     def check_world(self, sizes: ImageSizes, name: str) -> None:
         """Make sure that scripted players are not put beside a model of another world.

@@ -165,9 +165,9 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> None:
     write_whole(path, strict_json.dump_lines(values))
 
 
-def read_json(path: Path) -> Any:
-    """Read bounded JSON; ValueError names the file."""
-    return strict_json.read(path, max_bytes=_MAX_JSON_BYTES)
+def read_json(path: Path, *, missing: str | None = None) -> Any:
+    """Read bounded JSON; ValueError names the file. `missing` is as in `strict_json.read`."""
+    return strict_json.read(path, max_bytes=_MAX_JSON_BYTES, missing=missing)
 
 
 def text_in(path: Path, *keys: str) -> str | None:

@@ -7,8 +7,9 @@ whenever a trajectory ends: an older one of its round was refused, and an older 
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal, Self, get_args
+from typing import Final, Literal, Self
 
+from staged.ranges import check_choices, check_range
 from staged.trajectory import MAX_STEPS, Inspection, Move, Refinement, Trajectory, moves
 
 Mode = Literal["staged", "one-shot", "answer"]
@@ -53,18 +54,11 @@ class Policy:
         Raises:
             ValueError: a value is out of range.
         """
-        kinds = {"mode": Mode, "inspect_plan": Inspect, "inspect_sketch": Inspect}
-        for name, kind in kinds.items():
-            if getattr(self, name) not in get_args(kind):
-                expected = ", ".join(get_args(kind))
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {expected}")
+        check_choices(self, mode=Mode, inspect_plan=Inspect, inspect_sketch=Inspect)
         if self.think and self.mode == "staged":
             raise ValueError("think: a staged trajectory plans instead; give mode one-shot")
-        for name in ("max_rounds", "max_flow_steps", "max_attempts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
-        if self.max_refinements < 0:
-            raise ValueError(f"max_refinements is {self.max_refinements}; give 0 or more")
+        check_range(self, "max_rounds", "max_flow_steps", "max_attempts", minimum=1)
+        check_range(self, "max_refinements", minimum=0)
         # Plan, inspection, sketch, inspection, and as many refinements of each; and the stop.
         longest = self.max_rounds * (4 + 2 * _STEPS_A_REFINEMENT * self.max_refinements) + 1
         if longest > MAX_STEPS:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from staged.ideas.exploration import MAX_DRAFTS, MAX_ROUNDS
-from staged.ranges import check_range
+from staged.ranges import check_choices, check_range
 
 Selection = Literal["scores", "pairs"]
 Control = Literal["none", "one", "matched"]
@@ -49,10 +49,7 @@ class IdeaPolicy:
         Raises:
             ValueError: A value is out of range, or values contradict one another.
         """
-        for name, kind in (("selection", Selection), ("control", Control)):
-            if getattr(self, name) not in get_args(kind):
-                expected = ", ".join(get_args(kind))
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {expected}")
+        check_choices(self, selection=Selection, control=Control)
         check_range(self, "num_prompts", minimum=1, maximum=MAX_DRAFTS)
         check_range(self, "max_rounds", minimum=1, maximum=MAX_ROUNDS)
         check_range(self, "max_words", "max_attempts", minimum=1)
