@@ -16,6 +16,7 @@ from benchmarks import train as train_benchmark
 from benchmarks.parts import arithmetic, flex, models, packs, plain_step
 from benchmarks.parts.harness import Recorder, Setup
 from staged.engine.cache import CachedSequence
+from staged.model import work
 from staged.model.attention import PackedAttention
 from staged.model.config import BagelConfig
 
@@ -138,8 +139,8 @@ def test_what_is_off_fails_the_golden_section(monkeypatch: pytest.MonkeyPatch) -
 
 def test_arithmetic_at_full_size_is_as_published() -> None:
     decoder = BagelConfig.from_folder(models.FULL).transformer
-    assert arithmetic.expert_weights(decoder) == pytest.approx(233.0e6, rel=1e-3)
-    assert arithmetic.linear_flops(decoder, 4096) == pytest.approx(53.5e12, rel=2e-3)
+    assert work.expert_weights(decoder) == pytest.approx(233.0e6, rel=1e-3)
+    assert work.linear_flops(decoder, 4096) == pytest.approx(53.5e12, rel=2e-3)
     assert arithmetic.flow_flops(decoder, 4096, 0) == pytest.approx(60e12, rel=0.01)
     assert arithmetic.flow_flops(decoder, 4096, 6000) == pytest.approx(70e12, rel=0.01)
     assert arithmetic.decode_bytes(decoder, []) == pytest.approx(14.1e9, rel=0.01)
@@ -153,7 +154,7 @@ def test_flex_attention_follows_the_layout() -> None:
     masks = [layout.mask(sample).float() for sample in range(len(layout.sample_lens))]
     assert len(masks) == 2
     assert torch.equal(mask, torch.block_diag(*masks).bool())
-    assert arithmetic.visible_pairs(layout) == int(mask.sum())
+    assert work.visible_pairs(layout) == int(mask.sum())
     query, key, value = (torch.randn(size, heads, 16) for heads in (4, 2, 2))
     found = flex.FlexAttention(layout)(0, query, key, value)
     torch.testing.assert_close(found, PackedAttention(layout)(0, query, key, value))

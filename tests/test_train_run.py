@@ -102,6 +102,7 @@ def test_a_run_leaves_a_checkpoint_with_averaged_weights_a_log_and_its_settings(
     with_rates = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
     assert with_rates["tokens_per_s"] > 0
     assert 0 <= with_rates["data_wait"] <= 1
+    assert with_rates["tflop_per_s"] > 0 and "mfu" not in with_rates
     assert sorted(path.name for path in (out / "state").iterdir()) == ["00000006", "00000008"]
     assert (out / "settings.yaml").is_file()
     assert any((out / "tensorboard").iterdir())

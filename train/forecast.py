@@ -21,6 +21,7 @@ from staged.device_memory import GIB, gib
 from staged.model.bagel import Bagel
 from staged.model.config import BagelConfig, TransformerConfig
 from staged.model.open import base_of, look_at_checkpoint
+from staged.model.work import attention_flops, linear_flops
 from train.activations import count_activations, head_bytes
 from train.gpus import Gpu
 from train.lora import trained_parameters
@@ -140,16 +141,14 @@ def _flops(
     most; what is frozen needs no gradient of its weights.
     """
     tokens = settings.pack_tokens
-    heads = (2 * config.num_heads + 2 * config.num_kv_heads) * config.head_dim
-    matrices = config.hidden_size * (heads + 3 * config.intermediate_size) * config.num_layers
-    pairs = tokens * tokens / 4
-    attention = 4 * pairs * config.num_heads * config.head_dim * config.num_layers
-    forward = 2 * tokens * matrices + attention
+    linear = linear_flops(config, tokens)
+    attention = attention_flops(config, tokens * tokens // 4)
+    forward = linear + attention
     share = sum(
         0.5 for expert in ("und", "gen") if any(f".{expert}.q_proj.weight" in n for n in trained)
     )
     words = 2 * tokens / 2 * config.hidden_size * config.vocab_size
-    model = 2 * forward + attention + 2 * tokens * matrices * share + 3 * words
+    model = 2 * forward + attention + linear * share + 3 * words
     again = {"none": 0.0, "selective": 0.0, "full": forward}[settings.activation_checkpointing]
     return model, again
 

@@ -30,3 +30,21 @@ GPUS = {
     "rtx4090": Gpu(23 * _GIB, 165e12),
 }
 """NVIDIA's data sheets (A100, H100 SXM, H200, B200 SXM, L40S, GeForce RTX 4090)."""
+
+_RATES = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "A100": GPUS["a100-80"].flops,
+    "H100": GPUS["h100"].flops,
+    "H200 NVL": 835e12,
+    "H200": GPUS["h200"].flops,
+    "B200": GPUS["b200"].flops,
+    "L40S": GPUS["l40s"].flops,
+    "RTX 4090": GPUS["rtx4090"].flops,
+}
+"""The same by what a driver calls them; the first name that fits."""
+
+
+def rate_of(name: str) -> float | None:
+    """Dense bfloat16 operations a second, by a driver's name of a device; None where unknown."""
+    return next((rate for part, rate in _RATES.items() if part in name), None)

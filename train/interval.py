@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-_LATEST = ("lr", "tokens_per_s", "data_wait")  # a setting, and rates over a window of their own
+# A setting, and rates over a window of their own.
+_LATEST = ("lr", "tokens_per_s", "data_wait", "tflop_per_s", "mfu")
 _MAX_CHARS = 1 << 20
 
 

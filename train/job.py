@@ -24,6 +24,7 @@ from staged.model.lora import lora_layers
 from staged.model.loss import TokenLosses
 from staged.model.open import base_of, is_stored_as, open_checkpoint
 from staged.model.recompute import set_recompute
+from staged.model.work import train_flops
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.export import export, weights_to_export, write_lora
@@ -42,9 +43,9 @@ from train.objective import (
 )
 from train.optimizer import learning_rate, make_optimizers
 from train.packing import MAX_FILLER, Pack
-from train.parts import keep_frozen_narrow
+from train.parts import PARTS, keep_frozen_narrow
 from train.plan import PackPlan
-from train.profiles import profiled
+from train.profiles import profiled, watched_memory
 from train.ranks import Ranks
 from train.run_folder import alone_in, claim, claim_data, require_one_run, settled
 from train.run_log import RunLog
@@ -63,7 +64,7 @@ from train.sharding import (
 from train.state import RunState
 from train.step_end import StepEnd
 from train.stream import StepPacks, explaining_dead_workers, in_order, packs_each, require_work
-from train.throughput import Throughput
+from train.throughput import Throughput, rate_of_device
 from train.trackers import open_trackers, require_trackers
 from train.validation import HeldOut
 
@@ -190,12 +191,15 @@ class Trainer:
     def _train(self) -> None:
         settings, log, ranks = self.settings, self.settings.log, self.ranks
         throughput = Throughput()
+        frozen = PARTS if settings.lora is not None else settings.freeze
+        peak = rate_of_device(self.device, self.dtype)
         deadline = time.monotonic() + 60 * (settings.max_minutes or math.inf)
         with (
             self.state.written(),
             self._open_log() as shown,
             Interrupts(told=ranks.is_first) as interrupts,
             explaining_dead_workers(),
+            watched_memory(settings.out, ranks.number, self.device, history=log.memory_history),
         ):
             packs = self.packs.from_step(self.step, ranks.rank)
             each = packs_each(settings.packs_per_step, ranks.world_size)
@@ -209,9 +213,17 @@ class Trainer:
                 waited_s = time.monotonic() - asked
                 number = self.step + 1
                 wanted = number in log.profile_steps
-                with profiled(wanted, settings.out, number, ranks.number, self.device):
+                traced = profiled(
+                    *(wanted, settings.out, number, ranks.number, self.device),
+                    history=log.memory_history,
+                )
+                with traced:
                     record = self.train_step(*step)
-                throughput.add(sum(pack.layout.num_tokens for pack in step), waited_s)
+                throughput.add(
+                    sum(pack.layout.num_tokens for pack in step),
+                    waited_s,
+                    sum(train_flops(self.loaded.config, pack.layout, frozen) for pack in step),
+                )
                 self.step += 1
                 self.state.check()
                 end = StepEnd.of_all(
@@ -220,11 +232,18 @@ class Trainer:
                             stop=interrupts.received or 0,
                             late=time.monotonic() >= deadline,
                             tokens_per_s=throughput.tokens_per_s,
+                            flops_per_s=throughput.flops_per_s,
                             data_wait=throughput.data_wait,
                         )
                     )
                 )
-                record |= {"tokens_per_s": end.tokens_per_s, "data_wait": end.data_wait}
+                record |= {
+                    "tokens_per_s": end.tokens_per_s,
+                    "data_wait": end.data_wait,
+                    "tflop_per_s": end.flops_per_s / 1e12,
+                }
+                if peak is not None:
+                    record["mfu"] = end.flops_per_s / (ranks.world_size * peak)
                 last = self.step == settings.num_steps
                 self.interval.add(record)
                 figures = {}

@@ -1,7 +1,8 @@
-"""Traces of chosen steps: what a device did when, and who held its memory."""
+"""Traces of chosen steps, and of memory that ran out: what a device did, who held its memory."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,44 @@ _MAX_EVENTS = 200_000
 
 
 @contextmanager
-def profiled(wanted: bool, out: Path, step: int, rank: int, device: torch.device) -> Iterator[None]:
+def watched_memory(out: Path, rank: int, device: torch.device, *, history: bool) -> Iterator[None]:
+    """Leave a snapshot of a CUDA device's memory in `<out>/profile` where a block runs out of it.
+
+    For pytorch.org/memory_viz: which pieces there are and, with a history, who asked for them.
+
+    Args:
+        out: The run's folder.
+        rank: Of this process; each writes its own file.
+        device: Of the run.
+        history: Keep who asks for memory.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    if history:
+        torch.cuda.memory._record_memory_history(max_entries=_MAX_EVENTS, stacks="python")
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        # The traceback still holds what the step held.
+        path = out / "profile" / f"out-of-memory-rank{rank}.pickle"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.cuda.memory._dump_snapshot(str(path))
+        except (OSError, RuntimeError) as error:  # what matters is that memory ran out
+            print(f"no snapshot of the memory in {path}: {error}", file=sys.stderr)
+        else:
+            print(f"who held the memory is in {path} (pytorch.org/memory_viz)", file=sys.stderr)
+        raise
+    finally:
+        if history:
+            torch.cuda.memory._record_memory_history(enabled=None)
+
+
+@contextmanager
+def profiled(
+    wanted: bool, out: Path, step: int, rank: int, device: torch.device, *, history: bool = False
+) -> Iterator[None]:
     """Trace a block into `<out>/profile`, if that is wanted; what it computes stays the same.
 
     A trace for Perfetto or chrome://tracing, with shapes and bytes of every operation; on CUDA
@@ -26,6 +64,7 @@ def profiled(wanted: bool, out: Path, step: int, rank: int, device: torch.device
         step: Whose block it is.
         rank: Of this process; each writes its own files.
         device: Of the run.
+        history: Who asks for memory is kept in any case, and further on.
 
     Raises:
         OSError: A file cannot be written.
@@ -39,12 +78,14 @@ def profiled(wanted: bool, out: Path, step: int, rank: int, device: torch.device
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-        torch.cuda.memory._record_memory_history(max_entries=_MAX_EVENTS)
+        if not history:
+            torch.cuda.memory._record_memory_history(max_entries=_MAX_EVENTS)
     with profile(activities=activities, record_shapes=True, profile_memory=True) as trace:
         yield
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # kernels may end long after they were asked for
     if device.type == "cuda":
         torch.cuda.memory._dump_snapshot(str(folder / f"{name}.pickle"))
-        torch.cuda.memory._record_memory_history(enabled=None)
+        if not history:
+            torch.cuda.memory._record_memory_history(enabled=None)
     trace.export_chrome_trace(str(folder / f"{name}.json.gz"))

@@ -215,6 +215,9 @@ class Log:
     profile_steps: tuple[int, ...] = ()
     """Steps, counted from 1, that are traced: `<out>/profile` then has a file of each and of each
     rank for Perfetto, and on CUDA devices a snapshot of memory. Such steps are slow and large."""
+    memory_history: bool = False
+    """Keep who asks for memory of a CUDA device, at little cost, so that the snapshot says so which
+    is left in `<out>/profile` when memory runs out."""
     sample_every_steps: int = 500
     """Steps between pictures from fixed prompts; 0 draws none."""
     sample_prompts: tuple[str, ...] = ()

@@ -14,12 +14,14 @@ class StepEnd:
         stop: Number of a signal that came, or 0; on several ranks, the largest.
         late: `max_minutes` are over.
         tokens_per_s: Of one rank; in all, their sum.
+        flops_per_s: Likewise.
         data_wait: Share of the time spent waiting for data; in all, the largest.
     """
 
     stop: int
     late: bool
     tokens_per_s: float
+    flops_per_s: float
     data_wait: float
 
     @classmethod
@@ -29,5 +31,6 @@ class StepEnd:
             stop=max(end.stop for end in ends),
             late=any(end.late for end in ends),
             tokens_per_s=sum(end.tokens_per_s for end in ends),
+            flops_per_s=sum(end.flops_per_s for end in ends),
             data_wait=max(end.data_wait for end in ends),
         )

@@ -5,23 +5,50 @@ from __future__ import annotations
 import time
 from collections import deque
 
+import torch
+
+from train.gpus import rate_of
+
+
+def rate_of_device(device: torch.device, dtype: torch.dtype) -> float | None:
+    """Operations a second by the data sheet of a device; None where none is known.
+
+    Args:
+        device: Of a run.
+        dtype: In which it computes; rates are known of bfloat16.
+    """
+    if device.type != "cuda" or dtype is not torch.bfloat16:
+        return None
+    return rate_of(torch.cuda.get_device_name(device))
+
 
 class Throughput:
-    """Tokens a second over the last steps, and the share of the time spent waiting for data."""
+    """Tokens and work a second over the last steps, and the share of the time spent on waiting."""
 
     def __init__(self, window: int = 32) -> None:
         """Start the clock."""
-        self._marks = deque([(time.monotonic(), 0, 0.0)], maxlen=window + 1)
+        self._marks = deque([(time.monotonic(), 0, 0.0, 0)], maxlen=window + 1)
 
-    def add(self, tokens: int, waited_s: float) -> None:
-        """Count a step that ends now."""
-        _, total, waited = self._marks[-1]
-        self._marks.append((time.monotonic(), total + tokens, waited + waited_s))
+    def add(self, tokens: int, waited_s: float, flops: int) -> None:
+        """Count a step that ends now.
+
+        Args:
+            tokens: Of its packs.
+            waited_s: Seconds in which no pack was there.
+            flops: Operations that the mathematics of its packs asks for.
+        """
+        _, total, waited, work = self._marks[-1]
+        self._marks.append((time.monotonic(), total + tokens, waited + waited_s, work + flops))
 
     @property
     def tokens_per_s(self) -> float:
         """Over the window."""
         return (self._marks[-1][1] - self._marks[0][1]) / self._seconds
+
+    @property
+    def flops_per_s(self) -> float:
+        """Over the window."""
+        return (self._marks[-1][3] - self._marks[0][3]) / self._seconds
 
     @property
     def data_wait(self) -> float:

@@ -20,7 +20,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 
 from benchmarks.parts import models, packs
-from benchmarks.parts.arithmetic import attention_flops, visible_pairs
 from benchmarks.parts.flex import FlexAttention
 from benchmarks.parts.harness import Recorder, Setup, peak_gib, reset_peak, time_s
 from staged.engine.cache import PagedCache
@@ -28,6 +27,7 @@ from staged.engine.context import ChunkAttention, Context
 from staged.model.attention import Attend, PackedAttention, attend_rows
 from staged.model.config import TransformerConfig
 from staged.model.layout import Grids, Layout, lay_out
+from staged.model.work import attention_flops, visible_pairs
 from staged.sequence import noised_copy
 
 _LARGEST_DIFFERENCE = 0.03  # of bfloat16 results, over the largest magnitude

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.parts import models, packs
-from benchmarks.parts.arithmetic import train_flops
 from benchmarks.parts.harness import Recorder, Setup, peak_gib, reset_peak, time_s
 from staged.model.attention import PackedAttention
 from staged.model.bagel import Bagel, Inputs
 from staged.model.config import BagelConfig, TransformerConfig
 from staged.model.layout import Layout
 from staged.model.loss import token_losses
+from staged.model.work import train_flops
 
 _NUM_LAYERS = 4
 
