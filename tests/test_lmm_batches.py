@@ -119,6 +119,48 @@ def test_expired_and_failed_batches_and_bad_lines_end_as_all_else_does(
     assert steps(out) == steps(folder / "whole")
 
 
+DEAR = ("lmm.usd_per_million_input_tokens=100", "lmm.usd_per_million_output_tokens=100")
+
+
+def billed(out: Path) -> float:
+    """What the answers cost that the ledger has, without what is held for others."""
+    return sum(cost["usd"] for cost in Records(out / LEDGER).costs().values())
+
+
+def test_no_batch_takes_a_job_above_its_budget_and_what_it_holds_is_freed(
+    folder: Path, endpoint: Endpoint, whole: dict[str, bytes]
+) -> None:
+    """A batch of eight used to be sent as long as one cent was left."""
+    assert main(endpoint.arguments(folder / "free", *DEAR, BATCHED)) == 0
+    cost, most = billed(folder / "free"), 1.2
+    endpoint.desk.answered.clear()
+    out = folder / "held"
+    tight = endpoint.arguments(out, *DEAR, BATCHED, "lmm.max_output_tokens=1000")
+    assert main([*tight, f"budget.usd={most}"]) == 3
+    assert 0.5 * most < billed(out) <= most < cost and endpoint.desk.answered
+    # All that was held has been freed: the two counts are of the same answers.
+    assert Records(out / LEDGER).spent.usd == pytest.approx(billed(out))
+    assert main([*tight, f"budget.usd={2 * cost}"]) == 0
+    assert steps(out) == steps(folder / "whole")
+    assert set(endpoint.desk.answered.values()) == {1}
+    assert billed(out) == pytest.approx(cost, rel=0.05)
+
+
+@pytest.mark.slow
+def test_batches_of_two_processes_share_one_budget(folder: Path, endpoint: Endpoint) -> None:
+    out, most = folder / "shared", 1.2
+    arguments = endpoint.arguments(
+        out, *DEAR, BATCHED, "lmm.max_output_tokens=1000", f"budget.usd={most}"
+    )
+    both = [
+        Command([*arguments, "--rank", str(n), "--world-size", "2"], folder / f"{n}.log")
+        for n in range(2)
+    ]
+    assert [command.end() for command in both] == [3, 3]
+    assert 0 < billed(out) <= most and endpoint.desk.answered
+    assert Records(out / LEDGER).spent.usd == pytest.approx(billed(out))
+
+
 def steps(out: Path) -> list[tuple[Step, ...]]:
     return [sample.trajectory.steps for sample in read_shards(out)]
 

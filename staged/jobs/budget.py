@@ -14,7 +14,17 @@ _ROUNDING: Final = 1e-9
 
 
 class BudgetError(JobStopError, RuntimeError):
-    """The job's budget does not allow the next call; what is done stays done."""
+    """The job's budget does not allow the next call; what is done stays done.
+
+    Attributes:
+        may_pass: Whether calls in flight may turn out to cost less than they were counted with, so
+            that the next one fits once they have ended.
+    """
+
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        """Say which limit it is."""
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +32,10 @@ class Budget:
     """Hard limits over the life of a job, for all its processes and runs; null for none.
 
     A call counts from before it is made, so one whose answer a kill took counts too. What an
-    answer of a language model costs is known when it is there: those in flight when the limit of
-    money is met still count, and a job may end above it by what they cost.
+    answer of a language model costs is known when it is there. Requests of batches are counted
+    before they are sent with the most that they can cost, so that no batch takes a job above its
+    limit of money. Of those that are asked at once (`lmm.concurrency` of them) the ones in flight
+    when it is met still count, and a job may end above it by what they cost.
     """
 
     usd: float | None = None
@@ -70,9 +82,10 @@ def check(budget: Budget, spent: Spent, meter: Meter, usd: float) -> None:
     if budget.usd is None:
         return
     if spent.usd >= budget.usd * (1 - _ROUNDING):
-        raise BudgetError(f"budget.usd: {spent.usd:g} of {budget.usd:g} are used up")
+        raise BudgetError(f"budget.usd: {spent.usd:g} of {budget.usd:g} are used up", may_pass=True)
     if spent.usd + usd > budget.usd * (1 + _ROUNDING):
         raise BudgetError(
             f"budget.usd: {spent.usd:g} of {budget.usd:g} are used up, and the next call costs "
-            f"{usd:g}"
+            f"{usd:g}",
+            may_pass=True,
         )

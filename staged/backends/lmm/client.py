@@ -8,6 +8,7 @@ again once it was paid for.
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,11 +34,14 @@ from staged.backends.lmm.types import (
     T,
 )
 from staged.backends.lmm.wire import data_url, first_token, outcome, wire_schema
+from staged.jobs.budget import BudgetError
 
 MAX_REPLY_BYTES = 16 * 2**20
 MAX_FILE_BYTES = 2**30
 """Longest file of answers to a batch."""
 _TOKENS_PER_IMAGE = 1000
+_TOKENS_OF_FORM = 1000
+"""Room for what an endpoint writes around texts, and for instructions in place of a schema."""
 
 
 class LmmClient:
@@ -236,14 +240,55 @@ class LmmClient:
         reservation: Reservation | None = None,
         batches: Batches | None = None,
     ) -> CallAttempt:
-        self._service.check()
         if batches is None or not self.log.sent(key):
-            self.log.admit(request.purpose)
+            await self._admit(request, reserved_usd=self._most_usd(request, batches))
+        else:
+            self._service.check()
         exchange = asyncio.ensure_future(self._exchange(key, request, made, reservation, batches))
         self._exchanges[key] = exchange
         exchange.add_done_callback(lambda _: self._exchanges.pop(key))
         exchange.add_done_callback(_seen)
         return await asyncio.shield(exchange)
+
+    async def _admit(self, request: LmmRequest[Any], *, reserved_usd: float) -> None:
+        """Have an attempt counted; where money is held for those in flight, wait until it is free.
+
+        Raises:
+            BudgetError: It does not fit, and nothing of this process will give money back.
+        """
+        while True:
+            self._service.check()
+            try:
+                return self.log.admit(request.purpose, usd=reserved_usd)
+            except BudgetError as error:
+                in_flight = list(self._exchanges.values())
+                if not (reserved_usd and error.may_pass and in_flight):
+                    raise
+                # They are shielded, and looked at by whoever asked for them.
+                await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
+                if self._closing:
+                    raise
+
+    def _most_usd(self, request: LmmRequest[Any], batches: Batches | None) -> float:
+        """The most that a request of a batch can cost; 0 for what is asked at once.
+
+        No text has more tokens than bytes, and no answer more than are allowed.
+        """
+        batch, settings = self.settings.batch, self.settings
+        if batches is None or batch is None:
+            return 0.0
+        texts = [request.instructions, json.dumps(wire_schema(request.answer))]
+        texts += [part for part in request.content if isinstance(part, str)]
+        pictures = sum(isinstance(part, bytes) for part in request.content)
+        most_input = sum(len(text.encode()) for text in texts) + pictures * batch.tokens_per_image
+        return (
+            batch.price
+            * (
+                (most_input + _TOKENS_OF_FORM) * settings.usd_per_million_input_tokens
+                + settings.max_output_tokens * settings.usd_per_million_output_tokens
+            )
+            / 1e6
+        )
 
     async def _exchange(
         self,
@@ -268,7 +313,8 @@ class LmmClient:
         try:
             attempt = self._judged(attempt, got, request, body)
         finally:
-            await self.log.record(key, request.purpose, attempt)
+            reserved_usd = self._most_usd(request, batches)
+            await self.log.record(key, request.purpose, attempt, reserved_usd=reserved_usd)
         if isinstance(got, Received):
             self._dialect.answered(valid=attempt.outcome == "ok", again=again)
         return attempt

@@ -25,13 +25,13 @@ class LedgerLog:
         """Let nobody else, in no process of the job, send a request meanwhile."""
         return self._ledger.claim(key)
 
-    def admit(self, purpose: str) -> None:
-        """Allow one more attempt.
+    def admit(self, purpose: str, *, usd: float = 0.0) -> None:
+        """Allow one more attempt, and count the most that it can cost.
 
         Raises:
             BudgetError: the job's money or requests are used up.
         """
-        self._ledger.admit("requests")
+        self._ledger.admit("requests", usd=usd)
 
     def attempts(self, key: str) -> Sequence[CallAttempt]:
         """Return the attempts at a request: all that were paid for, and this round's others."""
@@ -41,10 +41,21 @@ class LedgerLog:
             for answer in answers
         ]
 
-    async def record(self, key: str, purpose: str, attempt: CallAttempt) -> None:
-        """Keep an attempt; on the disk when this returns."""
+    async def record(
+        self, key: str, purpose: str, attempt: CallAttempt, *, reserved_usd: float = 0.0
+    ) -> None:
+        """Keep an attempt, and count what it cost in place of what it was admitted with.
+
+        On the disk when this returns.
+        """
         await self._ledger.record(
-            key, "requests", purpose, paid=attempt.paid, usd=attempt.usd, data=vars(attempt)
+            key,
+            "requests",
+            purpose,
+            paid=attempt.paid,
+            usd=attempt.usd,
+            reserved_usd=reserved_usd,
+            data=vars(attempt),
         )
 
     def sent(self, key: str) -> Sequence[SentBatch]:

@@ -59,9 +59,13 @@ class BatchSettings:
     """Time that the endpoint has; what it has not answered by then is sent again."""
     timeout_s: float = 900.0
     """Longest wait for a file to be sent or fetched."""
+    tokens_per_image: int = 1500
+    """Most tokens that an image is charged as, to hold the budget: GPT-4o charges 1,445 for its
+    largest, GPT-4o mini some 25,000 for a square one, Qwen3-VL one for 32 x 32 pixels."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        check_range(self, "tokens_per_image", minimum=0)
         check_range(self, "price", minimum=0, maximum=1)
         check_range(self, "max_requests", "max_mib", minimum=1)
         check_range(self, "gather_s", "poll_s", minimum=0)
@@ -201,14 +205,21 @@ class AttemptLog(Protocol):
     def claim(self, key: str) -> AbstractAsyncContextManager[None]:
         """Let nobody else who keeps attempts here send a request meanwhile."""
 
-    def admit(self, purpose: str) -> None:
-        """Allow one more attempt, or raise what stops the job (a budget that is used up)."""
+    def admit(self, purpose: str, *, usd: float = 0.0) -> None:
+        """Allow one more attempt, or raise what stops the job (a budget that is used up).
+
+        Args:
+            purpose: What it is for.
+            usd: The most that it can cost, where that is to be counted before.
+        """
 
     def attempts(self, key: str) -> Sequence[CallAttempt]:
         """Return the attempts made for a request, in order."""
 
-    async def record(self, key: str, purpose: str, attempt: CallAttempt) -> None:
-        """Keep an attempt; durable when it returns."""
+    async def record(
+        self, key: str, purpose: str, attempt: CallAttempt, *, reserved_usd: float = 0.0
+    ) -> None:
+        """Keep an attempt, which was admitted with so much; durable when it returns."""
 
     def sent(self, key: str) -> Sequence[SentBatch]:
         """Return the batches that may hold the newest attempt; those that are known for sure first.
@@ -234,14 +245,16 @@ class MemoryLog:
         """Allow everything: the client itself sends equal requests once."""
         return nullcontext()
 
-    def admit(self, purpose: str) -> None:
+    def admit(self, purpose: str, *, usd: float = 0.0) -> None:
         """Allow everything."""
 
     def attempts(self, key: str) -> Sequence[CallAttempt]:
         """Return the attempts made for a request, in order."""
         return self.by_key.get(key, [])
 
-    async def record(self, key: str, purpose: str, attempt: CallAttempt) -> None:
+    async def record(
+        self, key: str, purpose: str, attempt: CallAttempt, *, reserved_usd: float = 0.0
+    ) -> None:
         """Keep an attempt."""
         self.by_key.setdefault(key, []).append(attempt)
 
