@@ -35,6 +35,9 @@ BENCHMARKS = {
     ),
     "geneval2": Command("answers about images, by Soft-TIFA", "eval.geneval2.command:main"),
     "rewards": Command("CLIPScore, PickScore and others", "eval.rewards.command:main"),
+    "judge-accuracy": Command(
+        "a judge of pairs against a known preference", "eval.judge_accuracy.command:main"
+    ),
     "convert-reward": Command(
         "published weights of a reward, for rewards", "eval.converters.command:reward"
     ),

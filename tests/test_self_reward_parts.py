@@ -1,5 +1,6 @@
 """The optimiser without a model: what is asked, scored, paired, kept and imported."""
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from staged import images
 from staged.settings import SettingsError, from_dict
@@ -27,9 +29,18 @@ from train.self_reward.examples import (
     write_examples,
     write_swift,
 )
+from train.self_reward.importers.pick_a_pic import pick_a_pic
 from train.self_reward.importers.prompts import beautiful_prompt, diffusiondb_prompts
 from train.self_reward.judging import JudgedPrompt, Verdicts, judge_pairs, read_pair
-from train.self_reward.rewards import Reward, ScoredPair, choose, choose_answers, reward_of
+from train.self_reward.preferences import PicturePair, read_pairs, write_pairs
+from train.self_reward.rewards import (
+    Reward,
+    ScoredPair,
+    best_of,
+    choose,
+    choose_answers,
+    reward_of,
+)
 from train.self_reward.rollout import DrawnPrompt, DrawnRewrite
 from train.self_reward.settings import SelfRewardSettings
 
@@ -218,6 +229,92 @@ def test_beautiful_prompt_becomes_rewrites(tmp_path: Path) -> None:
     path.write_text(json.dumps([*rows, {"raw_prompt": "a"}]))
     with pytest.raises(ValueError, match="entry 2"):
         list(beautiful_prompt(path, WORDINGS["terse"]))
+
+
+def jpeg(color: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), (color, 0, 0)).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+def picks(path: Path, **changes: list) -> Path:
+    """A parquet file as Pick-a-Pic v1 has it, of which some columns are left aside."""
+    columns = {
+        "caption": ["a  cat", "a dog", "b", "", "c", "d", "e"],
+        "jpg_0": [jpeg(1), jpeg(2), jpeg(1), jpeg(1), b"no picture", jpeg(1), jpeg(1)],
+        "jpg_1": [jpeg(3), jpeg(1), jpeg(3), jpeg(3), jpeg(3), jpeg(3), jpeg(3)],
+        "label_0": [1.0, 0.0, 0.5, 1.0, 1.0, None, 0.0],
+        "label_1": [0.0, 1.0, 0.5, 0.0, 0.0, None, 1.0],
+        "has_label": [True, True, True, True, True, True, False],
+        "image_0_uid": list("abcdefg"),
+    }
+    pq.write_table(pa.table({**columns, **changes}), path)
+    return path
+
+
+def test_pick_a_pic_gives_pairs_of_which_people_preferred_one(tmp_path: Path) -> None:
+    dropped: Counter[str] = Counter()
+    pictures = tmp_path / "pictures"
+    pairs = list(pick_a_pic(picks(tmp_path / "picks.parquet"), pictures, dropped))
+    assert [(pair.prompt, pair.preferred) for pair in pairs] == [("a cat", 0), ("a dog", 1)]
+    assert dropped == {"tie": 1, "caption": 1, "picture": 1, "no label": 2}
+    assert pairs[0].images[0] == pairs[1].images[1], "a picture is kept once"
+    assert [path.read_bytes() for path in pairs[0].images] == [jpeg(1), jpeg(3)]
+    assert {path.suffix for path in pictures.iterdir()} == {".jpg"}
+    write_pairs(tmp_path / "pairs.jsonl", pairs)
+    assert read_pairs(tmp_path / "pairs.jsonl") == pairs
+    # Older parts have no word for whether anybody chose.
+    table = pq.read_table(tmp_path / "picks.parquet").drop_columns(["has_label"])
+    pq.write_table(table, tmp_path / "older.parquet")
+    assert len(list(pick_a_pic(tmp_path / "older.parquet", pictures, Counter()))) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"label_0": [1.0, 1.0, 0.5, 1.0, 1.0, None, 0.0]}, "row 2: labels 1.0 and 1.0"),
+        ({"label_0": [float("nan")] * 7}, "row 1: labels nan"),
+        ({"caption": [None] * 7}, "row 1, caption: None"),
+        ({"jpg_1": ["text"] * 7}, "row 1, jpg_1: 'text'"),
+    ],
+)
+def test_labels_and_columns_of_another_kind_are_refused(
+    tmp_path: Path, change: dict, why: str
+) -> None:
+    path = picks(tmp_path / "picks.parquet", **change)
+    with pytest.raises(ValueError, match=why):
+        list(pick_a_pic(path, tmp_path / "pictures", Counter()))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"images": ["a.png"]}, "expected two paths"),
+        ({"images": ["a.png", "a.png"]}, "there is no picture"),
+        ({"preferred": 2}, "preferred is 2; give 0 or 1"),
+        ({"preferred": True}, "preferred"),
+        ({"prompt": " "}, "jsonl:2"),
+        ({"scores": {}}, "unknown key 'scores'"),
+    ],
+)
+def test_a_broken_pair_is_told_by_its_line(
+    tmp_path: Path, picture: Path, change: dict, why: str
+) -> None:
+    path = tmp_path / "pairs.jsonl"
+    write_pairs(path, [PicturePair(prompt="a", images=(picture, picture), preferred=1)] * 2)
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps({**json.loads(second), **change})}\n")
+    with pytest.raises(ValueError, match=rf"pairs\.jsonl:2: .*{why}|{why}"):
+        read_pairs(path)
+    path.write_text("")
+    with pytest.raises(ValueError, match="holds no pairs"):
+        read_pairs(path)
+
+
+def test_the_best_of_some_passes_the_gate_and_is_the_first_of_equals() -> None:
+    rewards = [worth(9, -1), worth(None), worth(5), worth(7), worth(7)]
+    assert [best_of(rewards[:number], 0) for number in range(6)] == [None, None, None, 2, 3, 3]
+    assert best_of(rewards, None) == 0
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,16 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eval.budget import stopped_by_budget
+from eval.compare import compare
 from eval.pictures import Picture, read_pictures
-from eval.results import BenchmarkResult
+from eval.results import OVERALL, BenchmarkResult
 from eval.rewards.kinds import KINDS, VQA_QUESTION, WEIGHTS, weights_of
 from eval.score_options import add_score_options, exit_code, origin_of
 from eval.statistics import METHOD
-from eval.tables import COUNTED, counted_row, plain
+from eval.tables import COUNTED, counted_row, plain, show, show_interval
 from eval.vqa.options import add_options, open_answerer, server_help
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
@@ -48,34 +49,60 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "vqascore" not in names and (arguments.overrides or arguments.through == "server"):
         what = arguments.overrides[0] if arguments.overrides else "--through server"
         raise ValueError(f"{what!r} is for vqascore, which is not among --reward {','.join(names)}")
-    pictures = _pictures(arguments)
-    results = []
+    lines = _lines(arguments)
+    results: list[BenchmarkResult] = []
+    wrote = []
     for name in names:
-        result = _score(name, pictures, weights, arguments)
-        if result is None:
-            print(f"{name}: scores of other processes are still missing")
-        else:
-            results.append(result)
+        for line, pictures in lines.items():
+            out = arguments.out / line
+            result = _score(name, pictures, weights, arguments, out)
+            if result is None:
+                print(f"{out / name}: scores of other processes are still missing")
+            else:
+                results.append(result)
+                wrote.append(str(out / f"{name}.json"))
     if not results:
         return exit_codes.OK
-    print(render(results))
-    console().figures({result.benchmark: result.figures() for result in results})
+    print(render(results, several=len(lines) > 1))
+    figures: dict[str, Any] = {}
     for result in results:
+        of_line = figures.setdefault(result.run, {}) if len(lines) > 1 else figures
+        of_line[result.benchmark] = result.figures()
+    console().figures(figures)
+    for result in results:
+        label = f"{result.run}, {result.benchmark}" if len(lines) > 1 else result.benchmark
         for reason, number in result.provenance["unscored"].items():
-            print(f"{result.benchmark}: {number} images unscored, {reason}")
-        if result.provenance["truncated"]:
-            number = result.provenance["truncated"]
-            print(f"{result.benchmark}: the prompts of {number} images were read in part only")
-    print(f"wrote {', '.join(str(arguments.out / f'{r.benchmark}.json') for r in results)}")
+            print(f"{label}: {number} images unscored, {reason}")
+        if number := result.provenance["truncated"]:
+            print(f"{label}: the prompts of {number} images were read in part only")
+    print(f"wrote {', '.join(wrote)}")
     return exit_code("staged eval rewards", results, allow_unscored=arguments.allow_unscored)
 
 
-def render(results: Sequence[BenchmarkResult]) -> str:
-    """Write the table of all rewards for a terminal."""
-    rows = [counted_row(result.benchmark, result.overall) for result in results]
-    table = plain(["reward", "mean", *COUNTED], rows)
-    scorers = "\n".join(f"{result.benchmark}: {result.variant['scorer']}" for result in results)
-    return f"{table}\n{scorers}\nintervals: {METHOD}"
+def render(results: Sequence[BenchmarkResult], *, several: bool = False) -> str:
+    """Write the table of all rewards for a terminal.
+
+    Args:
+        results: By reward, and within one in the order of the lines.
+        several: Whether there are several lines; each is then compared with the first.
+    """
+    rows = [
+        counted_row(f"{one.benchmark}, {one.run}" if several else one.benchmark, one.overall)
+        for one in results
+    ]
+    parts = [plain(["reward", "mean", *COUNTED], rows)]
+    first = {one.benchmark: one for one in reversed(results)}
+    gains = [
+        [f"{one.benchmark}, {one.run} over {base.run}", show(gain.value, signed=True),
+         show_interval(gain, signed=True)]
+        for one in results
+        if (base := first[one.benchmark]) is not one
+        for gain in [compare(one, base).estimates[OVERALL]]
+    ]  # fmt: skip
+    if gains:
+        parts.append(plain(["difference", "mean", "interval"], gains))
+    parts += dict.fromkeys(f"{one.benchmark}: {one.variant['scorer']}" for one in results)
+    return "\n".join([*parts, f"intervals: {METHOD}"])
 
 
 def _score(
@@ -83,19 +110,20 @@ def _score(
     pictures: Sequence[Picture],
     weights: Mapping[str, str | None],
     arguments: argparse.Namespace,
+    folder: Path,
 ) -> BenchmarkResult | None:
     # Heavy imports wait until there is something to score.
     from eval.rewards.scoring import score_pictures, summarise
 
     rank = rank_of(arguments.rank, arguments.world_size)
-    out = arguments.out / f"{name}.jsonl"
+    out = folder / f"{name}.jsonl"
     with _open(name, weights, arguments, out, rank) as scorer:
         scored = score_pictures(pictures, scorer, out, rank=rank)
     if scored is None:
         return None
-    origin = origin_of(arguments, [out], default_name=arguments.out.name, judge=scorer.name)
+    origin = origin_of(arguments, [out], default_name=folder.name, judge=scorer.name)
     result = origin.told_in(summarise(scored, scorer))
-    result.write(arguments.out / f"{name}.json")
+    result.write(folder / f"{name}.json")
     return result
 
 
@@ -138,13 +166,35 @@ def _weights(pairs: Sequence[str]) -> dict[str, str | None]:
     return weights
 
 
-def _pictures(arguments: argparse.Namespace) -> list[Picture]:
+def _lines(arguments: argparse.Namespace) -> dict[str, list[Picture]]:
+    """Pictures of each source, by its name; that of a single one is empty.
+
+    Raises:
+        ValueError: two have one name, or other prompts than the first.
+    """
     if (arguments.wise is None) != (arguments.prompts is None):
         raise UsageError("--wise VERSION and --prompts FOLDER belong together: give both or none")
-    if arguments.wise is None:
-        return read_pictures(arguments.images)
-    prompts = load_prompts(arguments.prompts, VERSIONS[arguments.wise])
-    return read_pictures(arguments.images, {prompt.prompt_id: prompt.text for prompt in prompts})
+    texts = None
+    if arguments.wise is not None:
+        prompts = load_prompts(arguments.prompts, VERSIONS[arguments.wise])
+        texts = {prompt.prompt_id: prompt.text for prompt in prompts}
+    sources: list[Path] = arguments.images
+    if len(sources) == 1:
+        return {"": read_pictures(sources[0], texts)}
+    if arguments.name or arguments.generated:
+        raise UsageError("--name and --generated are of one run, and --images names several")
+    lines: dict[str, list[Picture]] = {}
+    for source in sources:
+        name = source.stem if source.is_file() else source.name
+        if name in lines:
+            raise ValueError(f"--images {source}: another one is called {name} too; rename one")
+        lines[name] = read_pictures(source, texts)
+        asked = [{one.prompt for one in lines[line]} for line in (next(iter(lines)), name)]
+        if asked[0] != asked[1]:
+            raise ValueError(
+                f"--images {source} is of other prompts than {sources[0]}; score them apart"
+            )
+    return lines
 
 
 def _parser() -> Parser:
@@ -161,11 +211,17 @@ def _parser() -> Parser:
         "IMAGES is a folder NNNNN/metadata.jsonl with NNNNN/samples/*.png (or .jpg, .webp), with\n"
         '--wise one of {prompt_id}.png, a file of lines {"image": PATH, "prompt": TEXT}, or a\n'
         "JSON file {TEXT: PATH}. Each reward leaves REWARD.json, a result that `staged eval\n"
-        "compare` takes, and REWARD.jsonl, a line for each image. The same command goes on where\n"
-        "it was interrupted.\n\n" + server_help(),
+        "compare` takes, and REWARD.jsonl, a line for each image; of several --images they lie in\n"
+        "a folder each. The same command goes on where it was interrupted.\n\n" + server_help(),
     )
     add = parser.add_argument
-    add("--images", type=Path, required=True, help="what is scored")
+    add(
+        "--images",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="what is scored; of several with the same prompts, each is compared with the first",
+    )
     add("--reward", required=True, metavar="NAME,...", help=f"of {', '.join(KINDS)}")
     add_out_folder(parser, words="for results")
     add("--wise", choices=list(VERSIONS), help="the images are those of WISE")

@@ -21,7 +21,8 @@ class RewardKind:
         name: As options and results have it.
         help: What it is, in a line.
         bounds: Least and greatest score; None where the weights decide.
-        weights: Folder or Hub id by default; None where the published file must be converted.
+        weights: Folder or Hub id by default; None where the published file must be converted, or
+            where there are none.
     """
 
     name: str
@@ -63,13 +64,19 @@ KINDS = {
             bounds=(0.0, 1.0),
             weights=JUDGE,
         ),
+        RewardKind(
+            name="detector",
+            help="1 where the miniature world's detector finds what is asked for, else 0",
+            bounds=(0.0, 1.0),
+            weights=None,
+        ),
     )
 }
 """By name."""
 
 WEIGHTS: Mapping[str, str | None] = {
     "clip": CLIP_L,
-    **{name: kind.weights for name, kind in KINDS.items() if name != "clipscore"},
+    **{name: kind.weights for name, kind in KINDS.items() if name not in ("clipscore", "detector")},
 }
 """Folder or Hub id of each reward's weights by default; `clip` is for clipscore and aesthetic."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from eval.clip import ClipEmbedder
 from eval.rewards import scorers
 from eval.rewards.aesthetic import load_head
+from eval.rewards.detector import DetectorScorer
 from eval.rewards.kinds import CLIP_H_TOKENIZER, weights_of
 from eval.rewards.scorers import Scorer
 from eval.vqa.local import LocalAnswerer
@@ -26,6 +27,8 @@ def open_scorer(name: str, weights: Mapping[str, str | None], *, device: str = A
     Raises:
         ValueError: there are no such weights, or they are another model's.
     """
+    if name == "detector":
+        return DetectorScorer()
     if name == "vqascore":
         return scorers.VqaScorer(LocalAnswerer.load(weights_of(name, weights), device=device))
     source = weights_of("clip" if name in ("clipscore", "aesthetic") else name, weights)

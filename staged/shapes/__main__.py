@@ -29,6 +29,9 @@ from staged.shapes.tasks import (
 )
 from staged.shapes.world.render import render
 
+_MAX_PER_TASK = 12_500
+"""Of a list of prompts: those of all tasks are as many as other commands read."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands.
@@ -145,6 +148,11 @@ def _model_card(name: str, out: Path | None) -> int:
 
 
 def _prompts(out: Path, num_per_task: int, split: Split, seed: int) -> int:
+    if num_per_task > _MAX_PER_TASK:
+        raise ValueError(
+            f"--num-per-task {num_per_task}: give at most {_MAX_PER_TASK}; a file of more prompts "
+            "than that of each task is too large for those who read it"
+        )
     suite = suite_prompts(num_per_task, seed=seed, split=split)
     texts = [prompt.text for prompts in suite.values() for prompt in prompts]
     write_whole(out, "".join(f"{text}\n" for text in texts).encode())

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from staged import settings as job_settings
 from staged.command_line import (
     Parser,
-    UsageError,
-    add_device,
     add_out_file,
     add_out_folder,
     add_overrides,
@@ -22,16 +22,16 @@ from staged.command_line import (
     exit_codes,
     natural,
 )
-from staged.generate.requests import check_prompt, read_prompts
+from staged.generate.requests import read_prompts
 from staged.jobs.files import write_whole
 from staged.jobs.progress import Progress
 from staged.jobs.rank import add_options, rank_of
-from train.self_reward.settings import SelfRewardSettings, VlmSettings
+from train.self_reward.settings import SelfRewardSettings
+from train.self_reward.using import PROG, add_using
 
 if TYPE_CHECKING:
     from train.self_reward.job import SelfRewardJob, StageResult
 
-_PROG: Final = "staged self-reward"
 STAGES: Final = {
     "sft": "teach a model rewrites, judgements and assessments",
     "rollout": "write rewrites of prompts, and draw them",
@@ -122,68 +122,6 @@ def _ended(results: Sequence[StageResult]) -> int:
     return exit_codes.STOPPED if any(one.stopped for one in results) else exit_codes.OK
 
 
-def _optimise(options: argparse.Namespace) -> int:
-    if (options.prompt is None) == (options.prompts is None):
-        raise UsageError("give one prompt, or --prompts FILE with --out FILE for many")
-    if (options.prompts is None) != (options.out is None):
-        raise UsageError("--prompts FILE and --out FILE belong together: give both or none")
-    if (options.run_folder is None) == (options.model is None):
-        raise UsageError("give --run FOLDER, or --model FOLDER of one model")
-    prompts = (
-        read_prompts(options.prompts)
-        if options.prompts
-        else [check_prompt(options.prompt.strip(), "the prompt")]
-    )
-    vlm, source, beams = _asked_model(options)
-    from train.self_reward.asking import WORDINGS, read_rewrite
-    from train.self_reward.vlm import Asked, LocalVlm
-
-    answerer, wording = LocalVlm(source, vlm), WORDINGS[vlm.wording]
-    progress = Progress("prompts", len(prompts)) if options.prompts else None
-    written: list[str | None] = []
-    for prompt in prompts:
-        asked = Asked(question=wording.rewrite(prompt))
-        text = answerer.likeliest(asked, num_beams=beams, max_new_tokens=options.max_new_tokens)
-        written.append(None if text is None else read_rewrite(text))
-        if progress:
-            progress.advance()
-    if progress:
-        progress.close()
-    failed = [prompt for prompt, text in zip(prompts, written, strict=True) if text is None]
-    console().figures({"prompts": dict(zip(prompts, written, strict=True))})
-    for prompt in failed[:5]:
-        print(f"no prompt came for {prompt!r:.80}: empty, or cut off", file=sys.stderr)
-    if failed:
-        return exit_codes.FAILED
-    lines = [text for text in written if text is not None]
-    if options.out is None:
-        print(lines[0])
-        return exit_codes.OK
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(options.out, "".join(f"{line}\n" for line in lines).encode())
-    print(f"{options.out}: {len(lines)} prompts, in the order of {options.prompts}")
-    return exit_codes.OK
-
-
-def _asked_model(options: argparse.Namespace) -> tuple[VlmSettings, str, int]:
-    """How the model is asked, which it is, and how many beams it has."""
-    plain: Any = SelfRewardSettings.__dataclass_fields__["num_beams"].default
-    if options.model is not None:
-        vlm = VlmSettings(model=options.model, wording=options.wording, device=options.device)
-        return vlm, options.model, options.num_beams or plain
-    from dataclasses import replace
-
-    from train.self_reward.job import SETTINGS, newest_model
-
-    path = options.run_folder / SETTINGS
-    if not path.is_file():
-        raise ValueError(f"{options.run_folder} holds no run: there is no {path}")
-    settings = job_settings.load(SelfRewardSettings, path)
-    source = newest_model(options.run_folder, settings, options.iteration)
-    vlm = replace(settings.vlm, device=options.device)
-    return vlm, source, options.num_beams or settings.num_beams
-
-
 def _miniature(options: argparse.Namespace) -> int:
     from train.self_reward.miniature import write_world
 
@@ -202,37 +140,64 @@ def _miniature(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from itertools import islice
+    dropped: Counter[str] = Counter()
+    number, what = _IMPORTERS[options.format](options, dropped)
+    print(f"{options.out}: {number} {what}")
+    for reason, left_out in sorted(dropped.items()):
+        print(f"left out: {left_out} {reason}")
+    console().figures({what: number, **{f"dropped: {why}": n for why, n in dropped.items()}})
+    return exit_codes.OK
 
+
+def _import_prompts(options: argparse.Namespace, dropped: Counter[str]) -> tuple[int, str]:
+    from train.self_reward.importers.prompts import diffusiondb_prompts
+
+    prompts = _some(options, diffusiondb_prompts(options.file))
+    write_whole(options.out, "".join(f"{prompt}\n" for prompt in prompts).encode())
+    return len(prompts), "prompts"
+
+
+def _import_rewrites(options: argparse.Namespace, dropped: Counter[str]) -> tuple[int, str]:
     from train.self_reward.asking import WORDINGS
     from train.self_reward.examples import write_examples
-    from train.self_reward.importers.prompts import beautiful_prompt, diffusiondb_prompts
+    from train.self_reward.importers.prompts import beautiful_prompt
 
-    if options.format == "diffusiondb":
-        prompts = list(islice(diffusiondb_prompts(options.file), options.limit))
-        number = len(prompts)
-        content = "".join(f"{prompt}\n" for prompt in prompts).encode()
-    else:
-        wording = WORDINGS[options.wording]
-        examples = list(islice(beautiful_prompt(options.file, wording), options.limit))
-        number = len(examples)
-    if not number:
+    found = _some(options, beautiful_prompt(options.file, WORDINGS[options.wording]))
+    return write_examples(options.out, found), "examples"
+
+
+def _import_pairs(options: argparse.Namespace, dropped: Counter[str]) -> tuple[int, str]:
+    from train.self_reward.importers.pick_a_pic import pick_a_pic
+    from train.self_reward.preferences import write_pairs
+
+    pictures = options.out.parent / "pictures"
+    found = _some(options, pick_a_pic(options.file, pictures, dropped))
+    return write_pairs(options.out, found), "pairs"
+
+
+_T = TypeVar("_T")
+
+
+def _some(options: argparse.Namespace, found: Iterator[_T]) -> list[_T]:
+    """The first so many, and at least one."""
+    some = list(islice(found, options.limit))
+    if not some:
         raise ValueError(f"{options.file} holds nothing to import")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    if options.format == "diffusiondb":
-        write_whole(options.out, content)
-    else:
-        write_examples(options.out, examples)
-    what = "prompts" if options.format == "diffusiondb" else "examples"
-    print(f"{options.out}: {number} {what}")
-    console().figures({what: number})
-    return exit_codes.OK
+    return some
+
+
+_IMPORTERS: Final = {
+    "diffusiondb": _import_prompts,
+    "beautiful-prompt": _import_rewrites,
+    "pick-a-pic": _import_pairs,
+}
 
 
 def _parser() -> Parser:
     table = job_settings.describe(SelfRewardSettings)
     parser = Parser(
-        prog=_PROG,
+        prog=PROG,
         description="Train a vision-language model to rewrite prompts for an image model, by its "
         "own judgement of the pictures (arXiv 2505.16763).",
         epilog=_RUN,
@@ -240,7 +205,7 @@ def _parser() -> Parser:
     parts = parser.add_subparsers(metavar="STAGE", required=True, help="what to do")
     for name, words in {**STAGES, "run": "all stages, one iteration after another"}.items():
         again = "\n\nThe same command goes on where it was interrupted."
-        example = f"example: {_PROG} {name} configs/self_reward/miniature.yaml"
+        example = f"example: {PROG} {name} configs/self_reward/miniature.yaml"
         if name not in ("run", "sft"):
             example += " --iteration 1"
         part = parts.add_parser(
@@ -254,40 +219,16 @@ def _parser() -> Parser:
                 "--iteration", type=count, default=1, metavar="N", help="which one, from 1"
             )
         add_options(part)
-    _add_optimise(parts)
+    add_using(parts)
     _add_data(parts)
     return parser
-
-
-def _add_optimise(parts: Any) -> None:
-    part = parts.add_parser(
-        "optimise",
-        help="write a better prompt",
-        epilog=f'example: {_PROG} optimise "something red next to a star" --run out/self_reward',
-        figures=True,
-    )
-    part.set_defaults(run=_optimise)
-    part.add_argument("prompt", nargs="?", metavar="PROMPT", help="what is wanted")
-    part.add_argument("--prompts", type=Path, metavar="FILE", help="many prompts, one a line")
-    add_out_file(part, words="file for their rewrites, one a line", required=False)
-    part.add_argument(
-        "--run", dest="run_folder", type=Path, metavar="FOLDER", help="what `run` left; its newest"
-    )
-    part.add_argument("--iteration", type=int, metavar="N", help="another model of it; 0 is sft's")
-    part.add_argument("--model", metavar="MODEL", help="folder or Hub id of a model instead")
-    part.add_argument(
-        "--wording", choices=("full", "terse"), default="full", help="how --model was taught"
-    )
-    part.add_argument("--num-beams", type=count, metavar="N", help="default: what the run says, 4")
-    part.add_argument("--max-new-tokens", type=count, default=256, help="of a prompt, at most")
-    add_device(part)
 
 
 def _add_data(parts: Any) -> None:
     part = parts.add_parser(
         "miniature",
-        help="write the miniature world's model, lessons and prompts",
-        epilog=f"example: {_PROG} miniature out/school",
+        help="write the miniature world's model, lessons, prompts and pairs to judge",
+        epilog=f"example: {PROG} miniature out/school",
         figures=True,
     )
     part.set_defaults(run=_miniature)
@@ -304,13 +245,20 @@ def _add_data(parts: Any) -> None:
     part = parts.add_parser(
         "import",
         help="published data sets to prompts or examples",
-        epilog=f"example: {_PROG} import diffusiondb metadata.parquet --out prompts.txt",
+        epilog=f"example: {PROG} import diffusiondb metadata.parquet --out prompts.txt",
         figures=True,
     )
     part.set_defaults(run=_import)
-    part.add_argument("format", choices=("diffusiondb", "beautiful-prompt"), help="what it is")
-    part.add_argument("file", type=Path, help="metadata.parquet, or BeautifulPrompt's JSON")
-    add_out_file(part, words="prompts, one a line; or examples for sft_data")
+    part.add_argument("format", choices=list(_IMPORTERS), help="what it is")
+    part.add_argument(
+        "file",
+        type=Path,
+        help="DiffusionDB's metadata.parquet, BeautifulPrompt's JSON, or parquet of Pick-a-Pic v1",
+    )
+    add_out_file(
+        part,
+        words="prompts, one a line; examples for sft_data; or pairs of pictures, which lie beside",
+    )
     part.add_argument("--limit", type=count, metavar="N", help="first so many")
     part.add_argument(
         "--wording", choices=("full", "terse"), default="full", help="of the questions"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from staged import strict_json
+from staged import images, strict_json
 from staged.jobs.files import write_whole
 from staged.lines import MAX_LINE_BYTES, read_lines
 
@@ -95,12 +95,17 @@ def read_examples(path: Path) -> list[Example]:
     return found
 
 
-def keep_picture(folder: Path, png: bytes) -> Path:
-    """Write an encoded picture under its digest, once; returns where."""
-    path = folder / f"{hashlib.sha256(png).hexdigest()[:32]}.png"
+def keep_picture(folder: Path, encoded: bytes) -> Path:
+    """Write an encoded picture under its digest, once; returns where.
+
+    Raises:
+        ValueError: It is no picture.
+    """
+    extension, _, _ = images.probe(encoded)
+    path = folder / f"{hashlib.sha256(encoded).hexdigest()[:32]}.{extension}"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, png)
+        write_whole(path, encoded)
     return path
 
 

@@ -356,6 +356,21 @@ def _lasting(settings: SelfRewardSettings) -> dict[str, Any]:
     return data
 
 
+def models_of(folder: Path, settings: SelfRewardSettings) -> dict[int, str]:
+    """The models that a run has left: 0 is the first stage's, which may be the one it began with.
+
+    Args:
+        folder: Of the run.
+        settings: Its own.
+    """
+    found = {} if settings.sft_data else {0: settings.vlm.model}
+    for number in range(len(settings.num_prompts) + 1):
+        path = folder / "sft" if number == 0 else folder / str(number) / "model"
+        if _has_model(path):
+            found[number] = str(path)
+    return found
+
+
 def newest_model(folder: Path, settings: SelfRewardSettings, iteration: int | None = None) -> str:
     """The model that a run's last finished iteration left, or that of a given one.
 
@@ -367,11 +382,9 @@ def newest_model(folder: Path, settings: SelfRewardSettings, iteration: int | No
     Raises:
         ValueError: There is none.
     """
-    last = len(settings.num_prompts)
-    wanted = range(last, -1, -1) if iteration is None else [iteration]
-    for number in wanted:
-        path = folder / "sft" if number == 0 else folder / str(number) / "model"
-        if _has_model(path):
-            return str(path)
-    which = "" if iteration is None else f" of iteration {iteration}"
-    raise ValueError(f"{folder} holds no model{which}; `staged self-reward run` trains them")
+    there = models_of(folder, settings)
+    number = max(there, default=-1) if iteration is None else iteration
+    if number not in there:
+        which = "" if iteration is None else f" of iteration {iteration}"
+        raise ValueError(f"{folder} holds no model{which}; `staged self-reward run` trains them")
+    return there[number]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from train.self_reward.rewards import (
     reward_of,
 )
 from train.self_reward.rollout import DrawnPrompt, kept_answers, picture_at
-from train.self_reward.settings import Rubric, SelfRewardSettings
+from train.self_reward.settings import JudgeSettings, Rubric, SelfRewardSettings
 from train.self_reward.vlm import Asked, VlmPlayer
 
 
@@ -123,6 +123,32 @@ def read_pair(text: str | None, swapped: bool) -> ScoredPair | None:
     )  # fmt: skip
 
 
+def questions(
+    judge: JudgeSettings, wording: Questions, prompt: str, shown: tuple[bytes, bytes]
+) -> Iterator[tuple[Rubric, bool, Asked]]:
+    """Yield what is asked about two pictures for a prompt: rubric, whether they are swapped, how.
+
+    Args:
+        judge: Rubrics, and whether both orders are asked.
+        wording: Of the questions.
+        prompt: What both were drawn for.
+        shown: Both, encoded.
+    """
+    for rubric in judge.rubrics:
+        for swapped in (False, True)[: 1 + judge.both_orders]:
+            pictures = shown[::-1] if swapped else shown
+            yield rubric, swapped, Asked(question=wording.judge(rubric, prompt), pictures=pictures)
+
+
+async def kept_verdicts(
+    ledger: Ledger, answerer: VlmPlayer, asked: Asked, number: int, settings: SelfRewardSettings
+) -> list[str | None]:
+    """Ask a judge so many times, or take what it said before."""
+    seed = step_seed(settings.seed, asked.question, 2)
+    sampling = settings.judge.sampling
+    return await kept_answers(ledger, answerer, asked, number, sampling, seed=seed)
+
+
 @dataclass(kw_only=True)
 class JudgingWork:
     """Judges rollouts.
@@ -171,26 +197,21 @@ class JudgingWork:
         original = self._picture(rollout.picture)
         verdicts = []
         for number, candidate in enumerate(rollout.candidates):
-            drawn = self._picture(candidate.picture)
-            for rubric in judge.rubrics:
-                for swapped in (False, True)[: 1 + judge.both_orders]:
-                    asked = Asked(
-                        question=self.wording.judge(rubric, rollout.prompt),
-                        pictures=(drawn, original) if swapped else (original, drawn),
+            shown = original, self._picture(candidate.picture)
+            for rubric, swapped, asked in questions(judge, self.wording, rollout.prompt, shown):
+                texts = await self._answers(asked, judge.num_samples)
+                said: tuple[float | None, ...] = ()
+                if rubric in judge.assessed_rubrics and (unit, number) in assessed:
+                    said = tuple([await self._assessment(asked, text) for text in texts])
+                verdicts.append(
+                    Verdicts(
+                        candidate=number,
+                        rubric=rubric,
+                        swapped=swapped,
+                        texts=tuple(texts),
+                        assessments=said,
                     )
-                    texts = await self._answers(asked, judge.num_samples)
-                    said: tuple[float | None, ...] = ()
-                    if rubric in judge.assessed_rubrics and (unit, number) in assessed:
-                        said = tuple([await self._assessment(asked, text) for text in texts])
-                    verdicts.append(
-                        Verdicts(
-                            candidate=number,
-                            rubric=rubric,
-                            swapped=swapped,
-                            texts=tuple(texts),
-                            assessments=said,
-                        )
-                    )
+                )
         return JudgedPrompt(rollout=rollout, verdicts=tuple(verdicts))
 
     async def _assessment(self, about: Asked, answer: str | None) -> float | None:
@@ -204,10 +225,7 @@ class JudgingWork:
         return sum(found) / len(found) if found else None
 
     async def _answers(self, asked: Asked, number: int) -> list[str | None]:
-        seed = step_seed(self.settings.seed, asked.question, 2)
-        return await kept_answers(
-            self.ledger, self.answerer, asked, number, self.settings.judge.sampling, seed=seed
-        )
+        return await kept_verdicts(self.ledger, self.answerer, asked, number, self.settings)
 
     def _picture(self, digest: str) -> bytes:
         return images.read_file(picture_at(self.pictures, digest))

@@ -38,6 +38,7 @@ from train.self_reward.asking import (
     write_judgement,
 )
 from train.self_reward.examples import Example, keep_picture, write_examples
+from train.self_reward.preferences import PicturePair, write_pairs
 from train.self_reward.settings import RUBRICS, Rubric
 
 WORDING: Final = WORDINGS["terse"]
@@ -69,11 +70,12 @@ def write_world(
     """Write the model, what it is taught, the prompts to learn from, and others to test it with.
 
     Args:
-        folder: Gets `vlm/`, `sft.jsonl`, `pictures/`, `prompts.txt`, `held_out.txt`.
+        folder: Gets `vlm/`, `sft.jsonl` and, of it, `rewrites.jsonl`, `pictures/`, `prompts.txt`,
+            `pairs.jsonl` and, last, `held_out.txt`.
         num_ideas: Of each kind, to teach with.
         num_lessons: Of each idea; a lesson is a rewrite, three judgements and two assessments.
         num_prompts: Of each kind, to learn from; no idea is in two files.
-        num_held_out: Of each kind, to test with.
+        num_held_out: Of each kind, to test with; pairs of pictures are drawn for them.
         num_suite: Prompts of each task of `staged eval miniature`, of combinations that training
             shows, to teach with.
         seed: Of everything.
@@ -108,10 +110,19 @@ def write_world(
     examples = [
         one for idea in taught * num_lessons for one in lessons(idea, folder / "pictures", rng)
     ]
+    write_examples(folder / "rewrites.jsonl", (one for one in examples if not one.images))
     write_examples(folder / "sft.jsonl", examples)
+    judging = np.random.default_rng((seed, 3))
+    pairs = [pair for idea in held_out if (pair := pair_of(idea, folder / "pictures", judging))]
+    write_pairs(folder / "pairs.jsonl", pairs)
     for name, lines in (("prompts.txt", prompts), ("held_out.txt", held_out)):
         write_whole(folder / name, "".join(f"{line}\n" for line in lines).encode())
-    return {"examples": len(examples), "prompts": len(prompts), "held out": len(held_out)}
+    return {
+        "examples": len(examples),
+        "prompts": len(prompts),
+        "held out": len(held_out),
+        "pairs": len(pairs),
+    }
 
 
 def lessons(idea: str, pictures: Path, rng: np.random.Generator) -> Iterator[Example]:
@@ -140,6 +151,28 @@ def lessons(idea: str, pictures: Path, rng: np.random.Generator) -> Iterator[Exa
     for answer, score in ((answers["preference"], 5), (other, 1)):
         question = WORDING.assess(WORDING.judge("preference", idea), answer)
         yield Example(question=question, answer=write_assessment(score), images=paths)
+
+
+def pair_of(idea: str, pictures: Path, rng: np.random.Generator) -> PicturePair | None:
+    """Draw an idea right and with a mistake; None where the detector sees no difference.
+
+    Args:
+        idea: Of the miniature world.
+        pictures: Folder for both.
+        rng: Source of every choice.
+    """
+    vision = read_vision(idea)
+    specs = list(vision.candidates())
+    right = specs[rng.integers(len(specs))]
+    shown = [right, _mistaken(right, rng)]
+    if rng.random() < 0.5:
+        shown.reverse()
+    drawn = [render(sample_scene(spec, rng)) for spec in shown]
+    correct = [fulfilled(vision, detect(pixels)).correct for pixels in drawn]
+    if correct[0] == correct[1]:
+        return None
+    first, second = (keep_picture(pictures, images.encode_png(pixels)) for pixels in drawn)
+    return PicturePair(prompt=idea, images=(first, second), preferred=correct.index(True))
 
 
 def teacher(vision: Vision, drawn: Sequence[Any], rubric: Rubric) -> TwoScores:

@@ -99,17 +99,26 @@ def choose(
     if len(totals) < 2:
         why["unscored"] += 1
         return None
-    passing = [i for i in totals if _passes(rewards[i], alignment_tolerance)]
-    if not passing:
+    chosen = best_of(rewards, alignment_tolerance)
+    if chosen is None:
         why["alignment"] += 1
         return None
-    # The first of equals, so that the order of candidates decides and nothing else.
-    chosen = max(passing, key=lambda i: totals[i])
     rejected = min(totals, key=lambda i: totals[i])
     if totals[chosen] - totals[rejected] <= CLOSE or prompts[chosen] == prompts[rejected]:
         why["tie"] += 1
         return None
     return PromptChoice(chosen=chosen, rejected=rejected)
+
+
+def best_of(rewards: Sequence[Reward], alignment_tolerance: float | None) -> int | None:
+    """Choose the best candidate that is scored and passes the gate; None where none does."""
+    totals = {
+        i: one.total
+        for i, one in enumerate(rewards)
+        if one.total is not None and _passes(one, alignment_tolerance)
+    }
+    # The first of equals, so that the order of candidates decides and nothing else.
+    return max(totals, key=lambda i: totals[i], default=None)
 
 
 def choose_answers(assessments: Sequence[float | None]) -> PromptChoice | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -64,8 +66,7 @@ class LocalVlm:
         """Load it.
 
         Raises:
-            OSError: It cannot be found.
-            ValueError: There is no such device.
+            ValueError: There is no such model or device.
         """
         chosen = choose_arithmetic(settings.device, settings.dtype)
         self.device = chosen.device
@@ -124,7 +125,8 @@ def open_processor(source: str) -> Any:
     from transformers import AutoProcessor
 
     # PIL's image processors: torchvision from the package index does not fit every torch.
-    return AutoProcessor.from_pretrained(base_of(source) or source, backend="pil")
+    with _found(source):
+        return AutoProcessor.from_pretrained(base_of(source) or source, backend="pil")
 
 
 def no_bars() -> None:
@@ -140,15 +142,29 @@ def open_model(source: str, dtype: torch.dtype) -> Any:
 
     no_bars()
     base = base_of(source)
-    model: Any = AutoModelForImageTextToText.from_pretrained(
-        base or source, dtype=dtype, use_safetensors=True
-    )
+    model: Any
+    with _found(base or source):
+        model = AutoModelForImageTextToText.from_pretrained(
+            base or source, dtype=dtype, use_safetensors=True
+        )
     if base is not None:
         from peft import PeftModel
 
         adapted: Any = PeftModel.from_pretrained(model, source)
         model = adapted.merge_and_unload()
     return model
+
+
+@contextmanager
+def _found(source: str) -> Iterator[None]:
+    """Say in a line which model is not there: what transformers says of it takes several."""
+    try:
+        yield
+    except OSError as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{source}: no vision-language model of transformers there: {why}"
+        ) from None
 
 
 def base_of(source: str) -> str | None:

@@ -1,0 +1,1 @@
+"""How often a judge of picture pairs agrees with a known preference."""
