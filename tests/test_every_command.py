@@ -40,6 +40,7 @@ MISSING = {
     "data pairs": ["nowhere", "--out", "out"],
     "data preview": ["nowhere"],
     "train": ["configs/shapes/demo_train.yaml", "out=out", "data=[{path: nowhere}]"],
+    "reinforce": ["configs/shapes/reinforce.yaml", "out=out", "prompts=nowhere"],
     "self-reward sft": ["nowhere.yaml"],
     "self-reward rollout": ["configs/self_reward/miniature.yaml", "prompts=nowhere"],
     "self-reward judge": ["nowhere.yaml"],
@@ -109,6 +110,7 @@ NOTHING: dict[str, list[str] | None] = {
     "data pairs": ["zero", "--out", "out3"],
     "data preview": ["zero"],
     "train": ["configs/shapes/demo_train.yaml", "out=out", "data=[{path: zero}]"],
+    "reinforce": ["configs/shapes/reinforce.yaml", "out=out", "prompts=blank.txt"],
     **{
         f"self-reward {stage}": ["configs/self_reward/miniature.yaml", "prompts=blank.txt"]
         for stage in ("sft", "rollout", "judge", "pairs", "dpo", "run")

@@ -136,6 +136,22 @@ def test_what_a_prompt_and_seed_become_does_not_depend_on_company(learned: Bagel
     assert together[0].images[0] != together[3].images[0]  # the seed does count
 
 
+def test_what_comes_next_is_sampled_at_a_temperature_by_the_seed_alone(
+    learned: BagelPlayer,
+) -> None:
+    [done] = run(learned, lesson().prompt)
+    place = next(n for n, step in enumerate(done.steps) if isinstance(step, Sketch)) + 1
+    begun = replace(done, steps=done.steps[:place])
+    requests = [
+        StepRequest(trajectory=begun, moves=("plan", "stop"), seed=seed) for seed in range(20)
+    ]
+    assert len(set(learned.choose(requests))) == 1
+    hot = fresh(learned, choice_temperature=10.0)
+    chosen = hot.choose(requests)
+    assert set(chosen) == {("plan",), ("stop",)}
+    assert [hot.choose([request])[0] for request in requests] == chosen
+
+
 def test_each_step_is_read_once(learned: BagelPlayer, monkeypatch: pytest.MonkeyPatch) -> None:
     player = fresh(
         learned,

@@ -21,6 +21,8 @@ from train.autoencoder.settings import AutoencoderJob
 from train.forecast import config_of, forecast
 from train.gpus import GPUS
 from train.job import Trainer
+from train.reinforce.job import Reinforcer
+from train.reinforce.settings import ReinforceSettings, RewardSettings
 from train.self_reward.settings import SelfRewardSettings
 from train.settings import TrainSettings
 
@@ -29,9 +31,12 @@ CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.
 JOBS = (
     *(AutoencoderJob, BaseSettings, CritiqueSettings, Idea2ImgSettings),
     *(MiniatureSettings, PaperSettings, PlanSketchSettings, RefineSettings, SelfRewardSettings),
+    ReinforceSettings,
     TrainSettings,
 )
-TRAININGS = [path for path in CONFIGS if "init" in strict_yaml.read(ROOT / path)[0]]
+KEYS = {path: strict_yaml.read(ROOT / path)[0].keys() for path in CONFIGS}
+TRAININGS = [path for path in CONFIGS if {"init", "data"} <= KEYS[path]]
+REINFORCEMENTS = [path for path in CONFIGS if {"init", "prompts"} <= KEYS[path]]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
@@ -44,6 +49,7 @@ def test_every_file_is_settings_of_some_job(path: Path) -> None:
             problems[job.__name__] = str(error)
     assert len(problems) < len(JOBS), problems
     assert ("TrainSettings" not in problems) == (path in TRAININGS)
+    assert ("ReinforceSettings" not in problems) == (path in REINFORCEMENTS)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +80,36 @@ def test_every_training_starts_on_a_tiny_model_and_tiny_data(
     made = "adapter_model.safetensors" if shipped.lora else "ema.safetensors"
     assert (folder / made).is_file()
     assert bool(list(tmp_path.glob("samples/*.png"))) == bool(shipped.log.sample_prompts)
+
+
+@pytest.mark.parametrize("path", REINFORCEMENTS, ids=str)
+def test_every_reinforcement_starts_on_the_miniature_and_few_rollouts(
+    path: Path, tmp_path: Path
+) -> None:
+    shipped = load(ReinforceSettings, ROOT / path)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a photo of a red square\n")
+    # The benchmark's detector has weights of its own; the miniature's rates in the same way.
+    scorer = "eval.search.verifiers.detector:MiniatureVerifier"
+    rated = RewardSettings(kind="scorer", scorer=scorer)
+    settings = replace(
+        shipped,
+        init="miniature:staged",
+        prompts=prompts,
+        out=tmp_path / "out",
+        iterations=1,
+        pack_tokens=min(shipped.pack_tokens, 4000),
+        device="cpu",
+        num_threads=1,
+        probe=shipped.probe and replace(shipped.probe, prompts=prompts),
+        rollouts=replace(
+            shipped.rollouts, num_prompts=1, group_size=2, num_flow_steps=1, max_rounds=1
+        ),
+        reward=rated if shipped.reward.kind == "scorer" else shipped.reward,
+    )
+    folder = Reinforcer(settings).run()
+    made = "adapter_model.safetensors" if shipped.lora else "ema.safetensors"
+    assert (folder / made).is_file()
 
 
 FULL_SIZE = [path for path in TRAININGS if "bagel_7b" in path.parts]

@@ -59,13 +59,35 @@ def export(folder: Path, loaded: LoadedBagel, weights: Mapping[str, Tensor]) -> 
     )
 
 
-def write_lora(folder: Path, model: nn.Module, base: str, weights: Mapping[str, Tensor]) -> None:
-    """Write the additions of a model in PEFT's format.
+def write_result(
+    out: Path,
+    name: str,
+    loaded: LoadedBagel,
+    parameters: Mapping[str, nn.Parameter],
+    average: WeightAverage | None,
+    ranks: Ranks,
+    lora_base: str | None,
+) -> Path:
+    """Write what a run has made, averaged weights first; all ranks must call it.
 
     Args:
-        folder: Replaced when the new one is whole.
-        model: With additions.
-        base: What they were trained on.
-        weights: Of the additions.
+        out: The run's folder.
+        name: Of the result in it; replaced when the new one is whole.
+        loaded: What the run began with, its model as it stands.
+        parameters: That are trained.
+        average: Of them.
+        ranks: That share the run.
+        lora_base: The checkpoint to which a trained LoRA belongs, written in PEFT's format; None
+            where weights were trained.
+
+    Returns:
+        The result's folder.
     """
-    write_adapter(folder, model, base=base, weights=weights)
+    held = parameters if lora_base is not None else dict(loaded.model.named_parameters())
+    weights = weights_to_export(held, average, ranks)
+    folder = out / name
+    if lora_base is not None:
+        ranks.first(lambda: write_adapter(folder, loaded.model, base=lora_base, weights=weights))
+    else:
+        ranks.first(lambda: export(folder, loaded, weights))
+    return folder

@@ -27,7 +27,7 @@ from staged.model.recompute import set_recompute
 from staged.model.work import train_flops
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
-from train.export import export, weights_to_export, write_lora
+from train.export import write_result
 from train.interrupts import Interrupts
 from train.interval import IntervalMeans
 from train.lora import draw_lora, trained_parameters
@@ -475,16 +475,11 @@ class Trainer:
         return self._export(BEST)
 
     def _export(self, name: str) -> Path:
-        lora, ranks = self.settings.lora is not None, self.ranks
-        parameters = self.parameters if lora else dict(self.model.named_parameters())
-        weights = weights_to_export(parameters, self.average, ranks)
-        folder = self.settings.out / name
-        if lora:
-            base = base_of(self.settings.init)
-            ranks.first(lambda: write_lora(folder, self.model, base, weights))
-        else:
-            ranks.first(lambda: export(folder, self.loaded, weights))
-        return folder
+        settings = self.settings
+        base = None if settings.lora is None else base_of(settings.init)
+        return write_result(
+            settings.out, name, self.loaded, self.parameters, self.average, self.ranks, base
+        )
 
     def _require_room(self) -> None:
         need = bytes_to_write(self.settings, self.model, self.parameters, self.optimizer)

@@ -24,7 +24,7 @@ from staged.backends.reading import ContextParts, ContextReader, before_last_cue
 from staged.engine.cache import MAX_CACHED_TOKENS
 from staged.engine.drawing import GivenUpError
 from staged.engine.engine import Engine
-from staged.engine.sampling import Drawing, TextBlock
+from staged.engine.sampling import Drawing, TextBlock, sample
 from staged.engine.text_sampling import TextSampling
 from staged.model.finite import NotFiniteError
 from staged.model.flows import FlowKind, Flows, FlowSettings
@@ -104,15 +104,33 @@ class BagelPlayer:
             self._reader.forget(wanted)
 
     def choose(self, requests: Sequence[StepRequest]) -> list[tuple[Move, ...] | RoleError]:
-        """Choose the likeliest opener of each request; see `staged.roles.BatchedDirector`."""
+        """Choose an opener for each request; see `staged.roles.BatchedDirector`."""
         told = [self._openers(request) for request in requests]
         readable = [scores for scores in told if isinstance(scores, torch.Tensor)]
         # One wait for the device, however many ask.
         numbers = iter(torch.stack(readable).tolist() if readable else [])
         return [
-            scores if isinstance(scores, RoleError) else _likeliest(request.moves, next(numbers))
+            scores if isinstance(scores, RoleError) else self._chosen(request, next(numbers))
             for request, scores in zip(requests, told, strict=True)
         ]
+
+    def _chosen(
+        self, request: StepRequest, scores: Sequence[float]
+    ) -> tuple[Move, ...] | RoleError:
+        """Legal moves that one opener begins, by the logits of text, image and stop."""
+        if not all(map(math.isfinite, scores)):
+            return _not_finite(NotFiniteError("logits are"))
+        by_opener = dict(zip(("text", "sketch", "stop"), scores, strict=True))
+        legal = list(dict.fromkeys(map(_opener, request.moves)))
+        temperature = self.settings.choice_temperature
+        if temperature:
+            logits = torch.tensor([by_opener[opener] for opener in legal])
+            # Not the seed itself: the text that may follow is sampled with that.
+            generator = torch.Generator().manual_seed(request.seed + 1)
+            chosen = legal[sample(logits, TextSampling(temperature=temperature), generator)]
+        else:
+            chosen = max(legal, key=by_opener.__getitem__)
+        return tuple(move for move in request.moves if _opener(move) == chosen)
 
     def _openers(self, request: StepRequest) -> torch.Tensor | RoleError:
         """Logits of the openers after all that there is."""
@@ -349,15 +367,6 @@ def _branches(parts: ContextParts, flow: FlowSettings) -> list[ContextParts]:
     needed = flow.guidance.num_branches(has_images=has_images)
     branches = (parts, before_last_cue(parts), texts_of(parts))
     return [branch if number < needed else () for number, branch in enumerate(branches)]
-
-
-def _likeliest(legal: tuple[Move, ...], scores: Sequence[float]) -> tuple[Move, ...] | RoleError:
-    """Legal moves that the likeliest opener begins, by the logits of text, image and stop."""
-    if not all(map(math.isfinite, scores)):
-        return _not_finite(NotFiniteError("logits are"))
-    by_opener = dict(zip(("text", "sketch", "stop"), scores, strict=True))
-    likeliest = max(map(_opener, legal), key=by_opener.__getitem__)
-    return tuple(move for move in legal if _opener(move) == likeliest)
 
 
 def _opener(move: Move) -> str:

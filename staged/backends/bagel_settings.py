@@ -24,6 +24,8 @@ class BagelSettings:
         temperature: Of text; 0 takes the likeliest token.
         retry_temperature: Of text once an attempt has failed.
         top_p: Nucleus of text.
+        choice_temperature: Of what comes next, a text, a picture or the end, where the model may
+            choose; 0 takes the likeliest.
         preview_every: Flow steps between previews; 0 makes none.
         max_cached_tokens: Tokens whose keys and values are held at any time, over all
             trajectories, in whole pages, with room for what is being written; what trajectories
@@ -38,6 +40,7 @@ class BagelSettings:
     temperature: float = TextSampling.temperature
     retry_temperature: float = 0.7
     top_p: float = 0.95
+    choice_temperature: float = 0.0
     preview_every: int = 0
     max_cached_tokens: int | None = None
 
@@ -52,5 +55,6 @@ class BagelSettings:
         )
         # Not 0: every attempt would fail alike.
         check_range(self, "retry_temperature", minimum=0, maximum=MAX_TEMPERATURE, above=True)
+        check_range(self, "choice_temperature", minimum=0, maximum=MAX_TEMPERATURE)
         check_range(self, "preview_every", minimum=0)
         check_range(self, "max_cached_tokens", minimum=1)

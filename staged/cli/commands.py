@@ -12,6 +12,9 @@ COMMANDS = {
     "demo": Command("run the whole method in miniature and write a report", "staged.cli.demo:main"),
     "data": Command("build a data set of trajectories", "data_pipelines.__main__:main"),
     "train": Command("fine-tune a model on data sets", "train.__main__:main"),
+    "reinforce": Command(
+        "let a model learn from its own graded rollouts", "train.reinforce.command:main"
+    ),
     "self-reward": Command(
         "train a model to write prompts, by its own judgement", "train.self_reward.command:main"
     ),

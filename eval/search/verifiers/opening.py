@@ -9,6 +9,7 @@ from pathlib import Path
 
 from eval.geneval.detector import CLIP, MASK2FORMER, open_detector
 from eval.geneval.prompt import GenEvalPrompt
+from eval.geneval.prompts import load_prompts
 from eval.geneval.selftest import check, miniature_golden, read_golden
 from eval.rewards.kinds import KINDS
 from eval.search.settings import VerifierSettings
@@ -120,3 +121,33 @@ def _reward(settings: VerifierSettings) -> Verifier:
     weights = {"clip": settings.clip, settings.kind: settings.weights}
     assert settings.kind in KINDS
     return RewardVerifier(open_scorer(settings.kind, weights, device=settings.device))
+
+
+def geneval(
+    prompts: str,
+    weights: str | None = None,
+    clip: str | None = None,
+    golden: str | None = None,
+    device: str = "auto",
+) -> Verifier:
+    """GenEval's detector as the scorer of `staged reinforce`, for prompts of its kind.
+
+    Args:
+        prompts: File of what they ask for, in GenEval's form (a JSON record a line).
+        weights: Of the detector, or `miniature`; see `VerifierSettings`, as the next three.
+        clip: Of the judge of colours.
+        golden: Folder of its self-test.
+        device: Where it computes.
+
+    Raises:
+        ValueError: As `open_verifier`, or the file is not of that form.
+    """
+    asked = {prompt.text: prompt for prompt in load_prompts(Path(prompts)).prompts}
+    settings = VerifierSettings(
+        kind="detector",
+        weights=weights,
+        clip=clip,
+        golden=None if golden is None else Path(golden),
+        device=device,
+    )
+    return _detector(settings, asked)
