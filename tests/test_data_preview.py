@@ -14,7 +14,8 @@ from data_pipelines.plan_sketch.intents import in_short
 from data_pipelines.plan_sketch.mistakes import MISTAKES
 from data_pipelines.reasons import mistake_in_words, reason_in_words
 from staged.backends.lmm.types import FailureKind
-from staged.scene_graph import Relation, SceneGraph, SceneObject, delta
+from staged.report.graphs import graph_drawings
+from staged.scene_graph import Attribute, Relation, SceneGraph, SceneObject, delta
 from staged.shards import read_shards
 
 
@@ -57,6 +58,40 @@ def test_a_sketch_stands_beside_what_it_changed(page: Page) -> None:
     enlarged = [box.get("aria-label") for box in page.all("input")]
     assert enlarged.count("Enlarge: What it changed") == len(shares)
     assert enlarged.count("Enlarge: Sketch") == pictures["Sketch"]
+
+
+def test_the_scene_graph_is_drawn_with_what_each_step_did_to_it(page: Page) -> None:
+    drawn = [one["aria-label"] for one in page.all("svg") if one.get("class") == "scene"]
+    assert drawn and all(one and one.startswith("Scene graph: ") for one in drawn)
+    assert re.search(r"\+ [a-z]+", page.text)
+    before = SceneGraph(
+        [SceneObject(id="o1", class_name="heart"), SceneObject(id="o2", class_name="star")],
+        [Attribute(object="o1", kind="color", value="red")],
+    )
+    after = SceneGraph(
+        [before.objects[0], SceneObject(id="o3", class_name="ring")],
+        [Attribute(object="o1", kind="color", value="blue")],
+        [Relation(source="o3", name="left of", target="o1")],
+    )
+    first, second = graph_drawings([before.to_dict(), after.to_dict()])
+    assert first is not None and second is not None
+    assert [(row.mark, row.text) for row in first.rows] == [("+", "heart (red)"), ("+", "star")]
+    assert [(row.mark, row.text) for row in second.rows] == [
+        ("~", "heart (red) → heart (blue)"),
+        ("−", "star"),
+        ("+", "ring"),
+    ]
+    [arc] = second.arcs
+    assert (arc.mark, arc.text) == ("+", "left of")
+    assert "ring left of heart (red) → heart (blue) added" in second.words
+    # It begins at the ring's row and ends at the heart's, and everything is inside.
+    rows = {row.text: row.middle for row in second.rows}
+    assert f" {rows['ring'] - 4:g} H" in arc.path
+    assert f"V{rows['heart (red) → heart (blue)'] + 4:g}" in arc.path
+    assert arc.x + 8 * len(arc.text) < second.width
+    assert graph_drawings("odd") == graph_drawings([{"objects": 3}]) == []
+    crowd = SceneGraph([SceneObject(id=f"o{n}", class_name="bird") for n in range(30)])
+    assert graph_drawings([crowd.to_dict()]) == [None]
 
 
 def test_readers_choose_by_reason_and_task_on_the_page_itself(page: Page) -> None:

@@ -361,6 +361,7 @@ class TrajectoryBuilder:
             provenance={
                 **self._provenance,
                 "unit": self._prompt.unit,
+                "graphs": [intent.step.after.to_dict() for intent in self._chosen],
                 "deltas": [in_short(intent.step) for intent in self._chosen],
                 "mistakes": self._notes,
                 **({"look": self._look} if self._look else {}),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from staged.report.graphs import GraphDrawing, graph_drawings
 from staged.trajectory import (
     Answer,
     ImageRef,
@@ -52,11 +53,13 @@ class Round:
         title: Such as "Round 1"; "Drawn at once" for a sketch without a plan.
         attempts: In order.
         note: What the round was to change, where the data set tells.
+        graph: The same as a drawing.
     """
 
     title: str
     attempts: Sequence[RoundItem]
     note: str = ""
+    graph: GraphDrawing | None = None
 
 
 def rounds(trajectory: Trajectory) -> list[Round]:
@@ -98,11 +101,13 @@ def rounds(trajectory: Trajectory) -> list[Round]:
         groups[-1].append(RoundItem(kind="correction", refinement=refinement))
     deltas = trajectory.provenance.get("deltas")
     notes = [note for note in deltas if isinstance(note, str)] if isinstance(deltas, list) else []
+    graphs = graph_drawings(trajectory.provenance.get("graphs"))
     return [
         Round(
             title=_title(number, group),
             attempts=tuple(group),
             note=notes[number - 1] if number <= len(notes) else "",
+            graph=graphs[number - 1] if number <= len(graphs) else None,
         )
         for number, group in enumerate(groups, 1)
     ]
