@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rank_processes import train_on
-from test_train_validation import SLOW, curve, held_out, kept, worse
+from test_train_validation import SLOW, curve, held_out, kept, many_packs, worse
 from training import World, build, train
 
 from train.scorer import ScorerError, score
@@ -114,7 +114,7 @@ def test_a_command_draws_with_the_model() -> None:
 
 @SLOW
 def test_ranks_are_scored_once(world: World, tmp_path: Path) -> None:
-    job = scored(world, tmp_path)
+    job = many_packs(scored(world, tmp_path))
     train_on(2, job)
     assert len((tmp_path / "calls").read_text()) == 4
     found = {step: line["validation/score"] for step, line in curve(job.out).items()}
