@@ -86,7 +86,7 @@ def read_badly(ranks: Ranks, job: TrainSettings) -> None:
     """A shard is cut off while the run goes on, as by a disk that fails."""
     trainer = Trainer(job, ranks)
     if ranks.is_first:
-        for shard in job.data[0].path.glob("*.tar"):
+        for shard in Path(job.data[0].path).glob("*.tar"):
             with shard.open("r+b") as file:
                 file.truncate(shard.stat().st_size // 2)
     ranks.gather(0)
