@@ -82,13 +82,16 @@ def test_a_ray_cluster_leaves_what_one_process_leaves(tmp_path: Path) -> None:
         pixels = np.full((4, 4, 3), number, np.uint8)
         (made / f"{number}.png").write_bytes(images.encode_png(pixels))
     ray.init(num_cpus=2, include_dashboard=False)
-    for out, command in (("one", ["generate"]), ("ray", ["on-ray", "3", "generate"])):
-        arguments = [
-            *("--benchmark", "geneval", "--prompts", str(prompts), "--images-per-prompt", "1"),
-            *("--out", str(tmp_path / out), "--generator", "folder", f"images={made}"),
-            "pattern={prompt}",
-        ]
-        assert staged_eval([*command, *arguments]) == 0
+    try:
+        for out, command in (("one", ["generate"]), ("ray", ["on-ray", "3", "generate"])):
+            arguments = [
+                *("--benchmark", "geneval", "--prompts", str(prompts), "--images-per-prompt", "1"),
+                *("--out", str(tmp_path / out), "--generator", "folder", f"images={made}"),
+                "pattern={prompt}",
+            ]
+            assert staged_eval([*command, *arguments]) == 0
+    finally:
+        ray.shutdown()
     for name in ("samples.jsonl", "00003/samples/00000.png", "generation/settings.json"):
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 

@@ -53,16 +53,21 @@ def share(application: str, options: argparse.Namespace, *, retries: int) -> int
     except ImportError:
         raise UsageError("Ray is not installed: pip install 'staged[ray]'") from None
 
-    if not ray.is_initialized():
+    joins = not ray.is_initialized()
+    if joins:
         ray.init(address=options.address)
-    gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    task = ray.remote(num_cpus=options.cpus, num_gpus=gpus, max_retries=retries)(_run)
-    command = (options.command, *options.arguments)
-    running = [
-        task.remote(application, os.getcwd(), command, rank, options.processes)
-        for rank in range(options.processes)
-    ]
-    return int(max(ray.get(running)))
+    try:
+        gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+        task = ray.remote(num_cpus=options.cpus, num_gpus=gpus, max_retries=retries)(_run)
+        command = (options.command, *options.arguments)
+        running = [
+            task.remote(application, os.getcwd(), command, rank, options.processes)
+            for rank in range(options.processes)
+        ]
+        return int(max(ray.get(running)))
+    finally:
+        if joins:
+            ray.shutdown()
 
 
 def _run(application: str, folder: str, command: Sequence[str], rank: int, world_size: int) -> int:
