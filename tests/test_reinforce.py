@@ -122,6 +122,20 @@ def test_a_run_goes_on_to_the_same_bits_and_binds_its_settings(
         Reinforcer(replace(half, prompts=other))
 
 
+def test_a_rollout_that_no_pack_holds_ends_a_run_until_packs_are_larger(
+    world: World, tmp_path: Path
+) -> None:
+    chosen = settings(world, tmp_path, iterations=1)
+    with pytest.raises(ValueError, match="raise pack_tokens"):
+        Reinforcer(replace(chosen, pack_tokens=8)).run()
+    drawn = tmp_path / "rollouts" / "00001"
+    before = {path: path.stat().st_mtime_ns for path in drawn.iterdir() if path.is_file()}
+    assert len(before) >= 2
+    Reinforcer(chosen).run()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert Reinforcer(replace(chosen, pack_tokens=400)).iteration == 1
+
+
 def test_the_result_is_the_policy_that_draws_and_its_rollouts_lie_there(
     world: World, tmp_path: Path
 ) -> None:

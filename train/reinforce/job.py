@@ -66,10 +66,12 @@ from train.trackers import open_trackers, require_trackers
 SETTINGS, ROLLOUTS = "settings.yaml", "rollouts"
 _PROMPTS = "prompts.sha256"
 _FREE = (
-    *("out", "prompts", "iterations", "device", "num_threads"),
+    *("out", "prompts", "iterations", "device", "num_threads", "pack_tokens"),
     *("keep_checkpoints", "keep_rollouts", "trackers", "probe", "collapse"),
 )
 """What may differ between the parts of a run; of the prompts it is asked whether they are the same.
+
+Rollouts do not depend on `pack_tokens`, and one that is too long for it must not end a run for good.
 """
 
 

@@ -204,7 +204,8 @@ class ReinforceSettings:
     epochs: int = 1
     """Times that an iteration's rollouts are learned from."""
     pack_tokens: int = 33_000
-    """Tokens of a packed batch, at most."""
+    """Tokens of a packed batch, at most; one rollout must fit. It may be changed in a run that goes
+    on."""
     packs_per_step: int = 1
     """Packs whose gradients an optimizer step adds up."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
