@@ -15,6 +15,7 @@ from staged.cli.main import main
 from staged.engine.drawing import ImageOnItsWay, along_line
 from staged.engine.foresight import MAX_AHEAD, fit
 from staged.engine.velocity import GuidedImage
+from staged.generate import studied
 from staged.model.checkpoint import save
 from staged.model.flow import time_grid
 from staged.model.flows import FLOWS, Flows, FlowSettings, Guidance, read_flows
@@ -154,7 +155,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command_tunes_keeps_and_says_what_it_costs(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "prompts.txt").write_text("a red star\na blue ring\na star\n")
     command = ["tune-steps", "--checkpoint", str(checkpoint), "--mode", "one-shot"]
@@ -166,6 +170,10 @@ def test_the_command_tunes_keeps_and_says_what_it_costs(
     assert tuned == read_flows(checkpoint)
     assert tuned.first.num_flow_steps == 6 > tuned.first.num_evaluations
     assert tuned.edit.forecast == tuned.refinement.forecast == ()
+
+    monkeypatch.setattr(studied, "MAX_FITTED", 1)
+    assert main([*command, "--share", "0.6", "--out", str(tmp_path / "few")]) == 0
+    assert "(1 fitted, 1 compared)" in capsys.readouterr().out
 
     before = (checkpoint / FLOWS).read_bytes()
     assert main([*command, "--max-difference", "0", "--out", str(tmp_path / "none")]) == 1

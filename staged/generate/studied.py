@@ -20,6 +20,9 @@ from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
 from staged.model.flows import FlowKind, FlowSettings
 
+MAX_FITTED = 32
+"""Pictures of a kind that a forecast is fitted to; at full size each keeps some 150 MB of
+velocities."""
 _KINDS: tuple[FlowKind, ...] = ("first", "edit", "refinement")
 
 
@@ -104,7 +107,8 @@ class StepStudy:
         """Draw prompts, and keep what the network said at every step of every picture.
 
         Returns:
-            The pictures by kind; their velocities lie in the CPU's memory.
+            The pictures by kind, the first `MAX_FITTED` of each; their velocities lie in the CPU's
+            memory.
         """
         self._engine.kept = {kind: [] for kind in _KINDS}
         self._run(prompts, seed, progress)
@@ -159,12 +163,16 @@ class _Watching(Engine):
         """Draw; see `Engine.draw`."""
         images = self.begin(*contexts, settings=settings, **rest)
         kinds = [self._kind(flow) for flow in settings]
+        room = {kind: MAX_FITTED - len(kept) for kind, kept in self.kept.items()}
+        watched = set()
         for image, kind in zip(images, kinds, strict=True):
-            if kind in self.kept:
+            if room.get(kind, 0) > 0:
+                room[kind] -= 1
+                watched.add(image.number)
                 image.num_kept = len(image.times)
         drawings = self.finish(images, on_step)
         for image, drawing, kind in zip(images, drawings, kinds, strict=True):
-            if kind in self.kept and isinstance(drawing.decoded, np.ndarray):
+            if image.number in watched and isinstance(drawing.decoded, np.ndarray):
                 image.asked = [(time, velocities.cpu()) for time, velocities in image.asked]
                 self.kept[kind].append(image)
         if self.trials:
