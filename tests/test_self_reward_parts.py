@@ -1,5 +1,6 @@
 """The optimiser without a model: what is asked, scored, paired, kept and imported."""
 
+import asyncio
 import io
 import json
 from collections import Counter
@@ -9,9 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from exploring import Habits
 from PIL import Image
 
 from staged import images
+from staged.backends.idea2img.painter import LedgerPainter
+from staged.jobs.files import write_whole
+from staged.jobs.ledger import Ledger
 from staged.settings import SettingsError, from_dict
 from train.self_reward.asking import (
     WORDINGS,
@@ -32,6 +37,7 @@ from train.self_reward.examples import (
 from train.self_reward.importers.pick_a_pic import pick_a_pic
 from train.self_reward.importers.prompts import beautiful_prompt, diffusiondb_prompts
 from train.self_reward.judging import JudgedPrompt, Verdicts, judge_pairs, read_pair
+from train.self_reward.lines import _Line
 from train.self_reward.preferences import PicturePair, read_pairs, write_pairs
 from train.self_reward.rewards import (
     Reward,
@@ -51,6 +57,21 @@ def said(first: int, second: int) -> str:
 
 def worth(total: float | None, gain: float | None = 0.0) -> Reward:
     return Reward(total=total, alignment_gain=gain, by_rubric={}, num_answers=1)
+
+
+def test_a_picture_of_an_earlier_model_is_not_taken_for_one_that_could_not_be_drawn(
+    tmp_path: Path,
+) -> None:
+    stale = [tmp_path / f"pictures/dpo1/{number:05d}-000.png" for number in range(3)]
+    for path in stale:
+        write_whole(path, b"of an earlier model")
+    with Ledger(tmp_path / "ledger", fingerprint="f" * 64) as ledger:
+        model = Habits(refuses=lambda prompt: "ring" in prompt)
+        line = _Line(LedgerPainter(model, ledger), tmp_path, "dpo1", 0, 1, lambda: None)
+        records = asyncio.run(line.draw(["a star", "a ring", "one"], ["a star", "a ring", None]))
+    assert [record["drawn"] for record in records] == ["a star", "a ring", None]
+    assert [path.is_file() for path in stale] == [True, False, False]
+    assert stale[0].read_bytes() != b"of an earlier model"
 
 
 def test_judgements_are_read_as_they_are_written() -> None:

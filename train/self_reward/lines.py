@@ -133,6 +133,8 @@ class _Line:
             number, image = place
             name = f"pictures/{self._line}/{number:05d}-{image:03d}.png"
             prompt, text = prompts[number], texts[number]
+            # One of an earlier model is not this one's, where this one's cannot be drawn.
+            (self._folder / name).unlink(missing_ok=True)
             if text is not None:
                 await self._picture(self._folder / name, text, step_seed(self._seed, prompt, image))
             records[place] = {"image": name, "prompt": prompt, "drawn": text}
