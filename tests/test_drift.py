@@ -16,6 +16,7 @@ from data_pipelines.drift.limits import DriftLimits
 from data_pipelines.drift.measure import measure
 from data_pipelines.drift.realign import realigned
 from data_pipelines.drift.registration import NO_MOTION, Motion
+from data_pipelines.drift.told import drawn_moved, drift_in_words
 from data_pipelines.plan_sketch.build import TrajectoryBuilder
 from data_pipelines.plan_sketch.settings import Critiques, Gate, PlanSketchSettings
 from data_pipelines.plan_sketch.steady import steadied
@@ -34,7 +35,7 @@ from staged.shapes.players.editor import NO_MISTAKES, ShapesEditor
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import CANVAS_PX, Color, Kind, Scene, Shape
 from staged.shards import read_manifest, read_shards
-from staged.trajectory import Sketch
+from staged.trajectory import Sketch, Trajectory
 
 
 def shape(kind: Kind, color: Color, x: int, y: int) -> Shape:
@@ -159,6 +160,24 @@ def test_what_cannot_be_undone_is_refused_with_a_reason_of_its_own() -> None:
     assert reason_in_words("draw", "drift: tint").endswith("the colours of the whole picture")
     said = reason_in_words("draw", "drift from the first: zoom")
     assert said.endswith("made the whole picture larger or smaller since the first one")
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        *(0.3, None, "no", {"moved": 1}, [1], ["moved"], [{"moved": 1}], [{"moved": "1"}]),
+        *([{"moved": 1, "tint": 2}], [{"moved": 1, "tint": ["red"]}]),
+        *([{"moved": 1, "tint": [0], "realigned": r}] for r in (None, {}, {"drawn": 1})),
+    ],
+    ids=str,
+)
+def test_drift_that_others_noted_in_their_own_way_is_passed_over(noted: object) -> None:
+    foreign = Trajectory(prompt="a star", steps=(), provenance={"drift": noted})
+    assert drawn_moved(foreign) == 0 and drift_in_words(foreign) == ""
+    if isinstance(noted, list):
+        own = {"moved": 0.25, "tint": [1.0, -3.0, 0.0]}
+        both = replace(foreign, provenance={"drift": [*noted, own]})
+        assert drift_in_words(both) == "moved 25.00% at most, colours 3 of 255"
 
 
 def test_what_each_step_may_do_adds_up_against_the_first() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ def drift_in_words(trajectory: Trajectory) -> str:
     noted = list(_noted(trajectory))
     if not noted:
         return ""
-    tint = max(abs(value) for one in noted for value in one["tint"])
+    tint = max((abs(value) for one in noted for value in one["tint"]), default=0.0)
     laid = sum("realigned" in one for one in noted)
     said = f"moved {drawn_moved(trajectory):.2%} at most, colours {tint:.0f} of 255"
     return f"{said}, {laid} laid back" if laid else said
@@ -34,6 +35,25 @@ def _moved(one: dict[str, Any]) -> float:
 
 
 def _noted(trajectory: Trajectory) -> Iterator[dict[str, Any]]:
-    for one in trajectory.provenance.get("drift", []):
-        if "moved" in one:  # of another size nothing is measured
+    """What was measured; other shapes, of trajectories from elsewhere, are passed over."""
+    noted = trajectory.provenance.get("drift")
+    for one in noted if isinstance(noted, list) else []:
+        if _is_measured(one):  # of another size nothing is measured
             yield one
+
+
+def _is_measured(one: Any) -> bool:
+    if not isinstance(one, dict) or not _is_number(one.get("moved")):
+        return False
+    tint = one.get("tint")
+    if not isinstance(tint, list) or not all(map(_is_number, tint)):
+        return False
+    if "realigned" not in one:
+        return True
+    realigned = one["realigned"]
+    drawn = realigned.get("drawn") if isinstance(realigned, dict) else None
+    return isinstance(drawn, dict) and _is_number(drawn.get("moved"))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
