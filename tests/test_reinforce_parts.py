@@ -1,6 +1,7 @@
 """Reinforcement's losses, grades and advantages, against numbers worked out by hand."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from tiny import picture, plan, sketch, tokenizer
 
 from eval.search.verifiers.detector import MiniatureVerifier
 from staged.model.layout import Grids, lay_out
-from staged.roles import Rated, Verifier
+from staged.roles import Rated, Rating, Verifier
 from staged.sequence import interleave
 from staged.shapes.language.asked import read_request
 from staged.shapes.language.prompts import describe
@@ -23,8 +24,10 @@ from staged.shapes.world.spec import Spec
 from staged.trajectory import ImageRef, Inspection, Plan, Refinement, Sketch, Stop, Trajectory
 from train.reinforce.advantages import CreditSettings, credit
 from train.reinforce.detector import DetectorGrader
-from train.reinforce.grades import Grades, SketchGrade
+from train.reinforce.grades import Grades, SketchGrade, end_known
 from train.reinforce.loss import image_loss, text_divergence, text_loss
+from train.reinforce.record import figures_of
+from train.reinforce.scorer import ScorerGrader
 
 # --- losses --------------------------------------------------------------------------------------
 
@@ -236,6 +239,38 @@ def test_a_stop_that_the_limits_imposed_is_nobodys_decision() -> None:
     imposed = replace(trajectory, provenance={"ended_by": "policy"})
     assert 1 in credit([trajectory], [grades], [0], CreditSettings())[0]
     assert 1 not in credit([imposed], [grades], [0], CreditSettings())[0]
+
+
+class Rates:
+    """Gives ratings in turn."""
+
+    name = "rates"
+
+    def __init__(self, *values: float | None) -> None:
+        self._values = values
+
+    def rate(self, pictures: Sequence[Rated]) -> list[Rating]:
+        return [Rating(value=one) for one, _ in zip(self._values, pictures, strict=True)]
+
+
+def test_what_cannot_be_rated_is_neither_rewarded_nor_punished() -> None:
+    """Rollouts of two pictures: both rated; the last not; the first not; the last no number."""
+    trajectory, _ = rolled((0, 0, None), (0, 0, None))
+    scorer = Rates(0.4, 1.0, 0.4, None, None, 0.9, 0.4, math.nan)
+    grades = ScorerGrader(scorer).grade([trajectory] * 4)
+    assert [end_known(trajectory, one) for one in grades] == [True, False, True, False]
+    assert [dict(one.words) for one in grades] == [{4: 1.0}, {}, {4: -1.0}, {}]
+    assert [one.sketches[-1].gain for one in grades] == pytest.approx([0.6, None, None, None])
+    found = credit([trajectory] * 4, grades, [0] * 4, CreditSettings())
+    # Texts at 1 and 2 stand on the first picture, the stop at 4 on the last.
+    assert [sorted(one) for one in found] == [[0, 1, 2, 3, 4], [0], [3, 4], [0]]
+    assert [one[0].value for one in (found[0], found[1])] == pytest.approx([0.7, 0.4])
+    figures = figures_of([(trajectory, one) for one in grades])
+    assert (figures["reward"], figures["right"], figures["unrated"]) == (0.95, 0.5, 0.5)
+    unknown = figures_of([(trajectory, grades[1])])
+    assert unknown["unrated"] == 1 and "reward" not in unknown
+    # Nothing was drawn: that is known, and worth nothing.
+    assert end_known(Trajectory(prompt="a star", steps=(plan("a star"),)), Grades())
 
 
 # --- the detector --------------------------------------------------------------------------------

@@ -9,6 +9,10 @@ A picture's return is its value and a share of what later turns gain on it. A pi
 another that comes no nearer to what it was drawn for gets the lowest return of its group, and so
 does one drawn onto a picture that was right already. A text's return is what the end gains on the
 picture before it, and the grade of what it says or decides.
+
+What a picture that nobody could grade was worth is not known: it has no return, nor has a text
+between it and the next one. Where it was the last, no text of the rollout has one, and no picture
+a share of what came later.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from dataclasses import dataclass
 
 from staged.ranges import check_range
 from staged.trajectory import Move, Sketch, Trajectory, moves
-from train.reinforce.grades import Grades, SketchGrade
+from train.reinforce.grades import Grades, SketchGrade, end_known, is_graded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,17 +100,20 @@ def credit(
         zip(trajectories, grades, groups, strict=True)
     ):
         sketches = {grade.step: grade for grade in graded.sketches}
-        turn = 0
+        knows_end = end_known(trajectory, graded)
+        turn, newest = 0, None
         for step, move in enumerate(moves(trajectory.steps)):
             place = group, move, turn
             if not isinstance(trajectory.steps[step], Sketch):
-                if not _is_imposed(trajectory, move):
+                known = knows_end and is_graded(newest, graded)
+                if known and not _is_imposed(trajectory, move):
                     value = _text_return(graded, step, settings)
                     words[place].append(_Return(rollout, step, value))
                 continue
-            turn += 1
+            turn, newest = turn + 1, step
             if (grade := sketches.get(step)) is not None:
-                value = grade.value + settings.later_share * (graded.last - grade.whole)
+                later = graded.last - grade.whole if knows_end else 0.0
+                value = grade.value + settings.later_share * later
                 wasted = not _improves(grade, graded.before(step))
                 pictures[place].append(_Return(rollout, step, value, wasted))
     found: list[Credits] = [{} for _ in trajectories]

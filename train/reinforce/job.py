@@ -56,7 +56,7 @@ from train.reinforce.rollouts import draw, is_written, read, starts_of, write
 from train.reinforce.scorer import open_grader
 from train.reinforce.settings import ReinforceSettings
 from train.reinforce.step import PolicyObjective, PolicyStep
-from train.reinforce.watch import collapse, warnings_of
+from train.reinforce.watch import collapse, unrated_in_words, warnings_of
 from train.run_folder import alone_in
 from train.run_log import RunLog
 from train.settings import Subset
@@ -202,7 +202,8 @@ class Reinforcer:
         self.drawing.update(self.parameters.values(), number - 1)
         figures |= {"drawn_s": drawn_s, "learned_s": time.monotonic() - began - drawn_s}
         self.iteration = number
-        self._facts["rewards"] = [*self._facts["rewards"], figures["reward"]]
+        if "reward" in figures:
+            self._facts["rewards"] = [*self._facts["rewards"], figures["reward"]]
         self._look(log, number, figures)
         for words in warnings_of(figures, self._facts["one_shot"], sum(compared)):
             print(f"iteration {number}: {words}", file=sys.stderr)
@@ -226,7 +227,9 @@ class Reinforcer:
                 f"{settings.init}, iteration {number - 1}",
                 f"iteration {number}: rollouts",
             )
-        write(folder, starts, ended, self._grader, settings.credit)
+        grades = write(folder, starts, ended, self._grader, settings.credit)
+        if words := unrated_in_words(grades):
+            print(f"iteration {number}: {words}", file=sys.stderr)
 
     def _learn(self, folder: Path, number: int) -> dict[str, float]:
         """Take an iteration's optimizer steps; returns means over them."""
@@ -274,7 +277,7 @@ class Reinforcer:
             with averaged(self.parameters, self.drawing):
                 figures |= self._probe.measure(self._engine, self._grader, number)
             if not number:
-                self._facts["one_shot"] = figures["probe/one_shot"]
+                self._facts["one_shot"] = figures.get("probe/one_shot")
         if figures:
             log.record(number, figures)
             print(f"iteration {number} of {self.settings.iterations}: {_line(figures)}", flush=True)
@@ -341,7 +344,8 @@ def _drop_old(rollouts: Path, num_kept: int) -> None:
 
 
 _SHOWN: Sequence[str] = (
-    *("reward", "right", "harm", "num_sketches", "failed", "text_nats", "image_shift", "text_kl"),
+    *("reward", "right", "unrated", "harm", "num_sketches", "failed"),
+    *("text_nats", "image_shift", "text_kl"),
     *("probe/reward", "probe/right", "probe/one_shot"),
 )
 

@@ -48,7 +48,8 @@ class PolicyProbe:
 
         Returns:
             `probe/...` as `figures_of` the way that the run draws; `probe/one_shot` and
-            `probe/one_shot_right`, the reward and the share right of drawing at once.
+            `probe/one_shot_right`, the reward and the share right of drawing at once, where they
+            are known.
         """
         figures = self._drawn(engine, grader, self._settings, iteration)
         found = {f"probe/{name}": value for name, value in figures.items()}
@@ -56,8 +57,9 @@ class PolicyProbe:
             figures = self._drawn(
                 engine, grader, replace(self._settings, mode="one-shot"), iteration
             )
-        found["probe/one_shot"] = figures["reward"]
-        found["probe/one_shot_right"] = figures["right"]
+        for name, of in (("probe/one_shot", "reward"), ("probe/one_shot_right", "right")):
+            if of in figures:
+                found[name] = figures[of]
         return found
 
     def _drawn(

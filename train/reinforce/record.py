@@ -9,7 +9,7 @@ from typing import Any, Self
 from staged import strict_json
 from staged.trajectory import Sketch, Trajectory
 from train.reinforce.advantages import Credits
-from train.reinforce.grades import Grades, SketchGrade
+from train.reinforce.grades import Grades, SketchGrade, end_known
 
 REWARD = "reward"
 """Where in `provenance` it stands."""
@@ -77,12 +77,18 @@ def figures_of(rollouts: Sequence[tuple[Trajectory, Grades]]) -> dict[str, float
 
     Returns:
         - `reward`: mean grade of last pictures as answers, 0 where there is none; `right`: share of
-          those that show all that was asked for.
+          those that show all that was asked for. Neither counts rollouts whose last picture could
+          not be graded, and both are missing where that is all of them. `unrated`: their share.
         - `sketch_value`: mean value of all pictures for themselves.
         - `harm`: of right pictures that were drawn onto, those that were wrong then.
         - `num_sketches`, `num_steps`: of a rollout; `failed`: share that broke off.
     """
     number = max(len(rollouts), 1)
+    known = [grades for trajectory, grades in rollouts if end_known(trajectory, grades)]
+    ends = {
+        "reward": sum(grades.last for grades in known) / max(len(known), 1),
+        "right": sum(grades.right for grades in known) / max(len(known), 1),
+    }
     values = [one.value for _, grades in rollouts for one in grades.sketches]
     changed = [
         (before.right, after.right)
@@ -93,9 +99,8 @@ def figures_of(rollouts: Sequence[tuple[Trajectory, Grades]]) -> dict[str, float
     sketches = [
         sum(isinstance(step, Sketch) for step in trajectory.steps) for trajectory, _ in rollouts
     ]
-    return {
-        "reward": sum(grades.last for _, grades in rollouts) / number,
-        "right": sum(grades.right for _, grades in rollouts) / number,
+    return (ends if known else {}) | {
+        "unrated": 1 - len(known) / number if rollouts else 0.0,
         "sketch_value": sum(values) / max(len(values), 1),
         "harm": sum(not after for after in after_right) / max(len(after_right), 1),
         "num_sketches": sum(sketches) / number,

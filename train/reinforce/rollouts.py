@@ -27,7 +27,7 @@ from staged.shards import ShardIndex, ShardWriter
 from staged.shards.folder import INDEX
 from staged.trajectory import Trajectory
 from train.reinforce.advantages import CreditSettings, credit
-from train.reinforce.grades import Grader
+from train.reinforce.grades import Grader, Grades
 from train.reinforce.record import recorded
 from train.reinforce.settings import RolloutSettings
 
@@ -130,10 +130,13 @@ def write(
     trajectories: Sequence[Trajectory],
     grader: Grader,
     settings: CreditSettings,
-) -> None:
+) -> list[Grades]:
     """Grade rollouts, compare them, and keep them; the folder's index comes last.
 
     Those of the miniature world are judged too, so that pages of them say what is right.
+
+    Returns:
+        The grades of each.
     """
     grades = grader.grade(trajectories)
     credits = credit(trajectories, grades, [start.number for start in starts], settings)
@@ -151,6 +154,7 @@ def write(
                     credits=worth,
                 ),
             )
+    return grades
 
 
 def is_written(folder: Path) -> bool:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from staged.roles import Rated, Verifier
+from staged.roles import Rated, Rating, Verifier
 from staged.trajectory import Sketch, Trajectory
 from train.reinforce.detector import DetectorGrader
-from train.reinforce.grades import Grader, Grades, SketchGrade
+from train.reinforce.grades import (
+    Grader,
+    Grades,
+    SketchGrade,
+    end_known,
+    is_graded,
+    newest_picture,
+)
 from train.reinforce.settings import RewardSettings
 
 
 class ScorerGrader:
     """Grades each picture as an answer to the prompt, by whoever rates such.
 
-    A picture's value is its grade and its gain what it has on the picture before it; of words only
-    the stop is judged.
+    A picture's value is its grade and its gain what it has on the picture before it, where that is
+    rated too; of words only the stop is judged, where the last picture is rated.
 
     Args:
         scorer: Who rates.
@@ -50,26 +59,33 @@ class ScorerGrader:
                 for rollout, _, step in places
             ]
         )
-        found: list[list[SketchGrade]] = [[] for _ in trajectories]
+        rated: list[dict[int, Rating]] = [{} for _ in trajectories]
         for (rollout, index, _), rating in zip(places, ratings, strict=True):
-            if rating.value is None:
+            rated[rollout][index] = rating
+        return [
+            self._graded(trajectory, of_steps)
+            for trajectory, of_steps in zip(trajectories, rated, strict=True)
+        ]
+
+    def _graded(self, trajectory: Trajectory, ratings: Mapping[int, Rating]) -> Grades:
+        """Grade a rollout, with the ratings of its pictures by index of their step, in order."""
+        grades = Grades()
+        for index, rating in ratings.items():
+            if rating.value is None or not math.isfinite(rating.value):
+                reason = f"a rating of {rating.value}"
+                why = rating.reason or ("no reason given" if rating.value is None else reason)
+                grades = replace(grades, unrated={**grades.unrated, index: why})
                 continue
             grade = (rating.value - self._worst) / (self._best - self._worst)
             grade = min(max(grade, 0.0), 1.0)
-            before = found[rollout][-1].whole if found[rollout] else None
-            gain = None if before is None else grade - before
-            found[rollout].append(SketchGrade(step=index, value=grade, whole=grade, gain=gain))
-        return [
-            _with_stop(trajectory, tuple(sketches))
-            for trajectory, sketches in zip(trajectories, found, strict=True)
-        ]
-
-
-def _with_stop(trajectory: Trajectory, sketches: tuple[SketchGrade, ...]) -> Grades:
-    if not (trajectory.complete and sketches):
-        return Grades(sketches=sketches)
-    verdict = 1.0 if sketches[-1].right else -1.0
-    return Grades(sketches=sketches, words={len(trajectory.steps) - 1: verdict})
+            before = newest_picture(trajectory, index)
+            known = before is not None and is_graded(before, grades)
+            gain = grade - grades.last if known else None
+            one = SketchGrade(step=index, value=grade, whole=grade, gain=gain)
+            grades = replace(grades, sketches=(*grades.sketches, one))
+        if not (trajectory.complete and grades.sketches and end_known(trajectory, grades)):
+            return grades
+        return replace(grades, words={len(trajectory.steps) - 1: 1.0 if grades.right else -1.0})
 
 
 def open_grader(settings: RewardSettings) -> Grader:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
+from train.reinforce.grades import Grades
 from train.reinforce.settings import CollapseSettings
 
 _LOST_ONE_SHOT = 0.1
@@ -13,7 +15,7 @@ def collapse(rewards: Sequence[float], settings: CollapseSettings) -> str:
     """Say why a run is to stop; empty where it is not.
 
     Args:
-        rewards: Mean of every iteration so far.
+        rewards: Mean of every iteration so far that has one.
         settings: When that is.
     """
     number = settings.patience
@@ -26,6 +28,18 @@ def collapse(rewards: Sequence[float], settings: CollapseSettings) -> str:
         f"the mean reward of the last {number} iterations is {last:.3f}, of the first {number} it "
         f"was {first:.3f}: the policy has collapsed. Begin another `out` with a lower "
         "optimizer.lr or a larger images.beta; collapse.stop_below=0 goes on"
+    )
+
+
+def unrated_in_words(grades: Sequence[Grades]) -> str:
+    """Say how many pictures of rollouts got no grade, and most often why; empty where none."""
+    reasons = Counter(reason for one in grades for reason in one.unrated.values())
+    if not reasons:
+        return ""
+    [(reason, number)] = reasons.most_common(1)
+    return (
+        f"{reasons.total()} pictures could not be rated and count for nothing, {number} of them: "
+        f"{reason:.200}"
     )
 
 
