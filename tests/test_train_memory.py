@@ -49,6 +49,10 @@ def test_the_full_size_model_is_refused_on_one_gpu_of_today(
     with pytest.raises(ValueError) as error:
         require_memory(kept, torch.device("cuda"))
     assert str(error.value).startswith(f"a step keeps {parts}, activations not counted, and cuda")
+    assert "ema_decay=0" in str(error.value)
+    with pytest.raises(ValueError) as error:
+        require_memory(kept, torch.device("cuda"), needs_average=True)
+    assert "ema_decay" not in str(error.value) and ". optimizer.states=8bit" in str(error.value)
     monkeypatch.setattr(memory, "memory_of", lambda device: sum(kept.values()))
     require_memory(kept, torch.device("cuda"))
 

@@ -13,12 +13,15 @@ from train.optimizer import Optimizers
 from train.settings import TrainSettings
 
 
-def require_memory(kept: Mapping[str, int], device: torch.device) -> None:
+def require_memory(
+    kept: Mapping[str, int], device: torch.device, *, needs_average: bool = False
+) -> None:
     """Require room for what is there in every step; activations, which packs decide, come on top.
 
     Args:
         kept: Bytes, as `kept_bytes` counts them.
         device: Of the run.
+        needs_average: It cannot go without an average of its weights.
 
     Raises:
         ValueError: The device has less memory than that in all.
@@ -26,9 +29,10 @@ def require_memory(kept: Mapping[str, int], device: torch.device) -> None:
     there = memory_of(device)
     if sum(kept.values()) > there:
         parts = ", ".join(f"{name} {gib(size)}" for name, size in kept.items() if size)
+        without = "" if needs_average else "optimizer.ema_decay=0 goes without an average, "
         raise ValueError(
             f"a step keeps {gib(sum(kept.values()))} GiB ({parts}), activations not counted, and "
-            f"{device} has {gib(there)}. optimizer.ema_decay=0 goes without an average, "
+            f"{device} has {gib(there)}. {without}"
             "optimizer.states=8bit takes a quarter of the moments, `freeze` trains less of the "
             "model, `lora={}` a LoRA beside it"
         )

@@ -52,7 +52,7 @@ from train.ranks import Ranks
 from train.reinforce.packing import RewardedPack, build_rewarded_pack
 from train.reinforce.probe import PolicyProbe
 from train.reinforce.record import RewardRecord, figures_of
-from train.reinforce.rollouts import draw, is_written, read, starts_of, write
+from train.reinforce.rollouts import draw, flows_of, is_written, read, starts_of, write
 from train.reinforce.scorer import open_grader
 from train.reinforce.settings import ReinforceSettings
 from train.reinforce.step import PolicyObjective, PolicyStep
@@ -71,7 +71,8 @@ _FREE = (
 )
 """What may differ between the parts of a run; of the prompts it is asked whether they are the same.
 
-Rollouts do not depend on `pack_tokens`, and one that is too long for it must not end a run for good.
+Rollouts do not depend on `pack_tokens`, and one that is too long for it must not end a run for
+good.
 """
 
 
@@ -122,6 +123,9 @@ class Reinforcer:
         self.tokenizer, self.codec = self.loaded.tokenizer, self.loaded.codec
         self._prompts = understood(self.codec.sizes, prompts)
         self._grader.require(self._prompts)
+        flows = self.loaded.flows.for_other_weights()
+        drawn = settings.rollouts
+        drawn.policy().check_cost(flows_of(flows, drawn).num_evaluations)
         model = self.loaded.model.train()
         self.parameters = trained_parameters(model, training)
         if settings.freeze and is_stored_as(settings.init, self.dtype):
@@ -130,7 +134,7 @@ class Reinforcer:
         optimizer = settings.optimizer
         self.optimizer = make_optimizers(self.parameters, optimizer, self.dtype)
         kept = kept_bytes(model, self.parameters, self.optimizer, averaged=True, dtype=self.dtype)
-        require_memory(kept, self.device)
+        require_memory(kept, self.device, needs_average=True)
         if not resuming:
             need = bytes_to_write(training, model, self.parameters, self.optimizer)
             outputs.folder(settings.out, need_bytes=need)
@@ -141,7 +145,6 @@ class Reinforcer:
             "rewards": json.loads(said.get("rewards", "[]")),
             "one_shot": json.loads(said.get("one_shot", "null")),
         }
-        flows = self.loaded.flows.for_other_weights()
         self._engine = Engine(model, self.codec, self.tokenizer, flows=flows)
         self._step = PolicyStep(
             objective=PolicyObjective(model, max_logits_mib=settings.max_logits_mib),
