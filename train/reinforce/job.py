@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -140,11 +141,7 @@ class Reinforcer:
             outputs.folder(settings.out, need_bytes=need)
         self.drawing = WeightAverage(self.parameters, optimizer.ema_decay)
         self.iteration = self.state.load(self.parameters, self.optimizer, self.drawing)
-        said = self.state.facts()
-        self._facts: dict[str, Any] = {
-            "rewards": json.loads(said.get("rewards", "[]")),
-            "one_shot": json.loads(said.get("one_shot", "null")),
-        }
+        self._facts = _facts_of(self.state)
         self._engine = Engine(model, self.codec, self.tokenizer, flows=flows)
         self._step = PolicyStep(
             objective=PolicyObjective(model, max_logits_mib=settings.max_logits_mib),
@@ -157,7 +154,8 @@ class Reinforcer:
             max_grad_norm=optimizer.max_grad_norm,
         )
         self._probe = self._open_probe()
-        self.stopped = ""
+        # Of a run that gave up, too: it does not train on where the same command comes again.
+        self.stopped = collapse(self._facts["rewards"], settings.collapse)
 
     def run(self) -> Path:
         """Go on to the last iteration, unless the policy collapses, and write the result.
@@ -292,6 +290,24 @@ class Reinforcer:
         prompts = understood(self.codec.sizes, read_prompts(probe.prompts)[: probe.max_prompts])
         self._grader.require(prompts)
         return PolicyProbe(prompts, probe.every_iterations, self.settings.rollouts)
+
+
+def _facts_of(state: RunState) -> dict[str, Any]:
+    """What a state says of the iterations before it.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    said = state.facts()
+    try:
+        rewards = [float(one) for one in json.loads(said.get("rewards", "[]"))]
+        one_shot = json.loads(said.get("one_shot", "null"))
+        known = [*rewards, *([] if one_shot is None else [float(one_shot)])]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the newest state in {state.folder} is damaged ({error})") from None
+    if not all(map(math.isfinite, known)):
+        raise ValueError(f"the newest state in {state.folder} is damaged: a reward is not finite")
+    return {"rewards": rewards, "one_shot": one_shot}
 
 
 def _claim(
