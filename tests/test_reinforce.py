@@ -1,6 +1,7 @@
 """Runs of reinforcement: they learn what is rewarded, and go on to the same bits."""
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,54 @@ def test_a_rollout_that_no_pack_holds_ends_a_run_until_packs_are_larger(
     Reinforcer(chosen).run()
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert Reinforcer(replace(chosen, pack_tokens=400)).iteration == 1
+
+
+def test_a_run_that_collapsed_stays_so_and_one_begun_anew_uses_nothing_of_it(
+    world: World, tmp_path: Path
+) -> None:
+    chosen = settings(
+        world,
+        tmp_path,
+        iterations=4,
+        reward=RewardSettings(kind="scorer", scorer="brightness:Fading"),
+        collapse=CollapseSettings(stop_below=0.5, patience=1),
+    )
+    first = Reinforcer(chosen)
+    first.run()
+    assert first.iteration == 2 and "collapsed" in first.stopped
+    again = Reinforcer(chosen)
+    assert again.stopped == first.stopped
+    again.run()
+    assert again.iteration == 2 and len(log(tmp_path)) == 2
+    shutil.rmtree(tmp_path / "state")
+    anew = Reinforcer(chosen)
+    assert (anew.iteration, anew.stopped) == (0, "")
+    assert [folder.name for folder in (tmp_path / "rollouts").iterdir()] == ["00001"]
+
+
+def test_figures_leave_out_what_nobody_could_rate_and_say_why_once(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = settings(
+        world,
+        tmp_path,
+        iterations=1,
+        reward=RewardSettings(kind="scorer", scorer="brightness:Choosy"),
+    )
+    Reinforcer(chosen).run()
+    [line] = log(tmp_path)
+    assert (line["reward"], line["unrated"]) == (0.5, 0.75)
+    told = capsys.readouterr().err
+    assert "6 pictures could not be rated" in told and told.count("4 of them: too dark") == 1
+
+
+def test_a_run_that_can_draw_nothing_is_refused_before_it_begins(
+    world: World, tmp_path: Path
+) -> None:
+    chosen = settings(world, tmp_path)
+    few = replace(chosen, rollouts=replace(chosen.rollouts, max_flow_steps=1))
+    with pytest.raises(ValueError, match="a sketch takes 2 flow steps"):
+        Reinforcer(few)
 
 
 def test_the_result_is_the_policy_that_draws_and_its_rollouts_lie_there(
@@ -337,4 +386,4 @@ def test_what_looks_wrong_is_told() -> None:
     assert "nothing to learn" in warnings_of({}, None, 0)[0]
     assert "plain drawing" in warnings_of({"probe/one_shot": 0.3}, 0.5, 3)[0]
     assert warnings_of({"probe/one_shot": 0.45}, 0.5, 3) == []
-    assert figures_of([])["reward"] == 0
+    assert "reward" not in figures_of([]) and figures_of([])["unrated"] == 0

@@ -324,7 +324,7 @@ def _claim(
         begun: Of the one that is there.
         prompts: Of this run.
         resuming: A state of an earlier part is there, and binds; otherwise what was drawn for
-            another run is removed.
+            another run is removed, and all but what the first iteration drew.
 
     Raises:
         ValueError: The earlier part had others; names each.
@@ -343,6 +343,11 @@ def _claim(
     with nullcontext() if resuming else alone_in(out):
         if changed:
             shutil.rmtree(out / ROLLOUTS, ignore_errors=True)
+        if not resuming:
+            # Without a state no weights are there that could have drawn those of later iterations.
+            for folder in _iterations(out / ROLLOUTS):
+                if int(folder.name) > 1:
+                    shutil.rmtree(folder)
         job_settings.save_resolved(settings, out / SETTINGS)
         write_whole(path, (digest + "\n").encode())
 
@@ -358,8 +363,13 @@ def _binding(settings: ReinforceSettings) -> dict[str, Any]:
 
 def _drop_old(rollouts: Path, num_kept: int) -> None:
     """Remove all but the newest iterations' rollouts."""
-    for folder in sorted(path for path in rollouts.iterdir() if path.name.isdecimal())[:-num_kept]:
+    for folder in _iterations(rollouts)[:-num_kept]:
         shutil.rmtree(folder)
+
+
+def _iterations(rollouts: Path) -> list[Path]:
+    """Folders of iterations that were drawn, in order."""
+    return sorted(path for path in rollouts.glob("*") if path.name.isdecimal())
 
 
 _SHOWN: Sequence[str] = (
