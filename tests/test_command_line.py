@@ -127,6 +127,10 @@ def test_libraries_never_log_what_they_send(capsys: pytest.CaptureFixture[str]) 
         assert logging.getLogger("some.library").isEnabledFor(logging.DEBUG)
         for name in ("openai._base_client", "httpcore.http11"):
             assert not logging.getLogger(name).isEnabledFor(logging.DEBUG)
+        # It logs addresses, whose queries may be secrets.
+        for name in ("httpx", "httpcore.connection"):
+            assert not logging.getLogger(name).isEnabledFor(logging.INFO)
+            assert logging.getLogger(name).isEnabledFor(logging.WARNING)
     finally:
         logging.captureWarnings(False)
         logging.root.setLevel(before[0])

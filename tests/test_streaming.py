@@ -339,6 +339,29 @@ def test_a_server_that_is_gone_ends_the_run_by_name(world: training.World, tmp_p
             trainer.run()
 
 
+def test_a_query_is_sent_and_never_shown(
+    world: training.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run: in no progress, no name of a sample and no message."""
+    with serving(world.data) as site:
+        address = f"{site.address}?signature=hidden"
+        settings = world.settings(tmp_path / "run", num_workers=0)
+        settings = replace(settings, data=(Subset(path=address),), streaming=QUICK)
+        validation = ValidationSettings(data=(address,))
+        with pytest.raises(ValueError, match=rf"names {site.address}, which is trained") as caught:
+            Trainer(replace(settings, validation=validation))
+        examples = Trainer(replace(settings, streaming=replace(QUICK, max_gib=1e-9))).examples
+        site.fault = lambda name, count: "503"
+        with pytest.raises((ValueError, OSError)) as lost:
+            examples.trajectory(0)
+        said = [str(caught.value), str(lost.value), examples.name(0), *examples.folders.values()]
+    shown = capsys.readouterr()
+    assert "hidden" not in "".join([*said, shown.out, shown.err])
+    with pytest.raises(ValueError, match="teaches nothing") as idle:
+        Subset(path=address, ce_weight=0, mse_weight=0)
+    assert "hidden" not in str(idle.value)
+
+
 def test_an_empty_address_is_refused(tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "empty", title="empty"):
         pass

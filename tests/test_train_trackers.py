@@ -12,8 +12,8 @@ import pytest
 from training import World, assert_same, build, train
 
 from train.job import Trainer
-from train.settings import Log, TrainSettings
-from train.trackers import TensorBoard, open_trackers
+from train.settings import Log, Subset, TrainSettings, ValidationSettings
+from train.trackers import TensorBoard, open_trackers, told
 
 HAS_WANDB = find_spec("wandb") is not None
 
@@ -54,6 +54,20 @@ def test_a_tracker_that_is_not_installed_is_told_before_weights_are_read(
     job = replace(settings(world, tmp_path, "wandb"), init="nowhere/at-all")
     with pytest.raises(ValueError, match=r"wandb, whose package.*pip install staged\[wandb\]"):
         Trainer(job)
+
+
+def test_others_are_told_no_query_of_an_address(world: World, tmp_path: Path) -> None:
+    address = "https://data.example.com/plans"
+    job = replace(
+        settings(world, tmp_path),
+        data=(Subset(path=f"{address}?sig=hidden"), Subset(path="here/it is?")),
+        validation=ValidationSettings(data=(f"{address}/held_out/?sig=hidden#a", "here")),
+    )
+    facts = told(job)
+    assert [subset["path"] for subset in facts["data"]] == [address, "here/it is?"]
+    assert facts["validation"]["data"] == [f"{address}/held_out", "here"]
+    assert "hidden" not in json.dumps(facts) and facts["num_steps"] == 4
+    assert "hidden" in job.data[0].path
 
 
 def stop_after(job: TrainSettings, steps: int) -> None:

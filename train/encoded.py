@@ -26,7 +26,7 @@ from staged.sequence import interleave
 from staged.shards import ShardError, ShardIndex
 from staged.shards.checks import damage
 from staged.shards.folder import INDEX, ShardEntry, read_index
-from staged.shards.streaming import RemoteShards, Streaming, is_remote
+from staged.shards.streaming import RemoteShards, Streaming, is_remote, shown
 from staged.trajectory import ImageRef, Trajectory
 
 _ENCODE_BATCH = 64
@@ -41,6 +41,13 @@ class EncodedFolder:
 
     Lengths and latents are kept in the cache under a fingerprint of the data, the tokenizer and
     the autoencoder, so that every mixture with this folder shares them.
+
+    Attributes:
+        folder: Where it lies, for messages: of an address without its query.
+        index: The samples.
+        fingerprint: Of the data, the tokenizer and the autoencoder.
+        lengths: (samples,) int64 tokens of each.
+        noised: (samples,) int64 tokens of each that are noised.
     """
 
     def __init__(
@@ -70,7 +77,7 @@ class EncodedFolder:
             ValueError: The folder holds no finished data set, a sample cannot be read, or the
                 cache is damaged.
         """
-        self.folder, self.codec, self.encode = folder, codec, encode
+        self.folder, self.codec, self.encode = shown(folder), codec, encode
         self._special = tokenizer.special
         self.index: ShardIndex | RemoteShards
         if is_remote(folder):
@@ -78,8 +85,8 @@ class EncodedFolder:
             self.index = RemoteShards(folder, kept, streaming)
             entries = self.index.entries
         else:
-            self.index = _open(Path(folder).expanduser())
-            entries = read_index(Path(folder).expanduser())
+            local = Path(folder).expanduser()
+            self.index, entries = _open(local), read_index(local)
         self.fingerprint = _fingerprint(entries, codec, tokenizer)
         self._latents: NDArray[np.float32] | None = None
         table = cache / f"{self.fingerprint[:16]}.npz"
@@ -87,7 +94,7 @@ class EncodedFolder:
             self._take(self._measure(None))
             return
         if not table.is_file():
-            self._read_all(table)
+            self._read_all(table, None if is_remote(folder) else Path(folder).expanduser())
         if isinstance(self.index, RemoteShards):
             self.index.expect(self._sums(self.index, table))
         try:
@@ -181,8 +188,13 @@ class EncodedFolder:
         self.lengths, self.noised = table["lengths"], table["noised"]
         self._first_token = table["first_token"]
 
-    def _read_all(self, table: Path) -> None:
-        """Measure every sample and encode every image; files appear whole or not at all."""
+    def _read_all(self, table: Path, local: Path | None) -> None:
+        """Measure every sample and encode every image; files appear whole or not at all.
+
+        Args:
+            table: What is made.
+            local: Folder of shards; None of an address.
+        """
         table.parent.mkdir(parents=True, exist_ok=True)
         latents = table.with_suffix(".latents")
         with locks.held(table.with_suffix(".lock")):
@@ -190,8 +202,7 @@ class EncodedFolder:
                 return  # another run was faster
             # Once, before its images cost minutes: a byte that changed may still make a picture.
             # Of an empty set the plan tells.
-            is_here = isinstance(self.index, ShardIndex)
-            if is_here and len(self) and (problems := damage(Path(self.folder).expanduser())):
+            if local is not None and len(self) and (problems := damage(local)):
                 raise ValueError(
                     f"{self.folder} is damaged: {'; '.join(problems[:3])}; build it again, or copy "
                     "it anew (staged data validate tells all)"
@@ -199,7 +210,7 @@ class EncodedFolder:
             sums = table.with_suffix(_SUMS)
             names = {table.name, latents.name, sums.name}
             sweep(table.parent, names.__contains__, everyones=True)
-            with whole(latents) as file, nullcontext() if is_here else whole(sums) as summed:
+            with whole(latents) as file, nullcontext() if local else whole(sums) as summed:
                 measured = self._measure(file, summed)
             # The table last: where it is, the latents are.
             with whole(table) as file:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from staged.model.lora_targets import Target
 from staged.ranges import check_range
-from staged.shards.streaming import Streaming
+from staged.shards.streaming import Streaming, shown
 from train.parts import PARTS, Part
 
 MAX_LR_RATIO = 1000
@@ -39,8 +39,8 @@ class Subset:
         check_range(self, "ce_weight", "mse_weight", minimum=0, maximum=1000)
         if not (self.ce_weight or self.mse_weight):
             raise ValueError(
-                f"ce_weight and mse_weight of {self.path} are 0, so that it teaches nothing; leave "
-                "it out, or give one of them more"
+                f"ce_weight and mse_weight of {shown(self.path)} are 0, so that it teaches nothing; "
+                "leave it out, or give one of them more"
             )
 
 

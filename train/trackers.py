@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from staged import settings as job_settings
 from staged.jobs.files import write_whole
+from staged.shards.streaming import shown
 from train.settings import TrainSettings
 
 _PROJECT = "staged"
@@ -109,7 +110,7 @@ class WeightsAndBiases:
                 dir=str(settings.out),
                 id=_run_id(settings.out / "wandb.id"),
                 resume="allow",
-                config=job_settings.to_dict(settings),
+                config=told(settings),
                 # The terminal is the run's own.
                 settings=wandb.Settings(console="off", quiet=True),
             )
@@ -131,6 +132,16 @@ class WeightsAndBiases:
     def close(self) -> None:
         """See `Tracker`."""
         self._run.finish()
+
+
+def told(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings as plain data for others: without the queries of addresses of data."""
+    facts = job_settings.to_dict(settings)
+    for subset in facts["data"]:
+        subset["path"] = shown(subset["path"])
+    if facts["validation"] is not None:
+        facts["validation"]["data"] = [shown(place) for place in facts["validation"]["data"]]
+    return facts
 
 
 def _run_id(path: Path) -> str:

@@ -17,8 +17,9 @@ from staged import strict_json
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
-_SECRETIVE = ("httpcore", "openai", "httpx")
-"""Their debug lines hold headers and bodies of requests."""
+_SECRETIVE = {"openai": logging.INFO, "httpcore": logging.WARNING, "httpx": logging.WARNING}
+"""From which level on their lines hold no headers and bodies of requests, nor addresses, whose
+queries may be secrets."""
 
 
 class Console:
@@ -93,8 +94,8 @@ def _log(level: str) -> None:
         level=level.upper(), format="%(levelname).1s %(name)s: %(message)s", force=True
     )
     logging.captureWarnings(True)
-    for name in _SECRETIVE:
-        logging.getLogger(name).setLevel(max(logging.INFO, logging.root.level))
+    for name, least in _SECRETIVE.items():
+        logging.getLogger(name).setLevel(max(least, logging.root.level))
     # These libraries set the level of their own loggers when they are imported.
     for library in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
         os.environ[f"{library}_VERBOSITY"] = level

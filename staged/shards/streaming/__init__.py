@@ -4,8 +4,8 @@ A run reads samples in an order that no shard has, so that whole shards would be
 again. What is fetched and kept is therefore the part of a shard that a sample is.
 """
 
-from staged.shards.streaming.remote import RemoteError, is_remote
+from staged.shards.streaming.remote import RemoteError, is_remote, shown
 from staged.shards.streaming.settings import Streaming
 from staged.shards.streaming.shards import RemoteShards
 
-__all__ = ["RemoteError", "RemoteShards", "Streaming", "is_remote"]
+__all__ = ["RemoteError", "RemoteShards", "Streaming", "is_remote", "shown"]

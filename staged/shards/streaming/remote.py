@@ -43,6 +43,20 @@ def is_remote(place: str) -> bool:
     return bool(_ADDRESS.match(place))
 
 
+def shown(place: str) -> str:
+    """Write a place of data for messages and for others.
+
+    Returns:
+        A path as it is; an address without its query and fragment, which may be a secret, and
+        without a user and a password.
+    """
+    if not is_remote(place):
+        return place
+    parts = urlsplit(place)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+
+
 class _Source(Protocol):
     """One attempt at a part of a file."""
 
@@ -77,7 +91,7 @@ class Remote:
                 "an address of data must not hold a user or a password, which files and messages "
                 "would show; give the ones of s3:// and its like to the environment"
             )
-        self.shown = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+        self.shown = shown(address)
         self._settings = settings
         web = parts.scheme.lower() in ("http", "https")
         self._source: _Source = (
