@@ -107,6 +107,23 @@ def test_what_gives_no_score_says_why(words: list[str], told: str, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_command_is_told_of_no_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would do the share of one."""
+    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "ROLE_WORLD_SIZE": "2"}
+    ranks |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "TORCHELASTIC_RUN_ID": "none"}
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RANKING", "kept")
+    code = (
+        "import os; found = [name for name in os.environ if name.startswith('TORCHELASTIC_')\n"
+        f" or name in {set(ranks)!r}]; assert not found, found\n"
+        "print('{\"score\": ' + str(len(os.environ['RANKING'])) + '}')"
+    )
+    command = (sys.executable, "-c", code, "{checkpoint}")
+    settings = ScorerSettings(command=command, figure="score")
+    assert score(settings, tmp_path / "checkpoint") == 4
+
+
 def test_a_command_draws_with_the_model() -> None:
     with pytest.raises(ValueError, match="name a command and, among its words"):
         ScorerSettings(command=("staged", "eval"))

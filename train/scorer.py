@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +15,14 @@ from train.settings import ScorerSettings
 
 _MAX_OUTPUT_BYTES: Final = 2**20
 _MAX_SHOWN_CHARS: Final = 300
+_OF_RANKS: Final = frozenset(
+    (
+        *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME"),
+        *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+        *("MASTER_ADDR", "MASTER_PORT"),
+    )
+)
+"""What torchrun tells its processes, besides `TORCHELASTIC_*`."""
 
 
 class ScorerError(ValueError):
@@ -21,6 +31,8 @@ class ScorerError(ValueError):
 
 def score(settings: ScorerSettings, checkpoint: Path) -> float:
     """Run the command, and read the figure from the last line that it prints.
+
+    It runs alone, whatever ranks share the training: it is told of none of them.
 
     Args:
         settings: Which command and figure.
@@ -37,7 +49,11 @@ def score(settings: ScorerSettings, checkpoint: Path) -> float:
         words = [_filled(word, places) for word in settings.command]
         try:
             done = subprocess.run(
-                words, capture_output=True, timeout=60 * settings.max_minutes, check=False
+                words,
+                capture_output=True,
+                timeout=60 * settings.max_minutes,
+                check=False,
+                env=_alone(os.environ),
             )
         except subprocess.TimeoutExpired:
             raise ScorerError(
@@ -51,6 +67,15 @@ def score(settings: ScorerSettings, checkpoint: Path) -> float:
         raise ScorerError(f"{' '.join(words)} ended with {done.returncode}: {_shown(said)}")
     lines = done.stdout[-_MAX_OUTPUT_BYTES:].decode("utf-8", "replace").strip().split("\n")
     return _figure(lines[-1], settings.figure)
+
+
+def _alone(environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out that this process is one of several: a command would do its share only."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in _OF_RANKS and not name.startswith("TORCHELASTIC_")
+    }
 
 
 def _filled(word: str, places: dict[str, str]) -> str:
