@@ -26,6 +26,7 @@ from staged.data_urls import to_data_url
 from staged.jobs.rank import Rank
 from staged.settings import from_dict
 from staged.shards import read_manifest, read_shards, validate
+from staged.tables import ParquetFile
 from staged.trajectory import Answer, Inspection, Stop, Thought, Trajectory, moves
 from train.job import Trainer
 from train.settings import Subset
@@ -345,14 +346,19 @@ def test_wrong_files_are_told_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_with_holes_stops_the_job_and_is_named(tmp_path: Path) -> None:
+def holed(path: Path) -> Path:
     """Damage in the middle: the footer is right, and a page is not."""
     rows = [foreign.bagel_t2i(seed) for seed in range(40)]
-    path = write_parquet(tmp_path / "a.parquet", rows, row_group_size=10)
+    write_parquet(path, rows, row_group_size=10)
     place = pq.ParquetFile(path).metadata.row_group(2).column(0).data_page_offset
     data = bytearray(path.read_bytes())
     data[place : place + 16] = b"\xff" * 16
     path.write_bytes(data)
+    return path
+
+
+def test_a_file_with_holes_stops_the_job_and_is_named(tmp_path: Path) -> None:
+    path = holed(tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"a.parquet: damaged or truncated after row 16"):
         imported(tmp_path / "out", path, "bagel-t2i")
 
@@ -394,6 +400,38 @@ def test_rows_are_found_in_any_order(tmp_path: Path) -> None:
     rows = ParquetRows(tmp_path, lambda file: file.names)
     order = [0, 1, 2, 2, 29, 5, 6, 15, 14, 28, 29, 0]
     assert [rows[number].value("n") for number in order] == order
+
+
+def test_rows_that_are_near_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each rank reads every so many rows: one reader, not one of each row's whole group."""
+    path = write_parquet(tmp_path / "a.parquet", [{"n": row} for row in range(300)])
+    begun, real = [], ParquetFile.rows
+
+    def counted(file: ParquetFile, columns: Any, start: int = 0) -> Any:
+        begun.append(start)
+        return real(file, columns, start)
+
+    monkeypatch.setattr(ParquetFile, "rows", counted)
+    rows = ParquetRows(path, lambda file: file.names)
+    order = [*range(0, 100, 3), 160, 299, 10]
+    assert [rows[number].value("n") for number in order] == order
+    assert begun == [0, 299, 10]
+    for number in (-1, 300):
+        with pytest.raises(IndexError):
+            rows[number]
+
+
+def test_damage_is_told_each_time(tmp_path: Path) -> None:
+    """A reader that raised has ended, and says nothing more."""
+    path = holed(tmp_path / "a.parquet")
+    rows = ParquetRows(path, lambda file: file.names)
+    assert rows[15].place.endswith("row 16")
+    for number in (19, 19, 20, 20, 21):
+        with pytest.raises(ValueError, match="damaged or truncated"):
+            rows[number]
+    assert rows[16].place.endswith("row 17"), "it is whole"
 
 
 def test_ranks_share_an_import_and_write_the_same(tmp_path: Path) -> None:

@@ -4,19 +4,22 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Final
 
 from data_pipelines.rows.row import SourceRow
 from staged.tables import BadRowError, ParquetFile
 
 Columns = Callable[[ParquetFile], Sequence[str]]
 """Chooses the columns of a file, and refuses one that lacks some."""
+_NEAR: Final = 64
+"""Rows that are sooner passed over than searched for from the start of their group."""
 
 
 class ParquetRows:
     """The rows of a parquet file, or of all below a folder in the order of their names.
 
-    They come one after another from a reader that stands where the last one was; another one is
-    searched for in its group of rows.
+    They come one after another from a reader that stands where the last one was, and passes over
+    some, such as those of other ranks; another one is searched for in its group of rows.
 
     Args:
         path: A file, or a folder.
@@ -38,7 +41,7 @@ class ParquetRows:
         self._columns = [tuple(columns(file)) for file in self._files]
         self._ends = list(accumulate(file.num_rows for file in self._files))
         self._reader: Iterator[tuple[int, SourceRow | BadRowError]] = iter(())
-        self._next = -1
+        self._next: int | None = None
         self._last: tuple[int, SourceRow | BadRowError] | None = None
 
     def __len__(self) -> int:
@@ -50,13 +53,13 @@ class ParquetRows:
 
         Raises:
             BadRowError: It cannot be read.
+            IndexError: There is none of that number.
             ValueError: Its file is damaged.
         """
+        if not 0 <= number < len(self):
+            raise IndexError(f"row {number} of {len(self)}")
         if self._last is None or self._last[0] != number:
-            if number != self._next:
-                self._reader = self._from(number, self._columns)
-            self._last = next(self._reader)
-            self._next = number + 1
+            self._last = self._read(number)
         row = self._last[1]
         if isinstance(row, BadRowError):
             raise row
@@ -70,6 +73,14 @@ class ParquetRows:
         """
         for _, row in self._from(0, [tuple(columns)] * len(self._files)):
             yield row
+
+    def _read(self, number: int) -> tuple[int, SourceRow | BadRowError]:
+        if self._next is None or not self._next <= number <= self._next + _NEAR:
+            self._reader = self._from(number, self._columns)
+        self._next = None  # a reader that raises has ended
+        found = next(row for row in self._reader if row[0] == number)
+        self._next = number + 1
+        return found
 
     def _from(
         self, number: int, columns: Sequence[Sequence[str]]
