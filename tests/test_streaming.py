@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 import shutil
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from training import assert_same, made, train
 from staged.shards import ShardError, ShardIndex, ShardWriter
 from staged.shards.streaming import RemoteError, RemoteShards, Streaming
 from staged.shards.streaming.pieces import Pieces
+from staged.shards.streaming.remote import Remote
 from train.job import Trainer
 from train.settings import Subset, ValidationSettings
 
@@ -360,6 +362,33 @@ def test_a_query_is_sent_and_never_shown(
     with pytest.raises(ValueError, match="teaches nothing") as idle:
         Subset(path=address, ce_weight=0, mse_weight=0)
     assert "hidden" not in str(idle.value)
+
+
+class _Source:
+    """Gives what it is made of."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self.given, self._chunks = 0, chunks
+
+    def chunks(self, *_: object) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self.given += 1
+            yield chunk
+
+
+def remote_of(chunks: Iterable[bytes], **changes: Any) -> tuple[Remote, _Source]:
+    """A folder whose files come in given chunks."""
+    found, source = Remote("http://127.0.0.1:9/x", replace(QUICK, **changes)), _Source(chunks)
+    found._source = source
+    return found, source
+
+
+def test_a_file_in_many_chunks_is_put_together_once() -> None:
+    """Nothing is copied at each chunk: these would be 1 TB."""
+    began = time.monotonic()
+    there, _ = remote_of([bytes(2000)] * 32_000)
+    assert len(there.whole("a", max_bytes=2**27)) == 64_000_000
+    assert time.monotonic() - began < 20
 
 
 def test_an_empty_address_is_refused(tmp_path: Path) -> None:

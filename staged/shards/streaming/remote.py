@@ -107,12 +107,12 @@ class Remote:
         failures = 0
         while True:
             try:
-                data = b""
+                data = bytearray()
                 for chunk in self._source.chunks(name, 0, None, None):
                     data += chunk
                     if len(data) > max_bytes:
                         raise RemoteError(f"{self.shown}/{name}: more than {max_bytes} bytes")
-                return data
+                return bytes(data)
             except _PassingError as error:
                 failures += 1
                 self._wait(name, error, failures)
