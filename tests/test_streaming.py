@@ -17,9 +17,10 @@ from remote_folder import Site, serving
 from training import assert_same, made, train
 
 from staged.shards import ShardError, ShardIndex, ShardWriter
-from staged.shards.streaming import RemoteError, RemoteShards, Streaming
+from staged.shards.limits import Limits
+from staged.shards.streaming import RemoteError, RemoteShards, Streaming, shards
 from staged.shards.streaming.pieces import Pieces
-from staged.shards.streaming.remote import Remote
+from staged.shards.streaming.remote import Remote, _PassingError
 from train.job import Trainer
 from train.settings import Subset, ValidationSettings
 
@@ -389,6 +390,87 @@ def test_a_file_in_many_chunks_is_put_together_once() -> None:
     there, _ = remote_of([bytes(2000)] * 32_000)
     assert len(there.whole("a", max_bytes=2**27)) == 64_000_000
     assert time.monotonic() - began < 20
+
+
+def _endless() -> Iterator[bytes]:
+    while True:
+        yield bytes(100)
+
+
+@pytest.mark.parametrize("stop", [1000, 1050])
+def test_a_server_that_gives_more_than_asked_is_left(stop: int) -> None:
+    there, source = remote_of(_endless())
+    assert len(b"".join(there.part("a", 0, stop, size=10**9))) == stop
+    assert source.given == 11
+
+
+def test_an_end_that_does_not_come_costs_nothing() -> None:
+    def hanging() -> Iterator[bytes]:
+        yield bytes(1000)
+        raise _PassingError("timed out")
+
+    there, _ = remote_of(hanging(), attempts=1)
+    assert len(b"".join(there.part("a", 0, 1000, size=10**9))) == 1000
+
+
+def test_connections_are_used_again(data: Path, tmp_path: Path) -> None:
+    with serving(data) as site:
+        there = remote(site, tmp_path)
+        assert [there[i] for i in range(len(there))] == list(ShardIndex(data))
+        [client] = there._remote._source._clients.values()  # type: ignore[attr-defined]
+        [connection] = client._transport._pool.connections
+        assert connection.is_idle()
+
+
+def test_a_large_object_is_refused_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of a store, too, no more is taken than a piece beyond what may be."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/large/index.json", bytes(9 * 2**20))
+    taken, real = [], type(memory).cat_file
+
+    def cat_file(*arguments: Any, **options: Any) -> bytes:
+        taken.append(real(*arguments, **options))
+        return taken[-1]
+
+    monkeypatch.setattr(type(memory), "cat_file", cat_file)
+    there = Remote("memory://large", QUICK)
+    with pytest.raises(RemoteError, match=r"large/index.json: more than 1000 bytes"):
+        there.whole("index.json", max_bytes=1000)
+    assert sum(map(len, taken)) <= 4 * 2**20
+    assert there.whole("index.json", max_bytes=2**24) == bytes(9 * 2**20)
+
+
+def test_a_sample_that_is_too_large_is_refused_before_it_is_fetched(
+    data: Path, tmp_path: Path
+) -> None:
+    with serving(data) as site:
+        with pytest.raises(ShardError, match=r"shard-000000.tar, sample .*: too large: .* exceed"):
+            RemoteShards(site.address, tmp_path, QUICK, limits=Limits(sample_bytes=1000))
+        assert not [name for name, _, _ in site.asked if name.endswith(".tar")]
+
+
+def test_what_stands_between_samples_is_read_in_pieces(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_PIECE_BYTES", 700)
+    read, real = [], shards._Stream.read
+
+    def counted(stream: shards._Stream, start: int, stop: int) -> bytes:
+        read.append(stop - start)
+        return real(stream, start, stop)
+
+    monkeypatch.setattr(shards._Stream, "read", counted)
+    with serving(data) as site:
+        there = remote(site, tmp_path)
+        assert [sample for sample, _ in there.in_order()] == list(ShardIndex(data))
+    between = sum(entry.bytes for entry in there.entries) - sum(
+        stop - start for _, start, stop in there._places
+    )
+    assert sum(size for size in read if size <= 700) >= between > 700
 
 
 def test_an_empty_address_is_refused(tmp_path: Path) -> None:

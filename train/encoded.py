@@ -82,7 +82,10 @@ class EncodedFolder:
         self.index: ShardIndex | RemoteShards
         if is_remote(folder):
             kept = streaming.folder or cache / "streamed"
-            self.index = RemoteShards(folder, kept, streaming)
+            try:
+                self.index = RemoteShards(folder, kept, streaming)
+            except ShardError as error:
+                raise ValueError(f"{self.folder}: {error}") from error
             entries = self.index.entries
         else:
             local = Path(folder).expanduser()

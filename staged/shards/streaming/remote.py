@@ -127,14 +127,23 @@ class Remote:
         while position < stop:
             try:
                 for chunk in self._source.chunks(name, position, stop, size):
+                    if position >= stop and chunk:
+                        return  # more than was asked for: who knows how much
+                    more = len(chunk) > stop - position
                     chunk = chunk[: stop - position]
                     position += len(chunk)
                     if chunk:
                         failures = 0
                         yield chunk
+                    if more:
+                        return
+                # A server that gave what was asked for is heard to its end, which costs nothing
+                # and keeps the connection for the next part.
                 if position < stop:
                     raise _PassingError(f"it was cut at byte {position} of {stop}")
             except _PassingError as error:
+                if position >= stop:
+                    return  # an end that did not come
                 failures += 1
                 self._wait(name, error, failures)
 
@@ -248,12 +257,12 @@ class _FileSystem:
         try:
             # One for each process: fsspec keeps them, and forgets them after a fork.
             system, path = fsspec.core.url_to_fs(place)
-            if size is not None and int(system.size(path)) != size:
-                found = system.size(path)
+            found = system.size(path)
+            if found is None:
+                raise RemoteError(f"{place}: its file system does not say how large it is")
+            if size is not None and int(found) != size:
                 raise RemoteError(f"{place}: {found} bytes, the index says {size}; it has changed")
-            if stop is None:
-                yield system.cat_file(path)
-                return
+            stop = int(found) if stop is None else stop
             for position in range(start, stop, _CHUNK_BYTES):
                 chunk = system.cat_file(
                     path, start=position, end=min(position + _CHUNK_BYTES, stop)

@@ -23,6 +23,7 @@ from staged.shards.streaming.settings import Streaming
 
 _MAX_INDEX_BYTES: Final = 256 * 2**20
 _MAX_OFFSETS_BYTES: Final = 2**30
+_PIECE_BYTES: Final = 4 * 2**20
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 SUM_BYTES: Final = 32
 
@@ -51,6 +52,7 @@ class RemoteShards:
 
         Raises:
             RemoteError: It cannot be had.
+            ShardError: A sample is too large.
             ValueError: It is malformed.
         """
         self.limits, self._settings = limits, settings
@@ -76,6 +78,9 @@ class RemoteShards:
                     "`staged data reshard` writes both anew"
                 )
             for key, start, stop in rows:
+                if stop - start > limits.sample_bytes:
+                    said = f"{stop - start} bytes exceed {limits.sample_bytes}"
+                    raise ShardError(entry.shard, key, "too large", said)
                 self.keys.append(key)
                 self._places.append((number, start, stop))
         if len(set(self.keys)) != len(self.keys):
@@ -125,7 +130,8 @@ class RemoteShards:
             for i in places:
                 yield from waiting
                 _, start, stop = self._places[i]
-                digest.update(stream.read(position, start) if start > position else b"")
+                for piece in stream.between(position, start):
+                    digest.update(piece)
                 content = self._pieces.read(self._key(i))
                 if content is None or len(content) != stop - start:
                     content = stream.read(start, stop)
@@ -133,7 +139,8 @@ class RemoteShards:
                 digest.update(content)
                 position = stop
                 waiting = [(self._sample(i, content), hashlib.sha256(content).digest())]
-            digest.update(stream.read(position, entry.bytes))
+            for piece in stream.between(position, entry.bytes):
+                digest.update(piece)
             if digest.hexdigest() != entry.sha256:
                 for i in places:
                     self._pieces.drop(self._key(i))
@@ -165,9 +172,6 @@ class RemoteShards:
     def _content(self, i: int) -> bytes:
         number, start, stop = self._places[i]
         entry, key = self.entries[number], self._key(i)
-        if stop - start > self.limits.sample_bytes:
-            said = f"{stop - start} bytes exceed {self.limits.sample_bytes}"
-            raise ShardError(entry.shard, self.keys[i], "too large", said)
         found = self._kept(i)
         if found is not None:
             return found
@@ -207,6 +211,11 @@ class _Stream:
         self._chunks: Iterator[bytes] = iter(())
         self._at = -1
         self._rest = b""
+
+    def between(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield what stands between samples, however much it is, a piece at a time."""
+        for position in range(start, stop, _PIECE_BYTES):
+            yield self.read(position, min(position + _PIECE_BYTES, stop))
 
     def read(self, start: int, stop: int) -> bytes:
         if start != self._at:
