@@ -8,6 +8,7 @@ that were asked for, and a row that is too long is an error of that row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ class BadRowError(ValueError):
 
 
 class ParquetFile:
-    """The rows of one parquet file.
+    """The rows of one parquet file, which is open only while they are read: there may be thousands.
 
     Attributes:
         path: The file.
@@ -45,26 +46,13 @@ class ParquetFile:
             ValueError: It is no parquet file, or nothing here reads one; names the file.
             OSError: It cannot be read.
         """
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError:
-            raise ValueError(
-                f"{path}: parquet files are read by pyarrow; pip install staged[parquet]"
-            ) from None
         self.path = path
-        with path.open("rb"):
-            pass  # a file that cannot be opened is the system's error, in its words
-        try:
-            # Not all of a group of rows at once, which may be the whole file.
-            self._file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{path}: no parquet file: {error}") from None
-        self.names: tuple[str, ...] = tuple(self._file.schema_arrow.names)
-        metadata = self._file.metadata
-        groups = range(metadata.num_row_groups)
-        self._group_rows = [int(metadata.row_group(number).num_rows) for number in groups]
+        with closing(self._open()) as file:
+            self.names: tuple[str, ...] = tuple(file.schema_arrow.names)
+            self._group_rows = _group_rows(file)
+            groups = range(file.metadata.num_row_groups)
+            sizes = [int(file.metadata.row_group(number).total_byte_size) for number in groups]
         self.num_rows = sum(self._group_rows)
-        sizes = [int(metadata.row_group(number).total_byte_size) for number in groups]
         # One value may fill all of a group that says to be large, and stand in each of its rows.
         self._batch_rows = _BATCH_ROWS if max(sizes, default=0) <= MAX_ROW_BYTES else 1
 
@@ -89,8 +77,33 @@ class ParquetFile:
             start: Number of the first row, from 0.
 
         Raises:
-            ValueError: The file is damaged or truncated; names the file and the row.
+            ValueError: The file is damaged or truncated, and names the file and the row, or it is
+                another one than it was.
+            OSError: It cannot be read.
         """
+        with closing(self._open()) as file:
+            if _group_rows(file) != self._group_rows:
+                raise ValueError(f"{self.path} has changed while it was read; start again")
+            yield from self._rows(file, columns, start)
+
+    def _open(self) -> Any:
+        try:
+            import pyarrow.parquet as parquet
+        except ImportError:
+            raise ValueError(
+                f"{self.path}: parquet files are read by pyarrow; pip install staged[parquet]"
+            ) from None
+        with self.path.open("rb"):
+            pass  # a file that cannot be opened is the system's error, in its words
+        try:
+            # Not all of a group of rows at once, which may be the whole file.
+            return parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{self.path}: no parquet file: {error}") from None
+
+    def _rows(
+        self, file: Any, columns: Sequence[str], start: int
+    ) -> Iterator[tuple[int, dict[str, Any] | BadRowError]]:
         first, number = 0, 0
         while number < len(self._group_rows) and first + self._group_rows[number] <= start:
             first += self._group_rows[number]
@@ -98,7 +111,7 @@ class ParquetFile:
         groups = list(range(number, len(self._group_rows)))
         row = first
         try:
-            batches = self._file.iter_batches(
+            batches = file.iter_batches(
                 self._batch_rows, row_groups=groups, columns=list(columns), use_threads=False
             )
             for batch in batches:
@@ -127,3 +140,9 @@ class ParquetFile:
             return BadRowError("bad value", place, str(error))
         found: dict[str, Any] = row
         return found
+
+
+def _group_rows(file: Any) -> list[int]:
+    """Rows of each group of an open file."""
+    metadata = file.metadata
+    return [int(metadata.row_group(number).num_rows) for number in range(metadata.num_row_groups)]

@@ -1,6 +1,7 @@
 """`staged data import`: data sets of others, from files in their published schemas."""
 
 import json
+import os
 import subprocess
 import sys
 import zlib
@@ -421,6 +422,20 @@ def test_rows_that_are_near_are_passed_over(
     for number in (-1, 300):
         with pytest.raises(IndexError):
             rows[number]
+
+
+def test_a_file_is_open_only_while_it_is_read(tmp_path: Path) -> None:
+    """Of thousands, more than a process may have open."""
+    for file in range(20):
+        write_parquet(tmp_path / f"{file:02}.parquet", [{"n": file}] * 3)
+    before = len(os.listdir("/dev/fd"))
+    rows = ParquetRows(tmp_path, lambda file: file.names)
+    assert len(os.listdir("/dev/fd")) == before
+    assert [rows[number].value("n") for number in range(60)] == [n // 3 for n in range(60)]
+    assert len(os.listdir("/dev/fd")) <= before + 1
+    write_parquet(tmp_path / "00.parquet", [{"n": 7}] * 4)
+    with pytest.raises(ValueError, match=r"00.parquet has changed while it was read"):
+        rows[0]
 
 
 def test_damage_is_told_each_time(tmp_path: Path) -> None:
