@@ -353,7 +353,15 @@ def test_a_query_is_sent_and_never_shown(
         validation = ValidationSettings(data=(address,))
         with pytest.raises(ValueError, match=rf"names {site.address}, which is trained") as caught:
             Trainer(replace(settings, validation=validation))
+        [sums] = (settings.cache or settings.out / "cache").glob("*.sums")
+        whole = sums.read_bytes()
+        for cut in (whole[:-1], whole[:-32], b""):
+            sums.write_bytes(cut)
+            with pytest.raises(ValueError, match=rf"{sums} is damaged .*; remove it, and"):
+                Trainer(settings)
+        sums.unlink()
         examples = Trainer(replace(settings, streaming=replace(QUICK, max_gib=1e-9))).examples
+        assert sums.read_bytes() == whole
         site.fault = lambda name, count: "503"
         with pytest.raises((ValueError, OSError)) as lost:
             examples.trajectory(0)

@@ -99,7 +99,14 @@ class EncodedFolder:
         if not table.is_file():
             self._read_all(table, None if is_remote(folder) else Path(folder).expanduser())
         if isinstance(self.index, RemoteShards):
-            self.index.expect(self._sums(self.index, table))
+            sums = self._sums(self.index, table)
+            try:
+                self.index.expect(sums)
+            except ValueError as error:
+                raise ValueError(
+                    f"{table.with_suffix(_SUMS)} is damaged ({error}); remove it, and it is "
+                    "computed again"
+                ) from error
         try:
             with np.load(table) as stored:
                 self._take(stored)

@@ -39,8 +39,8 @@ class Subset:
         check_range(self, "ce_weight", "mse_weight", minimum=0, maximum=1000)
         if not (self.ce_weight or self.mse_weight):
             raise ValueError(
-                f"ce_weight and mse_weight of {shown(self.path)} are 0, so that it teaches nothing; "
-                "leave it out, or give one of them more"
+                f"ce_weight and mse_weight of {shown(self.path)} are 0, so that it teaches "
+                "nothing; leave it out, or give one of them more"
             )
 
 

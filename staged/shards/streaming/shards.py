@@ -105,11 +105,16 @@ class RemoteShards:
 
         Args:
             sums: SHA-256 of each sample, one after another.
+
+        Raises:
+            ValueError: There are more or fewer.
         """
+        if len(sums) != SUM_BYTES * len(self):
+            raise ValueError(
+                f"{len(sums)} bytes of sums, {len(self)} samples have {SUM_BYTES * len(self)}"
+            )
         rows = range(0, len(sums), SUM_BYTES)
         self._sums = [sums[row : row + SUM_BYTES] for row in rows]
-        if len(self._sums) != len(self):
-            raise ValueError(f"{len(self._sums)} sums for {len(self)} samples")
 
     def in_order(self) -> Iterator[tuple[Sample, bytes]]:
         """Yield every sample, and the SHA-256 of its part of the shard.
