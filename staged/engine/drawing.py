@@ -140,11 +140,12 @@ def along_line(asked: Sequence[tuple[float, Tensor]], time: float, follow: float
 class Drawer:
     """Takes images to their end."""
 
-    def __init__(self, model: Bagel, special: SpecialTokens) -> None:
-        """Draw with a model."""
+    def __init__(self, model: Bagel, special: SpecialTokens, *, shares_calls: bool = True) -> None:
+        """Draw with a model; images take their steps one by one where they share no calls."""
         self._model, self._special = model, special
         self._company = Company(model, special)
-        self._most = ROWS_TOGETHER.get(model.embed_tokens.weight.device.type, 0)
+        kind = model.embed_tokens.weight.device.type
+        self._most = ROWS_TOGETHER.get(kind, 0) if shares_calls else 0
 
     def draw(self, images: Sequence[ImageOnItsWay], on_step: OnStep | None) -> None:
         """Draw images, as many at a time as are of use; none depends on which."""

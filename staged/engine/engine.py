@@ -51,6 +51,7 @@ class Engine:
         tokenizer: BagelTokenizer,
         *,
         flows: Flows | None = None,
+        shares_calls: bool = True,
     ) -> None:
         """Wrap a loaded model; it stays on its device, in its dtype.
 
@@ -60,6 +61,8 @@ class Engine:
             tokenizer: Of the same checkpoint.
             flows: How the checkpoint's pictures are drawn, for whoever asks; by default as the
                 published model draws.
+            shares_calls: Whether images take their steps together where that was tried to change
+                no bit; what is found is a process's own, so who goes on in another one draws alone.
         """
         self.model, self.codec, self.tokenizer = model, codec, tokenizer
         self.special = tokenizer.special
@@ -68,7 +71,7 @@ class Engine:
         self.device, self.dtype = parameter.device, parameter.dtype
         self._config = model.config
         self._decoder = Decoder(model, tokenizer)
-        self._drawer = Drawer(model, self.special)
+        self._drawer = Drawer(model, self.special, shares_calls=shares_calls)
 
     # --- reading -----------------------------------------------------------------------------
 

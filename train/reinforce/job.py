@@ -142,7 +142,8 @@ class Reinforcer:
         self.drawing = WeightAverage(self.parameters, optimizer.ema_decay)
         self.iteration = self.state.load(self.parameters, self.optimizer, self.drawing)
         self._facts = _facts_of(self.state)
-        self._engine = Engine(model, self.codec, self.tokenizer, flows=flows)
+        # Alone: a part of a run that is resumed may find otherwise what images can share.
+        self._engine = Engine(model, self.codec, self.tokenizer, flows=flows, shares_calls=False)
         self._step = PolicyStep(
             objective=PolicyObjective(model, max_logits_mib=settings.max_logits_mib),
             parameters=self.parameters,
