@@ -10,6 +10,7 @@ from typing import Any, get_args
 from data_pipelines.job_command import print_reasons
 from staged.command_line import (
     Parser,
+    Part,
     add_out_file,
     add_out_folder,
     console,
@@ -21,116 +22,6 @@ from staged.jobs.records import Status
 from staged.shards import damage, read_index, read_manifest, validate
 from staged.shards.checks import merge
 from staged.shards.writer import DEFAULT_MAX_SAMPLES
-
-
-def add_folder_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
-    """Add them to the table of commands."""
-    check = commands.add_parser(
-        "validate",
-        figures=True,
-        help="check every byte of a data set",
-        epilog="example: staged data validate data/shapes",
-    )
-    check.add_argument("folder", type=Path, help="of the data set")
-    check.set_defaults(run=_validate)
-
-    tally = commands.add_parser(
-        "stats",
-        figures=True,
-        help="count samples, steps, verdicts, reasons and cost",
-        epilog="example: staged data stats data/shapes",
-    )
-    tally.add_argument("folder", type=Path, help="of the data set")
-    tally.set_defaults(run=_stats)
-
-    price = commands.add_parser(
-        "cost",
-        figures=True,
-        help="what a job has cost so far, and what more samples would",
-        description="Add up what a job has paid for, finished or not. To price a job, let it make "
-        "some samples first (budget.images=200), and ask for the number that you want.",
-        epilog="example: staged data cost data/kontext --samples 32000",
-    )
-    price.add_argument("folder", type=Path, help="of the job")
-    price.add_argument(
-        "--samples", type=count, metavar="N", help="accepted samples to reckon the cost of"
-    )
-    price.set_defaults(run=_cost)
-
-    show = commands.add_parser(
-        "preview",
-        help="show trajectories on one web page",
-        description="Show trajectories of a data set, and what its job left out with the reasons. "
-        "Everything is looked through for those that are wanted.",
-        epilog="examples:\n"
-        "  staged data preview data/shapes --out preview.html --limit 40\n"
-        "  staged data preview data/shapes --only rejected --reason 'not as planned'\n"
-        "  staged data preview data/kontext --moved 0.5",
-    )
-    show.add_argument("folder", type=Path, help="of the data set")
-    add_out_file(show, required=False, words="page to write; FOLDER/preview.html without it")
-    show.add_argument("--limit", type=count, default=24, help="most trajectories of each kind")
-    show.add_argument(
-        "--per-page", type=count, default=25, help="of each kind; what is beyond has further pages"
-    )
-    show.add_argument(
-        "--only",
-        action="append",
-        choices=get_args(Status),
-        help="those that ended so; may be repeated",
-    )
-    show.add_argument("--reason", default="", metavar="WORDS", help="those left out for this")
-    show.add_argument("--prompt", default="", metavar="WORDS", help="those with this in the prompt")
-    show.add_argument("--task", default="", help="those of this task")
-    show.add_argument(
-        "--moved",
-        type=_percent,
-        default=0.0,
-        metavar="PERCENT",
-        help="those with an edit that moved the whole picture by so much of its side or more",
-    )
-    show.set_defaults(run=_preview)
-
-    join = commands.add_parser(
-        "merge",
-        figures=True,
-        help="several data sets to one",
-        description="Write several data sets as one, in the order given. Keys get the number of "
-        "their data set before them, so that none collide.",
-        epilog="example: staged data merge data/plans data/critiques --out data/all",
-    )
-    join.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of the data sets")
-    add_out_folder(join, words="folder of the new data set")
-    join.add_argument("--title", help="its name; default: those of the data sets")
-    join.add_argument(
-        "--keep-keys", action="store_true", help="leave keys as they are; equal ones are refused"
-    )
-    _add_shard_size(join)
-    join.set_defaults(run=_merge)
-
-    cut = commands.add_parser(
-        "reshard",
-        figures=True,
-        help="the same samples in shards of another size",
-        epilog="example: staged data reshard data/shapes --samples-per-shard 200 "
-        "--out data/shapes-200",
-    )
-    cut.add_argument("folder", type=Path, help="of the data set")
-    add_out_folder(cut, words="folder of the new data set")
-    _add_shard_size(cut)
-    cut.set_defaults(run=_reshard)
-
-    prefer = commands.add_parser(
-        "pairs",
-        figures=True,
-        help="preference pairs of refused sketches and those that mended them",
-        description="Of every sketch that was refused and mended, write two samples that differ in "
-        "their last sketch alone: the better one (KEY-1) and the refused one (KEY-0).",
-        epilog="example: staged data pairs data/critique --out data/pairs",
-    )
-    prefer.add_argument("folder", type=Path, help="of the data set")
-    add_out_folder(prefer, words="folder of the pairs")
-    prefer.set_defaults(run=_pairs)
 
 
 def _percent(text: str) -> float:
@@ -146,6 +37,53 @@ def _percent(text: str) -> float:
     if not 0 <= value <= 100:
         raise argparse.ArgumentTypeError(f"{text}: give a number of percent, 0 to 100")
     return value / 100
+
+
+def _folder_options(parser: Parser, words: str = "of the data set") -> None:
+    parser.add_argument("folder", type=Path, help=words)
+
+
+def _cost_options(parser: Parser) -> None:
+    _folder_options(parser, "of the job")
+    words = "accepted samples to reckon the cost of"
+    parser.add_argument("--samples", type=count, metavar="N", help=words)
+
+
+def _preview_options(parser: Parser) -> None:
+    _folder_options(parser)
+    add_out_file(parser, required=False, words="page to write; FOLDER/preview.html without it")
+    add = parser.add_argument
+    add("--limit", type=count, default=24, help="most trajectories of each kind")
+    words = "of each kind; what is beyond has further pages"
+    add("--per-page", type=count, default=25, help=words)
+    words = "those that ended so; may be repeated"
+    add("--only", action="append", choices=get_args(Status), help=words)
+    add("--reason", default="", metavar="WORDS", help="those left out for this")
+    add("--prompt", default="", metavar="WORDS", help="those with this in the prompt")
+    add("--task", default="", help="those of this task")
+    words = "those with an edit that moved the whole picture by so much of its side or more"
+    add("--moved", type=_percent, default=0.0, metavar="PERCENT", help=words)
+
+
+def _merge_options(parser: Parser) -> None:
+    add = parser.add_argument
+    add("folders", type=Path, nargs="+", metavar="FOLDER", help="of the data sets")
+    add_out_folder(parser, words="folder of the new data set")
+    add("--title", help="its name; default: those of the data sets")
+    words = "leave keys as they are; equal ones are refused"
+    add("--keep-keys", action="store_true", help=words)
+    _add_shard_size(parser)
+
+
+def _reshard_options(parser: Parser) -> None:
+    _folder_options(parser)
+    add_out_folder(parser, words="folder of the new data set")
+    _add_shard_size(parser)
+
+
+def _pairs_options(parser: Parser) -> None:
+    _folder_options(parser)
+    add_out_folder(parser, words="folder of the pairs")
 
 
 def _add_shard_size(parser: Parser) -> None:
@@ -286,3 +224,63 @@ def _pairs(arguments: argparse.Namespace) -> int:
     print(f"wrote {arguments.out}: {number} pairs")
     console().figures({"out": str(arguments.out), "pairs": number})
     return exit_codes.OK
+
+
+FOLDER_COMMANDS = {
+    "validate": Part(
+        help="check every byte of a data set",
+        epilog="example: staged data validate data/shapes",
+        options=_folder_options,
+        run=_validate,
+    ),
+    "stats": Part(
+        help="count samples, steps, verdicts, reasons and cost",
+        epilog="example: staged data stats data/shapes",
+        options=_folder_options,
+        run=_stats,
+    ),
+    "cost": Part(
+        help="what a job has cost so far, and what more samples would",
+        description="Add up what a job has paid for, finished or not. To price a job, let it make "
+        "some samples first (budget.images=200), and ask for the number that you want.",
+        epilog="example: staged data cost data/kontext --samples 32000",
+        options=_cost_options,
+        run=_cost,
+    ),
+    "preview": Part(
+        help="show trajectories on one web page",
+        description="Show trajectories of a data set, and what its job left out with the reasons. "
+        "Everything is looked through for those that are wanted.",
+        epilog="examples:\n"
+        "  staged data preview data/shapes --out preview.html --limit 40\n"
+        "  staged data preview data/shapes --only rejected --reason 'not as planned'\n"
+        "  staged data preview data/kontext --moved 0.5",
+        options=_preview_options,
+        run=_preview,
+        figures=False,
+    ),
+    "merge": Part(
+        help="several data sets to one",
+        description="Write several data sets as one, in the order given. Keys get the number of "
+        "their data set before them, so that none collide.",
+        epilog="example: staged data merge data/plans data/critiques --out data/all",
+        options=_merge_options,
+        run=_merge,
+    ),
+    "reshard": Part(
+        help="the same samples in shards of another size",
+        epilog="example: staged data reshard data/shapes --samples-per-shard 200 "
+        "--out data/shapes-200",
+        options=_reshard_options,
+        run=_reshard,
+    ),
+    "pairs": Part(
+        help="preference pairs of refused sketches and those that mended them",
+        description="Of every sketch that was refused and mended, write two samples that differ in "
+        "their last sketch alone: the better one (KEY-1) and the refused one (KEY-0).",
+        epilog="example: staged data pairs data/critique --out data/pairs",
+        options=_pairs_options,
+        run=_pairs,
+    ),
+}
+"""The commands, by name."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from data_pipelines.job import JobSummary
 from staged.command_line import (
     Parser,
+    Part,
     UsageError,
     add_out_folder,
     add_overrides,
@@ -31,13 +32,31 @@ class RunJob(Protocol):
         ...
 
 
-def add_job(parser: Parser, opened: Callable[[], tuple[type[Any], RunJob]]) -> None:
-    """Give a parser what every job takes.
+def job(
+    opened: Callable[[], tuple[type[Any], RunJob]],
+    *,
+    help: str,
+    epilog: str,
+    description: str | None = None,
+) -> Part:
+    """The row of a job in a table of commands.
 
     Args:
-        parser: Of the command.
         opened: Imports the job's settings class and what runs it, once that is wanted.
+        help: See `Part`.
+        epilog: See `Part`.
+        description: See `Part`.
     """
+    return Part(
+        help=help,
+        options=_options,
+        run=lambda arguments: _run(arguments, *opened()),
+        epilog=epilog,
+        description=description,
+    )
+
+
+def _options(parser: Parser) -> None:
     parser.add_argument("config", nargs="?", type=Path, help="YAML file; defaults without one")
     add_overrides(parser)
     add_out_folder(parser, required=False, words="folder of the data set; must be given")
@@ -46,7 +65,6 @@ def add_job(parser: Parser, opened: Callable[[], tuple[type[Any], RunJob]]) -> N
         "--retry-failed", action="store_true", help="try again what services failed at"
     )
     parser.add_argument("--settings", action="store_true", help="list every setting and stop")
-    parser.set_defaults(run=lambda arguments: _run(arguments, *opened()))
 
 
 def print_reasons(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -18,12 +17,15 @@ from eval.study.votes import read_votes
 from eval.tables import COUNTED, counted_row, plain, show, show_interval
 from staged.command_line import (
     Parser,
+    Part,
     add_out_file,
     add_out_folder,
+    add_parts,
     add_seed,
     console,
     count,
     exit_codes,
+    run_part,
 )
 from staged.ideas.exploration import Exploration
 from staged.ideas.folder import EXPLORATION, load_exploration
@@ -49,9 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         ValueError: There is nothing to show or to count, or a file is not what it should be.
         OSError: A file cannot be read or written.
     """
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
-    done: int = options.run(options)
-    return done
+    parser = Parser(
+        prog=_PROG,
+        description="Make a page on which people choose between a person's own prompt, the first "
+        "round and the refined picture, side by side and unnamed, and count their votes.",
+        epilog=_EXAMPLE,
+        figures=True,
+    )
+    add_parts(parser, _PARTS, noun="part")
+    return run_part(parser, argv)
 
 
 def key_beside(page: Path) -> Path:
@@ -108,28 +116,23 @@ def _explorations(folder: Path, limit: int) -> list[Exploration]:
     return [load_exploration(path) for path in paths]
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog=_PROG,
-        description="Make a page on which people choose between a person's own prompt, the first "
-        "round and the refined picture, side by side and unnamed, and count their votes.",
-        epilog=_EXAMPLE,
-        figures=True,
-    )
-    parts = parser.add_subparsers(metavar="PART", required=True, help="what to do")
-    page = parts.add_parser("page", help="make the page and its key", epilog=_EXAMPLE, figures=True)
-    page.set_defaults(run=_page)
-    add = page.add_argument
+def _page_options(parser: Parser) -> None:
+    add = parser.add_argument
     add("folders", nargs="+", type=Path, help="results of `staged idea2img`")
-    add_out_file(page, words="page to write, with its key beside it")
-    add_seed(page, "of the order of ideas and pictures")
+    add_out_file(parser, words="page to write, with its key beside it")
+    add_seed(parser, "of the order of ideas and pictures")
     add("--title", default="Which picture is best?", help="heading of the page")
     add("--limit", type=count, default=500, help="explorations of each folder")
-    votes = parts.add_parser(
-        "votes", help="count votes, with intervals", epilog=_EXAMPLE, figures=True
-    )
-    votes.set_defaults(run=_votes)
-    votes.add_argument("votes", nargs="+", type=Path, help="files that the page saved")
-    votes.add_argument("--key", type=Path, required=True, help="that was written beside the page")
-    add_out_folder(votes, words="folder for results and their page")
-    return parser
+
+
+def _votes_options(parser: Parser) -> None:
+    add = parser.add_argument
+    add("votes", nargs="+", type=Path, help="files that the page saved")
+    add("--key", type=Path, required=True, help="that was written beside the page")
+    add_out_folder(parser, words="folder for results and their page")
+
+
+_PARTS = {
+    "page": Part("make the page and its key", _page_options, _page, _EXAMPLE),
+    "votes": Part("count votes, with intervals", _votes_options, _votes, _EXAMPLE),
+}

@@ -22,12 +22,14 @@ from staged.command_line.options import (
     seed,
 )
 from staged.command_line.parser import Parser, UsageError
+from staged.command_line.parts import Part, add_parts, run_part
 from staged.command_line.running import run
 
 __all__ = [
     "MAX_SEED",
     "Command",
     "Parser",
+    "Part",
     "UsageError",
     "add_batch_size",
     "add_device",
@@ -35,6 +37,7 @@ __all__ = [
     "add_out_file",
     "add_out_folder",
     "add_overrides",
+    "add_parts",
     "add_seed",
     "console",
     "count",
@@ -44,6 +47,7 @@ __all__ = [
     "natural",
     "outputs",
     "run",
+    "run_part",
     "seed",
     "table_parser",
     "walk",

@@ -65,7 +65,8 @@ class _Parts(argparse._SubParsersAction):  # type: ignore[type-arg]
 
     def add_parser(self, name: str, **arguments: Any) -> Any:
         words = arguments.get("help", "")
-        arguments.setdefault("description", f"{words[:1].upper()}{words[1:]}.")
+        if arguments.get("description") is None:
+            arguments["description"] = f"{words[:1].upper()}{words[1:]}."
         return super().add_parser(name, **arguments)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import html
 import json
 import sys
@@ -12,7 +13,19 @@ from typing import get_args
 
 import numpy as np
 
-from staged.command_line import Parser, add_out_file, add_seed, console, count, outputs, run
+from staged.command_line import (
+    Parser,
+    Part,
+    add_out_file,
+    add_parts,
+    add_seed,
+    console,
+    count,
+    exit_codes,
+    outputs,
+    run,
+    run_part,
+)
 from staged.data_urls import to_data_url
 from staged.images import encode_png
 from staged.jobs.files import write_whole
@@ -31,6 +44,7 @@ from staged.shapes.world.render import render
 
 _MAX_PER_TASK = 12_500
 """Of a list of prompts: those of all tasks are as many as other commands read."""
+_SHIPPED = ("base", "staged")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,91 +56,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when all went well, 1 when the clean pictures miss the promised 99.5%.
     """
-    arguments = _parser().parse_args(argv)
-    if arguments.command == "measure-detector":
-        return _measure(arguments.num_scenes, arguments.seed, arguments.out, arguments.markdown)
-    if arguments.command == "ship":
-        from staged.shapes.ship import ship
-
-        print(
-            ship(
-                arguments.run,
-                arguments.name,
-                commands=arguments.made_by,
-                results=arguments.result,
-                note=arguments.note,
-            )
-        )
-        return 0
-    if arguments.command == "card":
-        return _model_card(arguments.name, arguments.out)
-    if arguments.command == "prompts":
-        return _prompts(arguments.out, arguments.num_per_task, arguments.split, arguments.seed)
-    return _preview(arguments.out, arguments.num_per_task, arguments.split, arguments.seed)
-
-
-def _parser() -> Parser:
     parser = Parser(
         prog="staged shapes",
         description="Look at and measure the miniature world.",
         epilog="example: staged shapes measure-detector --num-scenes 500",
     )
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", help="what to do"
-    )
-    measuring = commands.add_parser(
-        "measure-detector",
-        figures=True,
-        help="precision and recall where the truth is known",
-        epilog="example: staged shapes measure-detector --num-scenes 500",
-    )
-    measuring.add_argument("--num-scenes", type=count, default=2000, help="per condition")
-    add_seed(measuring, "of the scenes")
-    add_out_file(measuring, required=False, words="write the counts here, as JSON")
+    add_parts(parser, _PARTS)
+    return run_part(parser, argv)
+
+
+def _measure_options(parser: Parser) -> None:
+    parser.add_argument("--num-scenes", type=count, default=2000, help="per condition")
+    add_seed(parser, "of the scenes")
+    add_out_file(parser, required=False, words="write the counts here, as JSON")
     words = "write the page with the table here"
-    add_out_file(measuring, name="--markdown", required=False, words=words)
-    looking = commands.add_parser(
-        "preview",
-        help="prompts and pictures that satisfy them, as HTML",
-        epilog="example: staged shapes preview --split test --out shapes.html",
-    )
-    add_out_file(looking, "shapes.html", words="page to write")
-    _add_prompts(looking, num_per_task=8, split="train")
-    add_seed(looking, "of prompts and pictures")
-    listing = commands.add_parser(
-        "prompts",
-        help="the prompts of `staged eval miniature`, one a line",
-        epilog="example: staged shapes prompts --out prompts.txt",
-    )
-    add_out_file(listing, words="file of prompts")
-    _add_prompts(listing, num_per_task=40, split="test")
-    add_seed(listing, "of the prompts")
-    shipping = commands.add_parser(
-        "ship",
-        help="put a trained miniature among the package's checkpoints",
-        epilog="example: staged shapes ship runs/base base --result out/base/result.json "
-        '--made-by "staged train configs/shapes/base.yaml"',
-    )
-    shipping.add_argument("run", type=Path, help="folder of a training run")
-    shipping.add_argument("name", choices=("base", "staged"), help="which one it is")
-    shipping.add_argument("--made-by", action="append", default=[], help="a command, in order")
-    shipping.add_argument(
-        "--result",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="result.json of an evaluation of it",
-    )
-    shipping.add_argument("--note", default="", help="what a reader of the record must know")
-    describing = commands.add_parser(
-        "card",
-        help="the model card of a shipped miniature: what it is for, how well it does, how made",
-        epilog="example: staged shapes card staged",
-    )
-    describing.add_argument("name", choices=("base", "staged"), help="which one")
-    add_out_file(describing, required=False, words="write it there instead of showing it")
-    return parser
+    add_out_file(parser, name="--markdown", required=False, words=words)
+
+
+def _preview_options(parser: Parser) -> None:
+    add_out_file(parser, "shapes.html", words="page to write")
+    _add_prompts(parser, num_per_task=8, split="train")
+    add_seed(parser, "of prompts and pictures")
+
+
+def _prompts_options(parser: Parser) -> None:
+    add_out_file(parser, words="file of prompts")
+    _add_prompts(parser, num_per_task=40, split="test")
+    add_seed(parser, "of the prompts")
+
+
+def _ship_options(parser: Parser) -> None:
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a training run")
+    add("name", choices=_SHIPPED, help="which one it is")
+    add("--made-by", action="append", default=[], help="a command, in order")
+    words = "result.json of an evaluation of it"
+    add("--result", action="append", default=[], type=Path, metavar="FILE", help=words)
+    add("--note", default="", help="what a reader of the record must know")
+
+
+def _card_options(parser: Parser) -> None:
+    parser.add_argument("name", choices=_SHIPPED, help="which one")
+    add_out_file(parser, required=False, words="write it there instead of showing it")
 
 
 def _add_prompts(parser: Parser, *, num_per_task: int, split: Split) -> None:
@@ -135,35 +106,49 @@ def _add_prompts(parser: Parser, *, num_per_task: int, split: Split) -> None:
     add("--split", choices=get_args(Split), default=split, help="of the prompts")
 
 
-def _model_card(name: str, out: Path | None) -> int:
+def _ship(options: argparse.Namespace) -> int:
+    from staged.shapes.ship import ship
+
+    folder = ship(
+        options.run,
+        options.name,
+        commands=options.made_by,
+        results=options.result,
+        note=options.note,
+    )
+    print(folder)
+    return exit_codes.OK
+
+
+def _card(options: argparse.Namespace) -> int:
     from staged.shapes.card import card, read_record
 
-    text = card(name, read_record(name))
-    if out is None:
+    text = card(options.name, read_record(options.name))
+    if options.out is None:
         print(text, end="")
-        return 0
-    outputs.write_text(out, text)
-    print(f"wrote {out}")
-    return 0
+    else:
+        outputs.write_text(options.out, text)
+        print(f"wrote {options.out}")
+    return exit_codes.OK
 
 
-def _prompts(out: Path, num_per_task: int, split: Split, seed: int) -> int:
-    if num_per_task > _MAX_PER_TASK:
+def _prompts(options: argparse.Namespace) -> int:
+    if options.num_per_task > _MAX_PER_TASK:
         raise ValueError(
-            f"--num-per-task {num_per_task}: give at most {_MAX_PER_TASK}; a file of more prompts "
-            "than that of each task is too large for those who read it"
+            f"--num-per-task {options.num_per_task}: give at most {_MAX_PER_TASK}; a file of more "
+            "prompts than that of each task is too large for those who read it"
         )
-    suite = suite_prompts(num_per_task, seed=seed, split=split)
+    suite = suite_prompts(options.num_per_task, seed=options.seed, split=options.split)
     texts = [prompt.text for prompts in suite.values() for prompt in prompts]
-    write_whole(out, "".join(f"{text}\n" for text in texts).encode())
-    print(f"{out}: {len(texts)} prompts")
-    return 0
+    write_whole(options.out, "".join(f"{text}\n" for text in texts).encode())
+    print(f"{options.out}: {len(texts)} prompts")
+    return exit_codes.OK
 
 
-def _measure(num_scenes: int, seed: int, json_path: Path | None, page_path: Path | None) -> int:
+def _measure(options: argparse.Namespace) -> int:
     results: list[Measurement] = []
     start = time.monotonic()
-    for result in measure(num_scenes, seed):
+    for result in measure(options.num_scenes, options.seed):
         results.append(result)
         print(
             f"[{len(results)}/{len(CONDITIONS)}] {result.condition:18} "
@@ -172,14 +157,15 @@ def _measure(num_scenes: int, seed: int, json_path: Path | None, page_path: Path
             file=sys.stderr,
         )
     print(table(results))
-    record = {"seed": seed, "conditions": [result.as_json() for result in results]}
+    record = {"seed": options.seed, "conditions": [result.as_json() for result in results]}
     console().figures(record)
-    if json_path is not None:
-        outputs.write_text(json_path, json.dumps(record, indent=1) + "\n")
-    if page_path is not None:
-        outputs.write_text(page_path, page(results, seed))
+    if options.out is not None:
+        outputs.write_text(options.out, json.dumps(record, indent=1) + "\n")
+    if options.markdown is not None:
+        outputs.write_text(options.markdown, page(results, options.seed))
     clean = results[0]
-    return 0 if min(clean.precision, clean.recall) >= 0.995 else 1
+    right = min(clean.precision, clean.recall) >= 0.995
+    return exit_codes.OK if right else exit_codes.FAILED
 
 
 def table(results: Sequence[Measurement]) -> str:
@@ -243,27 +229,28 @@ colour that fit each other's outline, are not told apart.
 """
 
 
-def _preview(out: Path, num_per_task: int, split: Split, seed: int) -> int:
-    rng = np.random.default_rng(seed)
-    prompts = sample_prompts(num_per_task, rng, split=split)
-    cards = [_card(prompt, split, rng) for prompt in prompts]
+def _preview(options: argparse.Namespace) -> int:
+    split = options.split
+    rng = np.random.default_rng(options.seed)
+    prompts = sample_prompts(options.num_per_task, rng, split=split)
+    cards = [_figure(prompt, split, rng) for prompt in prompts]
     sections = "".join(
         f"<h2>{task}</h2><div>{''.join(card for name, card in cards if name == task)}</div>"
         for task in TASKS
     )
     outputs.write_text(
-        out,
+        options.out,
         "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>Shapes, {split}</title><style>body{{font:15px system-ui;margin:1rem}}"
         "div{display:flex;flex-wrap:wrap;gap:1rem}figure{width:9rem;margin:0}"
         "img{width:9rem;image-rendering:pixelated}figcaption{font-size:.8rem}</style>"
         f"<h1>Shapes, {split}</h1>{sections}",
     )
-    print(f"{len(cards)} prompts in {out}")
-    return 0
+    print(f"{len(cards)} prompts in {options.out}")
+    return exit_codes.OK
 
 
-def _card(prompt: TaskPrompt, split: Split, rng: np.random.Generator) -> tuple[str, str]:
+def _figure(prompt: TaskPrompt, split: Split, rng: np.random.Generator) -> tuple[str, str]:
     """A task's name, and a figure with a satisfying picture and the detector's opinion of it."""
     picture = render(sample_scene(prompt.spec, rng, split))
     verdict = satisfied(prompt.spec, detect(picture))
@@ -273,6 +260,45 @@ def _card(prompt: TaskPrompt, split: Split, rng: np.random.Generator) -> tuple[s
         f"<figure><img alt='{text}' src='{to_data_url(encode_png(picture))}'>"
         f"<figcaption>{text}<br><small>{html.escape(opinion)}</small></figcaption></figure>"
     )
+
+
+_PARTS = {
+    "measure-detector": Part(
+        help="precision and recall where the truth is known",
+        epilog="example: staged shapes measure-detector --num-scenes 500",
+        options=_measure_options,
+        run=_measure,
+    ),
+    "preview": Part(
+        help="prompts and pictures that satisfy them, as HTML",
+        epilog="example: staged shapes preview --split test --out shapes.html",
+        options=_preview_options,
+        run=_preview,
+        figures=False,
+    ),
+    "prompts": Part(
+        help="the prompts of `staged eval miniature`, one a line",
+        epilog="example: staged shapes prompts --out prompts.txt",
+        options=_prompts_options,
+        run=_prompts,
+        figures=False,
+    ),
+    "ship": Part(
+        help="put a trained miniature among the package's checkpoints",
+        epilog="example: staged shapes ship runs/base base --result out/base/result.json "
+        '--made-by "staged train configs/shapes/base.yaml"',
+        options=_ship_options,
+        run=_ship,
+        figures=False,
+    ),
+    "card": Part(
+        help="the model card of a shipped miniature: what it is for, how well it does, how made",
+        epilog="example: staged shapes card staged",
+        options=_card_options,
+        run=_card,
+        figures=False,
+    ),
+}
 
 
 if __name__ == "__main__":
