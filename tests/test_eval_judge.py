@@ -121,7 +121,7 @@ def test_the_legacy_judge_gives_three_aspects(tmp_path, images):
 
 def test_a_budget_stops_and_more_of_it_goes_on(tmp_path, images, capsys):
     judge = Judge({"score": 1})
-    code, out = judged(tmp_path, images, "verified", judge, "--budget-usd", "2.5", "concurrency=1")
+    code, out = judged(tmp_path, images, "verified", judge, "--budget-usd", "9", "concurrency=1")
     assert code == 3
     assert "raise --budget-usd" in capsys.readouterr().out
     assert not out.exists()

@@ -34,6 +34,7 @@ class Endpoint:
         self.app = shapes_lmm.create_app()
         self.asked: Counter[str] = Counter()
         self.failing: tuple[str, ...] = ()
+        self.refusing = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body, more = b"", True
@@ -44,8 +45,9 @@ class Endpoint:
             body += message.get("body", b"")
             more = message.get("more_body", False)
         self.asked[hashlib.sha256(body).hexdigest()] += 1
-        if any(text in body.decode() for text in self.failing):
-            await send({"type": "http.response.start", "status": 500, "headers": []})
+        if self.refusing or any(text in body.decode() for text in self.failing):
+            status = 401 if self.refusing else 500
+            await send({"type": "http.response.start", "status": status, "headers": []})
             await send({"type": "http.response.body", "body": b"{}"})
             return
 
@@ -140,6 +142,37 @@ def test_a_budget_is_one_for_all_ranks_and_for_the_life_of_the_job(
         assert spent.requests == model.asked.total()
     assert codes(start(out, 3, url, prompts, *price)).count(0) == 3
     assert (out / "index.json").exists()
+
+
+DEAR = ("lmm.usd_per_million_input_tokens=100", "lmm.usd_per_million_output_tokens=100")
+
+
+def test_requests_in_flight_take_no_ranks_above_their_budget(
+    out: Path, endpoint: Any, prompts: Path
+) -> None:
+    """Twelve requests used to be sent as long as one cent was left."""
+    model, url = endpoint
+    most, tight = 1.2, [*DEAR, "lmm.max_output_tokens=1000"]
+    assert codes(start(out, 3, url, prompts, *tight, f"budget.usd={most}")) == [3] * 3
+    spent = Records(out / LEDGER).spent
+    assert 0.5 * most < billed(out) <= most
+    assert spent.requests == model.asked.total()
+    # What was held for answers and not used is free again.
+    assert spent.usd == pytest.approx(billed(out))
+
+
+def test_a_job_whose_key_is_refused_holds_no_money(out: Path, endpoint: Any, prompts: Path) -> None:
+    model, url = endpoint
+    model.refusing = True
+    job = start(out, 1, url, prompts, *DEAR, "budget.usd=9", "lmm.max_attempts=1")
+    assert codes(job) == [2]
+    spent = Records(out / LEDGER).spent
+    assert spent.usd == pytest.approx(0) and 0 < model.asked.total() <= spent.requests
+
+
+def billed(out: Path) -> float:
+    """What the answers cost that the ledger has, without what is held for others."""
+    return sum(cost["usd"] for cost in Records(out / LEDGER).costs().values())
 
 
 def test_ranks_that_ask_the_same_at_once_ask_once(out: Path, endpoint: Any, prompts: Path) -> None:

@@ -16,6 +16,7 @@ NOT_DECIDING = frozenset(
         "requests_per_minute",
         "tokens_per_minute",
         "batch",
+        "tokens_per_image",
         "device",
         "offload",
     )

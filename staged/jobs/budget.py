@@ -32,10 +32,9 @@ class Budget:
     """Hard limits over the life of a job, for all its processes and runs; null for none.
 
     A call counts from before it is made, so one whose answer a kill took counts too. What an
-    answer of a language model costs is known when it is there. Requests of batches are counted
-    before they are sent with the most that they can cost, so that no batch takes a job above its
-    limit of money. Of those that are asked at once (`lmm.concurrency` of them) the ones in flight
-    when it is met still count, and a job may end above it by what they cost.
+    answer of a language model costs is known when it is there: until then its request counts with
+    the most that it can cost, and one that does not fit waits until others have cost less. So no
+    job ends above its limit of money, and one of which a kill took requests ends below it.
     """
 
     usd: float | None = None
@@ -85,7 +84,7 @@ def check(budget: Budget, spent: Spent, meter: Meter, usd: float) -> None:
         raise BudgetError(f"budget.usd: {spent.usd:g} of {budget.usd:g} are used up", may_pass=True)
     if spent.usd + usd > budget.usd * (1 + _ROUNDING):
         raise BudgetError(
-            f"budget.usd: {spent.usd:g} of {budget.usd:g} are used up, and the next call costs "
+            f"budget.usd: {spent.usd:g} of {budget.usd:g} are used up, and the next call may cost "
             f"{usd:g}",
             may_pass=True,
         )

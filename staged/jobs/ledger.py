@@ -179,6 +179,13 @@ class Ledger(Records):
         """Take back a call that was admitted and turned out to cost nothing."""
         self._append({"kind": "void", "of": meter, "usd": usd})
 
+    def free(self, meter: Meter, *, usd: float) -> None:
+        """Give back what a call was admitted with and did not cost; the call stays counted."""
+        if usd:
+            # First once more for nothing: a kill in between counts one too many, never too few.
+            self._append({"kind": "call", "of": meter, "usd": 0.0})
+            self.withdraw(meter, usd=usd)
+
     async def record(
         self,
         key: str,

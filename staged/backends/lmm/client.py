@@ -18,7 +18,7 @@ from typing import Any, Self
 from staged import strict_json
 from staged.backends.http.limiter import Limiter, Reservation
 from staged.backends.http.replies import Received, Refused
-from staged.backends.http.service import Service
+from staged.backends.http.service import Service, ServiceError
 from staged.backends.lmm.batches import Batches
 from staged.backends.lmm.dialect import Dialect
 from staged.backends.lmm.types import (
@@ -240,18 +240,23 @@ class LmmClient:
         reservation: Reservation | None = None,
         batches: Batches | None = None,
     ) -> CallAttempt:
+        most_usd = self._most_usd(request, batched=batches is not None)
         if batches is None or not self.log.sent(key):
-            await self._admit(request, reserved_usd=self._most_usd(request, batches))
+            await self._admit(request, most_usd)
         else:
-            self._service.check()
-        exchange = asyncio.ensure_future(self._exchange(key, request, made, reservation, batches))
+            self._service.check()  # it was counted when it was sent
+        exchange = asyncio.ensure_future(
+            self._exchange(key, request, made, most_usd, reservation, batches)
+        )
         self._exchanges[key] = exchange
         exchange.add_done_callback(lambda _: self._exchanges.pop(key))
         exchange.add_done_callback(_seen)
         return await asyncio.shield(exchange)
 
-    async def _admit(self, request: LmmRequest[Any], *, reserved_usd: float) -> None:
-        """Have an attempt counted; where money is held for those in flight, wait until it is free.
+    async def _admit(self, request: LmmRequest[Any], most_usd: float) -> None:
+        """Have an attempt counted with the most that it can cost.
+
+        Where money is held for those in flight, wait until it is free.
 
         Raises:
             BudgetError: It does not fit, and nothing of this process will give money back.
@@ -259,33 +264,39 @@ class LmmClient:
         while True:
             self._service.check()
             try:
-                return self.log.admit(request.purpose, usd=reserved_usd)
+                return self.log.admit(request.purpose, usd=most_usd)
             except BudgetError as error:
                 in_flight = list(self._exchanges.values())
-                if not (reserved_usd and error.may_pass and in_flight):
+                if not (most_usd and error.may_pass and in_flight):
                     raise
                 # They are shielded, and looked at by whoever asked for them.
                 await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
                 if self._closing:
                     raise
 
-    def _most_usd(self, request: LmmRequest[Any], batches: Batches | None) -> float:
-        """The most that a request of a batch can cost; 0 for what is asked at once.
+    def _most_usd(self, request: LmmRequest[Any], *, batched: bool) -> float:
+        """The most that an attempt can cost.
 
         No text has more tokens than bytes, and no answer more than are allowed.
         """
-        batch, settings = self.settings.batch, self.settings
-        if batches is None or batch is None:
-            return 0.0
+        settings = self.settings
+        if not (settings.usd_per_million_input_tokens or settings.usd_per_million_output_tokens):
+            return 0.0  # most jobs of a server of one's own: nothing to be added up
         texts = [request.instructions, json.dumps(wire_schema(request.answer))]
         texts += [part for part in request.content if isinstance(part, str)]
         pictures = sum(isinstance(part, bytes) for part in request.content)
-        most_input = sum(len(text.encode()) for text in texts) + pictures * batch.tokens_per_image
+        read = sum(len(text.encode()) for text in texts) + pictures * settings.tokens_per_image
+        written = settings.max_output_tokens if request.top_logprobs is None else 1
+        return self._usd(read + _TOKENS_OF_FORM, written, batched=batched)
+
+    def _usd(self, input_tokens: int, output_tokens: int, *, batched: bool) -> float:
+        batch = self.settings.batch
+        share = batch.price if batched and batch is not None else 1.0
         return (
-            batch.price
+            share
             * (
-                (most_input + _TOKENS_OF_FORM) * settings.usd_per_million_input_tokens
-                + settings.max_output_tokens * settings.usd_per_million_output_tokens
+                input_tokens * self.settings.usd_per_million_input_tokens
+                + output_tokens * self.settings.usd_per_million_output_tokens
             )
             / 1e6
         )
@@ -295,6 +306,7 @@ class LmmClient:
         key: str,
         request: LmmRequest[Any],
         made: Sequence[CallAttempt],
+        most_usd: float,
         reservation: Reservation | None,
         batches: Batches | None,
     ) -> CallAttempt:
@@ -303,7 +315,12 @@ class LmmClient:
         again = bool(counted) and counted[-1].outcome == "invalid_output"
         body = self._body(request, len(counted), again=again)
         if batches is None:
-            got = await self._service.post("chat/completions", body, retry=len(counted))
+            try:
+                got = await self._service.post("chat/completions", body, retry=len(counted))
+            except ServiceError:
+                # Nobody charges for refusing a key; the next run asks again.
+                self.log.free(most_usd)
+                raise
         else:
             got = await batches.answer(key, body)
         attempt = self._priced(got, batched=batches is not None)
@@ -313,27 +330,19 @@ class LmmClient:
         try:
             attempt = self._judged(attempt, got, request, body)
         finally:
-            reserved_usd = self._most_usd(request, batches)
-            await self.log.record(key, request.purpose, attempt, reserved_usd=reserved_usd)
+            await self.log.record(key, request.purpose, attempt, reserved_usd=most_usd)
         if isinstance(got, Received):
             self._dialect.answered(valid=attempt.outcome == "ok", again=again)
         return attempt
 
     def _priced(self, got: Received | Refused, *, batched: bool) -> CallAttempt:
         input_tokens, output_tokens = got.usage
-        batch = self.settings.batch
-        share = batch.price if batched and batch is not None else 1.0
         return CallAttempt(
             outcome="invalid_output",
             text="its interpretation failed",
             input_tokens=input_tokens,
             output_tokens=output_tokens,
-            usd=share
-            * (
-                input_tokens * self.settings.usd_per_million_input_tokens
-                + output_tokens * self.settings.usd_per_million_output_tokens
-            )
-            / 1e6,
+            usd=self._usd(input_tokens, output_tokens, batched=batched),
         )
 
     def _judged(

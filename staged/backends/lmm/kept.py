@@ -23,8 +23,7 @@ def kept_answers(out: Path, *, usd: float | None, rank: Rank = _ALONE) -> Iterat
 
     Args:
         out: What is made from them; they are kept in the folder `out`.attempts.
-        usd: Most money over all runs and processes; None for no limit. Requests in flight when it
-            is spent still count.
+        usd: Most money over all runs and processes; None for no limit.
         rank: Which of the processes that share the work this is.
 
     Raises:

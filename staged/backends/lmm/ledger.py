@@ -33,6 +33,10 @@ class LedgerLog:
         """
         self._ledger.admit("requests", usd=usd)
 
+    def free(self, usd: float) -> None:
+        """Give back what an attempt was admitted with; the attempt itself stays counted."""
+        self._ledger.free("requests", usd=usd)
+
     def attempts(self, key: str) -> Sequence[CallAttempt]:
         """Return the attempts at a request: all that were paid for, and this round's others."""
         answers = self._ledger.answers(key)

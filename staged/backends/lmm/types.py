@@ -59,13 +59,9 @@ class BatchSettings:
     """Time that the endpoint has; what it has not answered by then is sent again."""
     timeout_s: float = 900.0
     """Longest wait for a file to be sent or fetched."""
-    tokens_per_image: int = 1500
-    """Most tokens that an image is charged as, to hold the budget: GPT-4o charges 1,445 for its
-    largest, GPT-4o mini some 25,000 for a square one, Qwen3-VL one for 32 x 32 pixels."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        check_range(self, "tokens_per_image", minimum=0)
         check_range(self, "price", minimum=0, maximum=1)
         check_range(self, "max_requests", "max_mib", minimum=1)
         check_range(self, "gather_s", "poll_s", minimum=0)
@@ -108,6 +104,9 @@ class LmmSettings:
     """Price of what is sent."""
     usd_per_million_output_tokens: float = 0.0
     """Price of what is answered."""
+    tokens_per_image: int = 1500
+    """Most tokens that an image is charged as, to hold the budget: GPT-4o charges 1,445 for its
+    largest, GPT-4o mini some 25,000 for a square one, Qwen3-VL one for 32 x 32 pixels."""
     extra_body: dict[str, Any] = field(default_factory=dict)
     """Further fields of every request, such as `chat_template_kwargs` for vLLM."""
     batch: BatchSettings | None = None
@@ -122,6 +121,7 @@ class LmmSettings:
         check_range(self, *rates, minimum=0, above=True)
         prices = ("usd_per_million_input_tokens", "usd_per_million_output_tokens")
         check_range(self, "backoff_s", "max_backoff_s", *prices, minimum=0)
+        check_range(self, "tokens_per_image", minimum=0)
         if not isinstance(self.temperature, str):
             check_range(self, "temperature", minimum=0, maximum=100)
 
@@ -210,8 +210,11 @@ class AttemptLog(Protocol):
 
         Args:
             purpose: What it is for.
-            usd: The most that it can cost, where that is to be counted before.
+            usd: The most that it can cost.
         """
+
+    def free(self, usd: float) -> None:
+        """Give back what an attempt was admitted with that nothing can have been paid for."""
 
     def attempts(self, key: str) -> Sequence[CallAttempt]:
         """Return the attempts made for a request, in order."""
@@ -247,6 +250,9 @@ class MemoryLog:
 
     def admit(self, purpose: str, *, usd: float = 0.0) -> None:
         """Allow everything."""
+
+    def free(self, usd: float) -> None:
+        """Hold nothing."""
 
     def attempts(self, key: str) -> Sequence[CallAttempt]:
         """Return the attempts made for a request, in order."""
