@@ -13,12 +13,13 @@ from torch.nn.attention.flex_attention import create_mask
 
 from benchmarks import cpu_attention, engine, gpu, pages
 from benchmarks import train as train_benchmark
-from benchmarks.parts import arithmetic, flex, models, packs, plain_step
+from benchmarks.parts import arithmetic, models, packs, plain_step
 from benchmarks.parts.harness import Recorder, Setup
 from staged.engine.cache import CachedSequence
 from staged.model import work
 from staged.model.attention import PackedAttention
 from staged.model.config import BagelConfig
+from staged.model.flex import FlexAttention, mask_rule
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
@@ -150,13 +151,13 @@ def test_arithmetic_at_full_size_is_as_published() -> None:
 def test_flex_attention_follows_the_layout() -> None:
     layout = packs.pack(TINY, 300)
     size = layout.num_tokens
-    [[mask]] = create_mask(flex.mask_rule(layout), None, None, size, size, device="cpu")
+    [[mask]] = create_mask(mask_rule(layout, size), None, None, size, size, device="cpu")
     masks = [layout.mask(sample).float() for sample in range(len(layout.sample_lens))]
     assert len(masks) == 2
     assert torch.equal(mask, torch.block_diag(*masks).bool())
     assert work.visible_pairs(layout) == int(mask.sum())
     query, key, value = (torch.randn(size, heads, 16) for heads in (4, 2, 2))
-    found = flex.FlexAttention(layout)(0, query, key, value)
+    found = FlexAttention(layout)(0, query, key, value)
     torch.testing.assert_close(found, PackedAttention(layout)(0, query, key, value))
 
 

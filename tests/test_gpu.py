@@ -9,19 +9,22 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 
-from benchmarks.parts import flex, models, packs
+from benchmarks.parts import models, packs
 from benchmarks.parts.harness import Setup
 from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.engine.text_sampling import TextSampling
 from staged.model.attention import PackedAttention, attend_rows
+from staged.model.flex import FlexAttention
 from staged.model.flows import FlowSettings
 from staged.verify import main
 from staged.verify.groups import GROUPS
+from train.attention import choose_attention
 from train.objective import Objective, Supervised, mean_losses
 from train.optimizer import make_optimizers
 from train.packing import Pack
-from train.settings import OptimizerSettings
+from train.ranks import Ranks
+from train.settings import Attention, OptimizerSettings
 
 pytestmark = pytest.mark.gpu
 
@@ -180,9 +183,16 @@ def test_compiled_flex_attention_is_packed_attention() -> None:
     results = []
     for attend in (
         PackedAttention(layout),
-        flex.FlexAttention(layout, torch.compile(flex_attention, dynamic=False)),
+        FlexAttention(layout, torch.compile(flex_attention, dynamic=False)),
     ):
         out = attend(0, *leaves)
         results.append([out.detach(), *torch.autograd.grad(out, leaves, towards)])
     for expected, found in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["flex", "varlen"])
+def test_kernels_of_training_have_right_gradients(name: Attention) -> None:
+    decoder = models.full_config(Setup(device=CUDA, tiny=False)).transformer
+    _, said = choose_attention(name, decoder, CUDA, torch.bfloat16, room=2048, ranks=Ranks())
+    assert said == f"attention: {name}, its gradients checked"

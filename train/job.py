@@ -25,6 +25,7 @@ from staged.model.loss import TokenLosses
 from staged.model.open import base_of, is_stored_as, open_checkpoint
 from staged.model.recompute import set_recompute
 from staged.model.work import train_flops
+from train.attention import choose_attention
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.export import write_result
@@ -168,7 +169,16 @@ class Trainer:
         if settings.compile:
             model.compile_experts()
         set_recompute(model, settings.activation_checkpointing)
-        self.objective = Objective(model, max_logits_mib=settings.max_logits_mib)
+        attend_to, said = choose_attention(
+            *(settings.attention, model.config.transformer, self.device, self.dtype),
+            room=settings.pack_tokens,
+            ranks=self.ranks,
+        )
+        if said and self.ranks.is_first:
+            print(said)
+        self.objective = Objective(
+            model, max_logits_mib=settings.max_logits_mib, attend_to=attend_to
+        )
         if self.mesh is not None:
             shard(self.objective, self.mesh, self.dtype, settings.parallel)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from staged.model.attention import PackedAttention
+from staged.model.attention import Attend, PackedAttention
 from staged.model.bagel import Bagel, Inputs
+from staged.model.layout import Layout
 from staged.model.loss import TokenLosses, token_losses
 from train.packing import Pack
 
@@ -19,14 +20,20 @@ from train.packing import Pack
 class Objective(nn.Module):
     """The model with its losses, so that one functional call covers both."""
 
-    def __init__(self, model: Bagel, *, max_logits_mib: int = 1024) -> None:
-        """Wrap `model`; see `token_losses`."""
+    def __init__(
+        self,
+        model: Bagel,
+        *,
+        max_logits_mib: int = 1024,
+        attend_to: Callable[[Layout], Attend] = PackedAttention,
+    ) -> None:
+        """Wrap `model`, which attends as `attend_to` plans; see `token_losses`."""
         super().__init__()
-        self.model, self.max_logits_mib = model, max_logits_mib
+        self.model, self.max_logits_mib, self._attend_to = model, max_logits_mib, attend_to
 
     def forward(self, pack: Pack) -> TokenLosses:
         """Unreduced losses of a pack."""
-        hidden = self.model(pack.layout, pack.inputs, PackedAttention(pack.layout))
+        hidden = self.model(pack.layout, pack.inputs, self._attend_to(pack.layout))
         return token_losses(
             self.model, hidden, pack.layout, pack.target, max_logits_mib=self.max_logits_mib
         )

@@ -155,7 +155,7 @@ class Ranks:
         return OSError(
             f"rank {self.number} of {self.world_size} has lost another process of this run: it was "
             "killed, or its machine or the network failed. The same command continues from the "
-            f"last state ({_first_line(error)})"
+            f"last state ({first_line(error)})"
         )
 
     def _comes(self, key: str, within: timedelta) -> bool:
@@ -232,7 +232,7 @@ def _meet(rank: Rank, settings: ParallelSettings, device: torch.device) -> Store
         raise OSError(
             f"rank {rank.number} did not find all {rank.world_size} processes of this run at "
             f"{place} within {settings.join_timeout_s:g} s (parallel.join_timeout_s): one is "
-            f"missing, or cannot reach it ({_first_line(error)})"
+            f"missing, or cannot reach it ({first_line(error)})"
         ) from error
     return PrefixStore("run", store)
 
@@ -243,5 +243,6 @@ def _is_of_connections(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _OF_CONNECTIONS)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line of at most 300 characters."""
     return (str(error).strip() or type(error).__name__).split("\n")[0][:300]

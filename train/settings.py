@@ -15,6 +15,9 @@ MAX_LR_RATIO = 1000
 MAX_NARROW_BETA = 0.99
 
 
+Attention = Literal["auto", "blocks", "flex", "varlen"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subset:
     """One data set of the mixture."""
@@ -295,6 +298,11 @@ class TrainSettings:
     compile: bool = False
     """Fuse the experts' pointwise parts with torch.compile (needs a C++ compiler on a CPU): about
     1.5 times as fast, and a different rounding, so a run must keep to one choice."""
+    attention: Attention = "auto"
+    """Kernel of the decoder's attention. `flex` (torch's, compiled) and `varlen` (flash-attn's if
+    it is there, `pip install staged[flash]`, else torch's own) compute on CUDA devices nothing that
+    no token may see; `blocks` runs anywhere. `auto` is the first of them that the device has and
+    whose gradients are right there, which is tried before the first step, and said."""
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     """What a layer keeps for its backward pass: everything; what matrix products and attention
     gave; or its input alone, for a third more work. Gradients are the same."""

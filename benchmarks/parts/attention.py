@@ -1,8 +1,8 @@
 """Section attention: one layer's attention by each way there is, at full size.
 
-Packed samples by torch's scaled-dot-product kernels against flex attention, and an image on three
-caches with and without a mask. Set against visible pairs only, so that what a kernel computes in
-vain shows.
+Packed samples by torch's scaled-dot-product kernels, by flex attention and by flash attention's for
+rows of any length, and an image on three caches with and without a mask. Set against visible pairs
+only, so that what a kernel computes in vain shows.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 
 from benchmarks.parts import models, packs
-from benchmarks.parts.flex import FlexAttention
 from benchmarks.parts.harness import Recorder, Setup, peak_gib, reset_peak, time_s
 from staged.engine.cache import PagedCache
 from staged.engine.context import ChunkAttention, Context
 from staged.model.attention import Attend, PackedAttention, attend_rows
 from staged.model.config import TransformerConfig
+from staged.model.flex import FlexAttention
 from staged.model.layout import Grids, Layout, lay_out
+from staged.model.varlen import VarlenAttention, installed_kernel
 from staged.model.work import attention_flops, visible_pairs
 from staged.sequence import noised_copy
 
@@ -54,6 +55,8 @@ def _measure_pack(
         "sdpa": partial(PackedAttention, layout),
         "flex": partial(FlexAttention, layout, kernel),
     }
+    if setup.on_cuda:
+        ways["varlen"] = lambda: VarlenAttention(layout, installed_kernel())
     tensors = _random(config, layout.num_tokens, setup)
     expected = None
     for name, plan in ways.items():

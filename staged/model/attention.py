@@ -8,7 +8,6 @@ Letters: T tokens, H query heads, K key/value heads, D head dim, G rows, L padde
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +17,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from staged.model.blocks import cut_samples, group, whole_samples
+from staged.model.blocks import cut_samples, group, places_in, whole_samples
 from staged.model.layout import Layout, Tokens
 
 MAX_SCORED_KEYS = 2048
@@ -61,7 +60,7 @@ class PackedAttention:
             results = offset + torch.arange(queries.numel()).view_as(queries)
             gathered[queries[real]] = results[real]
             offset += queries.numel()
-            keys = pad_sequence([_places(block.keys) for block in members], True, -1)
+            keys = pad_sequence([places_in(block.keys) for block in members], True, -1)
             queries, keys = queries.to(device), keys.to(device)
             inside, keys = keys >= 0, keys.clamp(min=0)
             sees = _tokens(layout, queries).may_see(_tokens(layout, keys)) & inside[:, None]
@@ -149,10 +148,6 @@ def _attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> T
         return rearrange(out, "g k r d -> g (k r) 1 d")
     key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-
-
-def _places(runs: Iterable[range]) -> Tensor:
-    return torch.cat([torch.arange(run.start, run.stop) for run in runs])
 
 
 def _tokens(layout: Layout, places: Tensor) -> Tokens:

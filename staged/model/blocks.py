@@ -7,11 +7,12 @@ queries that stand side by side, and each meets only the keys that one of them m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
+from torch import Tensor
 
 from staged.model.layout import Layout, SegmentKind
 
@@ -46,7 +47,7 @@ def whole_samples(layout: Layout) -> list[QueryBlock]:
 
 def cut_samples(layout: Layout) -> list[QueryBlock]:
     """Cut samples into blocks of some queries, at the ends of segments where there are any."""
-    return [block for segments in _segments(layout) for block in _cut(segments)]
+    return [block for segments in segments_of(layout) for block in _cut(segments)]
 
 
 def group(blocks: Sequence[QueryBlock]) -> list[list[QueryBlock]]:
@@ -69,12 +70,24 @@ def group(blocks: Sequence[QueryBlock]) -> list[list[QueryBlock]]:
 
 
 @dataclass(frozen=True)
-class _Segment:
+class PlacedSegment:
+    """A segment that has tokens.
+
+    Attributes:
+        places: Of its tokens in the pack.
+        kind: What it holds.
+    """
+
     places: range
     kind: SegmentKind
 
 
-def _segments(layout: Layout) -> Iterator[list[_Segment]]:
+def places_in(runs: Iterable[range]) -> Tensor:
+    """(n,) int64 places of at least one run, one run after another."""
+    return torch.cat([torch.arange(run.start, run.stop) for run in runs])
+
+
+def segments_of(layout: Layout) -> Iterator[list[PlacedSegment]]:
     """The segments of each sample that has any."""
     lengths = torch.tensor(layout.sample_lens)
     samples = torch.arange(len(lengths)).repeat_interleave(lengths)
@@ -83,14 +96,14 @@ def _segments(layout: Layout) -> Iterator[list[_Segment]]:
     kinds = layout.modes.cpu()[counts.cumsum(0) - 1].tolist()
     runs = iter(zip(_runs(counts.tolist()), kinds, strict=True))
     for sample in filter(None, _runs(layout.sample_lens)):
-        found: list[_Segment] = []
+        found: list[PlacedSegment] = []
         while not found or found[-1].places.stop < sample.stop:
             places, kind = next(runs)
-            found.append(_Segment(places, SegmentKind(kind)))
+            found.append(PlacedSegment(places, SegmentKind(kind)))
         yield found
 
 
-def _cut(segments: Sequence[_Segment]) -> Iterator[QueryBlock]:
+def _cut(segments: Sequence[PlacedSegment]) -> Iterator[QueryBlock]:
     """Cut one sample.
 
     A block's keys are what is before it and visible to all that follows, and what is side by side
