@@ -175,7 +175,8 @@ class Bagel(nn.Module):
         num_und = layout.num_und
         for layer in self.layers[:num_layers]:
             x = layer(x, num_und, rope, attend)
-        return Hidden(und=self.final_norm.und(x[:num_und]), gen=self.final_norm.gen(x[num_und:]))
+        und, gen = x.split([num_und, len(x) - num_und])
+        return Hidden(und=self.final_norm.und(und), gen=self.final_norm.gen(gen))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, C) und hidden states to (n, V)."""

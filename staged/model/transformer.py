@@ -119,16 +119,18 @@ class Layer(RecomputingLayer):
         return self.recomputing(self._run, x, num_und, rope, attend)
 
     def _run(self, x: Tensor, num_und: int, rope: Rope, attend: Attend) -> Tensor:
-        parts = x[:num_und], x[num_und:]
-        ropes = tuple(t[:num_und] for t in rope), tuple(t[num_und:] for t in rope)
-        und = self.und.project(parts[0], (ropes[0][0], ropes[0][1]))
-        gen = self.gen.project(parts[1], (ropes[1][0], ropes[1][1]))
+        # Not slices: the gradient of each would be a tensor of zeros as long as all tokens.
+        sizes = [num_und, len(x) - num_und]
+        of_und, of_gen = x.split(sizes)
+        (und_cos, gen_cos), (und_sin, gen_sin) = (table.split(sizes) for table in rope)
+        und = self.und.project(of_und, (und_cos, und_sin))
+        gen = self.gen.project(of_gen, (gen_cos, gen_sin))
         query, key, value = (torch.cat(pair) for pair in zip(und, gen, strict=True))
-        attended = attend(self.index, query, key, value)
+        und_attended, gen_attended = attend(self.index, query, key, value).split(sizes)
         return torch.cat(
             [
-                *_in_pieces(self.und.finish, parts[0], attended[:num_und]),
-                *_in_pieces(self.gen.finish, parts[1], attended[num_und:]),
+                *_in_pieces(self.und.finish, of_und, und_attended),
+                *_in_pieces(self.gen.finish, of_gen, gen_attended),
             ]
         )
 
