@@ -26,6 +26,7 @@ SECTIONS = {
     "generation": "benchmarks.parts.generation",
     "miniature": "benchmarks.parts.miniature",
     "layers": "benchmarks.parts.layers",
+    "training": "benchmarks.parts.training",
     "attention": "benchmarks.parts.attention",
     "compiled": "benchmarks.parts.compiled",
 }
@@ -34,8 +35,8 @@ SECTIONS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the sections asked for; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))  # from a bare checkout, nothing is installed
+    # From a bare checkout nothing is installed; and before this folder, which has a `train.py`.
+    sys.path.insert(0, str(ROOT))
     import torch
 
     device = torch.device(arguments.device)

@@ -54,6 +54,7 @@ def test_the_script_measures_every_section_from_a_bare_checkout(tmp_path: Path) 
         "matmul_bfloat16", "train_float32", "infer_bfloat16", "flow_guided", "flow_guided_6k",
         "text_to_image", "edit_6k", "decode_batch_16", "autoencoder_decode", "tokens",
         "last_loss", "pack_400", "image_masked", "flex_forward_200",
+        "lora", "what_draws", "all_weights",
     }  # fmt: skip
     assert wanted <= values.keys()
     assert values["train_float32"] < 1e-4
