@@ -29,6 +29,7 @@ from train.attention import choose_attention
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.export import write_result
+from train.float8 import float8_problem, require_float8, use_float8
 from train.interrupts import Interrupts
 from train.interval import IntervalMeans
 from train.lora import draw_lora, trained_parameters
@@ -98,6 +99,7 @@ class Trainer:
         self.settings = settings = settled(settings, ranks, resuming=resuming)
         self.device = torch.device(settings.device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
+        require_float8(settings, self.device, self.dtype)
         self.mesh = make_mesh(ranks, settings.parallel, self.device)
         require_work(settings.packs_per_step, ranks.world_size)
         # Before the weights are read: a folder of another run is told at once.
@@ -166,6 +168,8 @@ class Trainer:
         trained_parameters(model, settings)
         if settings.freeze and is_stored_as(settings.init, self.dtype):
             keep_frozen_narrow(model, self.dtype)  # and exported as it came, bit by bit
+        if settings.matmuls != "as_dtype":
+            self._use_float8(model)
         if settings.compile:
             model.compile_experts()
         set_recompute(model, settings.activation_checkpointing)
@@ -181,6 +185,18 @@ class Trainer:
         )
         if self.mesh is not None:
             shard(self.objective, self.mesh, self.dtype, settings.parallel)
+
+    def _use_float8(self, model: Bagel) -> None:
+        emulate, decoder = self.settings.matmuls == "float8_emulated", model.config.transformer
+        said = use_float8(model, emulate=emulate)
+        problem = float8_problem(
+            *(decoder.hidden_size, decoder.intermediate_size, self.device, self.dtype),
+            emulate=emulate,
+        )
+        if problem:
+            raise ValueError(f"matmuls={self.settings.matmuls} computes wrongly here: {problem}")
+        if self.ranks.is_first:
+            print(said)
 
     def run(self) -> Path:
         """Train to the end, or as long as the settings allow, and write the checkpoint.

@@ -288,6 +288,11 @@ class TrainSettings:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of forward and backward; weights, gradients and moments stay float32. `auto` is
     bfloat16 where the device multiplies it fast, and in a run that goes on what it began in."""
+    matmuls: Literal["as_dtype", "float8", "float8_emulated"] = "as_dtype"
+    """Products of the decoder's layers, forward and backward, in `dtype`, or rounded to float8 by
+    torchao (`pip install staged[float8]`) on GPUs that multiply it, such as an H100; worth it with
+    `compile=true` and long packs. `float8_emulated` rounds alike on any device, slowly, to try what
+    that does to losses. What is kept and exported is as wide as without."""
     device: str = "auto"
     """Torch device; `auto` is a CUDA device where there is one, or the CPU."""
     num_threads: int = 0
@@ -357,6 +362,11 @@ class TrainSettings:
             raise ValueError(
                 "freeze has no meaning with lora, which trains no weight of the model; "
                 "lora.und=null or lora.gen=null leaves an expert as it is"
+            )
+        if self.lora is not None and self.matmuls != "as_dtype":
+            raise ValueError(
+                f"matmuls={self.matmuls} is of the model's own layers, beside which lora puts its "
+                "own; leave it at as_dtype with lora"
             )
         if set(self.freeze) == set(PARTS):
             raise ValueError("freeze names every part; leave at least one to train")
