@@ -35,13 +35,12 @@ from train.memory import kept_bytes
 from train.objective import Objective, Supervised, forward_in, mean_losses
 from train.optimizer import make_optimizers
 from train.packing import Pack
-from train.parts import PARTS, keep_frozen_narrow
+from train.parts import PARTS, Part, keep_frozen_narrow
 from train.ranks import Ranks
 from train.settings import (
     LoraSettings,
     OptimizerSettings,
     ParallelSettings,
-    Part,
     Subset,
     TrainSettings,
 )
@@ -180,7 +179,8 @@ def _fill(model: Bagel, setup: Setup) -> None:
 def _one_rank(device: torch.device) -> Iterator[DeviceMesh]:
     """This process as all ranks that there are."""
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    store = dist.HashStore()  # type: ignore[attr-defined]  # not among what torch says it exports
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
     try:
         yield init_device_mesh(device.type, (1,), mesh_dim_names=(SHARD,))
     finally:
