@@ -26,6 +26,7 @@ from staged.model import checkpoint
 from train.__main__ import main
 from train.job import Trainer
 from train.ranks import Ranks
+from train.run_log import Silence
 from train.settings import OptimizerSettings, ParallelSettings, TrainSettings, ValidationSettings
 from train.validation import Best
 
@@ -245,7 +246,7 @@ def steps_after_validation(ranks: Ranks, job: TrainSettings) -> list[float]:
         trainer.step += 1
         if job.validation is not None:
             trainer.validate()
-            trainer.sample(None)
+            trainer.sample(Silence())
     return losses
 
 

@@ -45,36 +45,7 @@ settings:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, train, report where the checkpoint lies."""
-    parser = Parser(
-        prog="staged train",
-        description="Fine-tune a BAGEL on trajectories.",
-        figures=True,
-        epilog=_EPILOG + job_settings.describe(TrainSettings),
-    )
-    parser.add_argument("config", help="YAML file; see configs/")
-    add_overrides(parser)
-    parser.add_argument(
-        "--export",
-        action="store_true",
-        help="train no further: write the checkpoint of the newest state",
-    )
-    parser.add_argument(
-        "--export-best",
-        action="store_true",
-        help="train no further: write the state with the least validation loss, to `<out>/best`",
-    )
-    parser.add_argument(
-        "--show-pack",
-        type=natural,
-        metavar="N",
-        help="train nothing: print pack number N token by token: kind, position, label, weight, "
-        "who sees whom",
-    )
-    parser.add_argument(
-        "--page", type=outputs.out_file, metavar="FILE", help="with --show-pack: also as a web page"
-    )
-    _add_plan(parser)
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     if arguments.export and arguments.export_best:
         raise UsageError("--export is of the newest state, --export-best of another: give one")
     if arguments.page is not None and arguments.show_pack is None:
@@ -90,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         console().figures(show_pack(settings, arguments.show_pack, arguments.page))
         return exit_codes.OK
+    return _train(settings, arguments)
+
+
+def _train(settings: TrainSettings, arguments: argparse.Namespace) -> int:
     outputs.folder(settings.out)
     if settings.cache is not None:
         outputs.folder(settings.cache)
@@ -117,6 +92,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"checkpoint: {folder}")
         console().figures({"checkpoint": str(folder), "step": step})
     return exit_codes.OK
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="staged train",
+        description="Fine-tune a BAGEL on trajectories.",
+        figures=True,
+        epilog=_EPILOG + job_settings.describe(TrainSettings),
+    )
+    add = parser.add_argument
+    add("config", help="YAML file; see configs/")
+    add_overrides(parser)
+    words = "train no further: write the checkpoint of the newest state"
+    add("--export", action="store_true", help=words)
+    words = "train no further: write the state with the least validation loss, to `<out>/best`"
+    add("--export-best", action="store_true", help=words)
+    add(
+        "--show-pack",
+        type=natural,
+        metavar="N",
+        help="train nothing: print pack number N token by token: kind, position, label, weight, "
+        "who sees whom",
+    )
+    words = "with --show-pack: also as a web page"
+    add("--page", type=outputs.out_file, metavar="FILE", help=words)
+    _add_plan(parser)
+    return parser
 
 
 def _add_plan(parser: Parser) -> None:

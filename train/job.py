@@ -7,8 +7,8 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from staged.model.codec import ImageCodec
 from staged.model.finite import NotFiniteError
 from staged.model.lora import lora_layers
 from staged.model.loss import TokenLosses
-from staged.model.open import base_of, is_stored_as, open_checkpoint
+from staged.model.open import base_of, is_stored_as
 from staged.model.recompute import set_recompute
 from staged.model.work import train_flops
 from train.attention import choose_attention
@@ -43,6 +43,7 @@ from train.objective import (
     task_means,
     task_sums,
 )
+from train.opening import open_to_train
 from train.optimizer import learning_rate, make_optimizers
 from train.packing import MAX_FILLER, Pack
 from train.parts import PARTS, keep_frozen_narrow
@@ -50,7 +51,7 @@ from train.plan import PackPlan
 from train.profiles import profiled, watched_memory
 from train.ranks import Ranks
 from train.run_folder import alone_in, claim, claim_data, require_one_run, settled
-from train.run_log import RunLog
+from train.run_log import RunLog, Silence
 from train.scorer import ScorerError, score
 from train.settings import ScorerSettings, Subset, TrainSettings
 from train.sharding import (
@@ -107,24 +108,13 @@ class Trainer:
         ranks.first(lambda: claim(settings, resuming=resuming))
         require_one_run(settings, ranks)
         shards = Shards(self._prepare)
-        self.loaded = open_checkpoint(
-            settings.init,
-            seed=settings.seed,
-            device=self.device,
-            # Beside a LoRA weights only compute, and need no more bits than that takes.
-            dtype=torch.float32 if settings.lora is None else self.dtype,
-            lora_dtype=torch.float32,
-            division=shards,
-        )
-        if self.loaded.tokenizer is None:
-            raise ValueError(f"init {settings.init} has no tokenizer; add its tokenizer files")
+        self.loaded, self.tokenizer = open_to_train(settings, self.device, self.dtype, shards)
         self.model = self.loaded.model.train()
         if self._new_lora:
             draw_lora(self.model, settings.seed, shards.rows_here)
         # The autoencoder is frozen: its working copy may be narrow, what is exported is not.
         autoencoder = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
         self.codec = ImageCodec(autoencoder, self.loaded.config)
-        self.tokenizer = self.loaded.tokenizer
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         decay = settings.optimizer.ema_decay
         self.optimizer = make_optimizers(self.parameters, settings.optimizer, self.dtype)
@@ -215,101 +205,96 @@ class Trainer:
             return folder
 
     def _train(self) -> None:
-        settings, log, ranks = self.settings, self.settings.log, self.ranks
+        settings, ranks = self.settings, self.ranks
         throughput = Throughput()
-        frozen = PARTS if settings.lora is not None else settings.freeze
-        peak = rate_of_device(self.device, self.dtype)
         deadline = time.monotonic() + 60 * (settings.max_minutes or math.inf)
+        rate = rate_of_device(self.device, self.dtype)
+        peak = None if rate is None else ranks.world_size * rate
+        history = settings.log.memory_history
         with (
             self.state.written(),
             self._open_log() as shown,
             Interrupts(told=ranks.is_first) as interrupts,
             explaining_dead_workers(),
-            watched_memory(settings.out, ranks.number, self.device, history=log.memory_history),
+            watched_memory(settings.out, ranks.number, self.device, history=history),
         ):
             packs = self.packs.from_step(self.step, ranks.rank)
-            each = packs_each(settings.packs_per_step, ranks.world_size)
             if not self.step and self.held_out is not None:
-                before_training = self.validate()
-                if shown is not None:
-                    shown.record(0, before_training)
+                shown.record(0, self.validate())
             while self.step < settings.num_steps:
-                asked = time.monotonic()
-                step = list(islice(packs, each))
-                waited_s = time.monotonic() - asked
-                number = self.step + 1
-                wanted = number in log.profile_steps
-                traced = profiled(
-                    *(wanted, settings.out, number, ranks.number, self.device),
-                    history=log.memory_history,
-                )
-                with traced:
-                    record = self.train_step(*step)
-                throughput.add(
-                    sum(pack.layout.num_tokens for pack in step),
-                    waited_s,
-                    sum(train_flops(self.loaded.config, pack.layout, frozen) for pack in step),
-                )
+                record = self._timed_step(packs, throughput)
                 self.step += 1
                 self.state.check()
-                end = StepEnd.of_all(
-                    ranks.gather(
-                        StepEnd(
-                            stop=interrupts.received or 0,
-                            late=time.monotonic() >= deadline,
-                            tokens_per_s=throughput.tokens_per_s,
-                            flops_per_s=throughput.flops_per_s,
-                            data_wait=throughput.data_wait,
-                        )
-                    )
+                mine = StepEnd(
+                    stop=interrupts.received or 0,
+                    late=time.monotonic() >= deadline,
+                    tokens_per_s=throughput.tokens_per_s,
+                    flops_per_s=throughput.flops_per_s,
+                    data_wait=throughput.data_wait,
                 )
-                record |= {
-                    "tokens_per_s": end.tokens_per_s,
-                    "data_wait": end.data_wait,
-                    "tflop_per_s": end.flops_per_s / 1e12,
-                }
-                if peak is not None:
-                    record["mfu"] = end.flops_per_s / (ranks.world_size * peak)
-                last = self.step == settings.num_steps
-                self.interval.add(record)
-                figures = {}
-                if last or self.step % log.every_steps == 0:
-                    figures = self.interval.take()
-                due = last or self.step % settings.checkpoint_every_steps == 0
-                if self.held_out is not None and (last or self.held_out.due(self.step)):
-                    figures |= self.validate()
-                    due |= self.best_step == self.step
-                if shown is not None and figures:
-                    # Ahead of the state: `cut_log` can drop what is beyond, and add nothing.
-                    shown.record(self.step, figures)
-                if shown is not None:
-                    shown.advance(record)
-                if log.sample_prompts and _due(self.step, log.sample_every_steps):
-                    self.sample(shown)
-                if end.stop or end.late or due:
-                    self._save()
+                end = StepEnd.of_all(ranks.gather(mine))
+                self._after_step(record | end.figures(peak), end, shown)
+                done = f"{self.step} of {settings.num_steps}"
                 if end.stop:
                     self.state.finish()
-                    if shown is not None:
-                        print(
-                            f"step {self.step} of {settings.num_steps} is saved in {settings.out}; "
-                            "the same command continues from there",
-                            file=sys.stderr,
-                        )
+                    shown.say(
+                        f"step {done} is saved in {settings.out}; the same command continues from "
+                        "there"
+                    )
                     interrupts.leave(end.stop)
-                if end.late and not last:
-                    if shown is not None:
-                        shown.end_line()
-                        print(
-                            f"stopped after {self.step} of {settings.num_steps} steps: max_minutes "
-                            f"is {settings.max_minutes:g}; the same command goes on",
-                            file=sys.stderr,
-                        )
+                if end.late and self.step < settings.num_steps:
+                    shown.end_line()
+                    shown.say(
+                        f"stopped after {done} steps: max_minutes is {settings.max_minutes:g}; the "
+                        "same command goes on"
+                    )
                     return
 
-    def _open_log(self) -> AbstractContextManager[RunLog | None]:
+    def _timed_step(self, packs: Iterator[Pack], throughput: Throughput) -> dict[str, float]:
+        """Take the next step, traced where that is wanted, and note how long it took."""
+        settings, ranks, number = self.settings, self.ranks, self.step + 1
+        asked = time.monotonic()
+        step = list(islice(packs, packs_each(settings.packs_per_step, ranks.world_size)))
+        waited_s = time.monotonic() - asked
+        with profiled(
+            number in settings.log.profile_steps,
+            settings.out,
+            number,
+            ranks.number,
+            self.device,
+            history=settings.log.memory_history,
+        ):
+            record = self.train_step(*step)
+        frozen = PARTS if settings.lora is not None else settings.freeze
+        throughput.add(
+            sum(pack.layout.num_tokens for pack in step),
+            waited_s,
+            sum(train_flops(self.loaded.config, pack.layout, frozen) for pack in step),
+        )
+        return record
+
+    def _after_step(self, record: dict[str, float], end: StepEnd, shown: Silence) -> None:
+        """What is due after a step: figures, validation, pictures, its state."""
+        settings, log = self.settings, self.settings.log
+        last = self.step == settings.num_steps
+        self.interval.add(record)
+        figures = self.interval.take() if last or _due(self.step, log.every_steps) else {}
+        due = last or _due(self.step, settings.checkpoint_every_steps)
+        if self.held_out is not None and (last or self.held_out.due(self.step)):
+            figures |= self.validate()
+            due |= self.best_step == self.step
+        if figures:
+            # Ahead of the state: `cut_log` can drop what is beyond, and add nothing.
+            shown.record(self.step, figures)
+        shown.advance(record)
+        if log.sample_prompts and _due(self.step, log.sample_every_steps):
+            self.sample(shown)
+        if end.stop or end.late or due:
+            self._save()
+
+    def _open_log(self) -> Silence:
         if not self.ranks.is_first:
-            return nullcontext()
+            return Silence()
         return RunLog(
             self.settings.out,
             step=self.step,
@@ -448,7 +433,7 @@ class Trainer:
             | task_means(pack_losses.tasks for pack_losses in found)
         )
 
-    def sample(self, shown: RunLog | None) -> None:
+    def sample(self, shown: Silence) -> None:
         """Draw the fixed prompts with the averaged weights; all ranks draw, one shows."""
         # A run that draws nothing needs no engine; nothing else of training does.
         from train.samples import draw_sheet
@@ -462,14 +447,12 @@ class Trainer:
                     self.tokenizer,
                     self.loaded.flows.first,
                     self.settings.log,
-                    path if shown is not None else None,
+                    path if self.ranks.is_first else None,
                 )
         except NotFiniteError as error:  # the losses are watched; a picture is only looked at
-            if shown is not None:
-                print(f"step {self.step}: no sample pictures: {error}", file=sys.stderr)
+            shown.say(f"step {self.step}: no sample pictures: {error}")
             return
-        if shown is not None:
-            shown.picture(self.step, sheet)
+        shown.picture(self.step, sheet)
 
     def export(self) -> Path:
         """Write the model as it stands, averaged weights first, in the published layout.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,37 @@ from train.run_folder import cut_log
 from train.trackers import Tracker
 
 
-class RunLog:
+class Silence:
+    """What ranks show that are not the first: nothing. As a context, like `RunLog`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing was opened."""
+
+    def record(self, step: int, figures: dict[str, float]) -> None:
+        """Keep the figures of a step."""
+
+    def advance(self, figures: dict[str, float]) -> None:
+        """Show that a step was done."""
+
+    def picture(self, step: int, pixels: NDArray[np.uint8]) -> None:
+        """Keep (h, w, 3) pixels drawn after a step."""
+
+    def end_line(self) -> None:
+        """End the line on the terminal, for what is printed next."""
+
+    def say(self, words: str) -> None:
+        """Tell on standard error."""
+
+
+class RunLog(Silence):
     """Of one part of a run, as a context; what an earlier part logged beyond its state goes."""
 
     def __init__(
@@ -34,9 +65,6 @@ class RunLog:
         self._progress = Progress("step", num_steps, done=step)
         self._trackers = trackers
         self._lines = (out / "log.jsonl").open("a", encoding="utf-8")
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self,
@@ -70,3 +98,7 @@ class RunLog:
     def end_line(self) -> None:
         """End the line on the terminal, for what is printed next."""
         self._progress.close()
+
+    def say(self, words: str) -> None:
+        """Tell on standard error."""
+        print(words, file=sys.stderr)

@@ -24,6 +24,19 @@ class StepEnd:
     flops_per_s: float
     data_wait: float
 
+    def figures(self, peak: float | None) -> dict[str, float]:
+        """What the log keeps of it.
+
+        Args:
+            peak: Operations a second of all devices by their data sheet; None where unknown.
+        """
+        figures = {
+            "tokens_per_s": self.tokens_per_s,
+            "data_wait": self.data_wait,
+            "tflop_per_s": self.flops_per_s / 1e12,
+        }
+        return figures if peak is None else {**figures, "mfu": self.flops_per_s / peak}
+
     @classmethod
     def of_all(cls, ends: Sequence[StepEnd]) -> StepEnd:
         """What holds for the run."""

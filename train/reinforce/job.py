@@ -35,7 +35,7 @@ from staged.engine.engine import Engine
 from staged.generate.requests import read_prompts
 from staged.jobs.files import write_whole
 from staged.loops.rollout import step_seed
-from staged.model.open import base_of, is_stored_as, open_checkpoint
+from staged.model.open import base_of, is_stored_as
 from staged.model.recompute import set_recompute
 from staged.shapes.miniature import understood
 from train.ema import WeightAverage, averaged
@@ -44,6 +44,7 @@ from train.export import write_result
 from train.job import ADAPTER, CHECKPOINT
 from train.lora import trained_parameters
 from train.memory import bytes_to_write, kept_bytes, require_memory
+from train.opening import open_to_train
 from train.optimizer import learning_rate, make_optimizers
 from train.packing import MAX_FILLER
 from train.parts import keep_frozen_narrow
@@ -111,17 +112,8 @@ class Reinforcer:
         self._grader = open_grader(settings.reward)
         self.device = torch.device(settings.device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
-        self.loaded = open_checkpoint(
-            settings.init,
-            seed=settings.seed,
-            device=self.device,
-            # Beside a LoRA weights only compute, and need no more bits than that takes.
-            dtype=torch.float32 if settings.lora is None else self.dtype,
-            lora_dtype=torch.float32,
-        )
-        if self.loaded.tokenizer is None:
-            raise ValueError(f"init {settings.init} has no tokenizer; add its tokenizer files")
-        self.tokenizer, self.codec = self.loaded.tokenizer, self.loaded.codec
+        self.loaded, self.tokenizer = open_to_train(training, self.device, self.dtype)
+        self.codec = self.loaded.codec
         self._prompts = understood(self.codec.sizes, prompts)
         self._grader.require(self._prompts)
         flows = self.loaded.flows.for_other_weights()
