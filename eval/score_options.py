@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from eval.downloads import sha256_of
 from eval.generation.provenance import Made, made
 from eval.results import BenchmarkResult, unscored_message
 from eval.search.verifier import UPPER_BOUND, is_judge
-from staged.command_line import exit_codes
+from staged.command_line import console, exit_codes
 from staged.lines import read_lines
 
 _MAX_LINE_BYTES = 2**24
@@ -75,6 +76,43 @@ def lines_sha256(paths: Iterable[Path]) -> str:
     """Return the SHA-256 (hex) of files' lines, in whatever order and files they stand."""
     lines = (line for path in paths for line in read_lines(path, max_bytes=_MAX_LINE_BYTES))
     return sha256_of(b"\n".join(sorted(line.content.strip() for line in lines)))
+
+
+def finish(
+    command: str,
+    arguments: argparse.Namespace,
+    result: BenchmarkResult,
+    table: str,
+    wrote: Iterable[Path],
+    unscored: Iterable[str] = (),
+) -> int:
+    """Tell what a command that scores one run has found.
+
+    Args:
+        command: Its name.
+        arguments: With the options of `add_score_options`.
+        result: Of the run.
+        table: It, for a terminal.
+        wrote: Files.
+        unscored: Lines on what has no score.
+
+    Returns:
+        As `exit_code`.
+
+    Raises:
+        ValueError: As `exit_code`.
+    """
+    print(table)
+    console().figures(result.figures())
+    for line in unscored:
+        print(line)
+    print(f"wrote {' and '.join(map(str, wrote))}")
+    return exit_code(command, [result], allow_unscored=arguments.allow_unscored)
+
+
+def unscored_lines(unscored: Counter[str], what: str = "") -> list[str]:
+    """Say what has no score, a line for each reason, the most frequent first."""
+    return [f"unscored: {number}{what}, {why}" for why, number in unscored.most_common()]
 
 
 def exit_code(command: str, results: Iterable[BenchmarkResult], *, allow_unscored: bool) -> int:

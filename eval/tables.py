@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from eval.statistics import Estimate
 
@@ -12,6 +12,8 @@ TextRow = Sequence[str]
 
 COUNTED = ("interval", "n", "prompts", "unscored")
 """What follows name and score in a line of `counted_row`."""
+Named = Iterable[tuple[str, Estimate]]
+"""Estimates, and what each is of."""
 
 
 def show(value: float | None, *, signed: bool = False, digits: int = 4) -> str:
@@ -31,6 +33,31 @@ def counted_row(name: str, estimate: Estimate) -> list[str]:
     """Write a line of a table under `COUNTED`: a score, its interval and what it rests on."""
     counts = (estimate.n, estimate.num_clusters, estimate.unscored)
     return [name, show(estimate.value), show_interval(estimate), *map(str, counts)]
+
+
+def counted_table(label: str, score: str, found: Named) -> str:
+    """Write scores for a terminal, each with its interval and what it rests on.
+
+    Args:
+        label: What stands above the names.
+        score: What stands above the scores.
+        found: Scores, in order.
+    """
+    return plain([label, score, *COUNTED], [counted_row(*one) for one in found])
+
+
+def difference_table(found: Named, value: str = "value") -> str:
+    """Write differences for a terminal, with their signs.
+
+    Args:
+        found: Differences, in order.
+        value: What stands above them.
+    """
+    rows = [
+        [name, show(gain.value, signed=True), show_interval(gain, signed=True)]
+        for name, gain in found
+    ]
+    return plain(["difference", value, "interval"], rows)
 
 
 def plain(header: TextRow, rows: Sequence[TextRow]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.budget import stopped_by_budget
+from eval.generation.benchmark import Benchmark
 from eval.generation.benchmarks import BENCHMARKS
 from eval.generation.run import Done, generate
 from eval.generation.samples import BenchmarkSample
@@ -17,6 +19,7 @@ from eval.generation.store import Store, begun_dtype
 from eval.results import versions
 from eval.search.best_of import SIDE_BY_SIDE, BestOf
 from eval.search.options import add_search, search_of, verifier_help
+from eval.search.settings import SearchSettings
 from eval.search.verifiers.opening import open_verifier
 from staged import settings as job_settings
 from staged.backends.generators.generator import Generator
@@ -112,55 +115,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "choose another kind"
         )
     samples = benchmark.samples(images_per_prompt=options.images_per_prompt, seed=options.seed)
-    batch = options.batch_size or kind.batch or 1
     if isinstance(settings, ModelSettings | PipelineSettings):
         from staged.devices import settle
 
         settings = settle(settings, begun=begun_dtype(options.out))
-    with ExitStack() as stack:
-        log = None
-        if isinstance(settings, ModelSettings):
-            log = stack.enter_context(player_answers(settings, options.out, rank=rank))
-        prompts = [sample.prompt for sample in samples]
-        generator = open_generator(settings, prompts, options.batch_size, log)
-        benchmark.prepare(options.out)
-        if search is not None:
-            verifier = stack.enter_context(
-                open_verifier(
-                    search.verifier, folder=options.out, rank=rank, geneval=benchmark.geneval
-                )
-            )
-            together = max(batch, SIDE_BY_SIDE) if generator.alone else batch
-            generator = BestOf(generator, verifier, search, batch=together)
-        store = stack.enter_context(Store(options.out, rank))
-        store.claim(
-            {
-                "benchmark": benchmark.name,
-                "prompts": f"{benchmark.variant} {benchmark.sha256[:12]}",
-                "seed": options.seed,
-                "generator": options.generator,
-                **({} if generator.alone else {"batch": batch}),
-                **generator.identity(),
-            },
-            {
-                "name": generator.name,
-                "settings": job_settings.to_dict(settings),
-                **({} if search is None else {"search": job_settings.to_dict(search)}),
-                "versions": versions(),
-            },
-        )
-        unit = 1 if generator.alone else batch
-        done = generate(samples, generator, store, batch=unit, rank=rank)
-    _print(done, rank, generator.name)
-    console().figures(
-        {
-            "drawn": done.drawn,
-            "there": done.there,
-            "failed": done.failures.total(),
-            "unscored": done.unscored,
-            "usd": done.usd,
-        }
-    )
+    done = _drawn(options, settings, search, benchmark, samples, rank)
+    console().figures(done.figures())
     if done.unscored is None:
         # Not a failure: torchrun would end the others.
         return exit_codes.OK
@@ -178,6 +138,54 @@ def main(argv: Sequence[str] | None = None) -> int:
         file=sys.stderr,
     )
     return exit_codes.OK if options.allow_unscored else exit_codes.FAILED
+
+
+def _drawn(
+    options: argparse.Namespace,
+    settings: Any,
+    search: SearchSettings | None,
+    benchmark: Benchmark,
+    samples: Sequence[BenchmarkSample],
+    rank: Rank,
+) -> Done:
+    """Draw this process's share into the folder, and tell what came of it."""
+    batch = options.batch_size or KINDS[options.generator].batch or 1
+    with ExitStack() as stack:
+        log = None
+        if isinstance(settings, ModelSettings):
+            log = stack.enter_context(player_answers(settings, options.out, rank=rank))
+        prompts = [sample.prompt for sample in samples]
+        generator = open_generator(settings, prompts, options.batch_size, log)
+        benchmark.prepare(options.out)
+        if search is not None:
+            verifier = stack.enter_context(
+                open_verifier(
+                    search.verifier, folder=options.out, rank=rank, geneval=benchmark.geneval
+                )
+            )
+            together = max(batch, SIDE_BY_SIDE) if generator.alone else batch
+            generator = BestOf(generator, verifier, search, batch=together)
+        store = stack.enter_context(Store(options.out, rank))
+        unit = 1 if generator.alone else batch
+        store.claim(
+            {
+                "benchmark": benchmark.name,
+                "prompts": f"{benchmark.variant} {benchmark.sha256[:12]}",
+                "seed": options.seed,
+                "generator": options.generator,
+                **({} if generator.alone else {"batch": batch}),
+                **generator.identity(),
+            },
+            {
+                "name": generator.name,
+                "settings": job_settings.to_dict(settings),
+                **({} if search is None else {"search": job_settings.to_dict(search)}),
+                "versions": versions(),
+            },
+        )
+        done = generate(samples, generator, store, batch=unit, rank=rank)
+    _print(done, rank, generator.name)
+    return done
 
 
 def open_generator(

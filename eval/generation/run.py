@@ -36,6 +36,16 @@ class Done:
     usd: float
     unscored: int | None
 
+    def figures(self) -> dict[str, float | None]:
+        """What `--json` tells."""
+        return {
+            "drawn": self.drawn,
+            "there": self.there,
+            "failed": self.failures.total(),
+            "unscored": self.unscored,
+            "usd": self.usd,
+        }
+
 
 def generate(
     samples: Sequence[BenchmarkSample],

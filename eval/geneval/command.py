@@ -9,10 +9,10 @@ from eval.geneval.detections import DetectedImage, read_detections, write_verdic
 from eval.geneval.prompts import load_prompts
 from eval.geneval.summary import ANY_CORRECT, IMAGES_PER_PROMPT, is_complete, summarise
 from eval.results import BenchmarkResult
-from eval.score_options import add_score_options, exit_code, origin_of
+from eval.score_options import add_score_options, finish, origin_of
 from eval.statistics import METHOD
-from eval.tables import COUNTED, counted_row, plain
-from staged.command_line import Parser, add_out_file, console, count
+from eval.tables import counted_table
+from staged.command_line import Parser, add_out_file, count
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,20 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = origin.told_in(summary)
     if arguments.result:
         result.write(arguments.result)
-    print(render(result))
-    console().figures(result.figures())
-    print(f"wrote {arguments.out}" + (f" and {arguments.result}" if arguments.result else ""))
-    return exit_code("staged eval geneval", [result], allow_unscored=arguments.allow_unscored)
+    wrote = filter(None, (arguments.out, arguments.result))
+    return finish("staged eval geneval", arguments, result, render(result), wrote)
 
 
 def render(result: BenchmarkResult) -> str:
     """Write the table of a result for a terminal."""
-    rows = [counted_row(name, result.estimates[name]) for name in result.samples]
-    of_six = "overall (mean of the six)"
-    name = of_six if is_complete(result) else f"mean of these {len(result.samples)} tasks"
-    rows.append(counted_row(name, result.overall))
-    rows += [counted_row(name, estimate) for name, estimate in result.also.items()]
-    table = plain(["task", "accuracy", *COUNTED], rows)
+    tasks = [(name, result.estimates[name]) for name in result.samples]
+    of_these = f"mean of these {len(tasks)} tasks"
+    name = "overall (mean of the six)" if is_complete(result) else of_these
+    found = [*tasks, (name, result.overall), *result.also.items()]
+    table = counted_table("task", "accuracy", found)
     note = "" if is_complete(result) else "\nNot GenEval's overall score: tasks are missing."
     return f"{table}\nintervals: {METHOD}; n counts images, for `{ANY_CORRECT}` prompts{note}"
 

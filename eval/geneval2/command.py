@@ -14,11 +14,12 @@ from eval.pictures import read_pictures
 from eval.results import BenchmarkResult
 from eval.score_options import (
     add_score_options,
-    exit_code,
+    finish,
     origin_of,
+    unscored_lines,
 )
 from eval.statistics import METHOD
-from eval.tables import COUNTED, counted_row, plain
+from eval.tables import counted_table
 from eval.vqa.options import JUDGE, add_options, open_answerer, server_help
 from staged.command_line import Parser, add_device, add_out_file, console, count, exit_codes
 from staged.jobs.rank import add_options as add_rank_options
@@ -48,12 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     judge = arguments.judge or answers.judge
     result = origin.told_in(summarise(answers, prompt_file, judge=judge))
     result.write(arguments.out)
-    print(render(result))
-    console().figures(result.figures())
-    for reason, number in answers.unscored.most_common():
-        print(f"unscored: {number} questions, {reason}")
-    print(f"wrote {arguments.out}")
-    return exit_code("staged eval geneval2", [result], allow_unscored=arguments.allow_unscored)
+    unscored = unscored_lines(answers.unscored, " questions")
+    wrote = [arguments.out]
+    return finish("staged eval geneval2", arguments, result, render(result), wrote, unscored)
 
 
 @stopped_by_budget("raise --budget-usd")
@@ -85,8 +83,8 @@ def answer(argv: Sequence[str] | None = None) -> int:
         print("answers of other processes are still missing")
         return exit_codes.OK
     answers = read_answers(out, prompt_file)
-    for reason, number in answers.unscored.most_common():
-        print(f"unscored: {number} questions, {reason}")
+    for line in unscored_lines(answers.unscored, " questions"):
+        print(line)
     print(f"wrote {out}; aggregate it with `staged eval geneval2 --answers`")
     if not answers.num_answered:
         raise ValueError("not one question was answered; the lines above say why")
@@ -95,10 +93,9 @@ def answer(argv: Sequence[str] | None = None) -> int:
 
 def render(result: BenchmarkResult) -> str:
     """Write the table of a result for a terminal."""
-    rows = [counted_row("geometric mean", result.overall)]
-    rows += [counted_row(name, estimate) for name, estimate in result.also.items()]
-    rows += [counted_row(name, result.estimates[name]) for name in result.samples]
-    table = plain(["", "score", *COUNTED], rows)
+    parts = [(name, result.estimates[name]) for name in result.samples]
+    found = [("geometric mean", result.overall), *result.also.items(), *parts]
+    table = counted_table("", "score", found)
     title = f"GenEval 2, Soft-TIFA, {result.variant['prompts']}, judge {result.variant['judge']}"
     note = "skills: arithmetic mean, n counts questions; atomicities: geometric mean"
     return f"{title}\n{table}\n{note}; intervals: {METHOD}"

@@ -12,7 +12,7 @@ from eval.idea2img.lines import LINES, counts, results_of
 from eval.idea2img.page import PAIRS, build
 from eval.report.pairs import differences
 from eval.score_options import exit_code
-from eval.tables import COUNTED, counted_row, plain, show, show_interval
+from eval.tables import COUNTED, counted_row, difference_table, plain
 from staged import settings as job_settings
 from staged.command_line import Parser, UsageError, add_out_folder, add_seed, console, count
 from staged.idea2img.settings import Idea2ImgSettings
@@ -83,12 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line, result in results.items()
     ]
     print(plain(["line", "score", *COUNTED, "pictures"], rows))
-    gains = [
-        [f"{LINES[one]} over {LINES[other]}", show(found.value, signed=True),
-         show_interval(found, signed=True)]
-        for (one, other), found in differences(results, PAIRS).items()
-    ]  # fmt: skip
-    print(plain(["difference", "value", "interval"], gains))
+    gains = differences(results, PAIRS).items()
+    print(difference_table((f"{LINES[one]} over {LINES[other]}", it) for (one, other), it in gains))
     notes = [
         f"{len(there)} ideas; {', '.join(f'{k} {v}' for k, v in variant.items())}.",
         f"This run took {time.monotonic() - began:.0f} seconds.",

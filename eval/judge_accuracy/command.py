@@ -11,7 +11,7 @@ from eval.judge_accuracy.answers import read_judged, result_of
 from eval.results import OVERALL, BenchmarkResult
 from eval.score_options import exit_code
 from eval.statistics import METHOD
-from eval.tables import COUNTED, counted_row, plain, show, show_interval
+from eval.tables import counted_table, difference_table
 from staged.command_line import Parser, add_out_folder, console
 
 _EPILOG = """examples:
@@ -41,20 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"{path}: another judge is called {name} too; rename a folder")
         results[name] = result_of(read_judged(path), run=name)
     first, *others = results.values()
-    gains = [(other.run, compare(other, first).estimates[OVERALL]) for other in others]
+    gains = [
+        (f"{other.run} over {first.run}", compare(other, first).estimates[OVERALL])
+        for other in others
+    ]
     rows = []
     for name, result in results.items():
-        rows.append(counted_row(name, result.overall))
-        rows += [counted_row(f"  by {rubric}", found) for rubric, found in result.also.items()]
+        rows.append((name, result.overall))
+        rows += [(f"  by {rubric}", found) for rubric, found in result.also.items()]
         result.write(options.out / f"{name}.json")
-    print(plain(["judge", "agrees", *COUNTED], rows))
+    print(counted_table("judge", "agrees", rows))
     if gains:
-        differences = [
-            [f"{run} over {first.run}", show(gain.value, signed=True),
-             show_interval(gain, signed=True)]
-            for run, gain in gains
-        ]  # fmt: skip
-        print(plain(["difference", "value", "interval"], differences))
+        print(difference_table(gains))
     print(f"intervals: {METHOD}")
     console().figures({name: result.figures() for name, result in results.items()})
     print(f"wrote {', '.join(str(options.out / f'{name}.json') for name in results)}")

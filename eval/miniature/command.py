@@ -14,7 +14,7 @@ from eval.miniature.rewrites import RewriteSettings
 from eval.miniature.run import draw_missing, score_all
 from eval.miniature.settings import MiniatureSample, MiniatureSettings, samples, short_tasks
 from eval.miniature.store import RESULT, SAMPLES, BatchStore
-from eval.score_options import exit_code
+from eval.score_options import finish
 from eval.search.options import add_search, search_of, verifier_help
 from staged import settings as job_settings
 from staged.command_line import (
@@ -22,7 +22,6 @@ from staged.command_line import (
     UsageError,
     add_batch_size,
     add_out_folder,
-    console,
     count,
     natural,
     seed,
@@ -86,11 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{rank.label('drawn')}: {drawn} samples; {left} are left to the others")
         return 0
     result = score_all(settings, options.out)
-    print(f"{result.run}, {settings.split} prompts")
-    print(table(result, store.seconds()))
-    console().figures(result.figures())
-    print(f"wrote {options.out / RESULT} and {options.out / SAMPLES}")
-    return exit_code("miniature", [result], allow_unscored=options.allow_unscored)
+    shown = f"{result.run}, {settings.split} prompts\n{table(result, store.seconds())}"
+    wrote = (options.out / RESULT, options.out / SAMPLES)
+    return finish("miniature", options, result, shown, wrote)
 
 
 def _left(store: BatchStore, wanted: Sequence[MiniatureSample]) -> int:

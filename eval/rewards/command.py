@@ -15,7 +15,7 @@ from eval.results import OVERALL, BenchmarkResult
 from eval.rewards.kinds import KINDS, VQA_QUESTION, WEIGHTS, weights_of
 from eval.score_options import add_score_options, exit_code, origin_of
 from eval.statistics import METHOD
-from eval.tables import COUNTED, counted_row, plain, show, show_interval
+from eval.tables import counted_table, difference_table
 from eval.vqa.options import add_options, open_answerer, server_help
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
@@ -86,21 +86,19 @@ def render(results: Sequence[BenchmarkResult], *, several: bool = False) -> str:
         results: By reward, and within one in the order of the lines.
         several: Whether there are several lines; each is then compared with the first.
     """
-    rows = [
-        counted_row(f"{one.benchmark}, {one.run}" if several else one.benchmark, one.overall)
+    means = [
+        (f"{one.benchmark}, {one.run}" if several else one.benchmark, one.overall)
         for one in results
     ]
-    parts = [plain(["reward", "mean", *COUNTED], rows)]
+    parts = [counted_table("reward", "mean", means)]
     first = {one.benchmark: one for one in reversed(results)}
     gains = [
-        [f"{one.benchmark}, {one.run} over {base.run}", show(gain.value, signed=True),
-         show_interval(gain, signed=True)]
+        (f"{one.benchmark}, {one.run} over {base.run}", compare(one, base).estimates[OVERALL])
         for one in results
         if (base := first[one.benchmark]) is not one
-        for gain in [compare(one, base).estimates[OVERALL]]
-    ]  # fmt: skip
+    ]
     if gains:
-        parts.append(plain(["difference", "mean", "interval"], gains))
+        parts.append(difference_table(gains, "mean"))
     parts += dict.fromkeys(f"{one.benchmark}: {one.variant['scorer']}" for one in results)
     return "\n".join([*parts, f"intervals: {METHOD}"])
 

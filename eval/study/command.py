@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from eval.report.pairs import differences
-from eval.statistics import Estimate
 from eval.study.items import LINES, make_study, read_key, write_key
 from eval.study.page import study_page
 from eval.study.summary import PAIRS, build
 from eval.study.votes import count as count_votes
 from eval.study.votes import read_votes
-from eval.tables import COUNTED, counted_row, plain, show, show_interval
+from eval.tables import counted_table, difference_table
 from staged.command_line import (
     Parser,
     Part,
@@ -86,22 +85,15 @@ def _votes(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     for line, result in results.items():
         result.write(options.out / f"{line}.json")
-    rows = [counted_row(LINES[line], result.overall) for line, result in results.items()]
-    print(plain(["preferred", "share", *COUNTED], rows))
-    gains = [
-        _difference(f"{LINES[one]} over {LINES[other]}", found)
-        for (one, other), found in differences(results, PAIRS).items()
-    ]
-    print(plain(["difference", "value", "interval"], gains))
+    shares = [(LINES[line], result.overall) for line, result in results.items()]
+    print(counted_table("preferred", "share", shares))
+    gains = differences(results, PAIRS).items()
+    print(difference_table((f"{LINES[one]} over {LINES[other]}", it) for (one, other), it in gains))
     page = options.out / "report.html"
     write_whole(page, build(key, results, votes).html().encode())
     print(f"wrote {page}")
     console().figures({line: result.figures() for line, result in results.items()})
     return exit_codes.OK
-
-
-def _difference(name: str, found: Estimate) -> list[str]:
-    return [name, show(found.value, signed=True), show_interval(found, signed=True)]
 
 
 def _explorations(folder: Path, limit: int) -> list[Exploration]:

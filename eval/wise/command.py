@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.results import BenchmarkResult
-from eval.score_options import add_score_options, exit_code, origin_of
+from eval.score_options import add_score_options, finish, origin_of, unscored_lines
 from eval.statistics import METHOD
-from eval.tables import COUNTED, counted_row, plain
+from eval.tables import counted_table
 from eval.wise.judgements import read_judgements
 from eval.wise.summary import summarise
 from eval.wise.versions import VERSIONS, WEIGHTINGS
-from staged.command_line import Parser, add_out_file, console
+from staged.command_line import Parser, add_out_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,25 +38,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         summarise(judgements, version, weighting=arguments.weighting, judge=judge)
     )
     result.write(arguments.out)
-    print(render(result))
-    console().figures(result.figures())
-    for reason, number in judgements.unscored.most_common():
-        print(f"unscored: {number}, {reason}")
+    lines = unscored_lines(judgements.unscored)
     if judgements.num_fractions and not version.aspects:
-        print(
+        lines.append(
             f"note: {judgements.num_fractions} scores are neither 0 nor 1, so they are not single "
             f"verdicts of the {version.name} judge"
         )
-    print(f"wrote {arguments.out}")
-    return exit_code("staged eval wise", [result], allow_unscored=arguments.allow_unscored)
+    wrote = [arguments.out]
+    return finish("staged eval wise", arguments, result, render(result), wrote, lines)
 
 
 def render(result: BenchmarkResult) -> str:
     """Write the table of a result for a terminal."""
-    rows = [counted_row(name, estimate) for name, estimate in result.estimates.items()]
+    overall, *parts = result.estimates.items()
     variant = result.variant
     title = f"WISE {variant['version']}, {variant['weighting']} weights, judge {variant['judge']}"
-    table = plain(["category", "score", *COUNTED], [*rows[1:], rows[0]])
+    table = counted_table("category", "score", [*parts, overall])
     return f"{title}\n{table}\nintervals: {METHOD}"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.budget import stopped_by_budget
+from eval.score_options import unscored_lines
 from eval.wise.judge import default_settings, judge_folder, judge_name
 from eval.wise.prompts import load_prompts
 from eval.wise.versions import VERSIONS
@@ -42,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = judge_folder(arguments.images, prompts, version, settings, log)
     write_json_lines(arguments.out, lines)
     reasons = Counter(line["reason"] for line in lines if "reason" in line)
-    for reason, number in reasons.most_common():
-        print(f"unscored: {number}, {reason}")
+    for line in unscored_lines(reasons):
+        print(line)
     print(f"{judge_name(settings)} judged {len(lines) - reasons.total()} of {len(lines)} images")
     console().figures({"images": len(lines), "unscored": dict(reasons)})
     print(f"wrote {arguments.out}; aggregate it with `staged eval wise --judgements`")
