@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from rank_processes import run_ranks, run_trainer, train_on
+from safetensors.torch import load_file, save_file
 from training import SLOW, World, assert_same, build, made
 
 from staged.model.loss import TokenLosses
@@ -176,6 +177,7 @@ def test_ranks_that_are_started_differently_are_refused_by_all(
         ),
         ({"pack_tokens": 50}, "ValueError", "samples exceed pack_tokens=50"),
         ({"out": "file/out"}, "OSError", "is a file; name a folder"),
+        ({"init": "foreign"}, "ValueError", "1 unexpected: language_model.model.layers.7"),
     ],
 )
 def test_what_cannot_run_is_refused_by_all(
@@ -184,6 +186,12 @@ def test_what_cannot_run_is_refused_by_all(
     (tmp_path / "file").write_text("")
     if "out" in changes:
         changes = {"out": tmp_path / changes["out"]}
+    if "init" in changes:
+        shutil.copytree(world.init, tmp_path / "foreign")
+        changes = {"init": str(tmp_path / "foreign")}
+        weights = tmp_path / "foreign" / "ema.safetensors"
+        name = "language_model.model.layers.7.input_layernorm.weight"
+        save_file(load_file(weights) | {name: torch.ones(32)}, weights)
     job = replace(settings(world, tmp_path / "out"), **changes)
     for text in errors(run_ranks(tmp_path / "said", 2, run_trainer, job), kind):
         assert message in text
