@@ -43,12 +43,19 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--tokens", type=int, default=2048, help="of the pack, at most")
     add("--rounds", type=int, default=5, help="of both steps, in turns")
+    add(
+        "--compile",
+        action="store_true",
+        help="ours with its pointwise parts fused, as that setting",
+    )
     add("--tiny", action="store_true", help="a model of no size: tries the script itself")
     add("--at-least", type=float, default=0.0, metavar="RATIO", help="fail below this ratio")
     add("--out", type=Path, help="one JSON with the medians and the machine")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     model = _model(options.tiny)
+    if options.compile:
+        model.compile_experts()  # the other step calls none of what that fuses
     one = packs.sample(Grids(latent=(8, 8), vision=(8, 8)), 48)
     layout = packs.repeated(one, options.tokens)
     inputs, target = packs.inputs(layout, model.config, torch.float32)
@@ -84,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         "tokens": layout.num_tokens,
         "labels": len(layout.labels),
         "rounds": options.rounds,
+        "compile": options.compile,
         "median_s": {name: round(value, 4) for name, value in medians.items()},
         "tokens_per_s": {n: round(layout.num_tokens / value) for n, value in medians.items()},
         "ours_over_plain": ratio,

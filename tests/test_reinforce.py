@@ -242,7 +242,7 @@ def test_good_pictures_and_words_become_likelier_and_bad_ones_less(
     step = PolicyStep(
         objective=PolicyObjective(loaded.model),
         parameters=parameters,
-        old=WeightAverage(parameters, 0.5).tensors,
+        drawing=WeightAverage(parameters, 0.5),
         optimizer=make_optimizers(parameters, chosen, torch.float32),
         dtype=torch.float32,
         images=ImageSettings(),

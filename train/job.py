@@ -329,9 +329,7 @@ class Trainer:
                 streaming=settings.streaming,
             )
 
-        opened: list[Examples] = []
-        self.ranks.first(lambda: opened.append(read()))
-        return opened[0] if opened else read()
+        return self.ranks.first_opens(read)
 
     def _open_held_out(self) -> HeldOut | None:
         validation = self.settings.validation

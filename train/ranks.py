@@ -103,6 +103,16 @@ class Ranks:
         value: T = json.loads(self._store.get(key))
         return value
 
+    def first_opens(self, read: Callable[[], T]) -> T:
+        """Open what the first one to do so prepares for the others, such as a cache; see `first`.
+
+        Args:
+            read: Called once on every rank, on rank 0 before the others.
+        """
+        opened: list[T] = []
+        self.first(lambda: opened.append(read()))
+        return opened[0] if opened else read()
+
     def require_same(self, what: str, value: str) -> None:
         """Require a text to be the same on all ranks.
 

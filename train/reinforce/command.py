@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,8 @@ example:
   staged shapes prompts --split train --seed 1 --out runs/prompts.txt
   staged shapes prompts --split train --seed 2 --num-per-task 8 --out runs/probe.txt
   staged reinforce configs/shapes/reinforce.yaml out=runs/reinforced iterations=40
+
+  torchrun --nproc-per-node 8 -m staged reinforce CONFIG packs_per_step=8
 
 The same command continues an interrupted run, bit for bit on a CPU. What an iteration drew is shown
 by `staged report runs/reinforced/rollouts/00040`.
@@ -47,14 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.probe is not None:
         read_prompts(settings.probe.prompts)
     outputs.folder(settings.out)
+    # Of a lost rank torch tells dozens of lines of its own; ours are one. Read when it is loaded.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # What follows needs torch; `--help` does not.
+    from train.ranks import joined
     from train.reinforce.job import Reinforcer
 
-    reinforcer = Reinforcer(settings)
-    folder = reinforcer.run()
-    print(f"checkpoint: {folder}")
-    console().figures({"checkpoint": str(folder), "iteration": reinforcer.iteration})
-    if reinforcer.stopped:
-        print(f"stopped: {reinforcer.stopped}", file=sys.stderr)
-        return exit_codes.FAILED
-    return exit_codes.OK
+    with joined(settings.parallel, settings.device) as ranks:
+        reinforcer = Reinforcer(settings, ranks)
+        folder = reinforcer.run()
+    if ranks.is_first:
+        print(f"checkpoint: {folder}")
+        console().figures({"checkpoint": str(folder), "iteration": reinforcer.iteration})
+        if reinforcer.stopped:
+            print(f"stopped: {reinforcer.stopped}", file=sys.stderr)
+    return exit_codes.FAILED if reinforcer.stopped else exit_codes.OK

@@ -15,13 +15,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from itertools import islice
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ from staged.engine.engine import Engine
 from staged.generate.requests import read_prompts
 from staged.jobs.files import write_whole
 from staged.loops.rollout import step_seed
+from staged.model.bagel import Bagel
+from staged.model.lora import lora_layers
 from staged.model.open import base_of, is_stored_as
 from staged.model.recompute import set_recompute
 from staged.shapes.miniature import understood
@@ -42,7 +44,7 @@ from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.export import write_result
 from train.job import ADAPTER, CHECKPOINT
-from train.lora import trained_parameters
+from train.lora import draw_lora, trained_parameters
 from train.memory import bytes_to_write, kept_bytes, require_memory
 from train.opening import open_to_train
 from train.optimizer import learning_rate, make_optimizers
@@ -57,19 +59,22 @@ from train.reinforce.record import RewardRecord, figures_of
 from train.reinforce.rollouts import draw, flows_of, is_written, read, starts_of, write
 from train.reinforce.scorer import open_grader
 from train.reinforce.settings import ReinforceSettings
+from train.reinforce.sharing import dealt, drop_parts, put_part, take_parts, whole_policy
 from train.reinforce.step import PolicyObjective, PolicyStep
 from train.reinforce.watch import collapse, unrated_in_words, warnings_of
 from train.run_folder import alone_in
 from train.run_log import RunLog
 from train.settings import Subset
+from train.sharding import Shards, make_mesh, num_shards, shard
 from train.state import RunState
+from train.stream import numbers, packs_each, require_work
 from train.trackers import open_trackers, require_trackers
 
 SETTINGS, ROLLOUTS = "settings.yaml", "rollouts"
 _PROMPTS = "prompts.sha256"
 _FREE = (
     *("out", "prompts", "iterations", "device", "num_threads", "pack_tokens"),
-    *("keep_checkpoints", "keep_rollouts", "trackers", "probe", "collapse"),
+    *("keep_checkpoints", "keep_rollouts", "trackers", "probe", "collapse", "parallel"),
 )
 """What may differ between the parts of a run; of the prompts it is asked whether they are the same.
 
@@ -79,76 +84,131 @@ good.
 
 
 class Reinforcer:
-    """One run, in one process on one device.
+    """One run, or one rank's part of it, on one device.
 
     Attributes:
         iteration: Iterations done.
         stopped: Why it gave up before its last one; empty where it did not.
     """
 
-    def __init__(self, settings: ReinforceSettings) -> None:
+    def __init__(self, settings: ReinforceSettings, ranks: Ranks | None = None) -> None:
         """Load the model, and take up the newest state.
+
+        Args:
+            settings: Of the run.
+            ranks: Its processes; without any, this one is alone.
 
         Raises:
             ValueError: Settings, prompts or state do not fit one another; the message says which.
             OSError: The run's folder cannot be written.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError(
-                "WORLD_SIZE is above 1, but reinforcement runs in one process: start one; for the "
-                "full-size model, of a LoRA"
-            )
+        self.ranks = ranks = ranks or Ranks()
         keep_freed_memory()
         if settings.num_threads:
             torch.set_num_threads(settings.num_threads)
-        self.state = RunState(settings.out, num_kept=settings.keep_checkpoints)
-        resuming, path = bool(self.state.steps()), settings.out / SETTINGS
-        begun = job_settings.load(ReinforceSettings, path) if path.is_file() else None
-        settings = settle(settings, begun=begun.dtype if begun and resuming else None)
-        self.settings, training = settings, settings.training()
-        require_trackers(training)
+        self.state = RunState(settings.out, ranks, num_kept=settings.keep_checkpoints)
+        resuming = ranks.first(lambda: bool(self.state.steps()))
         prompts = read_prompts(settings.prompts)
-        _claim(settings, begun, prompts, resuming=resuming)
-        self._grader = open_grader(settings.reward)
+        self.settings = settings = self._claimed(settings, prompts, resuming=resuming)
+        training = settings.training()
         self.device = torch.device(settings.device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
-        self.loaded, self.tokenizer = open_to_train(training, self.device, self.dtype)
+        self.mesh = make_mesh(ranks, settings.parallel, self.device)
+        require_work(settings.packs_per_step, ranks.world_size)
+        shards = Shards(self._prepare)
+        self.loaded, self.tokenizer = open_to_train(training, self.device, self.dtype, shards)
         self.codec = self.loaded.codec
         self._prompts = understood(self.codec.sizes, prompts)
-        self._grader.require(self._prompts)
+        # One rank grades for all: whoever rates may be a large model.
+        self._grader = open_grader(settings.reward) if ranks.is_first else None
+        if self._grader is not None:
+            self._grader.require(self._prompts)
         flows = self.loaded.flows.for_other_weights()
         drawn = settings.rollouts
         drawn.policy().check_cost(flows_of(flows, drawn).num_evaluations)
         model = self.loaded.model.train()
-        self.parameters = trained_parameters(model, training)
-        if settings.freeze and is_stored_as(settings.init, self.dtype):
-            keep_frozen_narrow(model, self.dtype)
-        set_recompute(model, settings.activation_checkpointing)
+        if self._new_lora:
+            draw_lora(model, settings.seed, shards.rows_here)
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         optimizer = settings.optimizer
         self.optimizer = make_optimizers(self.parameters, optimizer, self.dtype)
-        kept = kept_bytes(model, self.parameters, self.optimizer, averaged=True, dtype=self.dtype)
+        kept = kept_bytes(
+            *(model, self.parameters, self.optimizer),
+            averaged=True,
+            dtype=self.dtype,
+            shards=num_shards(self.mesh),
+        )
         require_memory(kept, self.device, needs_average=True)
         if not resuming:
             need = bytes_to_write(training, model, self.parameters, self.optimizer)
-            outputs.folder(settings.out, need_bytes=need)
+            ranks.first(lambda: str(outputs.folder(settings.out, need_bytes=need)))
         self.drawing = WeightAverage(self.parameters, optimizer.ema_decay)
         self.iteration = self.state.load(self.parameters, self.optimizer, self.drawing)
-        self._facts = _facts_of(self.state)
-        # Alone: a part of a run that is resumed may find otherwise what images can share.
-        self._engine = Engine(model, self.codec, self.tokenizer, flows=flows, shares_calls=False)
+        self._facts: dict[str, Any] = ranks.first(lambda: _facts_of(self.state))
+        self._engine = self._engine_of(model) if self.mesh is None else None
         self._step = PolicyStep(
-            objective=PolicyObjective(model, max_logits_mib=settings.max_logits_mib),
+            objective=self._objective,
             parameters=self.parameters,
-            old=self.drawing.tensors,
+            drawing=self.drawing,
             optimizer=self.optimizer,
             dtype=self.dtype,
             images=settings.images,
             texts=settings.texts,
             max_grad_norm=optimizer.max_grad_norm,
+            ranks=ranks,
         )
         self._probe = self._open_probe()
         # Of a run that gave up, too: it does not train on where the same command comes again.
         self.stopped = collapse(self._facts["rewards"], settings.collapse)
+
+    def _claimed(
+        self, settings: ReinforceSettings, prompts: Sequence[str], *, resuming: bool
+    ) -> ReinforceSettings:
+        """Take the folder, and say what `auto` stands for; the first rank does it for all."""
+        path, begun = settings.out / SETTINGS, None
+        if self.ranks.is_first and path.is_file():
+            begun = job_settings.load(ReinforceSettings, path)
+        dtype = self.ranks.first(
+            lambda: settle(settings, begun=begun.dtype if begun and resuming else None).dtype
+        )
+        settings = settle(replace(settings, dtype=dtype), tell=lambda words: None)
+        self.ranks.first(lambda: require_trackers(settings.training()))
+        self.ranks.first(lambda: _claim(settings, begun, prompts, resuming=resuming))
+        chosen = job_settings.to_dict(settings)
+        for key in ("device", "num_threads"):
+            del chosen[key]
+        told = json.dumps([chosen, list(prompts)], default=str)
+        self.ranks.require_same(
+            "the settings or prompts", hashlib.sha256(told.encode()).hexdigest()[:16]
+        )
+        return settings
+
+    def _prepare(self, model: Bagel) -> None:
+        """Make of a model what a step calls, and give this rank its part of it."""
+        settings = self.settings
+        self._new_lora = settings.lora is not None and not lora_layers(model)
+        trained_parameters(model, settings.training())
+        if settings.freeze and is_stored_as(settings.init, self.dtype):
+            keep_frozen_narrow(model, self.dtype)
+        set_recompute(model, settings.activation_checkpointing)
+        self._objective = PolicyObjective(model, max_logits_mib=settings.max_logits_mib)
+        if self.mesh is not None:
+            shard(self._objective, self.mesh, self.dtype, settings.parallel)
+
+    @contextmanager
+    def _drawing_engine(self) -> Iterator[Engine]:
+        """An engine of the policy that draws; all ranks open and leave it together."""
+        with averaged(self.parameters, self.drawing):
+            if self._engine is not None:
+                yield self._engine
+                return
+            with whole_policy(self.loaded.model, self.settings.training()) as model:
+                yield self._engine_of(model)
+
+    def _engine_of(self, model: Bagel) -> Engine:
+        flows = self.loaded.flows.for_other_weights()
+        # Alone: a part of a run that is resumed may find otherwise what images can share.
+        return Engine(model, self.codec, self.tokenizer, flows=flows, shares_calls=False)
 
     def run(self) -> Path:
         """Go on to the last iteration, unless the policy collapses, and write the result.
@@ -156,15 +216,10 @@ class Reinforcer:
         Returns:
             Its folder.
         """
-        settings = self.settings
+        settings, first = self.settings, self.ranks.is_first
         with (
-            alone_in(settings.out),
-            RunLog(
-                settings.out,
-                step=self.iteration,
-                num_steps=settings.iterations,
-                trackers=open_trackers(settings.training(), self.iteration),
-            ) as log,
+            alone_in(settings.out) if first else nullcontext(),
+            self._open_log() if first else nullcontext() as log,
         ):
             if not self.iteration:
                 self._look(log, 0, {})
@@ -177,11 +232,19 @@ class Reinforcer:
                 self.loaded,
                 self.parameters,
                 self.drawing,
-                Ranks(),
+                self.ranks,
                 base_of(settings.init) if lora else None,
             )
 
-    def _advance(self, log: RunLog) -> None:
+    def _open_log(self) -> RunLog:
+        return RunLog(
+            self.settings.out,
+            step=self.iteration,
+            num_steps=self.settings.iterations,
+            trackers=open_trackers(self.settings.training(), self.iteration),
+        )
+
+    def _advance(self, log: RunLog | None) -> None:
         """One iteration, and its state."""
         settings, number = self.settings, self.iteration + 1
         folder = settings.out / ROLLOUTS / f"{number:05d}"
@@ -199,31 +262,47 @@ class Reinforcer:
         if "reward" in figures:
             self._facts["rewards"] = [*self._facts["rewards"], figures["reward"]]
         self._look(log, number, figures)
-        for words in warnings_of(figures, self._facts["one_shot"], sum(compared)):
-            print(f"iteration {number}: {words}", file=sys.stderr)
+        if log is not None:
+            for words in warnings_of(figures, self._facts["one_shot"], sum(compared)):
+                print(f"iteration {number}: {words}", file=sys.stderr)
         facts = {name: json.dumps(value) for name, value in self._facts.items()}
         self.state.save(number, self.parameters, self.optimizer, self.drawing, facts)
         self.state.finish()
-        _drop_old(settings.out / ROLLOUTS, settings.keep_rollouts)
+        if log is not None:
+            _drop_old(settings.out / ROLLOUTS, settings.keep_rollouts)
         self.stopped = collapse(self._facts["rewards"], settings.collapse)
 
     def _draw(self, folder: Path, number: int) -> None:
         """Draw and grade, unless that was done before the run was killed."""
-        if is_written(folder):
+        if self.ranks.first(lambda: is_written(folder)):
             return
-        settings = self.settings
+        settings, ranks = self.settings, self.ranks
         starts = starts_of(self._prompts, number, settings.rollouts, settings.seed)
-        with averaged(self.parameters, self.drawing):
+        group_size, alone = settings.rollouts.group_size, ranks.world_size == 1
+        mine = dealt(starts, group_size, ranks.rank)
+        with self._drawing_engine() as engine:
             ended = draw(
-                self._engine,
+                engine,
                 settings.rollouts,
-                starts,
+                mine,
                 f"{settings.init}, iteration {number - 1}",
-                f"iteration {number}: rollouts",
+                f"iteration {number}: rollouts" if ranks.is_first else None,
             )
-        grades = write(folder, starts, ended, self._grader, settings.credit)
-        if words := unrated_in_words(grades):
-            print(f"iteration {number}: {words}", file=sys.stderr)
+        if not alone:
+            put_part(folder, ranks.rank, mine, ended)
+            ranks.gather(None)  # all have
+
+        def graded() -> None:
+            assert self._grader is not None
+            all_ended = ended
+            if not alone:
+                all_ended = take_parts(folder, starts, group_size, ranks.world_size)
+            grades = write(folder, starts, all_ended, self._grader, settings.credit)
+            if words := unrated_in_words(grades):
+                print(f"iteration {number}: {words}", file=sys.stderr)
+            drop_parts(folder)
+
+        ranks.first(graded)
 
     def _learn(self, folder: Path, number: int) -> dict[str, float]:
         """Take an iteration's optimizer steps; returns means over them."""
@@ -231,7 +310,8 @@ class Reinforcer:
         lr = learning_rate(number - 1, settings.iterations, settings.optimizer)
         steps: list[dict[str, float]] = []
         waiting = self._packs(folder, number)
-        while packs := list(islice(waiting, settings.packs_per_step)):
+        each = packs_each(settings.packs_per_step, self.ranks.world_size)
+        while packs := list(islice(waiting, each)):
             steps.append(self._step.take(packs, lr))
         means = {
             name: sum(step[name] for step in steps) / len(steps) for name in (steps or [{}])[0]
@@ -239,14 +319,19 @@ class Reinforcer:
         return means | {"lr": lr, "num_optimizer_steps": len(steps)}
 
     def _packs(self, folder: Path, number: int) -> Iterator[RewardedPack]:
+        """This rank's packs of an iteration, in each step as many as on any rank."""
         settings, training = self.settings, self.settings.training()
-        examples = Examples(
-            [Subset(path=str(folder))],
-            self.codec,
-            self.tokenizer,
-            folder / "cache",
-            noised_copies=settings.images.noised_copies,
-        )
+
+        def read_examples() -> Examples:
+            return Examples(
+                [Subset(path=str(folder))],
+                self.codec,
+                self.tokenizer,
+                folder / "cache",
+                noised_copies=settings.images.noised_copies,
+            )
+
+        examples = self.ranks.first_opens(read_examples)
         seed = step_seed(settings.seed, f"{number}/packs", 0)
         plan = PackPlan(
             examples.lengths,
@@ -256,23 +341,35 @@ class Reinforcer:
             seed=seed,
             name=examples.name,
         )
-        pack = 0
-        while (chosen := plan.pack(pack))[0][1] < settings.epochs:
-            samples = [sample for sample, _ in chosen]
+        # Before any is built: what no pack can hold is told on all ranks.
+        planned = list(
+            takewhile(lambda pack: pack[0][1] < settings.epochs, map(plan.pack, count()))
+        )
+        num_steps = -(-len(planned) // settings.packs_per_step)
+        for pack in numbers(range(num_steps), settings.packs_per_step, self.ranks.rank):
+            there = 0 <= pack < len(planned)  # the last step may have fewer
+            if self.mesh is None and not there:
+                return
+            samples = [sample for sample, _ in planned[pack]] if there else []
             randoms = [SampleRandom(seed, pack, place) for place in range(len(samples))]
             yield build_rewarded_pack(
                 examples, samples, randoms, training, settings.credit.max_advantage
             )
-            pack += 1
 
-    def _look(self, log: RunLog, number: int, figures: dict[str, float]) -> None:
+    def _look(self, log: RunLog | None, number: int, figures: dict[str, float]) -> None:
         """Probe the policy if that is due, record the figures, and tell them in a line."""
-        if self._probe is not None and self._probe.due(number, self.settings.iterations):
-            with averaged(self.parameters, self.drawing):
-                figures |= self._probe.measure(self._engine, self._grader, number)
+        probe = self._probe
+        if probe is not None and probe.due(number, self.settings.iterations):
+            with self._drawing_engine() as engine:
+
+                def measured() -> dict[str, float]:
+                    assert self._grader is not None
+                    return probe.measure(engine, self._grader, number)
+
+                figures |= self.ranks.first(measured)
             if not number:
                 self._facts["one_shot"] = figures.get("probe/one_shot")
-        if figures:
+        if figures and log is not None:
             log.record(number, figures)
             print(f"iteration {number} of {self.settings.iterations}: {_line(figures)}", flush=True)
 
@@ -281,7 +378,8 @@ class Reinforcer:
         if probe is None:
             return None
         prompts = understood(self.codec.sizes, read_prompts(probe.prompts)[: probe.max_prompts])
-        self._grader.require(prompts)
+        if self._grader is not None:
+            self._grader.require(prompts)
         return PolicyProbe(prompts, probe.every_iterations, self.settings.rollouts)
 
 

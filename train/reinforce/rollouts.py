@@ -92,7 +92,7 @@ def flows_of(flows: Flows, settings: RolloutSettings) -> Flows:
 
 
 def draw(
-    engine: Engine, settings: RolloutSettings, starts: Sequence[Start], name: str, label: str
+    engine: Engine, settings: RolloutSettings, starts: Sequence[Start], name: str, label: str | None
 ) -> list[Trajectory]:
     """Take rollouts to their end.
 
@@ -101,7 +101,7 @@ def draw(
         settings: How to draw.
         starts: What.
         name: Of the model, for provenance.
-        label: What the line on the terminal calls them.
+        label: What the line on the terminal calls them; None shows none.
     """
     playing = BagelSettings(
         flows=flows_of(engine.flows, settings),
@@ -113,14 +113,15 @@ def draw(
     )
     roles = Roles.of(BagelPlayer(engine, playing), name)
     loop = StagedLoop(roles, settings.policy(), batch_size=settings.batch_size)
-    progress = Progress(label, len(starts), unit="rollouts/s")
+    progress = None if label is None else Progress(label, len(starts), unit="rollouts/s")
 
     def advance(event: Event) -> None:
-        if isinstance(event, Stopped | Failed):
+        if progress is not None and isinstance(event, Stopped | Failed):
             progress.advance()
 
     ended = loop.run([one.prompt for one in starts], [one.seed for one in starts], advance)
-    progress.close()
+    if progress is not None:
+        progress.close()
     return ended
 
 

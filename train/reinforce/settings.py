@@ -17,6 +17,7 @@ from train.settings import (
     Log,
     LoraSettings,
     OptimizerSettings,
+    ParallelSettings,
     Subset,
     TrainSettings,
 )
@@ -207,7 +208,7 @@ class ReinforceSettings:
     """Tokens of a packed batch, at most; one rollout must fit. It may be changed in a run that goes
     on."""
     packs_per_step: int = 1
-    """Packs whose gradients an optimizer step adds up."""
+    """Packs whose gradients an optimizer step adds up, over all ranks together."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of forward and backward; weights, gradients and moments stay float32."""
     device: str = "auto"
@@ -225,6 +226,8 @@ class ReinforceSettings:
     """Train a LoRA instead of the weights; the result is a folder `adapter`."""
     seed: int = 0
     """Of prompts' order, rollouts, packs, times and noise."""
+    parallel: ParallelSettings = field(default_factory=ParallelSettings)
+    """Several processes; see `staged train --help`."""
     keep_checkpoints: int = 2
     """Newest states that are kept."""
     keep_rollouts: int = 20
@@ -281,6 +284,7 @@ class ReinforceSettings:
             freeze=self.freeze,
             lora=self.lora,
             seed=self.seed,
+            parallel=self.parallel,
             # Rollouts are learned from as they were drawn, with all that they stood on.
             dropout=ConditionDropout(text=0.0, image=0.0),
             optimizer=self.optimizer,

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from staged.model.attention import PackedAttention
 from staged.model.bagel import Bagel
 from staged.model.loss import Predictions, predictions
+from train.ema import WeightAverage, averaged
 from train.objective import Supervised, forward_in
 from train.optimizer import Optimizers
 from train.packing import Pack
+from train.ranks import Ranks
 from train.reinforce.loss import image_loss, text_divergence, text_loss
 from train.reinforce.packing import RewardedPack
 from train.reinforce.settings import ImageSettings, TextSettings
+from train.sharding import resharded, sum_over_replicas, whole
+from train.stream import in_order
 
 
 class PolicyObjective(nn.Module):
@@ -39,29 +44,36 @@ class PolicyStep:
     """Takes steps of a policy that learns from what an old one drew.
 
     Attributes:
-        objective: The policy.
+        objective: The policy, cut among the ranks where there are several.
         parameters: Of its model, that are trained.
-        old: Of the policy that drew, by the same names.
+        drawing: Holds those of the policy that drew.
         optimizer: Of `parameters`.
         dtype: Of forward and backward.
         images: How pictures are learned from.
         texts: How words are.
         max_grad_norm: Gradients are scaled down to this norm.
+        ranks: That share the packs of each step.
     """
 
     objective: PolicyObjective
     parameters: Mapping[str, nn.Parameter]
-    old: Mapping[str, Tensor]
+    drawing: WeightAverage
     optimizer: Optimizers
     dtype: torch.dtype
     images: ImageSettings
     texts: TextSettings
     max_grad_norm: float
+    ranks: Ranks = field(default_factory=Ranks)
 
     def take(self, packs: Sequence[RewardedPack], lr: float) -> dict[str, float]:
-        """One optimizer step over packs, one after the other.
+        """One optimizer step over packs, one after the other; of several ranks, each takes its own.
+
+        Args:
+            packs: As many on every rank.
+            lr: Of the step.
 
         Returns:
+            The same on all ranks:
             - `image_loss`, `text_loss`, `grad_norm`.
             - `image_shift`: mean squared distance of the velocities from the old policy's.
             - `text_kl`: nats a token from the old policy. `text_nats`: mean of minus the
@@ -70,17 +82,24 @@ class PolicyStep:
         Raises:
             ValueError: A loss or the gradient is not finite; the weights are as before.
         """
-        step = Supervised.total([Supervised.of(one.pack) for one in packs])
-        found: dict[str, float] = {}
-        for one in packs:
-            parts = self._losses(one.to(next(iter(self.parameters.values())).device), step)
+        counts = in_order(self.ranks.gather([Supervised.of(one.pack) for one in packs]))
+        step = Supervised.total(counts)
+        device = next(iter(self.parameters.values())).device
+        packs = [one.to(device) for one in packs]
+        mine: list[dict[str, float]] = []
+        for turn, (one, old) in enumerate(zip(packs, self._old(packs), strict=True), start=1):
+            parts = self._losses(one, old, step)
             loss = parts["image_loss"] + self.texts.weight * parts["text_loss"]
+            sum_over_replicas(self.objective, turn == len(packs))
             if loss.requires_grad:
                 loss.backward()
-            for name, value in parts.items():
-                found[name] = found.get(name, 0.0) + value.item()
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm).item()
-        found["grad_norm"] = norm
+            mine.append({name: value.item() for name, value in parts.items()})
+        found: dict[str, float] = {}
+        for of_pack in in_order(self.ranks.gather(mine)):
+            for name, number in of_pack.items():
+                found[name] = found.get(name, 0.0) + number
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm)
+        found["grad_norm"] = whole(norm).item()
         if not all(map(math.isfinite, found.values())):
             self.optimizer.zero_grad()
             said = ", ".join(f"{name} {value}" for name, value in found.items())
@@ -92,12 +111,29 @@ class PolicyStep:
         self.optimizer.zero_grad()
         return found
 
-    def _losses(self, one: RewardedPack, step: Supervised) -> dict[str, Tensor]:
+    @property
+    def _sharded(self) -> bool:
+        return isinstance(self.objective, FSDPModule)
+
+    def _old(self, packs: Sequence[RewardedPack]) -> list[Predictions]:
+        """What the policy that drew predicts."""
+        with torch.no_grad():
+            if not self._sharded:
+                weights = self.drawing.tensors
+                return [
+                    forward_in(self.dtype, self.objective, one.pack, weights=weights)
+                    for one in packs
+                ]
+            # A sharded layer gathers its own parameters, so the old ones take their place.
+            with averaged(self.parameters, self.drawing), resharded(self.objective):
+                return [
+                    forward_in(self.dtype, self.objective, one.pack, sharded=True) for one in packs
+                ]
+
+    def _losses(self, one: RewardedPack, old: Predictions, step: Supervised) -> dict[str, Tensor]:
         """What a pack adds to the means over a step."""
         pack, words = one.pack, one.pack.layout.ce_weights
-        with torch.no_grad():
-            old: Predictions = forward_in(self.dtype, self.objective, pack, weights=self.old)
-        new: Predictions = forward_in(self.dtype, self.objective, pack)
+        new: Predictions = forward_in(self.dtype, self.objective, pack, sharded=self._sharded)
         target = pack.target[pack.layout.velocity_rows]
         drawn = image_loss(new.velocity, old.velocity, target, one.rewards, beta=self.images.beta)
         said = text_loss(
