@@ -146,7 +146,8 @@ class Sketch:
     Attributes:
         image: The image.
         seed: Seed of its noise; None where it was not sampled or is unknown.
-        num_flow_steps: Network evaluations of the flow that drew it; 0 where none did.
+        num_flow_steps: Network evaluations of the flow that drew it, those of drawings that were
+            refused in its place among them; 0 where none did.
         loss: Whether training is supervised on this step.
     """
 

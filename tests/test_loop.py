@@ -27,6 +27,7 @@ from staged.loops.events import (
     ThoughtWritten,
 )
 from staged.loops.policy import Policy
+from staged.loops.redrawing import RedrawingSketcher
 from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
 from staged.loops.unbatched import Unbatched
@@ -134,6 +135,25 @@ def test_what_a_prompt_and_seed_become_does_not_depend_on_company(learned: Bagel
         for other in (one, two):
             assert other == alone
     assert together[0].images[0] != together[3].images[0]  # the seed does count
+
+
+def test_refused_sketches_are_drawn_again_alike_alone_and_in_company(
+    learned: BagelPlayer,
+) -> None:
+    def draw(starts: list[str], seeds: list[int]) -> list[Trajectory]:
+        player = fresh(learned)
+        sketcher = RedrawingSketcher(player, player, max_redraws=2)
+        roles = replace(Roles.of(player, "tiny"), sketcher=sketcher)
+        return StagedLoop(roles).run(starts, seeds)
+
+    together = draw([PROMPT] * 3, [1, 2, 3])
+    for seed, one in zip([1, 2, 3], together, strict=True):
+        assert draw([PROMPT], [seed]) == [one]
+    # Whatever it draws first it has learned to refuse, and what it draws last to accept.
+    spent = [step.num_flow_steps for step in together[0].steps if isinstance(step, Sketch)]
+    assert spent[0] == 3 * FLOW.num_flow_steps and spent[-1] == FLOW.num_flow_steps
+    [plain] = StagedLoop(Roles.of(fresh(learned), "tiny")).run([PROMPT], [1])
+    assert plain.images[0] != together[0].images[0]
 
 
 def test_what_comes_next_is_sampled_at_a_temperature_by_the_seed_alone(

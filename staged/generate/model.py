@@ -89,12 +89,15 @@ class DrawingModel:
         if settings.size is not None:
             facts.config.check_picture(*settings.size)
         self._choice = RoleChoice(
-            planner=settings.planner, inspector=settings.inspector, sketcher=settings.sketcher
+            planner=settings.planner,
+            inspector=settings.inspector,
+            sketcher=settings.sketcher,
+            max_redraws=settings.redraws,
         )
         self._choice.check_world(self._sizes, settings.checkpoint)
         self._policy = self._choice.policy(settings.policy())
         if settings.sketcher != "scripted":
-            self._policy.check_cost(self.flows.num_evaluations)
+            self._policy.check_cost(self.flows.num_evaluations * (1 + settings.redraws))
         self._playing = BagelSettings(
             flows=self.flows,
             size=settings.size,

@@ -183,6 +183,7 @@ def _add_loop(group: argparse._ArgumentGroup, home: DrawSettings) -> None:
     for name, kind, words in (
         ("max_rounds", count, "plans at most"),
         ("max_refinements", natural, "of a plan, and of a sketch, at most"),
+        ("max_redraws", natural, "of a sketch that is refused, before it is refined, at most"),
         ("max_flow_steps", count, "of all sketches of a trajectory, at most"),
         ("max_attempts", count, "at one step, at most"),
     ):

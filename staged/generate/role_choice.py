@@ -13,6 +13,7 @@ from staged.devices import AUTO, DTYPES, choose_arithmetic
 from staged.engine.engine import Engine
 from staged.generate.settings import DrawSettings
 from staged.loops.policy import Inspect, Player, Policy, Sketcher
+from staged.loops.redrawing import RedrawingSketcher
 from staged.loops.roles import Roles
 from staged.loops.unbatched import Unbatched
 from staged.model.codec import ImageSizes
@@ -35,11 +36,14 @@ class RoleChoice:
         sketcher: `model` reads the whole trajectory; `editing` is the same model asked for
             one-shot images and edits, for one that was never taught to work in stages;
             `scripted` is the miniature world's editor.
+        max_redraws: Times that a sketch is drawn again where the inspector refuses it, before it
+            counts; see `staged.loops.redrawing`.
     """
 
     planner: Player = DrawSettings.planner
     inspector: Player = DrawSettings.inspector
     sketcher: Sketcher = DrawSettings.sketcher
+    max_redraws: int = DrawSettings.max_redraws
 
     def __post_init__(self) -> None:
         """Check the names."""
@@ -95,6 +99,11 @@ class RoleChoice:
             roles = replace(roles, inspector=inspecting, refiner=inspecting)
             named = _named(self.inspector, asker)
             names |= {"inspector": named, "refiner": named}
+        if self.max_redraws:
+            redrawing = RedrawingSketcher(
+                roles.sketcher, roles.inspector, max_redraws=self.max_redraws
+            )
+            roles = replace(roles, sketcher=redrawing)
         return replace(roles, names=names)
 
     def _directing(self, asker: Asker | None) -> Unbatched | LmmPlanner:

@@ -36,6 +36,8 @@ _THINK_THEN: Final = {
     ),
 }
 """In our own words; a user can give the published ones."""
+MAX_REDRAWS: Final = 32
+"""Of one sketch."""
 FLOW_SETTINGS: Final = ("num_flow_steps", "timestep_shift", *_GUIDANCE)
 """Settings that replace what the checkpoint says of its pictures."""
 
@@ -76,6 +78,10 @@ class DrawSettings:
     """Plans that are sketched, at most."""
     max_refinements: int = Policy.max_refinements
     """Of one plan, and of one round's sketch, at most."""
+    max_redraws: int = 0
+    """Times that a sketch is drawn again, from other noise, where the inspector refuses it, before
+    it counts; 0 leaves what is refused to refinements. In stages alone, where sketches are
+    inspected."""
     max_flow_steps: int = Policy.max_flow_steps
     """Network evaluations of a trajectory, at most."""
     max_attempts: int = Policy.max_attempts
@@ -122,6 +128,7 @@ class DrawSettings:
         if (self.width is None) != (self.height is None):
             raise ValueError(f"width {self.width}, height {self.height}: give both, or neither")
         check_range(self, "lmm_budget_usd", minimum=0)
+        check_range(self, "max_redraws", minimum=0, maximum=MAX_REDRAWS)
         if self.mode != "staged" and self.planner != "model":
             raise ValueError(
                 f"planner {self.planner}: {self.mode} mode plans nothing; give mode staged"
@@ -163,6 +170,12 @@ class DrawSettings:
         return self.system_prompt
 
     @property
+    def redraws(self) -> int:
+        """Times that a refused sketch is drawn again: 0 where nobody would refuse it."""
+        refusing = self.mode == "staged" and self.inspect_sketch != "never"
+        return self.max_redraws if refusing else 0
+
+    @property
     def size(self) -> tuple[int, int] | None:
         """Height and width of a picture in pixels, where they are given."""
         if self.width is None or self.height is None:
@@ -193,7 +206,9 @@ class DrawSettings:
         not_deciding = ("checkpoint", "lora", "device", *FLOW_SETTINGS, "lmm_budget_usd")
         plain = {name: value for name, value in to_dict(self).items() if name not in not_deciding}
         # Only where there is one, so that what was drawn before there could be goes on.
-        lmm = plain.pop("lmm")
+        lmm, _ = plain.pop("lmm"), plain.pop("max_redraws")
+        if self.redraws:
+            plain["max_redraws"] = self.redraws
         return plain if lmm is None else {**plain, "lmm": decisive(lmm)}
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from staged.command_line import MAX_SEED
+from staged.generate.settings import MAX_REDRAWS
 from staged.loops.policy import Inspect, Mode
 from staged.trajectory import MAX_STEPS
 
@@ -35,6 +36,9 @@ class DrawOptions(Strict):
     max_rounds: _Count | None = Field(None, description="Plans that are sketched, at most.")
     max_refinements: Annotated[int, Field(ge=0, le=_MAX_PART)] | None = Field(
         None, description="Of one plan, and of one round's sketch, at most."
+    )
+    max_redraws: Annotated[int, Field(ge=0, le=MAX_REDRAWS)] | None = Field(
+        None, description="Of a sketch that is refused, before it is refined, at most."
     )
     inspect_plan: Inspect | None = Field(None, description="Whether plans are inspected.")
     inspect_sketch: Inspect | None = Field(None, description="Whether sketches are.")
