@@ -86,6 +86,15 @@ def _pairs_options(parser: Parser) -> None:
     add_out_folder(parser, words="folder of the pairs")
 
 
+def _decisions_options(parser: Parser) -> None:
+    from data_pipelines.decisions import KINDS
+
+    _folder_options(parser)
+    add_out_folder(parser, words="folder of the decisions")
+    words = "those that end with such a step; may be repeated (default: all)"
+    parser.add_argument("--kind", action="append", choices=KINDS, help=words)
+
+
 def _add_shard_size(parser: Parser) -> None:
     parser.add_argument(
         "--samples-per-shard",
@@ -226,6 +235,15 @@ def _pairs(arguments: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
+def _decisions(arguments: argparse.Namespace) -> int:
+    from data_pipelines.decisions import KINDS, write_decisions
+
+    number = write_decisions(arguments.folder, arguments.out, set(arguments.kind or KINDS))
+    print(f"wrote {arguments.out}: {number} decisions")
+    console().figures({"out": str(arguments.out), "decisions": number})
+    return exit_codes.OK
+
+
 FOLDER_COMMANDS = {
     "validate": Part(
         help="check every byte of a data set",
@@ -273,6 +291,15 @@ FOLDER_COMMANDS = {
         "--out data/shapes-200",
         options=_reshard_options,
         run=_reshard,
+    ),
+    "decisions": Part(
+        help="a sample for each step that is learned",
+        description="Cut trajectories up: each supervised step ends a sample of its own, after all "
+        "that led to it, and is what alone is supervised there. Skills are so learned apart, or "
+        "some more than others; whole trajectories then teach them together.",
+        epilog="example: staged data decisions data/critique --kind inspection --out data/looks",
+        options=_decisions_options,
+        run=_decisions,
     ),
     "pairs": Part(
         help="preference pairs of refused sketches and those that mended them",
