@@ -182,7 +182,7 @@ class Run:
     def timed(self) -> Iterator[None]:
         """See what the engine is at while this lasts."""
         with ExitStack() as stack:
-            for name in ("append", "write", "draw"):
+            for name in ("append", "write", "step"):
                 stack.enter_context(patch.object(Engine, name, self._timer(name)))
             yield
 

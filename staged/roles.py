@@ -13,7 +13,7 @@ says so for each; where it raises instead, the loop asks for one at a time.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,11 +181,13 @@ class Alike(Protocol):
 
 
 @runtime_checkable
-class DrawingForOthers(BatchedSketcher, Protocol):
-    """A sketcher of which there may be several that draw in one call, each in its own way.
+class DrawingInSteps(BatchedSketcher, Protocol):
+    """A sketcher whose pictures may be begun and given up while others are half drawn.
+
+    There may be several that draw in the same calls, each in its own way.
 
     Attributes:
-        pictures: Of sketchers where these are equal any may draw for all.
+        pictures: Of sketchers where these are equal any may take the pictures of all a step on.
     """
 
     @property
@@ -193,13 +195,22 @@ class DrawingForOthers(BatchedSketcher, Protocol):
         """See the class."""
         ...
 
-    def draw_for(
-        self,
-        sketchers: Sequence[BatchedSketcher],
-        requests: Sequence[StepRequest],
-        on_preview: Preview | None = None,
-    ) -> list[Sketch | RoleError]:
-        """Draw for each request as the sketcher beside it does, whose `pictures` are equal."""
+    def begin(self, request: StepRequest) -> Any:
+        """Begin a picture; it costs nothing yet. Dropped before its end, it is given up."""
+        ...
+
+    def step(
+        self, pictures: Sequence[Any], on_preview: Preview | None = None
+    ) -> list[Sketch | RoleError | None]:
+        """Take the first of some pictures a step on, as many as gain from a common call.
+
+        Args:
+            pictures: As `begin` gave them, of this sketcher or of others like it.
+            on_preview: As of `draw`; told the place among `pictures`.
+
+        Returns:
+            For each the sketch, or why there is none; None where it is still on its way.
+        """
         ...
 
 

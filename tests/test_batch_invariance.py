@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import tiny
@@ -16,7 +15,7 @@ from staged.backends.bagel_settings import BagelSettings
 from staged.engine import decoding, drawing
 from staged.engine.cache import PagedCache
 from staged.engine.context import Context
-from staged.engine.drawing import GivenUpError, OnStep
+from staged.engine.drawing import ImageOnItsWay
 from staged.engine.engine import Engine
 from staged.engine.pages import OutOfPagesError, PageTable
 from staged.engine.sampling import Drawing
@@ -158,7 +157,7 @@ def test_drawing_does_not_depend_on_company(engine: Engine) -> None:
         assert (drawn.pixels == alone.pixels).all()
 
 
-def draw(engine: Engine, on_step: OnStep | None = None) -> tuple[list[Drawing], int]:
+def draw(engine: Engine) -> tuple[list[Drawing], int]:
     """Three images of two sizes and numbers of steps, and how often the model was asked."""
     contexts = [read(engine, start) for start in STARTS[:3]]
     calls = list[int]()
@@ -168,7 +167,6 @@ def draw(engine: Engine, on_step: OnStep | None = None) -> tuple[list[Drawing], 
         sizes=[(SIDE, SIDE), (8, SIDE), (SIDE, SIDE)],
         seeds=[0, 1, 2],
         settings=[FLOW, replace(FLOW, num_flow_steps=2), FLOW],
-        on_step=on_step,
     )
     hook.remove()
     return drawn, len(calls)
@@ -184,18 +182,68 @@ def test_images_share_calls_where_that_changes_nothing(monkeypatch: pytest.Monke
     monkeypatch.setattr(F, "linear", linear_by_row)
     engine = tiny.engine(1)
     _, with_trials = draw(engine)
-    drawn, count = draw(engine)
+    _, count = draw(engine)
     assert count == 4 < 10 < with_trials  # of the longest, instead of the sum
-    for row in range(3):
-        given_up, _ = draw(engine, partial(_give_up_all_but, row))
-        assert torch.equal(given_up[row].latents, drawn[row].latents)
-        for other in {0, 1, 2} - {row}:
-            assert str(given_up[other].decoded) == "enough"
 
 
-def _give_up_all_but(wanted: int, row: int, step: int, estimate: Tensor) -> None:
-    if row != wanted:
-        raise GivenUpError("enough")
+def test_images_join_and_leave_between_steps_which_changes_none(engine: Engine) -> None:
+    """Each begins at another step, one is never finished, and the rest are as if drawn alone."""
+    sizes = [(SIDE, SIDE), (8, SIDE), (12, 4), (SIDE, SIDE), (SIDE, 8), (4, 4), (SIDE, SIDE)]
+
+    def begun(row: int) -> ImageOnItsWay:
+        contexts = [
+            read(engine, some)
+            for some in (
+                STARTS[row],
+                STARTS[row][:-1],
+                [part for part in STARTS[row] if isinstance(part, str)],
+            )
+        ]
+        [image] = engine.begin(
+            *([context] for context in contexts),
+            sizes=[sizes[row]],
+            seeds=[row],
+            settings=[FLOWS[row]],
+        )
+        return image
+
+    alone = [engine.finish([begun(row)])[0] for row in range(7)]
+    there, leaves, met = dict[int, ImageOnItsWay](), 3, set[tuple[int, ...]]()
+    for time in range(20):
+        if time < 7:
+            there[(5 * time) % 7] = begun((5 * time) % 7)
+        if (gone := there.get(leaves)) is not None and gone.num_steps == 2:
+            del there[leaves]
+        going = {row: image for row, image in there.items() if not image.ended}
+        before = [image.num_steps for image in going.values()]
+        engine.step(list(going.values()))
+        assert all(
+            image.num_steps > steps for steps, image in zip(before, going.values(), strict=True)
+        )
+        met.add(tuple(before))
+    assert {0, 1, 2} <= {steps for some in met if len(some) > 1 for steps in some}
+    for row, image in there.items():
+        assert torch.equal(engine.finished(image).latents, alone[row].latents)
+    assert len(there) == 6
+
+
+def test_an_image_that_joins_shares_the_very_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(F, "linear", linear_by_row)
+    engine = tiny.engine(1)
+    context = read(engine, STARTS[0])
+
+    def begun(seed: int) -> ImageOnItsWay:
+        [image] = engine.begin(*[[context]] * 3, sizes=[(8, 8)], seeds=[seed], settings=[FLOWS[2]])
+        return image
+
+    first, late = begun(0), begun(1)
+    engine.finish([begun(2), begun(3)])  # what may share is known then
+    engine.step([first])
+    calls = list[int]()
+    hook = engine.model.register_forward_hook(lambda *_: calls.append(1))
+    engine.step([first, late])
+    hook.remove()
+    assert (first.num_steps, late.num_steps, len(calls)) == (2, 1, 1)
 
 
 def test_images_are_drawn_one_at_a_time_where_rows_come_out_otherwise_beside_others(

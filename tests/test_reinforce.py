@@ -278,7 +278,7 @@ def test_good_pictures_and_words_become_likelier_and_bad_ones_less(
     ("target", "call", "when"),
     [
         # Some of the rollouts are drawn, none is kept.
-        pytest.param("staged.backends.bagel:BagelPlayer.draw_for", 2, "before", marks=SLOW),
+        pytest.param("staged.backends.bagel:BagelPlayer.step", 6, "before", marks=SLOW),
         # Half of them are written, and no index says that they are all.
         pytest.param("staged.shards.writer:ShardWriter.write", 12, "after", marks=SLOW),
         # All are there, and one of two steps is taken.

@@ -1,9 +1,11 @@
 """Trajectories that join, leave and fail between any two calls, and what that does to others."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import tiny
@@ -13,6 +15,7 @@ from staged.backends.bagel import BagelPlayer
 from staged.backends.bagel_settings import BagelSettings
 from staged.backends.editing import EditingSketcher
 from staged.backends.reading import parts_of
+from staged.engine.engine import Engine
 from staged.loops.events import (
     Event,
     Failed,
@@ -23,7 +26,7 @@ from staged.loops.events import (
 )
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
-from staged.loops.rollouts import LostRollout, Rollouts
+from staged.loops.rollouts import STEPS_BETWEEN_TEXTS, LostRollout, Rollouts
 from staged.loops.staged import StagedLoop
 from staged.model.flows import Flows, FlowSettings, Guidance
 from staged.protocol import write
@@ -102,31 +105,59 @@ def test_texts_of_players_that_write_alike_share_calls_and_each_draws_its_own() 
         assert {p for kind, prompts in player.calls if kind == "draw" for p in prompts} == names
 
 
-def test_sketchers_that_draw_for_one_another_share_calls_and_each_request_keeps_its_own() -> None:
-    """Requests that differ in size or flow steps were drawn one after another."""
+class InSteps(Artist):
+    """Draws in some steps, two pictures at a time."""
 
-    class ForOthers(Artist):
-        pictures = "the same"
+    pictures = texts = "the same"
+    num_steps = 3
 
-        def draw_for(
-            self, sketchers: Sequence[Artist], requests: Sequence[StepRequest], _: object = None
-        ) -> list[Sketch | RoleError]:
-            self.calls.append(("draw for", [request.trajectory.prompt for request in requests]))
-            return [
-                sketch
-                for sketcher, request in zip(sketchers, requests, strict=True)
-                for sketch in sketcher.draw([request])
-            ]
+    def begin(self, request: StepRequest) -> dict[str, Any]:
+        return {"request": request, "steps": 0, "of": self}
 
-    one, two, rollouts = ForOthers(), ForOthers(), Rollouts(room=4)
-    one.texts = two.texts = "the same"  # type: ignore[attr-defined]
-    for name, player in zip("abcd", (one, two, one, two), strict=True):
+    def step(
+        self, pictures: Sequence[dict[str, Any]], _: object = None
+    ) -> list[Sketch | RoleError | None]:
+        self._note("step", [picture["request"] for picture in pictures])
+        self.while_drawing()
+        answers: list[Sketch | RoleError | None] = [None] * len(pictures)
+        for row, picture in enumerate(pictures[: self.num_at_once]):
+            picture["steps"] += 1
+            if picture["steps"] == self.num_steps:
+                [answers[row]] = picture["of"].draw([picture["request"]])
+        return answers
+
+
+def test_pictures_are_begun_while_others_are_half_drawn_and_texts_come_between_their_steps() -> (
+    None
+):
+    """Who came while others were drawn waited until their pictures were done."""
+    one, two, rollouts = InSteps(), InSteps(), Rollouts(room=4)
+    join(rollouts, one, "a")
+    while len([kind for kind, _ in one.calls if kind == "step"]) < 1:
+        rollouts.advance()
+    for name, player in zip("bcd", (two, one, two), strict=True):
         join(rollouts, player, name)
     done = finish(rollouts)
     assert [done[number] for number in range(4)] == [alone(name, 1) for name in "abcd"]
-    assert {("a", "b"), ("c", "d")} <= {tuple(p) for k, p in one.calls if k == "draw for"}
+    kinds = [(kind, prompts) for kind, prompts in one.calls if kind in ("step", "write")]
+    assert any(kind == "step" and {"a", "b"} <= set(prompts) for kind, prompts in kinds)
     for player, names in ((one, {"a", "c"}), (two, {"b", "d"})):
         assert {p for kind, prompts in player.calls if kind == "draw" for p in prompts} == names
+
+
+def test_texts_come_between_the_steps_of_a_picture_and_not_between_any_two() -> None:
+    player, rollouts, since = InSteps(), Rollouts(room=6), list[int]()
+    player.num_steps = 3 * STEPS_BETWEEN_TEXTS
+    for name in "abcdef":
+        join(rollouts, player, name)
+    while rollouts:
+        drawing, before = bool(rollouts._drawn), len(player.calls)
+        rollouts.advance()
+        kinds = [kind for kind, _ in player.calls]
+        if drawing and "write" in kinds[before:]:
+            steps = kinds[:before][::-1]
+            since.append(steps[: steps.index("write")].count("step"))
+    assert since and min(since) == STEPS_BETWEEN_TEXTS
 
 
 def test_a_model_writes_alike_whatever_it_draws_and_not_with_another_temperature() -> None:
@@ -329,10 +360,53 @@ def test_a_cancelled_trajectory_leaves_nothing_in_the_cache_and_stops_drawing(
     if sketcher == "editing":
         roles = replace(roles, sketcher=EditingSketcher(player))
     rollouts.join(MIDDLE, seed=1, roles=roles, policy=Policy())
-    [(_, trajectory)] = rollouts.advance()
+    done: list[tuple[int, Trajectory]] = []
+    calls = list[int]()
+    hook = player.engine.model.register_forward_hook(lambda *_: calls.append(1))
+    while not done:
+        calls.clear()
+        done = rollouts.advance()
+    hook.remove()
+    [(_, trajectory)] = done
     assert trajectory.provenance["failure"] == "cancelled" and trajectory.steps == MIDDLE.steps
     assert [e.flow_step for e in events if isinstance(e, Previewed)] == [1, 2]
+    assert player._reader.num_tokens == 0 and not calls  # at once, and before anything else
+
+
+def test_what_a_picture_stands_on_stays_when_its_twin_ends_and_is_read_again_when_lost() -> None:
+    engine, policy = tiny.engine(), Policy(mode="one-shot")
+    player = BagelPlayer(engine, SETTINGS)
+    start = replace(MIDDLE, steps=())
+    expected = [
+        StagedLoop(Roles.of(BagelPlayer(engine, SETTINGS), "tiny"), policy).run([start], [seed])
+        for seed in (1, 2)
+    ]
+    roles, rollouts = Roles.of(player, "tiny"), Rollouts(room=2)
+    rollouts.join(start, seed=1, roles=roles, policy=policy)
+    rollouts.advance()
+    rollouts.advance()
+    rollouts.join(start, seed=2, roles=roles, policy=policy)
+    done = dict[int, Trajectory]()
+    while not done:
+        done |= dict(rollouts.advance())
+    with readings_of(engine) as read:
+        done |= dict(rollouts.advance())
+        assert not read  # the other's end took nothing away
+        for parts in tuple(player._reader._known):
+            player._reader._drop(parts)
+        done |= dict(rollouts.advance())
+        assert read
+    done |= finish(rollouts)
+    assert [done[0], done[1]] == [trajectory for [trajectory] in expected]
     assert player._reader.num_tokens == 0
+
+
+@contextmanager
+def readings_of(engine: Engine) -> Iterator[list[int]]:
+    """Notes readings."""
+    read, append = list[int](), engine._append
+    with patch.object(engine, "_append", lambda *given: read.append(1) or append(*given)):
+        yield read
 
 
 def test_what_others_still_stand_on_stays_when_one_leaves() -> None:

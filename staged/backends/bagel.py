@@ -12,25 +12,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import replace
 
 import torch
 
 from staged import protocol
 from staged.backends.bagel_settings import BagelSettings
-from staged.backends.reading import ContextParts, ContextReader, before_last_cue, parts_of, texts_of
+from staged.backends.easel import Easel, PictureOnItsWay, not_finite
+from staged.backends.reading import ContextParts, ContextReader, parts_of, texts_of
 from staged.engine.cache import MAX_CACHED_TOKENS
-from staged.engine.drawing import GivenUpError
 from staged.engine.engine import Engine
-from staged.engine.sampling import Drawing, TextBlock, sample
+from staged.engine.sampling import TextBlock, sample
 from staged.engine.text_sampling import TextSampling
 from staged.model.finite import NotFiniteError
-from staged.model.flows import FlowKind, Flows, FlowSettings
-from staged.roles import BatchedSketcher, Pixels, Preview, RoleError, StepRequest, TextPreview
+from staged.model.flows import FlowKind, Flows
+from staged.roles import Pixels, Preview, RoleError, StepRequest, TextPreview
 from staged.trajectory import (
-    ImageRef,
     Move,
     Refinement,
     Sketch,
@@ -67,7 +64,7 @@ class BagelPlayer:
                 engine,
                 max_tokens=engine.cacheable_tokens(MAX_CACHED_TOKENS) if most is None else most,
             )
-        self._reader = reader
+        self._reader, self._easel = reader, Easel(engine, reader)
         # How pictures are drawn is nothing to texts.
         written = replace(
             self.settings, flows=Flows(), size=None, preview_every=0, max_cached_tokens=None
@@ -94,7 +91,7 @@ class BagelPlayer:
 
     @property
     def pictures(self) -> object:
-        """What it has read, with which model; see `staged.roles.DrawingForOthers`."""
+        """What it has read, with which model; see `staged.roles.DrawingInSteps`."""
         return self._reader
 
     def release(self, trajectory: Trajectory) -> None:
@@ -119,7 +116,7 @@ class BagelPlayer:
     ) -> tuple[Move, ...] | RoleError:
         """Legal moves that one opener begins, by the logits of text, image and stop."""
         if not all(map(math.isfinite, scores)):
-            return _not_finite(NotFiniteError("logits are"))
+            return not_finite(NotFiniteError("logits are"))
         by_opener = dict(zip(("text", "sketch", "stop"), scores, strict=True))
         legal = list(dict.fromkeys(map(_opener, request.moves)))
         temperature = self.settings.choice_temperature
@@ -199,58 +196,40 @@ class BagelPlayer:
         self, requests: Sequence[StepRequest], on_preview: Preview | None = None
     ) -> list[Sketch | RoleError]:
         """Draw one image for each request; see `staged.roles.BatchedSketcher`."""
-        return self.draw_for([self] * len(requests), requests, on_preview)
+        pictures = [self.begin(request) for request in requests]
+        answers: list[Sketch | RoleError | None] = [None] * len(pictures)
+        while left := [row for row, answer in enumerate(answers) if answer is None]:
 
-    def draw_for(
-        self,
-        sketchers: Sequence[BatchedSketcher],
-        requests: Sequence[StepRequest],
-        on_preview: Preview | None = None,
-    ) -> list[Sketch | RoleError]:
-        """Draw one image for each request, as its player does; see `DrawingForOthers`."""
-        wishes = [
-            _Wish.of(sketcher, request)
-            for sketcher, request in zip(sketchers, requests, strict=True)
-            if isinstance(sketcher, BagelPlayer)
-        ]
-        assert len(wishes) == len(requests), "a sketcher that reads with nobody else"
-        answers: list[Sketch | RoleError] = []
+            def on_preview_of_left(
+                row: int, step: int, pixels: Pixels, left: Sequence[int] = left
+            ) -> None:
+                assert on_preview is not None
+                on_preview(left[row], step, pixels)
 
-        def on_preview_of_run(row: int, step: int, pixels: Pixels) -> None:
-            assert on_preview is not None
-            on_preview(len(answers) + row, step, pixels)
+            found = self.step(
+                [pictures[row] for row in left], on_preview_of_left if on_preview else None
+            )
+            for row, answer in zip(left, found, strict=True):
+                answers[row] = answer
+        return [answer for answer in answers if answer is not None]
 
-        for run in self._reader.runs([wish.branches for wish in wishes]):
-            answers += self._draw(wishes[run], on_preview_of_run if on_preview else None)
-        return answers
-
-    def _draw(
-        self, wishes: Sequence[_Wish], on_preview: Preview | None
-    ) -> list[Sketch | RoleError]:
-        def look_up(row: int, step: int, estimate: torch.Tensor) -> None:
-            wish = wishes[row]
-            if (reason := wish.request.interrupt()) is not None:
-                raise GivenUpError(reason)
-            # An estimate that is no picture is not shown; the drawing itself tells of it.
-            if on_preview is not None and wish.preview_every and step % wish.preview_every == 0:
-                with suppress(NotFiniteError):
-                    stride = self.engine.model.config.pixels_per_latent_token
-                    grid = wish.size[0] // stride, wish.size[1] // stride
-                    on_preview(row, step, self.engine.codec.decode(estimate, *grid))
-
-        try:
-            readings = self._reader.read([parts for wish in wishes for parts in wish.branches])
-        except RoleError as error:
-            return [error] * len(wishes)
-        contexts = [reading.context for reading in readings]
-        drawings = self.engine.draw(
-            *(contexts[branch::3] for branch in range(3)),
-            sizes=[wish.size for wish in wishes],
-            seeds=[wish.request.seed for wish in wishes],
-            settings=[wish.flow for wish in wishes],
-            on_step=look_up,
+    def begin(self, request: StepRequest) -> PictureOnItsWay:
+        """Begin one image; see `staged.roles.DrawingInSteps`."""
+        trajectory = request.trajectory
+        flow = self.settings.flows.of(_drawn(trajectory))
+        return self._easel.begin(
+            request,
+            self._parts(trajectory),
+            flow=flow,
+            size=self._size(trajectory),
+            preview_every=self.settings.preview_every,
         )
-        return [wish.drawn(drawing) for wish, drawing in zip(wishes, drawings, strict=True)]
+
+    def step(
+        self, pictures: Sequence[PictureOnItsWay], on_preview: Preview | None = None
+    ) -> list[Sketch | RoleError | None]:
+        """Take images a step on; see `staged.roles.DrawingInSteps`."""
+        return self._easel.step(pictures, on_preview)
 
     def _sampling(self, request: StepRequest) -> TextSampling:
         settings = self.settings
@@ -278,7 +257,7 @@ class BagelPlayer:
             RoleError: `not_finite`, `truncated`, `protocol` or `illegal`.
         """
         if not block.finite:
-            raise _not_finite(NotFiniteError("logits are"))
+            raise not_finite(NotFiniteError("logits are"))
         if not block.finished:
             raise RoleError("truncated", f"the block did not end within {len(block.ids)} tokens")
         # Decoding leaves special tokens out; a block that holds one is not what it decodes to.
@@ -318,63 +297,8 @@ class BagelPlayer:
         return rows * stride, columns * stride
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Wish:
-    """A picture that is wanted.
-
-    Attributes:
-        request: Of whom.
-        flow: How it is drawn.
-        size: Height and width in pixels.
-        branches: What the three branches of guidance stand on.
-        preview_every: Flow steps between previews; 0 for none.
-    """
-
-    request: StepRequest
-    flow: FlowSettings
-    size: tuple[int, int]
-    branches: Sequence[ContextParts]
-    preview_every: int
-
-    @classmethod
-    def of(cls, player: BagelPlayer, request: StepRequest) -> Self:
-        """What a player is to draw."""
-        flow = player.settings.flows.of(_drawn(request.trajectory))
-        return cls(
-            request=request,
-            flow=flow,
-            size=player._size(request.trajectory),
-            branches=_branches(player._parts(request.trajectory), flow),
-            preview_every=player.settings.preview_every,
-        )
-
-    def drawn(self, drawing: Drawing) -> Sketch | RoleError:
-        """Say what became of it."""
-        if isinstance(drawing.decoded, NotFiniteError):
-            return _not_finite(drawing.decoded)
-        if isinstance(drawing.decoded, GivenUpError):
-            return RoleError(str(drawing.decoded))
-        return Sketch(
-            image=ImageRef.from_array(drawing.decoded),
-            seed=self.request.seed,
-            num_flow_steps=self.flow.num_evaluations,
-        )
-
-
-def _branches(parts: ContextParts, flow: FlowSettings) -> list[ContextParts]:
-    """What the three branches of guidance stand on; what is not looked at is empty."""
-    has_images = any(not isinstance(part.content, str) for part in parts)
-    needed = flow.guidance.num_branches(has_images=has_images)
-    branches = (parts, before_last_cue(parts), texts_of(parts))
-    return [branch if number < needed else () for number, branch in enumerate(branches)]
-
-
 def _opener(move: Move) -> str:
     return move if move in ("sketch", "stop") else "text"
-
-
-def _not_finite(error: NotFiniteError) -> RoleError:
-    return RoleError(error.reason, str(error))
 
 
 def _drawn(trajectory: Trajectory) -> FlowKind:

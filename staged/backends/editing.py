@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from staged.backends.bagel import BagelPlayer
+from staged.backends.easel import PictureOnItsWay
 from staged.roles import Preview, RoleError, StepRequest
 from staged.trajectory import Refinement, Sketch, Trajectory
 
@@ -42,10 +43,26 @@ class EditingSketcher:
         self, requests: Sequence[StepRequest], on_preview: Preview | None = None
     ) -> list[Sketch | RoleError]:
         """Draw one image for each request; see `staged.roles.BatchedSketcher`."""
-        requests = [
-            replace(request, trajectory=_as_request(request.trajectory)) for request in requests
-        ]
-        return self._player.draw(requests, on_preview)
+        return self._player.draw(list(map(_as_drawn, requests)), on_preview)
+
+    @property
+    def pictures(self) -> object:
+        """See `staged.roles.DrawingInSteps`."""
+        return self._player.pictures
+
+    def begin(self, request: StepRequest) -> PictureOnItsWay:
+        """Begin one image; see `staged.roles.DrawingInSteps`."""
+        return self._player.begin(_as_drawn(request))
+
+    def step(
+        self, pictures: Sequence[PictureOnItsWay], on_preview: Preview | None = None
+    ) -> list[Sketch | RoleError | None]:
+        """Take images a step on; see `staged.roles.DrawingInSteps`."""
+        return self._player.step(pictures, on_preview)
+
+
+def _as_drawn(request: StepRequest) -> StepRequest:
+    return replace(request, trajectory=_as_request(request.trajectory))
 
 
 def _as_request(trajectory: Trajectory) -> Trajectory:

@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -113,6 +114,27 @@ def texts_of(parts: ContextParts) -> ContextParts:
     return tuple(part for part in parts if isinstance(part.content, str) and not part.thought)
 
 
+@dataclass(eq=False)
+class Hold:
+    """Readings that somebody will go on needing.
+
+    They are not forgotten as long as it is there and not released, but where room is needed.
+
+    Attributes:
+        wanted: What is read.
+        released: They are needed no longer.
+    """
+
+    wanted: Sequence[ContextParts]
+    released: bool = False
+
+    @property
+    def beginnings(self) -> set[ContextParts]:
+        """All that is needed for it."""
+        wanted = () if self.released else self.wanted
+        return {parts[:end] for parts in wanted for end in range(1, len(parts) + 1)}
+
+
 class ContextReader:
     """Reads trajectories into contexts, each new part once, oldest readings forgotten first."""
 
@@ -132,6 +154,7 @@ class ContextReader:
         # Of a reading its beginning is known too, and was used later: the oldest is a leaf, and
         # to forget it frees the pages in which nothing but its last part stands.
         self._known: OrderedDict[ContextParts, Reading] = OrderedDict()
+        self._holds = WeakSet[Hold]()
 
     @property
     def num_tokens(self) -> int:
@@ -209,11 +232,18 @@ class ContextReader:
                 readings = own
         return runs
 
+    def hold(self, wanted: Sequence[ContextParts]) -> Hold:
+        """Say that some parts, read or not yet, will be needed for more than a call."""
+        hold = Hold(wanted)
+        self._holds.add(hold)
+        return hold
+
     def forget(self, parts: ContextParts) -> None:
-        """Forget what was read of a sequence, as far as nothing that is known goes on from it."""
+        """Forget what was read of a sequence, as far as nothing goes on from it or holds it."""
         going_on = Counter(known[:-1] for known in self._known)
+        held = set().union(*(hold.beginnings for hold in self._holds))
         for end in range(len(parts), 0, -1):
-            if going_on[parts[:end]]:
+            if going_on[parts[:end]] or parts[:end] in held:
                 return
             if parts[:end] in self._known:
                 self._drop(parts[:end])

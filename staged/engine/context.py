@@ -93,6 +93,11 @@ class Context:
         if self._table is not None:
             self._table.release()
 
+    @property
+    def released(self) -> bool:
+        """Whether what it held may be another's by now."""
+        return self._table is not None and self._table.released
+
     def sequence(self) -> CachedSequence | None:
         """What is kept of it, to be read in passes through the model; None where nothing is."""
         return CachedSequence(*self._where()) if self.num_tokens else None

@@ -1,8 +1,8 @@
 """Images, step by step, side by side where that changes no bit of any.
 
-Images of any size, time grid and guidance take their steps together: what is row by row in the
-model is one call for all, attention one for each branch. A CPU loses as much to the small
-operations between products as to the products, and that is what is shared.
+Images of any size, time grid and guidance take their steps together, whenever each was begun: what
+is row by row in the model is one call for all, attention one for each branch. A CPU loses as much
+to the small operations between products as to the products, and that is what is shared.
 
 Letters: n latent tokens, Z numbers a latent token.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from torch import Tensor
 
@@ -25,10 +26,6 @@ ROWS_TOGETHER = {"cpu": 2048}
 images are drawn one at a time. On a GPU all are: one fills it, and kernels there go by shapes."""
 
 
-class GivenUpError(RuntimeError):
-    """An image is not wanted any more; the message says why."""
-
-
 OnStep = Callable[[int, int, Tensor], None]
 """Called with (number of the image, steps done, (n, Z) estimate of the finished latents)."""
 
@@ -38,7 +35,7 @@ class ImageOnItsWay:
     """An image that is drawn.
 
     Attributes:
-        number: Names it.
+        number: Names it to whoever is told of steps.
         image: What it is drawn by.
         times: Falling, from 1 to 0.
         x_t: (n, Z) float32 whatever the model computes in: a step adds a fiftieth of a velocity, of
@@ -47,7 +44,6 @@ class ImageOnItsWay:
         num_steps: Done so far.
         asked: Times and (branches, n, Z) velocities that the network gave last.
         num_kept: Of those, at most.
-        given_up: Why it was, if it was.
     """
 
     number: int
@@ -58,7 +54,6 @@ class ImageOnItsWay:
     num_steps: int = 0
     asked: list[tuple[float, Tensor]] = field(default_factory=list)
     num_kept: int = 2
-    given_up: GivenUpError | None = None
 
     @property
     def time(self) -> float:
@@ -68,7 +63,7 @@ class ImageOnItsWay:
     @property
     def ended(self) -> bool:
         """Whether no step follows."""
-        return self.given_up is not None or self.num_steps == len(self.times) - 1
+        return self.num_steps == len(self.times) - 1
 
     @property
     def shape(self) -> Shape:
@@ -108,10 +103,7 @@ class ImageOnItsWay:
         self.x_t = euler_step(self.x_t, velocity, now, then)
         self.num_steps += 1
         if on_step is not None and estimate is not None:
-            try:
-                on_step(self.number, self.num_steps, estimate)
-            except GivenUpError as error:
-                self.given_up = error
+            on_step(self.number, self.num_steps, estimate)
 
 
 def along_line(asked: Sequence[tuple[float, Tensor]], time: float, follow: float) -> Tensor:
@@ -138,57 +130,56 @@ def along_line(asked: Sequence[tuple[float, Tensor]], time: float, follow: float
 
 
 class Drawer:
-    """Takes images to their end."""
+    """Takes images on, step by step."""
 
     def __init__(self, model: Bagel, special: SpecialTokens, *, shares_calls: bool = True) -> None:
         """Draw with a model; images take their steps one by one where they share no calls."""
-        self._model, self._special = model, special
+        self._velocities = Velocities(model, special)
         self._company = Company(model, special)
         kind = model.embed_tokens.weight.device.type
         self._most = ROWS_TOGETHER.get(kind, 0) if shares_calls else 0
 
-    def draw(self, images: Sequence[ImageOnItsWay], on_step: OnStep | None) -> None:
-        """Draw images, as many at a time as are of use; none depends on which."""
-        for some in self._teams(images):
-            self._draw(some, on_step)
+    def step(self, images: Sequence[ImageOnItsWay], on_step: OnStep | None) -> None:
+        """Ask the network once for the first of some images, for as many as are of use.
 
-    def num_together(self, num_rows: int) -> int:
-        """Images of so many rows that gain from being drawn at a time."""
-        return max(self._most // num_rows, 1)
-
-    def _teams(self, images: Sequence[ImageOnItsWay]) -> Iterator[list[ImageOnItsWay]]:
-        team, rows = list[ImageOnItsWay](), 0
-        for image in images:
-            if team and rows + image.num_rows > self._most:
-                yield team
-                team, rows = [], 0
-            team.append(image)
-            rows += image.num_rows
-        if team:
-            yield team
-
-    def _draw(self, images: list[ImageOnItsWay], on_step: OnStep | None) -> None:
-        velocities = Velocities(self._model, self._special)
-        while images := self._to_ask(images, on_step):
-            # In order of their shapes, so that what was tried is met again.
-            images.sort(key=lambda image: image.shape)
-            if not self._company.changes_nothing([image.shape for image in images]):
-                for image in images:
-                    self._draw([image], on_step)
-                return
-            found = velocities(
-                [image.image for image in images],
-                [image.x_t for image in images],
-                [image.time for image in images],
+        Steps that are foreseen are taken too, up to the one that is asked for. Nothing that an
+        image becomes depends on which others there are.
+        """
+        images = [image for image in images if not image.ended]
+        team = images[: self.num_first([image.num_rows for image in images])]
+        asking = [image for image in team if self._must_ask(image, on_step)]
+        # In order of their shapes, so that what was tried is met again.
+        asking.sort(key=lambda image: image.shape)
+        for some in self._sharing(asking):
+            found = self._velocities(
+                [image.image for image in some],
+                [image.x_t for image in some],
+                [image.time for image in some],
             )
-            for image, heard in zip(images, found, strict=True):
+            for image, heard in zip(some, found, strict=True):
                 image.hear(heard, on_step)
 
-    def _to_ask(
-        self, images: Sequence[ImageOnItsWay], on_step: OnStep | None
-    ) -> list[ImageOnItsWay]:
-        """Let images take the steps that are foreseen; those that then need the network."""
-        for image in images:
-            while not image.ended and (foreseen := image.foreseen()) is not None:
-                image.take(foreseen, on_step)
-        return [image for image in images if not image.ended]
+    def num_together(self, num_rows: int) -> int:
+        """Images of so many rows that gain from a common step."""
+        return max(self._most // num_rows, 1)
+
+    def num_first(self, rows: Sequence[int]) -> int:
+        """Of images with so many rows each, those that gain from a common step, from the first."""
+        return max(sum(end <= self._most for end in accumulate(rows)), 1)
+
+    def _must_ask(self, image: ImageOnItsWay, on_step: OnStep | None) -> bool:
+        """Let an image take the steps that are foreseen; whether it then needs the network."""
+        while not image.ended and (foreseen := image.foreseen()) is not None:
+            image.take(foreseen, on_step)
+        return not image.ended
+
+    def _sharing(self, images: list[ImageOnItsWay]) -> Iterator[list[ImageOnItsWay]]:
+        """Cut images into those whose calls may be one."""
+        if not images:
+            return
+        if self._company.changes_nothing([image.shape for image in images]):
+            yield images
+            return
+        half = len(images) // 2
+        yield from self._sharing(images[:half])
+        yield from self._sharing(images[half:])

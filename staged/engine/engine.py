@@ -226,11 +226,10 @@ class Engine:
             settings: Steps, grid, guidance of each.
             on_step: Called with (index of the context, steps done, (n, Z) estimate of the finished
                 latents), the estimate being where the velocity of that step leads in a straight
-                line. A `GivenUpError` that it raises ends this image alone.
+                line.
 
         Returns:
-            The drawings, in order. One whose numbers were not finite, or that was given up, holds
-            that instead of pixels.
+            The drawings, in order. One whose numbers were not finite holds that instead of pixels.
 
         Raises:
             ValueError: A size is no multiple of the pixels per latent token, or too large.
@@ -250,7 +249,7 @@ class Engine:
         seeds: Sequence[int],
         settings: Sequence[FlowSettings],
     ) -> list[ImageOnItsWay]:
-        """Images that are noise as yet; see `draw` for what they are of, and `finish`."""
+        """Images that are noise as yet; see `draw` for what they are of, then `step`, `finish`."""
         stride = self._config.pixels_per_latent_token
         for height, width in sizes:
             self._config.check_picture(height, width)
@@ -274,17 +273,30 @@ class Engine:
         ]
 
     @torch.inference_mode()
+    def step(self, images: Sequence[ImageOnItsWay], on_step: OnStep | None = None) -> None:
+        """Take the first of some images a step on, as many as gain from it.
+
+        An image may be begun while others are half drawn, and joins their next step. Its contexts
+        must be there as long as it is stepped.
+
+        Args:
+            images: That were begun. Those that have ended are passed over.
+            on_step: As of `draw`; told the `number` of the image.
+        """
+        self._drawer.step(images, on_step)
+
     def finish(
         self, images: Sequence[ImageOnItsWay], on_step: OnStep | None = None
     ) -> list[Drawing]:
-        """Draw images that were begun; see `draw`."""
-        self._drawer.draw(images, on_step)
-        return [self._finished(image) for image in images]
+        """Draw images that were begun to their end; see `draw`."""
+        while not all(image.ended for image in images):
+            self.step(images, on_step)
+        return [self.finished(image) for image in images]
 
-    def _finished(self, drawn: ImageOnItsWay) -> Drawing:
+    @torch.inference_mode()
+    def finished(self, drawn: ImageOnItsWay) -> Drawing:
+        """What became of an image that has ended."""
         latents = drawn.x_t
-        if drawn.given_up is not None:
-            return Drawing(latents=latents, decoded=drawn.given_up)
         # What a velocity was at any step shows in the latents, so one look at the end will do,
         # and the device is waited for once.
         if not all_finite(latents):
@@ -295,9 +307,15 @@ class Engine:
             return Drawing(latents=latents, decoded=error)
 
     def num_drawn_together(self, height: int, width: int, num_branches: int) -> int:
-        """Images of a size in pixels, and branches of guidance, that gain from one call."""
-        stride = self._config.pixels_per_latent_token
-        return self._drawer.num_together(num_branches * (height * width // stride**2 + 2))
+        """Images of a size in pixels, and branches of guidance, that gain from a common step."""
+        return self._drawer.num_together(self._rows((height, width), num_branches))
+
+    def num_stepped(self, sizes: Sequence[tuple[int, int]], branches: Sequence[int]) -> int:
+        """Of images with such sizes and branches, those that `step` takes on, from the first."""
+        return self._drawer.num_first(list(map(self._rows, sizes, branches)))
+
+    def _rows(self, size: tuple[int, int], num_branches: int) -> int:
+        return num_branches * (size[0] * size[1] // self._config.pixels_per_latent_token**2 + 2)
 
     def noise(self, seed: int, num_tokens: int) -> Tensor:
         """(num_tokens, Z) float32 on the CPU: the same on every device."""

@@ -166,6 +166,11 @@ class PageTable:
         """Hold no pages any more; the table is of no use then."""
         self._release()
 
+    @property
+    def released(self) -> bool:
+        """Whether it was."""
+        return not self._release.alive
+
     def _must_copy(self) -> bool:
         """Whether others use what comes after its last token in the page of that."""
         offset = self.num_tokens % self.page_size

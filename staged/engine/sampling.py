@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from staged.engine.drawing import GivenUpError
 from staged.engine.text_sampling import TextSampling
 from staged.model.finite import NotFiniteError
 
@@ -42,7 +41,7 @@ class Drawing:
     """
 
     latents: Tensor
-    decoded: NDArray[np.uint8] | NotFiniteError | GivenUpError
+    decoded: NDArray[np.uint8] | NotFiniteError
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -50,9 +49,8 @@ class Drawing:
 
         Raises:
             NotFiniteError: Latents or pixels were no numbers.
-            GivenUpError: It was not drawn to its end.
         """
-        if isinstance(self.decoded, NotFiniteError | GivenUpError):
+        if isinstance(self.decoded, NotFiniteError):
             raise self.decoded
         return self.decoded
 

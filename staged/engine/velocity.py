@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
@@ -54,6 +55,10 @@ class GuidedImage:
         return self.guidance.num_branches(has_images=self.branches[0].has_images)
 
 
+_Team = tuple[tuple[ref[GuidedImage], int], ...]
+"""Images, and branches of each."""
+
+
 class Velocities:
     """Velocities of images in their contexts, those that are asked for at once in one call."""
 
@@ -67,9 +72,10 @@ class Velocities:
         self._model, self._special = model, special
         self._like = model.embed_tokens.weight
         self._no_patches = self._like.new_empty(0, model.config.vision.patch_dim)
-        # Of what was asked for last: it serves every step until an image comes, goes, or needs
-        # other branches.
-        self._plans: dict[tuple[tuple[GuidedImage, int], ...], tuple[Layout, ChunkAttention]] = {}
+        # Of what was last asked for with an image in front: it serves every step until an image
+        # comes, goes, or needs other branches. Images are held weakly, and so are not kept, nor
+        # their contexts, when nobody draws them any more.
+        self._plans = WeakKeyDictionary[GuidedImage, tuple[_Team, Layout, ChunkAttention]]()
 
     def __call__(
         self, images: Sequence[GuidedImage], x_t: Sequence[Tensor], times: Sequence[float]
@@ -85,7 +91,7 @@ class Velocities:
             (branches, n, Z) float32 of each, with as many branches as it needs at its time.
         """
         counts = [image.num_branches(t) for image, t in zip(images, times, strict=True)]
-        layout, attention = self._plan(tuple(zip(images, counts, strict=True)))
+        layout, attention = self._plan(images, counts)
         rows = [count * len(x) for count, x in zip(counts, x_t, strict=True)]
         # Narrowed for the network alone; see `staged.engine.drawing`.
         tokens = [x.to(self._like.dtype).repeat(n, 1) for x, n in zip(x_t, counts, strict=True)]
@@ -98,16 +104,23 @@ class Velocities:
             for some, count, x in zip(velocities, counts, x_t, strict=True)
         ]
 
-    def _plan(self, key: tuple[tuple[GuidedImage, int], ...]) -> tuple[Layout, ChunkAttention]:
-        if key not in self._plans:
-            self._plans.clear()
-            branches = [branch for image, count in key for branch in image.branches[:count]]
+    def _plan(
+        self, images: Sequence[GuidedImage], counts: Sequence[int]
+    ) -> tuple[Layout, ChunkAttention]:
+        team = tuple((ref(image), count) for image, count in zip(images, counts, strict=True))
+        known = self._plans.get(images[0])
+        if known is None or known[0] != team:
+            shapes = [(image.grid, count) for image, count in zip(images, counts, strict=True)]
+            branches = [
+                branch
+                for image, count in zip(images, counts, strict=True)
+                for branch in image.branches[:count]
+            ]
             positions = [branch.position for branch in branches]
-            layout = noised_layout(
-                [(image.grid, count) for image, count in key], self._special, positions
-            ).to(self._like.device)
-            self._plans[key] = layout, ChunkAttention(branches, layout)
-        return self._plans[key]
+            layout = noised_layout(shapes, self._special, positions).to(self._like.device)
+            known = team, layout, ChunkAttention(branches, layout)
+            self._plans[images[0]] = known
+        return known[1:]
 
     def _times(self, times: Sequence[float], rows: Sequence[int]) -> Tensor:
         device = self._like.device

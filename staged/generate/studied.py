@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from staged.backends.bagel import BagelPlayer
 from staged.backends.bagel_settings import BagelSettings
-from staged.engine.drawing import ImageOnItsWay, OnStep
+from staged.engine.drawing import ImageOnItsWay
 from staged.engine.engine import Engine
 from staged.engine.sampling import Drawing
 from staged.generate.model import DrawingModel
@@ -110,6 +111,7 @@ class StepStudy:
             The pictures by kind, the first `MAX_FITTED` of each; their velocities lie in the CPU's
             memory.
         """
+        self._engine.room = Counter(dict.fromkeys(_KINDS, MAX_FITTED))
         self._engine.kept = {kind: [] for kind in _KINDS}
         self._run(prompts, seed, progress)
         kept, self._engine.kept = self._engine.kept, {}
@@ -124,6 +126,7 @@ class StepStudy:
         progress: Progress,
     ) -> None:
         """Draw prompts, and each picture otherwise too, which goes into its kind's trial."""
+        self._engine.room.clear()
         self._engine.trials = trials
         self._run(prompts, seed, progress)
 
@@ -136,63 +139,77 @@ class StepStudy:
             progress.advance()
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """An image that is being drawn: which, from what noise."""
+
+    kind: FlowKind
+    watched: bool
+    size: tuple[int, int]
+    seed: int
+
+
 class _Watching(Engine):
     """An engine that draws as it is asked to, and looks at how.
 
     Attributes:
-        kept: Where images of each kind go, with the velocities of all their steps.
+        room: Images of each kind that are still to be kept.
+        kept: Where they go, with the velocities of all their steps.
         trials: How images of each kind are drawn again.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.room = Counter[FlowKind]()
         self.kept: dict[FlowKind, list[ImageOnItsWay]] = {}
         self.trials: Mapping[FlowKind, Trial] = {}
+        self._seen: dict[ImageOnItsWay, _Seen] = {}
 
     def _kind(self, flow: FlowSettings) -> FlowKind:
         return next(kind for kind in _KINDS if self.flows.of(kind) is flow)
 
-    @torch.inference_mode()
-    def draw(
+    def begin(
         self,
         *contexts: Any,
+        sizes: Sequence[tuple[int, int]],
+        seeds: Sequence[int],
         settings: Sequence[FlowSettings],
-        on_step: OnStep | None = None,
-        **rest: Any,
-    ) -> list[Drawing]:
-        """Draw; see `Engine.draw`."""
-        images = self.begin(*contexts, settings=settings, **rest)
-        kinds = [self._kind(flow) for flow in settings]
-        room = {kind: MAX_FITTED - len(kept) for kind, kept in self.kept.items()}
-        watched = set()
-        for image, kind in zip(images, kinds, strict=True):
-            if room.get(kind, 0) > 0:
-                room[kind] -= 1
-                watched.add(image.number)
+    ) -> list[ImageOnItsWay]:
+        """Begin images; see `Engine.begin`."""
+        images = super().begin(*contexts, sizes=sizes, seeds=seeds, settings=settings)
+        for image, size, seed, flow in zip(images, sizes, seeds, settings, strict=True):
+            kind = self._kind(flow)
+            watched = self.room[kind] > 0
+            if watched:
+                self.room[kind] -= 1
                 image.num_kept = len(image.times)
-        drawings = self.finish(images, on_step)
-        for image, drawing, kind in zip(images, drawings, kinds, strict=True):
-            if image.number in watched and isinstance(drawing.decoded, np.ndarray):
-                image.asked = [(time, velocities.cpu()) for time, velocities in image.asked]
-                self.kept[kind].append(image)
-        if self.trials:
-            self._draw_otherwise(kinds, drawings, *contexts, **rest)
-        return drawings
+            self._seen[image] = _Seen(kind, watched, size, seed)
+        return images
 
-    def _draw_otherwise(
-        self, kinds: Sequence[FlowKind], drawings: Sequence[Drawing], *contexts: Any, **rest: Any
-    ) -> None:
-        tried = [place for place, kind in enumerate(kinds) if kind in self.trials]
-        given = {name: [values[place] for place in tried] for name, values in rest.items()}
-        branches = [[context[place] for place in tried] for context in contexts]
-        trials = [self.trials[kinds[place]] for place in tried]
-        for flows, into in (
-            ([trial.forecast for trial in trials], [trial.by_forecast for trial in trials]),
-            ([trial.fewer for trial in trials], [trial.by_fewer for trial in trials]),
-        ):
-            others = self.finish(self.begin(*branches, settings=flows, **given))
-            for place, other, differences in zip(tried, others, into, strict=True):
-                differences.append(_difference(drawings[place], other))
+    @torch.inference_mode()
+    def finished(self, drawn: ImageOnItsWay) -> Drawing:
+        """What became of an image; see `Engine.finished`."""
+        drawing = super().finished(drawn)
+        if (seen := self._seen.pop(drawn, None)) is not None:
+            if seen.watched and isinstance(drawing.decoded, np.ndarray):
+                drawn.asked = [(time, velocities.cpu()) for time, velocities in drawn.asked]
+                self.kept[seen.kind].append(drawn)
+            if (trial := self.trials.get(seen.kind)) is not None:
+                for flow, differences in (
+                    (trial.forecast, trial.by_forecast),
+                    (trial.fewer, trial.by_fewer),
+                ):
+                    differences.append(_difference(drawing, self._otherwise(drawn, seen, flow)))
+        return drawing
+
+    def _otherwise(self, drawn: ImageOnItsWay, seen: _Seen, flow: FlowSettings) -> Drawing:
+        images = super().begin(
+            *([branch] for branch in drawn.image.branches),
+            sizes=[seen.size],
+            seeds=[seen.seed],
+            settings=[flow],
+        )
+        return self.finish(images)[0]
 
 
 def _difference(drawing: Drawing, other: Drawing) -> float:

@@ -1,11 +1,12 @@
 """Many trajectories side by side: they join and leave between any two calls of a player.
 
 Each waits in one queue with the piece that it needs next: a choice, a text or a sketch. The oldest
-piece is asked for, and with it all others of its kind, in one call. So some plan while others draw
-or inspect, and nobody waits for more than what stood before him; and trajectories that began
-together keep step and share their calls, also where pictures are drawn with other sizes and
-settings. What a trajectory becomes depends on its start and seed, never on its company, as far as
-that is true of the players (of BAGEL it is, to the bit).
+piece is asked for, and with it all others of its kind, in one call. Where a sketcher draws in
+steps, a picture joins those that are half drawn at their next step, and whoever else waits has its
+turn between steps. So some plan while others draw or inspect, and nobody waits for more than what
+stood before him; and trajectories that began together keep step and share their calls, also where
+pictures are drawn with other sizes and settings. What a trajectory becomes depends on its start and
+seed, never on its company, as far as that is true of the players (of BAGEL it is, to the bit).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from staged.loops.events import Event, Previewed, TextPreviewed
 from staged.loops.policy import Policy
@@ -22,9 +23,10 @@ from staged.loops.rollout import OnEvent, Result, Rollout
 from staged.roles import (
     Alike,
     BatchedSketcher,
-    DrawingForOthers,
+    DrawingInSteps,
     Interrupt,
     Pixels,
+    Preview,
     RoleError,
     never,
 )
@@ -32,6 +34,9 @@ from staged.trajectory import Trajectory
 
 CANCELLED: Final = "cancelled"
 """Why a trajectory failed that was cancelled."""
+STEPS_BETWEEN_TEXTS: Final = 8
+"""Steps of pictures on their way before a text has its turn again. A text takes as long as some
+steps do, and the longer it waits the more others share its call."""
 
 
 class LostRollout(RuntimeError):
@@ -71,6 +76,8 @@ class Rollouts:
         self._live: dict[int, Rollout] = {}
         self._watched: dict[int, Callable[[], bool]] = {}
         self._waiting: dict[int, _Piece] = {}  # whoever has waited longest in front
+        self._drawn: dict[int, _Piece] = {}  # step by step; whoever was begun first in front
+        self._steps_since_text = 0
         self._ended: list[tuple[int, Trajectory]] = []
         self._lost: list[LostRollout] = []
         self._num_joined = 0
@@ -138,11 +145,13 @@ class Rollouts:
         """
         if (rollout := self._live.get(number)) is not None:
             rollout.give_up(CANCELLED)
-            if self._waiting.pop(number, None) is not None:
+            if self._taken_out(number):
                 self._settle(rollout)
 
     def advance(self) -> list[tuple[int, Trajectory]]:
         """Make one call of one player, for all who need the same of it.
+
+        Of a sketcher that draws in steps it is one step.
 
         Returns:
             The trajectories that have ended, with their numbers. One that failed for good is not
@@ -151,20 +160,17 @@ class Rollouts:
         Raises:
             LostRollout: A player raised, for this trajectory alone, what is no `RoleError`.
         """
-        for piece in list(self._waiting.values()):
-            if piece.rollout.interrupted() is not None:
-                del self._waiting[piece.rollout.number]
-                self._settle(piece.rollout)
-        if self._waiting and not self._ended and not self._lost:
-            pieces = self._next()
-            try:
-                self._serve(pieces)
-            except BaseException:
-                # Ctrl-C, or whoever is told raised: they can still be cancelled.
-                for piece in pieces:
-                    if (number := piece.rollout.number) in self._live:
-                        self._waiting.setdefault(number, piece)
-                raise
+        pieces = [*self._waiting.values(), *self._drawn.values()]
+        interrupted = [p.rollout for p in pieces if p.rollout.interrupted() is not None]
+        del pieces  # a picture that is given up is held by nobody
+        for rollout in interrupted:
+            if self._taken_out(rollout.number):
+                self._settle(rollout)
+        if not self._ended and not self._lost:
+            if (first := self._due()) is not None:
+                self._serve(self._sharing(first))
+            elif self._drawn:
+                self._draw_on()
         if self._lost:
             raise self._lost.pop(0)
         ended, self._ended = self._ended, []
@@ -172,9 +178,14 @@ class Rollouts:
 
     # --- one call ----------------------------------------------------------------------------
 
-    def _next(self) -> list[_Piece]:
-        """Take out the oldest piece, and those that can share its call."""
-        first = next(iter(self._waiting.values()))
+    def _due(self) -> _Piece | None:
+        """The oldest piece whose turn it is."""
+        texts = not self._drawn or self._steps_since_text >= STEPS_BETWEEN_TEXTS
+        waiting = self._waiting.values()
+        return next((piece for piece in waiting if texts or piece.kind != "text"), None)
+
+    def _sharing(self, first: _Piece) -> list[_Piece]:
+        """Take out a piece, and those that can share its call."""
         alike = [piece for piece in self._waiting.values() if piece.shares_call(first)]
         if first.kind == "sketch":
             alike = alike[: first.rollout.roles.sketcher.num_at_once]
@@ -183,13 +194,62 @@ class Rollouts:
         return alike
 
     def _serve(self, pieces: Sequence[_Piece]) -> None:
-        for piece, result in zip(pieces, self._ask(pieces), strict=True):
-            rollout = piece.rollout
-            if isinstance(result, Exception) and not isinstance(result, RoleError):
-                self._lose(rollout, result)
-                continue
-            rollout.take(result)
-            self._settle(rollout)
+        if pieces[0].kind == "text":
+            self._steps_since_text = 0
+        try:
+            for piece, result in zip(pieces, self._ask(pieces), strict=True):
+                self._hand(piece.rollout, result)
+        except BaseException:
+            # Ctrl-C, or whoever is told raised: they can still be cancelled.
+            for piece in pieces:
+                self._put_back(piece)
+            raise
+
+    def _hand(self, rollout: Rollout, result: Result | Exception) -> None:
+        if isinstance(result, Exception) and not isinstance(result, RoleError):
+            self._lose(rollout, result)
+            return
+        rollout.take(result)
+        self._settle(rollout)
+
+    def _draw_on(self) -> None:
+        """Take the pictures that are drawn in steps a step on."""
+        self._steps_since_text += 1
+        # Out of reach of whoever cancels meanwhile: a player is at them.
+        drawn, self._drawn = self._drawn, {}
+        results = dict[int, Result | Exception]()
+        try:
+            left = list(drawn.values())
+            while left:
+                results |= self._step([piece for piece in left if piece.shares_call(left[0])])
+                left = [piece for piece in left if not piece.shares_call(left[0])]
+        finally:
+            # Also where Ctrl-C was pressed, or whoever is told raised.
+            self._drawn = {**drawn, **self._drawn}
+        for number, result in results.items():
+            piece = self._drawn.pop(number)
+            try:
+                self._hand(piece.rollout, result)
+            except BaseException:
+                self._put_back(piece)
+                raise
+
+    def _step(self, pieces: Sequence[_Piece]) -> dict[int, Result | Exception]:
+        """Take a step; by number those who have ended by it, and how."""
+        sketcher = pieces[0].rollout.roles.sketcher
+        assert isinstance(sketcher, DrawingInSteps), "others are asked for whole pictures"
+        try:
+            pictures = [piece.begun() for piece in pieces]
+            found = sketcher.step(pictures, self._previews_of(pieces))
+        except Exception as error:
+            if len(pieces) == 1:
+                return {pieces[0].rollout.number: error}
+            return {n: result for piece in pieces for n, result in self._step([piece]).items()}
+        return {
+            piece.rollout.number: result
+            for piece, result in zip(pieces, found, strict=True)
+            if result is not None
+        }
 
     def _ask(self, pieces: Sequence[_Piece]) -> Sequence[Result | Exception]:
         """Ask for all together; where a player fails at that, for each alone, so that one fails."""
@@ -203,21 +263,22 @@ class Rollouts:
     def _call(self, pieces: Sequence[_Piece]) -> Sequence[Result | RoleError]:
         first, requests = pieces[0], [piece.rollout.request() for piece in pieces]
         roles = first.rollout.roles
-        watched = self._previews and any(self._watched[p.rollout.number]() for p in pieces)
         match first.kind:
             case "choice":
                 return roles.director.choose(requests)
             case "text":
                 writer = roles.writer(first.rollout.moves)
-                if watched and self._texts:
+                if self._texts and self._are_watched(pieces):
                     return writer.write(requests, partial(self._preview_text, pieces))
                 return writer.write(requests)
             case "sketch":
-                previews = partial(self._preview, pieces) if watched else None
-                if isinstance(roles.sketcher, DrawingForOthers):
-                    sketchers = [piece.rollout.roles.sketcher for piece in pieces]
-                    return roles.sketcher.draw_for(sketchers, requests, previews)
-                return roles.sketcher.draw(requests, previews)
+                return roles.sketcher.draw(requests, self._previews_of(pieces))
+
+    def _are_watched(self, pieces: Sequence[_Piece]) -> bool:
+        return self._previews and any(self._watched[p.rollout.number]() for p in pieces)
+
+    def _previews_of(self, pieces: Sequence[_Piece]) -> Preview | None:
+        return partial(self._preview, pieces) if self._are_watched(pieces) else None
 
     def _preview(self, pieces: Sequence[_Piece], row: int, flow_step: int, pixels: Pixels) -> None:
         rollout = pieces[row].rollout
@@ -252,9 +313,21 @@ class Rollouts:
             self._ended.append((rollout.number, rollout.trajectory))
             return
         try:
-            self._waiting[rollout.number] = _Piece.of(rollout)
+            piece = _Piece.of(rollout)
         except ValueError as error:
             self._lose(rollout, error)
+            return
+        (self._drawn if piece.in_steps else self._waiting)[rollout.number] = piece
+
+    def _put_back(self, piece: _Piece) -> None:
+        """Have a trajectory wait again, unless it has ended or waits for something else."""
+        number, queue = piece.rollout.number, self._drawn if piece.in_steps else self._waiting
+        if number in self._live and number not in {**self._waiting, **self._drawn}:
+            queue[number] = piece
+
+    def _taken_out(self, number: int) -> bool:
+        """Let a trajectory wait for nothing; whether it did."""
+        return any(one.pop(number, None) is not None for one in (self._waiting, self._drawn))
 
     def _lose(self, rollout: Rollout, error: Exception) -> None:
         self._part_from(rollout)
@@ -267,13 +340,14 @@ class Rollouts:
         rollout.roles.release(rollout.trajectory)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Piece:
-    """What a trajectory waits for, and of whom."""
+    """What a trajectory waits for, and of whom; a picture that is drawn in steps, once begun."""
 
     rollout: Rollout
     kind: Literal["choice", "text", "sketch"]
     player: object
+    picture: Any = None
 
     @classmethod
     def of(cls, rollout: Rollout) -> Self:
@@ -288,6 +362,18 @@ class _Piece:
             return cls(rollout, "sketch", _drawn_by(rollout.roles.sketcher))
         return cls(rollout, "text", _told_by(rollout.roles.writer(rollout.moves)))
 
+    @property
+    def in_steps(self) -> bool:
+        """Whether it is a picture that is drawn in steps."""
+        return self.kind == "sketch" and isinstance(self.rollout.roles.sketcher, DrawingInSteps)
+
+    def begun(self) -> Any:
+        """The picture, which is begun where it was not."""
+        sketcher = self.rollout.roles.sketcher
+        if self.picture is None and isinstance(sketcher, DrawingInSteps):
+            self.picture = sketcher.begin(self.rollout.request())
+        return self.picture
+
     def shares_call(self, other: _Piece) -> bool:
         """Whether one call of a player may serve both."""
         return self.kind == other.kind and self.player == other.player
@@ -299,8 +385,8 @@ def _told_by(player: object) -> object:
 
 
 def _drawn_by(sketcher: BatchedSketcher) -> object:
-    """Who shares calls with the sketcher; see `staged.roles.DrawingForOthers`."""
-    return sketcher.pictures if isinstance(sketcher, DrawingForOthers) else sketcher
+    """Who shares calls with the sketcher; see `staged.roles.DrawingInSteps`."""
+    return sketcher.pictures if isinstance(sketcher, DrawingInSteps) else sketcher
 
 
 def _ignore(event: Event) -> None:
