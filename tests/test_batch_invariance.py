@@ -19,6 +19,7 @@ from staged.engine.drawing import ImageOnItsWay
 from staged.engine.engine import Engine
 from staged.engine.pages import OutOfPagesError, PageTable
 from staged.engine.sampling import Drawing
+from staged.engine.summing import sums_alike
 from staged.engine.text_sampling import TextSampling
 from staged.generate.role_choice import open_engine
 from staged.loops.policy import Policy
@@ -265,6 +266,27 @@ def test_images_are_drawn_one_at_a_time_where_rows_come_out_otherwise_beside_oth
     monkeypatch.setattr(drawing, "ROWS_TOGETHER", {})
     for one, other in zip(drawn, draw(tiny.engine(1))[0], strict=True):
         assert torch.equal(one.latents, other.latents)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_another_order_of_summing_shows_however_few_the_rows_are(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """In bfloat16 a trial with ordinary numbers passed what pictures of the miniature then met."""
+
+    def by_number(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        x, weight = x.float(), weight.float()  # as where sums are kept in float32
+        half = x.shape[-1] // 2 if len(x) > 2 else x.shape[-1]
+        halves = EXACT(x[:, :half], weight[:, :half]) + EXACT(x[:, half:], weight[:, half:])
+        return halves.to(dtype)
+
+    like = torch.zeros(1, dtype=dtype)
+    monkeypatch.setattr(F, "linear", by_number)
+    for product in ((24, 16, True), (65, 3, False), (512, 192, True)):
+        assert not sums_alike(product, [2, 1], like)
+        assert sums_alike(product, [2], like)
+    monkeypatch.setattr(F, "linear", linear_by_row)
+    assert sums_alike((65, 3, False), [2, 1], like)
 
 
 # --- where it is kept --------------------------------------------------------------------------

@@ -12,14 +12,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from staged.engine.summing import products_of, sums_alike
 from staged.engine.velocity import Grid, noised_layout
 from staged.model.bagel import Bagel, Hidden, Inputs
 from staged.model.layout import SpecialTokens
 
 Shape = tuple[Grid, int]
 """Latent tokens of an image, and branches of its guidance."""
+
+_OF_ALL, _OF_LATENTS = ("layers.0.",), ("latent_in", "time_embed.", "latent_out")
+"""Begin the names of what all rows go through, and of what latents do."""
 
 _MAX_KNOWN = 4096
 """Of the combinations that were tried, so many are remembered."""
@@ -46,8 +50,23 @@ class Company:
         if key not in self._known:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            self._known[key] = self._try(shapes)
+            self._known[key] = self._sum_alike(shapes) and self._try(shapes)
         return self._known[key]
+
+    def _sum_alike(self, shapes: Sequence[Shape]) -> bool:
+        """Whether all products sum the rows of each image in the same order."""
+        like = self._model.embed_tokens.weight
+        tokens = [grid[0] * grid[1] * count for grid, count in shapes]
+        markers = [2 * count for _, count in shapes]
+        return all(
+            sums_alike(product, parts, like)
+            for prefixes, parts in ((_OF_ALL, tokens), (_OF_ALL, markers), (_OF_LATENTS, tokens))
+            for product in products_of(
+                module
+                for name, module in self._model.named_modules()
+                if isinstance(module, nn.Linear) and name.startswith(prefixes)
+            )
+        )
 
     def _try(self, shapes: Sequence[Shape]) -> bool:
         config, weight = self._model.config, self._model.embed_tokens.weight
