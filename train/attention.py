@@ -16,13 +16,37 @@ from staged.model.flex import BLOCK, FlexAttention
 from staged.model.layout import Layout, Segment, SegmentKind, SpecialTokens, lay_out
 from staged.model.varlen import VarlenAttention, installed_kernel
 from train.ranks import Ranks, first_line
-from train.settings import Attention
+from train.settings import Attention, TrainSettings
 
 AttendTo = Callable[[Layout], Attend]
 """Plans attention over a pack that lies on the run's device."""
 
 _TOLERANCE = {torch.bfloat16: 0.03, torch.float32: 0.01}
 """Of results and gradients, over the largest of each. Tensor cores round float32 to ten bits."""
+
+
+def attention_of(
+    settings: TrainSettings,
+    config: TransformerConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    ranks: Ranks,
+) -> AttendTo:
+    """How a run attends; the first rank says so where there was a choice. See `choose_attention`.
+
+    Args:
+        settings: Of the run.
+        config: Of its decoder.
+        device: Of the run.
+        dtype: In which it computes.
+        ranks: Its processes.
+    """
+    attend_to, said = choose_attention(
+        *(settings.attention, config, device, dtype), room=settings.pack_tokens, ranks=ranks
+    )
+    if said and ranks.is_first:
+        print(said)
+    return attend_to
 
 
 def choose_attention(

@@ -40,6 +40,7 @@ from staged.model.lora import lora_layers
 from staged.model.open import base_of, is_stored_as
 from staged.model.recompute import set_recompute
 from staged.shapes.miniature import understood
+from train.attention import attention_of
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.export import write_result
@@ -187,11 +188,18 @@ class Reinforcer:
         """Make of a model what a step calls, and give this rank its part of it."""
         settings = self.settings
         self._new_lora = settings.lora is not None and not lora_layers(model)
-        trained_parameters(model, settings.training())
+        training = settings.training()
+        trained_parameters(model, training)
         if settings.freeze and is_stored_as(settings.init, self.dtype):
             keep_frozen_narrow(model, self.dtype)
         set_recompute(model, settings.activation_checkpointing)
-        self._objective = PolicyObjective(model, max_logits_mib=settings.max_logits_mib)
+        self._objective = PolicyObjective(
+            model,
+            max_logits_mib=settings.max_logits_mib,
+            attend_to=attention_of(
+                *(training, model.config.transformer, self.device, self.dtype, self.ranks)
+            ),
+        )
         if self.mesh is not None:
             shard(self._objective, self.mesh, self.dtype, settings.parallel)
 

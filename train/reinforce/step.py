@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from staged.model.attention import PackedAttention
+from staged.model.attention import Attend, PackedAttention
 from staged.model.bagel import Bagel
+from staged.model.layout import Layout
 from staged.model.loss import Predictions, predictions
 from train.ema import WeightAverage, averaged
 from train.objective import Supervised, forward_in
@@ -28,14 +29,20 @@ from train.stream import in_order
 class PolicyObjective(nn.Module):
     """The model with what it predicts where it is supervised."""
 
-    def __init__(self, model: Bagel, *, max_logits_mib: int = 1024) -> None:
-        """Wrap `model`; see `predictions`."""
+    def __init__(
+        self,
+        model: Bagel,
+        *,
+        max_logits_mib: int = 1024,
+        attend_to: Callable[[Layout], Attend] = PackedAttention,
+    ) -> None:
+        """Wrap `model`, which attends as `attend_to` plans; see `predictions`."""
         super().__init__()
-        self.model, self.max_logits_mib = model, max_logits_mib
+        self.model, self.max_logits_mib, self._attend_to = model, max_logits_mib, attend_to
 
     def forward(self, pack: Pack) -> Predictions:
         """Velocities and log-likelihoods of a pack."""
-        hidden = self.model(pack.layout, pack.inputs, PackedAttention(pack.layout))
+        hidden = self.model(pack.layout, pack.inputs, self._attend_to(pack.layout))
         return predictions(self.model, hidden, pack.layout, max_logits_mib=self.max_logits_mib)
 
 
