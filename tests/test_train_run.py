@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,15 @@ from training import (
     write_data,
 )
 
+from staged.backends.bagel import BagelPlayer
 from staged.cli import main as cli
 from staged.devices import choose_device
 from staged.model import checkpoint
 from staged.model.autoencoder import Autoencoder
+from staged.roles import StepRequest
 from staged.settings import load, save_resolved
-from staged.trajectory import Answer, Stop, Trajectory
+from staged.trajectory import Answer, Move, Stop, Trajectory
+from staged.trajectory_folder import load_trajectory
 from train.job import Trainer
 from train.memory import bytes_to_write
 from train.run_folder import alone_in, cut_log
@@ -188,6 +192,30 @@ def test_how_often_it_logs_saves_and_draws_does_not_matter(
         "00000003.png",
         "00000006.png",
     ]
+
+
+def test_whole_trajectories_are_drawn_where_that_is_asked_for(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model that knows no words, so that it says that it would draw at once."""
+
+    def at_once(player: BagelPlayer, requests: Sequence[StepRequest]) -> list[tuple[Move, ...]]:
+        return [("sketch",) if "sketch" in one.moves else ("stop",) for one in requests]
+
+    log = Log(
+        every_steps=1,
+        sample_every_steps=1,
+        sample_prompts=("a star", "a ring"),
+        sample_flow_steps=2,
+        sample_mode="staged",
+    )
+    monkeypatch.setattr(BagelPlayer, "choose", at_once)
+    train(world.settings(tmp_path, num_steps=1, log=log))
+    for number, prompt in enumerate(log.sample_prompts):
+        drawn = load_trajectory(tmp_path / "samples" / "00000001" / str(number))
+        assert drawn.prompt == prompt and drawn.complete
+        assert drawn.num_flow_steps == 2
+    assert (tmp_path / "samples" / "00000001.png").is_file()
 
 
 def test_without_prompts_nothing_is_drawn(world: World, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from training import SLOW, TIMING, World, build, train
 
 from staged.images import decode
 from staged.model import checkpoint
+from staged.trajectory_folder import load_trajectory
 from train.optimizer import orthogonalise, orthogonalise_parts
 from train.ranks import Ranks
 from train.settings import (
@@ -137,23 +138,32 @@ def test_in_bfloat16_they_keep_float32_weights_and_learn_nearly_the_same(world: 
 
 
 @SLOW
-def test_ranks_draw_the_samples_that_one_process_draws(world: World) -> None:
+@pytest.mark.parametrize("mode", ["one-shot", "staged"])
+def test_ranks_draw_the_samples_that_one_process_draws(
+    world: World, mode: Literal["one-shot", "staged"]
+) -> None:
     """With all layers cut, drawing is a joint work too; one of them keeps the pictures."""
     log = Log(
         every_steps=1,
         sample_every_steps=2,
         sample_prompts=("a star", "a ring"),
         sample_flow_steps=2,
+        sample_mode=mode,
     )
-    one, two = (settings(world, f"drawn{n}", log=log) for n in (1, 2))
+    one, two = (settings(world, f"drawn-{mode}{n}", log=log) for n in (1, 2))
     one, two = (replace(job, num_steps=3) for job in (one, two))
     train(one)
     train_on(2, two)
     assert_alike(two.out, one.out)
-    [picture], [wanted] = (list(job.out.glob("samples/*")) for job in (two, one))
+    [picture], [wanted] = (list(job.out.glob("samples/*.png")) for job in (two, one))
     assert picture.name == wanted.name == "00000002.png"
     difference = decode(picture.read_bytes()).astype(int) - decode(wanted.read_bytes())
     assert abs(difference).max() <= 1
+    for number in range(len(log.sample_prompts) if mode == "staged" else 0):
+        drawn, alone = (
+            load_trajectory(job.out / "samples/00000002" / str(number)) for job in (two, one)
+        )
+        assert list(map(type, drawn.steps)) == list(map(type, alone.steps))
 
 
 def orthogonalise_everywhere(ranks: Ranks, shapes: list[tuple[int, int, int]]) -> float:

@@ -25,7 +25,7 @@ from staged.model.loss import TokenLosses
 from staged.model.open import base_of, is_stored_as
 from staged.model.recompute import set_recompute
 from staged.model.work import train_flops
-from train.attention import choose_attention
+from train.attention import attention_of
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.export import write_result
@@ -163,15 +163,12 @@ class Trainer:
         if settings.compile:
             model.compile_experts()
         set_recompute(model, settings.activation_checkpointing)
-        attend_to, said = choose_attention(
-            *(settings.attention, model.config.transformer, self.device, self.dtype),
-            room=settings.pack_tokens,
-            ranks=self.ranks,
-        )
-        if said and self.ranks.is_first:
-            print(said)
         self.objective = Objective(
-            model, max_logits_mib=settings.max_logits_mib, attend_to=attend_to
+            model,
+            max_logits_mib=settings.max_logits_mib,
+            attend_to=attention_of(
+                *(settings, model.config.transformer, self.device, self.dtype, self.ranks)
+            ),
         )
         if self.mesh is not None:
             shard(self.objective, self.mesh, self.dtype, settings.parallel)
@@ -434,19 +431,18 @@ class Trainer:
     def sample(self, shown: Silence) -> None:
         """Draw the fixed prompts with the averaged weights; all ranks draw, one shows."""
         # A run that draws nothing needs no engine; nothing else of training does.
-        from train.samples import draw_sheet
+        from train.samples import draw_sheet, draw_trajectories
 
+        log, flows = self.settings.log, self.loaded.flows
         path = self.settings.out / "samples" / f"{self.step:08d}.png"
+        kept = path if self.ranks.is_first else None
+        model = (self.model, self.codec, self.tokenizer)
         try:
             with averaged(self.parameters, self.average), gathered_root(self.objective):
-                sheet = draw_sheet(
-                    self.model,
-                    self.codec,
-                    self.tokenizer,
-                    self.loaded.flows.first,
-                    self.settings.log,
-                    path if self.ranks.is_first else None,
-                )
+                if log.sample_mode == "staged":
+                    sheet = draw_trajectories(*model, flows.for_other_weights(), log, kept)
+                else:
+                    sheet = draw_sheet(*model, flows.first, log, kept)
         except NotFiniteError as error:  # the losses are watched; a picture is only looked at
             shown.say(f"step {self.step}: no sample pictures: {error}")
             return

@@ -227,6 +227,9 @@ class Log:
     """Prompts of those pictures; without any, none are drawn."""
     sample_flow_steps: int = 20
     """Network evaluations a picture."""
+    sample_mode: Literal["one-shot", "staged"] = "one-shot"
+    """`staged` takes each prompt through the whole loop, with the likeliest words, and leaves the
+    trajectories in `<out>/samples` too; the picture shown is then the last of each."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
