@@ -18,7 +18,7 @@ from benchmarks.parts.harness import Recorder, Setup
 from staged.engine.cache import CachedSequence
 from staged.model import work
 from staged.model.attention import PackedAttention
-from staged.model.config import BagelConfig
+from staged.model.config_files import read_config
 from staged.model.flex import FlexAttention, mask_rule
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -140,7 +140,7 @@ def test_what_is_off_fails_the_golden_section(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_arithmetic_at_full_size_is_as_published() -> None:
-    decoder = BagelConfig.from_folder(models.FULL).transformer
+    decoder = read_config(models.FULL).transformer
     assert work.expert_weights(decoder) == pytest.approx(233.0e6, rel=1e-3)
     assert work.linear_flops(decoder, 4096) == pytest.approx(53.5e12, rel=2e-3)
     assert arithmetic.flow_flops(decoder, 4096, 0) == pytest.approx(60e12, rel=0.01)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
+from staged.model.config_files import read_config, write_config
 
 PUBLISHED = Path(__file__).parents[1] / "configs/bagel_7b/model"
 
@@ -50,7 +51,7 @@ def edit(folder: Path, name: str, **values: object) -> None:
 
 
 def test_published_files_give_the_published_sizes() -> None:
-    config = BagelConfig.from_folder(PUBLISHED)
+    config = read_config(PUBLISHED)
     assert config.vision.num_layers == 26  # the file says 27; features come from the last but one
     assert config.vision.positions_per_side == 70
     assert config.transformer.head_dim == 128
@@ -59,18 +60,18 @@ def test_published_files_give_the_published_sizes() -> None:
     assert config.latent_token_dim == 64
 
 
-@pytest.mark.parametrize("config", [tiny_config(), BagelConfig.from_folder(PUBLISHED)])
+@pytest.mark.parametrize("config", [tiny_config(), read_config(PUBLISHED)])
 def test_written_files_read_back_equal(config: BagelConfig, tmp_path: Path) -> None:
-    config.write(tmp_path)
-    assert BagelConfig.from_folder(tmp_path) == config
+    write_config(config, tmp_path)
+    assert read_config(tmp_path) == config
 
 
 def test_a_head_dim_that_hidden_size_does_not_imply_survives(tmp_path: Path) -> None:
     config = tiny_config()
     wide = dataclasses.replace(config.transformer, head_dim=16)
     config = dataclasses.replace(config, transformer=wide)
-    config.write(tmp_path)
-    assert BagelConfig.from_folder(tmp_path) == config
+    write_config(config, tmp_path)
+    assert read_config(tmp_path) == config
 
 
 def test_miniature_sizes_follow_from_the_autoencoder() -> None:
@@ -122,33 +123,33 @@ def test_miniature_sizes_follow_from_the_autoencoder() -> None:
 def test_files_are_read_strictly(
     name: str, values: dict[str, object], message: str | None, tmp_path: Path
 ) -> None:
-    tiny_config().write(tmp_path)
+    write_config(tiny_config(), tmp_path)
     edit(tmp_path, name, **values)
     if message is None:
-        BagelConfig.from_folder(tmp_path)
+        read_config(tmp_path)
     else:
         with pytest.raises(ValueError, match=message):
-            BagelConfig.from_folder(tmp_path)
+            read_config(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000])
 def test_damaged_files_are_named(content: str, tmp_path: Path) -> None:
-    tiny_config().write(tmp_path)
+    write_config(tiny_config(), tmp_path)
     (tmp_path / "vit_config.json").write_text(content)
     with pytest.raises(ValueError, match=r"vit_config\.json"):
-        BagelConfig.from_folder(tmp_path)
+        read_config(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    tiny_config().write(tmp_path)
+    write_config(tiny_config(), tmp_path)
     (tmp_path / "llm_config.json").unlink()
     with pytest.raises(ValueError, match=r"llm_config\.json is missing"):
-        BagelConfig.from_folder(tmp_path)
+        read_config(tmp_path)
 
 
 def newer(folder: Path, rope: object) -> Path:
     """Write a folder whose language model says its rope as transformers 5 does."""
-    tiny_config().write(folder)
+    write_config(tiny_config(), folder)
     path = folder / "llm_config.json"
     values = json.loads(path.read_text())
     del values["rope_theta"]
@@ -159,18 +160,18 @@ def newer(folder: Path, rope: object) -> Path:
 def test_the_newer_spelling_of_rope_is_read(tmp_path: Path) -> None:
     """It was passed over, and theta was 1e6 whatever the file said."""
     folder = newer(tmp_path, {"rope_theta": 12345.0, "rope_type": "default"})
-    assert BagelConfig.from_folder(folder).transformer.rope_theta == 12345.0
+    assert read_config(folder).transformer.rope_theta == 12345.0
 
 
 def test_what_transformers_itself_writes_is_read(tmp_path: Path) -> None:
     from transformers import Qwen2Config
 
-    tiny_config().write(tmp_path)
+    write_config(tiny_config(), tmp_path)
     before = json.loads((tmp_path / "llm_config.json").read_text())
     kept = {k: v for k, v in before.items() if k not in ("rope_theta", "architectures")}
     Qwen2Config(**kept, rope_theta=54321.0).save_pretrained(tmp_path / "llm")
     (tmp_path / "llm" / "config.json").replace(tmp_path / "llm_config.json")
-    assert BagelConfig.from_folder(tmp_path).transformer.rope_theta == 54321.0
+    assert read_config(tmp_path).transformer.rope_theta == 54321.0
 
 
 @pytest.mark.parametrize(
@@ -186,16 +187,16 @@ def test_what_transformers_itself_writes_is_read(tmp_path: Path) -> None:
 )
 def test_rope_that_is_not_built_here_is_refused(rope: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        BagelConfig.from_folder(newer(tmp_path, rope))
+        read_config(newer(tmp_path, rope))
 
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     """The second one silently replaced the first."""
-    tiny_config().write(tmp_path)
+    write_config(tiny_config(), tmp_path)
     path = tmp_path / "llm_config.json"
     path.write_text(path.read_text().replace("{", '{"rope_theta": 5.0,', 1))
     with pytest.raises(ValueError, match=r"llm_config\.json: .*rope_theta"):
-        BagelConfig.from_folder(tmp_path)
+        read_config(tmp_path)
 
 
 def test_tokenizer_files_that_contradict_one_another_are_refused(tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
 from staged.model.codec import ImageCodec, ImageSizes
 from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
+from staged.model.config_files import read_config
 from staged.model.flows import FlowSettings, Guidance
 from staged.model.num_weights import num_autoencoder_weights, num_model_weights
 
 GIB = 2**30
-FULL = BagelConfig.from_folder(Path(__file__).parents[1] / "configs/bagel_7b/model")
+FULL = read_config(Path(__file__).parents[1] / "configs/bagel_7b/model")
 H100 = 79 * GIB
 # Small, with images of a thousand tokens: what a call takes is not lost among the weights.
 CONFIG = BagelConfig(

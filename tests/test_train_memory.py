@@ -10,7 +10,7 @@ from training import World, build
 
 from staged.cli import main as staged
 from staged.model.bagel import Bagel
-from staged.model.config import BagelConfig
+from staged.model.config_files import read_config
 from train import memory
 from train.job import Trainer
 from train.memory import kept_bytes, require_memory
@@ -41,7 +41,7 @@ def test_the_full_size_model_is_refused_on_one_gpu_of_today(
     frozen: tuple[str, ...], averaged: bool, parts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with torch.device("meta"):
-        model = Bagel(BagelConfig.from_folder(FULL))
+        model = Bagel(read_config(FULL))
     trained = freeze(model, frozen)
     optimizer = Optimizers(torch.optim.AdamW(trained.values()))
     kept = kept_bytes(model, trained, optimizer, averaged=averaged, dtype=torch.bfloat16)

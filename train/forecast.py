@@ -20,6 +20,7 @@ import staged
 from staged.device_memory import GIB, gib
 from staged.model.bagel import Bagel
 from staged.model.config import BagelConfig, TransformerConfig
+from staged.model.config_files import read_config
 from staged.model.open import base_of, look_at_checkpoint
 from staged.model.work import attention_flops, linear_flops
 from train.activations import count_activations, head_bytes
@@ -71,9 +72,9 @@ def config_of(init: str) -> BagelConfig:
     """
     base = base_of(init)
     if Path(base).is_dir():
-        return BagelConfig.from_folder(Path(base))
+        return read_config(Path(base))
     if base == PUBLISHED:
-        return BagelConfig.from_folder(_SHIPPED)
+        return read_config(_SHIPPED)
     if ":" in base:
         return look_at_checkpoint(base).config
     raise ValueError(

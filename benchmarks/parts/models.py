@@ -13,6 +13,7 @@ from staged.engine.engine import Engine
 from staged.model.bagel import Bagel
 from staged.model.codec import ImageCodec
 from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
+from staged.model.config_files import read_config
 from staged.model.patches import patchify, unpatchify
 from staged.model.tokenizer import train_tokenizer
 
@@ -22,7 +23,7 @@ FULL = Path(__file__).resolve().parents[2] / "configs/bagel_7b/model"
 
 def full_config(setup: Setup) -> BagelConfig:
     """BAGEL-7B; a toy of the same shape when tiny."""
-    config = BagelConfig.from_folder(FULL)
+    config = read_config(FULL)
     if not setup.tiny:
         return config
     return replace(

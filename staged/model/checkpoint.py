@@ -21,7 +21,8 @@ from staged.jobs.files import whole_folder
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
 from staged.model.codec import ImageCodec
-from staged.model.config import CONFIG_FILES, AutoencoderConfig, BagelConfig
+from staged.model.config import AutoencoderConfig, BagelConfig
+from staged.model.config_files import CONFIG_FILES, read_config, write_config
 from staged.model.division import Division, Undivided
 from staged.model.flows import Flows, read_flows, write_flows
 from staged.model.keys import autoencoder_keys, from_upstream_key, to_upstream_key
@@ -132,7 +133,7 @@ class CheckpointFolders:
         """
         shapes = StoredWeights.find(self.weights).shapes
         self.require()
-        config = BagelConfig.from_folder(self.rest)
+        config = read_config(self.rest)
         path = self.autoencoder / AUTOENCODER
         stored = StoredWeights.of_autoencoder(path).shapes
         structure = _autoencoder_structure(stored, config.autoencoder, path)
@@ -197,7 +198,7 @@ def load(
     weights = StoredWeights.find(folder)
     if config is None:
         found.require()
-        config = BagelConfig.from_folder(folder)
+        config = read_config(folder)
     autoencoder = load_autoencoder(found.autoencoder, config.autoencoder, device=device)
     config = _fit_to_weights(config, autoencoder.config, weights.shapes)
     # Nothing is allocated, or drawn at random, for the file to replace.
@@ -302,7 +303,7 @@ def save(
     )
     config = dataclasses.replace(model.config, autoencoder=autoencoder.config)
     with whole_folder(folder) as fresh:
-        config.write(fresh)
+        write_config(config, fresh)
         write_safetensors(
             fresh / WEIGHTS[0], {named[name]: source[name] for name in sorted(source)}, dtype
         )

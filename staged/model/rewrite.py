@@ -27,6 +27,7 @@ from staged.model.checkpoint import (
     table_sides,
 )
 from staged.model.config import BagelConfig
+from staged.model.config_files import write_config
 from staged.model.finite import all_finite
 from staged.model.flows import write_flows
 from staged.model.keys import from_upstream_key, to_upstream_key
@@ -87,7 +88,7 @@ def rewrite(
     tokenizer = load_tokenizer(source.rest, facts.config.transformer.vocab_size)
     progress = Progress("writing and reading back", 2 * len(work.shapes), unit="tensors/s")
     with whole_folder(Path(folder)) as fresh:
-        facts.config.write(fresh)
+        write_config(facts.config, fresh)
         with work.weights.reader() as read:
 
             def data(key: str) -> Tensor:

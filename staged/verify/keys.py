@@ -9,7 +9,7 @@ from staged import strict_json
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
 from staged.model.checkpoint import upstream_shapes
-from staged.model.config import BagelConfig
+from staged.model.config_files import read_config
 
 __all__ = ["verify_keys"]
 
@@ -33,7 +33,7 @@ def verify_keys(
         ValueError: A file is missing or malformed.
     """
     expected = _read(Path(keys))
-    sizes = BagelConfig.from_folder(config)
+    sizes = read_config(config)
     with torch.device("meta"):
         found = {
             "model": upstream_shapes(Bagel(sizes)),
