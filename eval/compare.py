@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from eval.published import PARTS, Published, fitting, named
 from eval.results import OVERALL, BenchmarkResult
@@ -37,6 +38,16 @@ class Difference:
     reference: str
     estimates: dict[str, Estimate]
     notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"{self.run} - {self.reference}"
+
+    def figures(self) -> dict[str, Any]:
+        """What `--json` tells of it."""
+        estimates = {name: estimate.as_dict() for name, estimate in self.estimates.items()}
+        return {"run": self.run, "reference": self.reference, **estimates}
 
 
 def compare(
@@ -143,22 +154,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     console().figures(
         {
             "results": [result.figures() for result in results],
-            "differences": [
-                {
-                    "run": difference.run,
-                    "reference": difference.reference,
-                    **{name: e.as_dict() for name, e in difference.estimates.items()},
-                }
-                for difference in differences
-            ],
+            "differences": [difference.figures() for difference in differences],
         }
     )
-    text = render(results, published, differences, arguments.format)
-    if arguments.out:
-        outputs.write_text(arguments.out, text + "\n")
-        print(f"wrote {arguments.out}")
-    else:
-        print(text)
+    outputs.show(render(results, published, differences, arguments.format), arguments.out)
     return EXIT_OK
 
 
@@ -188,11 +187,8 @@ def render(
         for row in published
     ]
     gains = [
-        [
-            f"{difference.run} - {difference.reference}",
-            *(_cell(difference.estimates.get(name), signed=True) for name in names),
-        ]
-        for difference in differences
+        [one.name, *(_cell(one.estimates.get(name), signed=True) for name in names)]
+        for one in differences
     ]
     blocks = [
         _table(style, ["score", *names], scores),
@@ -200,11 +196,7 @@ def render(
     ]
     variant = ", ".join(f"{key} {value}" for key, value in results[0].variant.items())
     notes = [f"{results[0].benchmark}: {variant}", f"intervals: {METHOD}"]
-    notes += [
-        f"{difference.run} - {difference.reference}: {note}"
-        for difference in differences
-        for note in difference.notes
-    ]
+    notes += [f"{one.name}: {note}" for one in differences for note in one.notes]
     comment = {"text": "", "markdown": "- ", "latex": "% "}[style]
     return "\n\n".join([*blocks, "\n".join(comment + note for note in notes)])
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from eval.miniature.kinds import KINDS
 from eval.report.runs import Run
-from eval.report.scores import MIN_CLUSTERS, cell, ends
+from eval.report.scores import MIN_CLUSTERS, cell, ends, named_rows
 from eval.statistics import Estimate
 from staged.report import Cell, Curve, Dots, Row, Section, Series, Stacks, Table
 
@@ -197,7 +197,7 @@ def _count(estimate: Estimate | None) -> tuple[int, int]:
 
 def _steps(runs: Sequence[Run]) -> Iterator[Table]:
     shown = [run for run in runs if any(name in run.result.also for name in _STEPS)]
-    rows = list(_step_rows([run.result.also for run in shown]))
+    rows = named_rows(shown, {**_STEPS, _SHIFT: "pixels that those moved which are still there"})
     if rows:
         yield Table(
             title="Plans, stops, and what should have stayed",
@@ -208,9 +208,3 @@ def _steps(runs: Sequence[Run]) -> Iterator[Table]:
             intro="Means with 95% intervals, clustered by prompt. Stops that the loop's limits "
             "imposed are no decisions.",
         )
-
-
-def _step_rows(alsos: Sequence[Also]) -> Iterator[Row]:
-    for name, label in {**_STEPS, _SHIFT: "pixels that those moved which are still there"}.items():
-        if any(name in also for also in alsos):
-            yield Row(label=label, cells=[cell(also.get(name)) for also in alsos])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from eval.compare import Difference, compare
@@ -129,11 +129,7 @@ def _newest(sample: ReportSample, budget: int) -> float | None:
 
 
 def _costs(runs: Sequence[Run]) -> Iterator[Table]:
-    rows = [
-        Row(label=label, cells=[cell(run.result.also.get(name)) for run in runs])
-        for name, label in _COSTS.items()
-        if any(name in run.result.also for run in runs)
-    ]
+    rows = named_rows(runs, _COSTS)
     if rows:
         yield Table(
             title="What an image took",
@@ -144,6 +140,21 @@ def _costs(runs: Sequence[Run]) -> Iterator[Table]:
             intro="Flow steps are network evaluations. A score bought with more of them is not a "
             "better model; compare at equal flow steps.",
         )
+
+
+def named_rows(runs: Sequence[Run], labels: Mapping[str, str]) -> list[Row]:
+    """Rows of what the runs measured beside their scores; what none of them has is left out.
+
+    Args:
+        runs: Of the columns.
+        labels: By name of what was measured.
+    """
+    alsos = [run.result.also for run in runs]
+    return [
+        Row(label=label, cells=[cell(also.get(name)) for also in alsos])
+        for name, label in labels.items()
+        if any(name in also for also in alsos)
+    ]
 
 
 def cell(estimate: Estimate | None) -> Cell:
@@ -169,19 +180,11 @@ def ends(estimate: Estimate) -> tuple[float | None, float | None]:
 
 def sure_cell(estimate: Estimate | None) -> Cell:
     """Show a difference, and say so where it is one."""
-    if estimate is None:
-        return Cell()
-    low, high = ends(estimate)
+    shown = cell(estimate)
     verdict = ""
-    if low is not None and high is not None:
-        verdict = "higher" if low > 0 else "lower" if high < 0 else ""
-    return Cell(
-        value=estimate.value,
-        low=low,
-        high=high,
-        note=verdict,
-        best=bool(verdict),
-    )
+    if shown.low is not None and shown.high is not None:
+        verdict = "higher" if shown.low > 0 else "lower" if shown.high < 0 else ""
+    return replace(shown, count=None, note=verdict, best=bool(verdict))
 
 
 def words(name: str) -> str:

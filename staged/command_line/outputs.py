@@ -80,6 +80,15 @@ def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def show(text: str, path: Path | None) -> None:
+    """Print a text, or write it to a file where one is named; its last line needs no end."""
+    if path is None:
+        print(text)
+    else:
+        write_text(path, text + "\n")
+        print(f"wrote {path}")
+
+
 def _path(text: str) -> Path:
     if not text.strip() or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text!r}: name a path")

@@ -123,12 +123,7 @@ def _ship(options: argparse.Namespace) -> int:
 def _card(options: argparse.Namespace) -> int:
     from staged.shapes.card import card, read_record
 
-    text = card(options.name, read_record(options.name))
-    if options.out is None:
-        print(text, end="")
-    else:
-        outputs.write_text(options.out, text)
-        print(f"wrote {options.out}")
+    outputs.show(card(options.name, read_record(options.name)).rstrip("\n"), options.out)
     return exit_codes.OK
 
 

@@ -10,7 +10,9 @@ from staged.command_line import Parser, add_out_folder, console, count, exit_cod
 from staged.jobs.progress import duration
 
 if TYPE_CHECKING:
-    from staged.cli.demo.pace import Pace
+    from staged.cli.demo.pace import Pacing
+    from staged.cli.demo.stages import FineTuned
+    from staged.report import Curve
 
 PACE = "pace.json"
 """What was measured and decided."""
@@ -28,8 +30,7 @@ def main(argv: list[str]) -> int:
     out = options.out or outputs.folder(Path("out/demo-quick" if options.quick else "out/demo"))
     # What follows needs torch; `--help` does not.
     from staged.cli.demo import page, stages
-    from staged.cli.demo.pace import Amount, begin, keep
-    from staged.cli.demo.sizes import QUICK, Sizes
+    from staged.cli.demo.pace import Pacing
     from staged.cli.demo.speed import threads
     from staged.devices import AUTO, choose_arithmetic
     from staged.generate.role_choice import open_engine
@@ -40,52 +41,25 @@ def main(argv: list[str]) -> int:
     print(_DESCRIPTION)
     print(choose_arithmetic(AUTO, AUTO).words)
 
-    pace: Pace | None = None
+    pacing = Pacing(out / PACE, lambda: 60.0 * options.minutes - clock.spent())
     if not options.quick:
         with clock.part("Measure this machine", _WHY["measure"]):
-            pace = begin(out / PACE, options.base)
-            print(f"  {pace.speed.in_words()}")
-            print(f"  {pace.planned(60.0 * options.minutes - clock.spent()).in_words()}")
-
-    def sizes(amount: Amount) -> Sizes:
-        """Decide how much a part does as it begins, and keep it for a run that goes on."""
-        nonlocal pace
-        if pace is None:
-            return QUICK
-        pace = pace.decided(amount, 60.0 * options.minutes - clock.spent())
-        keep(out / PACE, pace)
-        return pace.sizes()
-
-    draw_threads = None if pace is None else pace.speed.draw_threads
+            pacing.measure(options.base)
     with clock.part("Build a data set", _WHY["data"]):
-        manifest = stages.build_data(out / "data", sizes("num_prompts"))
+        manifest = stages.build_data(out / "data", pacing.sizes("num_prompts"))
         samples = manifest.acceptance["samples"]
         print("  " + ", ".join(f"{number} {outcome}" for outcome, number in samples.items()))
     with clock.part("Fine-tune the base model on it", _WHY["train"]), threads():
-        amounts = sizes("num_steps")
-        length = "" if pace is None else pace.fine_tune_in_words()
-        if length:
-            print(f"   {length}")
-        own = stages.fine_tune(options.base, out / "data", out / "training", amounts)
-        if pace is not None:
-            if own.num_steps != pace.num_steps:
-                length += f" It became slower, and {own.num_steps} were done in that time."
-            pace = pace.trained(own.num_steps, own.step_s)
-            keep(out / PACE, pace)
-        curve = page.training_curve(out / "training" / "log.jsonl", length)
-        print("  " + page.falling(curve))
-    with clock.part("Draw in stages", _WHY["draw"]), threads(draw_threads):
-        drawn = stages.draw(options.staged, out / "drawn", sizes("num_per_task"))
-    with clock.part("Score", _WHY["score"]), threads(draw_threads):
-        scores = stages.score_all(
-            {
-                page.BASE: (options.base, "one-shot"),
-                page.OWN: (str(own.checkpoint), "staged"),
-                page.SHIPPED: (options.staged, "staged"),
-            },
-            out / "scores",
-            sizes("num_per_task"),
-        )
+        own, curve = _fine_tune(options.base, out, pacing)
+    with clock.part("Draw in stages", _WHY["draw"]), threads(pacing.draw_threads):
+        drawn = stages.draw(options.staged, out / "drawn", pacing.sizes("num_per_task"))
+    with clock.part("Score", _WHY["score"]), threads(pacing.draw_threads):
+        scored = {
+            page.BASE: (options.base, "one-shot"),
+            page.OWN: (str(own.checkpoint), "staged"),
+            page.SHIPPED: (options.staged, "staged"),
+        }
+        scores = stages.score_all(scored, out / "scores", pacing.sizes("num_per_task"))
         print(page.scores_in_words(scores))
 
     report = page.build(
@@ -108,6 +82,21 @@ def main(argv: list[str]) -> int:
     print(f"\nDone; it took {total}. Open {report} in a browser.\n\nTo go on:")
     print(_NEXT.format(out=out, staged=options.staged))
     return exit_codes.OK
+
+
+def _fine_tune(base: str, out: Path, pacing: Pacing) -> tuple[FineTuned, Curve]:
+    """Train on the data set that was built; returns what came of it, and its losses."""
+    from staged.cli.demo import page, stages
+
+    sizes = pacing.sizes("num_steps")
+    length = pacing.length()
+    if length:
+        print(f"   {length}")
+    own = stages.fine_tune(base, out / "data", out / "training", sizes)
+    length += pacing.trained(own.num_steps, own.step_s)
+    curve = page.training_curve(out / "training" / "log.jsonl", length)
+    print("  " + page.falling(curve))
+    return own, curve
 
 
 _WHY = {

@@ -7,11 +7,12 @@ on must do the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from staged.cli.demo.sizes import FULL, Sizes
+from staged.cli.demo.sizes import FULL, QUICK, Sizes
 from staged.cli.demo.speed import Speed, measure
 from staged.jobs.files import read_json, write_json
 from staged.jobs.progress import duration
@@ -166,6 +167,58 @@ def begin(path: Path, base: str) -> Pace:
 def keep(path: Path, pace: Pace) -> None:
     """Write down what is decided."""
     write_json(path, to_dict(pace))
+
+
+class Pacing:
+    """Decides how much each part does as it begins, and keeps it for a run that goes on.
+
+    Attributes:
+        pace: What is decided; None where nothing is measured, and all is quick.
+    """
+
+    def __init__(self, path: Path, left_s: Callable[[], float]) -> None:
+        """Begin with nothing measured.
+
+        Args:
+            path: Of the record.
+            left_s: Tells how many seconds are left for parts that are not done.
+        """
+        self.pace: Pace | None = None
+        self._path, self._left_s = path, left_s
+
+    def measure(self, base: str) -> None:
+        """Measure this machine, or take up what was; see `begin`."""
+        self.pace = begin(self._path, base)
+        print(f"  {self.pace.speed.in_words()}")
+        print(f"  {self.pace.planned(self._left_s()).in_words()}")
+
+    @property
+    def draw_threads(self) -> int | None:
+        """Threads that draw fastest; None where nothing is measured."""
+        return None if self.pace is None else self.pace.speed.draw_threads
+
+    def sizes(self, amount: Amount) -> Sizes:
+        """Decide how much a part does that begins now."""
+        if self.pace is None:
+            return QUICK
+        self._keep(self.pace.decided(amount, self._left_s()))
+        return self.pace.sizes()
+
+    def length(self) -> str:
+        """How long the fine-tune is to be, in words."""
+        return "" if self.pace is None else self.pace.fine_tune_in_words()
+
+    def trained(self, num_steps: int, step_s: float | None) -> str:
+        """Learn from the fine-tune, and say what became of it; see `Pace.trained`."""
+        if self.pace is None:
+            return ""
+        slower = num_steps != self.pace.num_steps
+        self._keep(self.pace.trained(num_steps, step_s))
+        return f" It became slower, and {num_steps} were done in that time." if slower else ""
+
+    def _keep(self, pace: Pace) -> None:
+        self.pace = pace
+        keep(self._path, pace)
 
 
 def _within(bounds: tuple[int, int], wanted: float) -> int:
