@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from torch import Tensor, nn
 from training import World, build, edit, one_shot, plan_sketch, understanding, write_data
 
 from staged.model import checkpoint
-from staged.model.layout import SegmentKind
-from staged.model.loss import TokenLosses
+from staged.model.attention import PackedAttention
+from staged.model.bagel import Inputs
+from staged.model.layout import Grids, Layout, SegmentKind, lay_out
+from staged.model.loss import TokenLosses, token_losses
+from staged.sequence import interleave
 from train.ema import WeightAverage, averaged
 from train.job import Trainer
 from train.objective import Supervised, task_means, task_sums
@@ -486,3 +490,63 @@ def test_freezing_everything_or_an_unknown_part_is_refused() -> None:
         OptimizerSettings(lr_ratios={"eyes": 1.0})
     with pytest.raises(ValueError, match="more than 0"):
         OptimizerSettings(lr_ratios={"vit": 0.0})
+
+
+# --- copies --------------------------------------------------------------------------------------
+
+
+def test_copies_of_a_sketch_teach_what_as_many_samples_with_one_each_do() -> None:
+    """Losses and gradients of several copies over one context, against a context for each."""
+    worker = tiny.engine()
+    model, special = worker.model.train(), worker.tokenizer.special
+    several, one = (
+        interleave(
+            plan_sketch(0), worker.tokenizer.encode, special, lambda _: Grids((2, 3), (2, 2)), None,
+            noised_copies=copies,
+        ).segments
+        for copies in (3, 1)
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+
+    def random(rows: int, columns: int) -> Tensor:
+        return torch.randn(rows, columns, generator=generator)
+
+    layout, dim = lay_out([several], special), model.config.latent_token_dim
+    latents, target = (random(len(layout.latent_index), dim) for _ in range(2))
+    times = torch.rand(len(layout.latent_index), generator=generator) * layout.noised
+    patches = random(len(layout.vision_index), model.config.vision.patch_dim)
+
+    def losses(rows: Tensor, layout: Layout) -> TokenLosses:
+        inputs = Inputs(latents[rows], times[rows], patches)
+        hidden = model(layout, inputs, PackedAttention(layout))
+        return token_losses(model, hidden, layout, target[rows])
+
+    def gradients(loss: Tensor) -> list[Tensor]:
+        parameters = list(model.parameters())
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return [
+            torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)
+        ]
+
+    together = losses(torch.arange(len(latents)), layout)
+    # The latent rows of each copy with all that is clean: copies of a sketch follow one another.
+    rows: list[list[int]] = [[], [], []]
+    start = turn = 0
+    for segment in several:
+        if segment.kind not in (SegmentKind.NOISED, SegmentKind.CLEAN):
+            continue
+        held = range(start, start + segment.num_tokens - 2)
+        start = held.stop
+        for copy in range(3):
+            if segment.kind is SegmentKind.CLEAN or turn % 3 == copy:
+                rows[copy] += held
+        turn += segment.kind is SegmentKind.NOISED
+    assert turn and turn % 3 == 0 and start == len(latents)
+    alone = [losses(torch.tensor(of_copy), lay_out([one], special)) for of_copy in rows]
+    layout_of_one = lay_out([one], special)
+    torch.testing.assert_close(together.ce, alone[0].ce)
+    loss = together.ce_sum(layout) + together.mse_sum()
+    parts = alone[0].ce_sum(layout_of_one) + sum(copy.mse_sum() for copy in alone)
+    torch.testing.assert_close(loss, parts)
+    for found, expected in zip(gradients(loss), gradients(parts), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
