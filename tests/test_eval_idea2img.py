@@ -19,7 +19,7 @@ from staged.ideas.exploration import Draft, DraftRound, Exploration, Place
 from staged.ideas.idea import Idea
 from staged.loops.idea2img.policy import PRESETS
 from staged.shapes.language.prompts import read_prompt
-from staged.shapes.language.vague import IDEA_KINDS, sample_ideas
+from staged.shapes.language.vague import IDEA_KINDS, RIDDLE_KINDS, sample_ideas
 from staged.shapes.language.wishes import read_vision
 from staged.shapes.players.exploring import EXPLORING
 from staged.shapes.tasks import TASKS, sample_scene
@@ -57,6 +57,16 @@ def test_ideas_of_a_kind_differ_and_leave_room_for_as_many_prompts(kind) -> None
     assert len(set(ideas)) == 12
     for idea in ideas:
         assert len(list(read_vision(idea).candidates())) >= 9, idea
+
+
+@pytest.mark.parametrize("kind", RIDDLE_KINDS)
+def test_riddles_are_ideas_and_no_prompts_of_things_without_relations(kind) -> None:
+    ideas = sample_ideas(kind, 60, np.random.default_rng(0))
+    assert len(set(ideas)) == 60
+    assert any(" the colour of " in idea for idea in ideas)
+    for idea in ideas:
+        vision = read_vision(idea)
+        assert not vision.relations and all(wish.color for wish in vision.wishes), idea
 
 
 def test_the_suite_grows_without_changing() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from exploring import Habits
 from safetensors.torch import load_file
 from training import start
@@ -16,9 +17,11 @@ from training import start
 from staged import images
 from staged.cli import main
 from staged.command_line import exit_codes
+from staged.model.patches import patchify
 from staged.settings import from_dict
 from staged.shapes.language.prompts import read_prompt, write_prompt
 from staged.shapes.language.wishes import read_vision
+from staged.shapes.miniature import open_named
 from staged.shapes.sight.detect import detect
 from staged.shapes.sight.wishes import fulfilled
 from train.self_reward import job as job_module
@@ -36,7 +39,7 @@ from train.self_reward.settings import (
     VlmSettings,
 )
 from train.self_reward.tuning import tune
-from train.self_reward.vlm import Asked, LocalVlm
+from train.self_reward.vlm import Asked, LocalVlm, open_model
 
 IDEAS = ["something red next to a star", "two blue things", "something green and a heart"]
 
@@ -217,15 +220,16 @@ def test_other_settings_or_prompts_are_refused(tmp_path: Path, habits: Habits) -
         job.judge(3)
 
 
-AMOUNTS = {"num_ideas": 1, "num_lessons": 1, "num_prompts": 1, "num_held_out": 1}
+AMOUNTS = {"num_ideas": 4, "num_lessons": 2, "num_pictured": 2, "num_prompts": 1,
+           "num_held_out": 1}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def school(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("school")
     counts = miniature.write_world(folder, **AMOUNTS, num_suite=0, seed=0)
-    assert counts["pairs"] >= 1
-    assert {**counts, "pairs": 1} == {"examples": 36, "prompts": 6, "held out": 6, "pairs": 1}
+    assert (counts["rewrites"], counts["prompts"], counts["held out"]) == (24, 3, 3)
+    assert counts["lessons with pictures"] >= 24 and counts["pairs"] >= 1
     miniature.write_vlm(folder / "vlm", seed=0, hidden_size=64, num_layers=1)
     return folder
 
@@ -243,10 +247,10 @@ QUICK: dict[str, Any] = {"learning_rate": 1e-2, "batch_size": 6, "micro_batch_si
 def test_lessons_are_words_that_the_model_has(school: Path, tmp_path: Path) -> None:
     model = LocalVlm(str(school / "vlm"), vlm(school))
     tokenizer = model.processor.tokenizer
-    # Six kinds of ideas, and two prompts of each of eight tasks; six lessons each.
+    # Four riddles of each of three kinds, and two prompts of each of eight tasks, rewritten twice.
     counts = miniature.write_world(tmp_path, **AMOUNTS, num_suite=2, seed=1)
-    assert counts["examples"] == 6 * (6 + 16)
-    for one in read_examples(tmp_path / "sft.jsonl"):
+    assert counts["rewrites"] == 2 * (12 + 16)
+    for one in read_examples(tmp_path / "sft.jsonl") + read_examples(tmp_path / "rewrites.jsonl"):
         text = f"{one.question} {one.answer}".lower()
         tokens = tokenizer(text)["input_ids"]
         assert tokenizer.unk_token_id not in tokens, text
@@ -255,7 +259,7 @@ def test_lessons_are_words_that_the_model_has(school: Path, tmp_path: Path) -> N
 
 def test_answers_depend_on_question_and_seed_alone(school: Path) -> None:
     model = LocalVlm(str(school / "vlm"), vlm(school))
-    one = read_examples(school / "sft.jsonl")[1]
+    one = read_examples(school / "sft.jsonl")[0]
     asked = Asked(question=one.question, pictures=tuple(p.read_bytes() for p in one.images))
     sampling = SamplingSettings(max_new_tokens=4)
     said = model._generate(asked, 4, do_sample=False)
@@ -274,7 +278,7 @@ def test_imitation_and_preference_are_learned_and_resumed(
     quick = TuningSettings(epochs=4, **QUICK)
     log = tune(str(school / "vlm"), examples, tmp_path / "sft", quick, vlm(school), seed=0)
     losses = [one["loss"] for one in log if "loss" in one]
-    assert len(losses) == 24 and np.mean(losses[-6:]) < 0.7 * losses[0]
+    assert len(losses) == 4 * -(-len(examples) // 6) and np.mean(losses[-6:]) < 0.7 * losses[0]
     # Broken off in the fifth step, it goes on from the state after the fourth.
     steps = iter(range(100))
     takes = SFTTrainer.training_step
@@ -292,8 +296,8 @@ def test_imitation_and_preference_are_learned_and_resumed(
     whole, again = (load_file(tmp_path / name / "model.safetensors") for name in ("sft", "again"))
     assert all(np.array_equal(whole[name], again[name]) for name in whole)
     # Text alone and pictures side by side, as an iteration's pairs are.
-    pairs = [replace(one, rejected=other.answer) for one, other in
-             zip(examples[:6], examples[6:12], strict=True)]  # fmt: skip
+    some, others = examples[:3] + examples[-3:], examples[3:6] + examples[:3]
+    pairs = [replace(one, rejected=other.answer) for one, other in zip(some, others, strict=True)]
     prefer = DpoSettings(epochs=6, **{**QUICK, "learning_rate": 3e-3})
     log = tune(str(tmp_path / "sft"), pairs, tmp_path / "dpo", prefer, vlm(school), seed=0)
     losses = [one["loss"] for one in log if "loss" in one]
@@ -305,7 +309,7 @@ def test_imitation_and_preference_are_learned_and_resumed(
 
 def test_a_lora_is_trained_on_and_answers(school: Path, tmp_path: Path) -> None:
     low = vlm(school, lora=LoraOptions(rank=2, alpha=4))
-    examples = read_examples(school / "sft.jsonl")[:6]
+    examples = read_examples(school / "sft.jsonl")[-8:-2]
     once = TuningSettings(epochs=1, **QUICK)
     tune(low.model, examples, tmp_path / "sft", once, low, seed=0)
     assert (tmp_path / "sft/adapter_model.safetensors").is_file()
@@ -329,3 +333,16 @@ def test_a_prompt_is_optimised_by_the_newest_model(
     assert "no prompt came for 'a star'" in capsys.readouterr().err
     assert main([*words, "--run", str(tmp_path)]) == exit_codes.FAILED
     assert "holds no run" in capsys.readouterr().err
+
+
+def test_a_judge_is_born_with_the_eyes_of_the_base(school: Path) -> None:
+    model = open_model(str(school / "vlm"), torch.float32).model.vision_tower.eval()
+    tower = open_named("base", seed=0, device="cpu", dtype=torch.float32).model.vision
+    side, patch = tower.config.positions_per_side, tower.config.patch_size
+    pictures = torch.rand(2, 3, side * patch, side * patch) * 2 - 1
+    seen = model(pictures, output_hidden_states=True)
+    places = torch.arange(side**2).repeat(2)
+    wanted = tower(patchify(pictures, patch).flatten(0, 1), places, [side**2] * 2)
+    torch.testing.assert_close(seen.last_hidden_state.flatten(0, 1), wanted, atol=1e-4, rtol=1e-4)
+    # A LLaVA reads what stands before the final norm: hundreds in the base.
+    assert 0.3 < seen.hidden_states[-1].std(dim=-1).median() < 3

@@ -16,7 +16,8 @@ CONFIG = "configs/self_reward/miniature.yaml"
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     school = tmp_path / "out/school"
-    amounts = {"num_ideas": 1, "num_lessons": 1, "num_prompts": 1, "num_held_out": 1}
+    amounts = {"num_ideas": 4, "num_lessons": 2, "num_pictured": 2, "num_prompts": 1,
+               "num_held_out": 1}  # fmt: skip
     miniature.write_world(school, **amounts, num_suite=0, seed=0)
     miniature.write_vlm(school / "vlm", seed=0, hidden_size=64, num_layers=1)
     launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
@@ -38,5 +39,5 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr[-2000:]
         log = json.loads((tmp_path / f"out/{number}/sft/training.json").read_text())
         losses.append([one["loss"] for one in log if "loss" in one])
-    assert len(losses[0]) == 6
+    assert len(losses[0]) >= 4
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

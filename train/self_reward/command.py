@@ -129,6 +129,7 @@ def _miniature(options: argparse.Namespace) -> int:
         options.out,
         num_ideas=options.num_ideas,
         num_lessons=options.num_lessons,
+        num_pictured=options.num_pictured,
         num_prompts=options.num_prompts,
         num_held_out=options.num_held_out,
         num_suite=options.num_suite,
@@ -228,17 +229,18 @@ def _add_data(parts: Any) -> None:
     part = parts.add_parser(
         "miniature",
         help="write the miniature world's model, lessons, prompts and pairs to judge",
-        epilog=f"example: {PROG} miniature out/school",
+        epilog=f"example: {PROG} miniature --out out/school",
         figures=True,
     )
     part.set_defaults(run=_miniature)
     add_out_folder(part, words="folder to write")
     for name, default, words in (
-        ("ideas", 60, "of a kind, to teach with"),
-        ("lessons", 4, "of each of these ideas, with pictures of its own"),
+        ("ideas", 80, "of a kind, to teach with"),
+        ("lessons", 12, "rewrites of each of these ideas"),
+        ("pictured", 16, "judgements of each of these ideas, with pictures of their own"),
         ("prompts", 20, "of a kind, to learn from"),
         ("held-out", 8, "of a kind, to test with"),
-        ("suite", 0, "prompts of each task of `staged eval miniature`, to teach with"),
+        ("suite", 20, "prompts of each task of `staged eval miniature`, to teach with"),
     ):
         part.add_argument(f"--num-{name}", type=natural, default=default, metavar="N", help=words)
     add_seed(part, "of everything")

@@ -1,15 +1,17 @@
 """The miniature world as a school: a tiny vision-language model, and what it is taught first.
 
-The image model understands detailed prompts alone ("a photo of a red circle left of a star"), so an
-idea that leaves things open ("something red next to a star") has room to be improved; a prompt that
-leaves nothing open is to stay as it is, and what a fact stands for to be said. The teacher
+The image model understands detailed prompts alone ("a photo of a red circle and a yellow star"), so
+a riddle ("something red and something the colour of a lemon") has room to be improved; a prompt
+that leaves nothing open is to stay as it is, and what a fact stands for to be said. The teacher
 knows which rewrites fit, and errs on purpose in a share of them: what is imitated is then worse
-than what can be learned from pictures. Its judgements are the detector's.
+than what can be learned from pictures. Its judgements name what the detector sees in each picture,
+then score it.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +21,18 @@ import numpy as np
 
 from staged import images
 from staged.jobs.files import write_whole
-from staged.shapes.language.prompts import write_prompt
-from staged.shapes.language.vague import IDEA_KINDS, sample_ideas
+from staged.shapes.language.prompts import describe, write_prompt
+from staged.shapes.language.vague import RIDDLE_KINDS, sample_ideas
 from staged.shapes.language.vocabulary import vocabulary
 from staged.shapes.language.wishes import Vision, read_vision
-from staged.shapes.sight.detect import detect
+from staged.shapes.miniature import open_named
+from staged.shapes.sight.detect import ShapeDetection, detect
+from staged.shapes.sight.verdict import MIN_SCORE
 from staged.shapes.sight.wishes import fulfilled
-from staged.shapes.tasks import TASKS, sample_prompts, sample_scene
+from staged.shapes.tasks import MAX_COUNT, TASKS, sample_prompts, sample_scene
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import CANVAS_PX, COLORS, KINDS
-from staged.shapes.world.spec import Spec
+from staged.shapes.world.spec import Spec, Thing
 from train.self_reward.asking import (
     CRITERIA,
     MAX_SCORE,
@@ -38,13 +42,20 @@ from train.self_reward.asking import (
     write_judgement,
 )
 from train.self_reward.examples import Example, keep_picture, write_examples
+from train.self_reward.eyes import calm, siglip_config, siglip_weights
 from train.self_reward.preferences import PicturePair, write_pairs
 from train.self_reward.settings import RUBRICS, Rubric
 
 WORDING: Final = WORDINGS["terse"]
 _MISTAKEN: Final = 0.4
 """Share of the rewrites that are taught wrong."""
-_PATCH_PX: Final = 6
+_ASSESSED: Final = 0.15
+"""Share of the judgements that are assessed."""
+_REPLAYED: Final = 6
+"""Lessons with pictures to a rewrite beside them, so that rewriting is not forgotten."""
+_OPEN_KINDS: Final = 4
+"""Kinds to choose from where an idea leaves them open, other ones each time: every way to choose
+three of all twelve takes long to list."""
 _EXTRA_WORDS: Final = "rewrite beauty liking fit assess first second score as asked thing things"
 _TEMPLATE: Final = (
     "{% for message in messages %}{% if message['role'] == 'user' %}<user>"
@@ -62,6 +73,7 @@ def write_world(
     *,
     num_ideas: int,
     num_lessons: int,
+    num_pictured: int,
     num_prompts: int,
     num_held_out: int,
     num_suite: int,
@@ -73,7 +85,8 @@ def write_world(
         folder: Gets `vlm/`, `sft.jsonl` and, of it, `rewrites.jsonl`, `pictures/`, `prompts.txt`,
             `pairs.jsonl` and, last, `held_out.txt`.
         num_ideas: Of each kind, to teach with.
-        num_lessons: Of each idea; a lesson is a rewrite, three judgements and two assessments.
+        num_lessons: Rewrites of each idea.
+        num_pictured: Judgements of each idea, each of two pictures of its own.
         num_prompts: Of each kind, to learn from; no idea is in two files.
         num_held_out: Of each kind, to test with; pairs of pictures are drawn for them.
         num_suite: Prompts of each task of `staged eval miniature`, of combinations that training
@@ -87,19 +100,19 @@ def write_world(
     taught: list[str] = []
     prompts: list[str] = []
     held_out: list[str] = []
-    for number, kind in enumerate(IDEA_KINDS):
+    for number, kind in enumerate(RIDDLE_KINDS):
         wanted = num_held_out + num_prompts + num_ideas
         ideas = sample_ideas(kind, wanted, np.random.default_rng((seed, 1, number)))
         held_out += ideas[:num_held_out]
         prompts += ideas[num_held_out : num_held_out + num_prompts]
         taught += ideas[num_held_out + num_prompts :]
+    suite: list[str] = []
     if num_suite:
-        suite = np.random.default_rng((seed, 2))
+        drawn = np.random.default_rng((seed, 2))
         for task in TASKS:
-            asked = sample_prompts(num_suite, suite, split="train", tasks=(task,))
-            taught += [prompt.text for prompt in asked]
+            asked = sample_prompts(num_suite, drawn, split="train", tasks=(task,))
+            suite += [prompt.text for prompt in asked]
     rng.shuffle(prompts)
-    rng.shuffle(taught)
     if not taught or not prompts or not held_out:
         raise ValueError(
             f"{len(taught)} ideas to teach, {len(prompts)} to learn from, {len(held_out)} held "
@@ -107,26 +120,43 @@ def write_world(
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_vlm(folder / "vlm", seed=seed)
-    examples = [
-        one for idea in taught * num_lessons for one in lessons(idea, folder / "pictures", rng)
+    rewrites = [rewrite_lesson(idea, rng) for idea in (*taught, *suite) * num_lessons]
+    pictured = [
+        one
+        for idea in taught * num_pictured
+        for one in picture_lessons(idea, folder / "pictures", rng)
     ]
-    write_examples(folder / "rewrites.jsonl", (one for one in examples if not one.images))
-    write_examples(folder / "sft.jsonl", examples)
+    rng.shuffle(rewrites)
+    write_examples(folder / "rewrites.jsonl", rewrites)
+    write_examples(folder / "sft.jsonl", [*pictured, *rewrites[: len(pictured) // _REPLAYED]])
     judging = np.random.default_rng((seed, 3))
     pairs = [pair for idea in held_out if (pair := pair_of(idea, folder / "pictures", judging))]
     write_pairs(folder / "pairs.jsonl", pairs)
     for name, lines in (("prompts.txt", prompts), ("held_out.txt", held_out)):
         write_whole(folder / name, "".join(f"{line}\n" for line in lines).encode())
     return {
-        "examples": len(examples),
+        "rewrites": len(rewrites),
+        "lessons with pictures": len(pictured),
         "prompts": len(prompts),
         "held out": len(held_out),
         "pairs": len(pairs),
     }
 
 
-def lessons(idea: str, pictures: Path, rng: np.random.Generator) -> Iterator[Example]:
-    """Yield what an idea teaches: a rewrite, a judgement under each rubric, two assessments.
+def rewrite_lesson(idea: str, rng: np.random.Generator) -> Example:
+    """Return a rewrite of an idea, wrong in four of ten.
+
+    Args:
+        idea: Of the miniature world.
+        rng: Source of every choice.
+    """
+    right = _meant(read_vision(idea), rng)
+    told = _mistaken(right, rng) if rng.random() < _MISTAKEN else right
+    return Example(question=WORDING.rewrite(idea), answer=write_prompt(told))
+
+
+def picture_lessons(idea: str, pictures: Path, rng: np.random.Generator) -> Iterator[Example]:
+    """Yield a judgement of two pictures under one rubric, and of some judgements an assessment.
 
     Args:
         idea: Of the miniature world.
@@ -134,23 +164,45 @@ def lessons(idea: str, pictures: Path, rng: np.random.Generator) -> Iterator[Exa
         rng: Source of every choice.
     """
     vision = read_vision(idea)
-    specs = list(vision.candidates())
-    right = specs[rng.integers(len(specs))]
-    told = _mistaken(right, rng) if rng.random() < _MISTAKEN else right
-    yield Example(question=WORDING.rewrite(idea), answer=write_prompt(told))
-    shown = [right, _mistaken(right, rng)]
-    if rng.random() < 0.5:
-        shown.reverse()
-    drawn = [render(sample_scene(spec, rng)) for spec in shown]
+    drawn = [render(sample_scene(_tried(vision, rng), rng)) for _ in range(2)]
     paths = tuple(keep_picture(pictures, images.encode_png(pixels)) for pixels in drawn)
-    answers = {}
-    for rubric in RUBRICS:
-        answers[rubric] = write_judgement(teacher(vision, drawn, rubric))
-        yield Example(question=WORDING.judge(rubric, idea), answer=answers[rubric], images=paths)
-    other = write_judgement(TwoScores(scores=(0, 0), reasons=("no photo", "no photo")))
-    for answer, score in ((answers["preference"], 5), (other, 1)):
-        question = WORDING.assess(WORDING.judge("preference", idea), answer)
+    rubric = RUBRICS[rng.integers(len(RUBRICS))]
+    asked, answer = WORDING.judge(rubric, idea), write_judgement(teacher(vision, drawn, rubric))
+    yield Example(question=asked, answer=answer, images=paths)
+    if rng.random() < _ASSESSED:
+        score = 5
+        if rng.random() < 0.5:
+            nothing = TwoScores(scores=(0, 0), reasons=("no photo", "no photo"))
+            answer, score = write_judgement(nothing), 1
+        question = WORDING.assess(asked, answer)
         yield Example(question=question, answer=write_assessment(score), images=paths)
+
+
+def _meant(vision: Vision, rng: np.random.Generator) -> Spec:
+    """One of the pictures that an idea allows."""
+    kinds = [KINDS[place] for place in rng.choice(len(KINDS), _OPEN_KINDS, replace=False)]
+    specs = list(vision.candidates(kinds))
+    return specs[rng.integers(len(specs))]
+
+
+def _tried(vision: Vision, rng: np.random.Generator) -> Spec:
+    """What an image model may draw of an idea: right, or with things wrong, missing or too many."""
+    spec = _meant(vision, rng)
+    luck = rng.random()
+    if luck < 0.35:
+        return spec
+    spec = _mistaken(spec, rng)
+    if luck < 0.55:
+        return spec
+    if luck < 0.7:
+        return _mistaken(spec, rng)
+    if luck < 0.85:
+        other = Thing(kind=KINDS[rng.integers(len(KINDS))], color=COLORS[rng.integers(len(COLORS))])
+        things = (*spec.things, other)
+    else:
+        kept = replace(spec.things[0], number=1 + int(rng.integers(MAX_COUNT - 1)))
+        things = (kept, *spec.things[1:][: rng.integers(2)])
+    return Spec(things=things)
 
 
 def pair_of(idea: str, pictures: Path, rng: np.random.Generator) -> PicturePair | None:
@@ -162,8 +214,7 @@ def pair_of(idea: str, pictures: Path, rng: np.random.Generator) -> PicturePair 
         rng: Source of every choice.
     """
     vision = read_vision(idea)
-    specs = list(vision.candidates())
-    right = specs[rng.integers(len(specs))]
+    right = _meant(vision, rng)
     shown = [right, _mistaken(right, rng)]
     if rng.random() < 0.5:
         shown.reverse()
@@ -186,7 +237,8 @@ def teacher(vision: Vision, drawn: Sequence[Any], rubric: Rubric) -> TwoScores:
     """
     scores, reasons = [], []
     for pixels in drawn:
-        found = fulfilled(vision, detect(pixels))
+        detections = detect(pixels)
+        found = fulfilled(vision, detections)
         aligned = round(MAX_SCORE * found.check.share)
         clean = max(0, MAX_SCORE - 2 * len(found.check.surplus))
         scored = {
@@ -195,8 +247,16 @@ def teacher(vision: Vision, drawn: Sequence[Any], rubric: Rubric) -> TwoScores:
             "preference": (aligned + clean) // 2,
         }
         scores.append(scored[rubric])
-        reasons.append(found.reasons[0] if found.reasons else "as asked")
+        reasons.append(_seen(detections))
     return TwoScores(scores=(scores[0], scores[1]), reasons=(reasons[0], reasons[1]))
+
+
+def _seen(detections: Sequence[ShapeDetection]) -> str:
+    """What there is from left to right, things that look alike together."""
+    shapes = sorted((one for one in detections if one.score >= MIN_SCORE), key=lambda d: d.box[0])
+    counted = Counter(Thing(kind=one.kind, color=one.color) for one in shapes)
+    things = tuple(replace(thing, number=number) for thing, number in counted.items())
+    return describe(Spec(things=things))
 
 
 def _mistaken(spec: Spec, rng: np.random.Generator) -> Spec:
@@ -214,23 +274,22 @@ def _mistaken(spec: Spec, rng: np.random.Generator) -> Spec:
 
 
 def write_vlm(folder: Path, *, seed: int, hidden_size: int = 128, num_layers: int = 3) -> None:
-    """Write a fresh model: a LLaVA of less than a million parameters, a token a word.
+    """Write a fresh model: a LLaVA of a million parameters, a token a word.
+
+    It looks through the eyes of the shipped base, as a model of full size has eyes that were
+    trained before.
 
     Args:
         folder: Of the model and its processor, as transformers keeps them.
-        seed: Of its weights.
+        seed: Of all other weights.
         hidden_size: Of its decoder.
-        num_layers: Of its decoder, and of its eyes.
+        num_layers: Of its decoder.
     """
     import torch
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-    )
+    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-    processor = _processor()
+    eyes = open_named("base", seed=seed, device="cpu", dtype=torch.float32).model.vision
+    processor = _processor(eyes.config.patch_size)
     tokenizer = processor.tokenizer
     pad, begin, end = (
         tokenizer.convert_tokens_to_ids(token) for token in ("<pad>", "<user>", "<end>")
@@ -248,34 +307,30 @@ def write_vlm(folder: Path, *, seed: int, hidden_size: int = 128, num_layers: in
         eos_token_id=end,
         tie_word_embeddings=True,
     )
-    vision = CLIPVisionConfig(
-        hidden_size=96,
-        intermediate_size=256,
-        num_hidden_layers=num_layers,
-        num_attention_heads=4,
-        image_size=CANVAS_PX,
-        patch_size=_PATCH_PX,
-        projection_dim=96,
-    )
     config = LlavaConfig(
-        vision_config=vision,
+        vision_config=siglip_config(eyes.config),
         text_config=text,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        image_seq_length=(CANVAS_PX // _PATCH_PX) ** 2,
+        vision_feature_select_strategy="full",
+        image_seq_length=(CANVAS_PX // eyes.config.patch_size) ** 2,
         tie_word_embeddings=True,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: Any = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(siglip_weights(eyes))
+    rng = np.random.default_rng(seed)
+    scenes = [render(sample_scene(one.spec, rng)) for one in sample_prompts(4, rng)]
+    pixels = torch.from_numpy(np.stack(scenes)).movedim(-1, 1).float() / 127.5 - 1
+    calm(model.model.vision_tower, pixels)
     model.generation_config.pad_token_id = pad
     model.generation_config.eos_token_id = end
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
-def _processor() -> Any:
+def _processor(patch_size: int) -> Any:
     from tokenizers import (
         AddedToken,
         Regex,
@@ -314,9 +369,9 @@ def _processor() -> Any:
     return LlavaProcessor(
         image_processor=pictures,
         tokenizer=fast,
-        patch_size=_PATCH_PX,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
+        patch_size=patch_size,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=0,
         chat_template=_TEMPLATE,
     )
 
