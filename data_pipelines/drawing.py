@@ -1,7 +1,7 @@
 """Who draws the images of a job: settings of an image editor, and how it is opened."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from data_pipelines.services import PricedEditor
 from staged.backends.deciding import decisive
@@ -9,7 +9,7 @@ from staged.backends.diffusers.settings import DiffusersSettings
 from staged.backends.generators.editing_service import EditingService
 from staged.backends.generators.settings import EditingServiceSettings
 from staged.ranges import check_range
-from staged.roles import ImageEditor
+from staged.roles import ImageEditor, LatentEditor
 from staged.settings import to_dict
 from staged.shapes.players.editor import NO_MISTAKES, EditorMistakes, ShapesEditor
 from staged.shapes.world.scene import CANVAS_PX
@@ -85,6 +85,11 @@ class DrawingSettings:
         return "" if chosen is None else chosen.model
 
     @property
+    def carries_latents(self) -> bool:
+        """Whether pictures are edited as the latents that they were decoded from."""
+        return self.editor is not None and self.editor.carry_latents
+
+    @property
     def num_flow_steps(self) -> int:
         """Steps of the sampler, where they are known."""
         return 0 if self.editor is None else self.editor.num_inference_steps
@@ -139,6 +144,7 @@ def open_editor(drawing: DrawingSettings) -> ImageEditor:
 def priced(editor: ImageEditor, drawing: DrawingSettings) -> PricedEditor:
     """An editor with the sizes and the price that the settings say."""
     assert drawing.width is not None and drawing.height is not None
+    assert isinstance(editor, LatentEditor) or not drawing.carries_latents
     return PricedEditor(
         editor=editor,
         deciding=decisive(to_dict(drawing.editor or drawing.service or drawing.mistakes)),
@@ -146,4 +152,5 @@ def priced(editor: ImageEditor, drawing: DrawingSettings) -> PricedEditor:
         height=drawing.height,
         usd_per_image=drawing.usd_per_image,
         in_thread=not drawing.miniature,
+        latents=cast(LatentEditor, editor) if drawing.carries_latents else None,
     )

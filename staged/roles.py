@@ -234,6 +234,28 @@ class ImageEditor(Protocol):
         ...
 
 
+@runtime_checkable
+class LatentEditor(ImageEditor, Protocol):
+    """An image editor that hands on what a picture was before it became pixels."""
+
+    def edit_latents(
+        self,
+        image: Pixels | None,
+        latents: bytes | None,
+        instruction: str,
+        *,
+        width: int,
+        height: int,
+        seed: int,
+    ) -> tuple[Pixels, bytes]:
+        """Draw, onto latents that an earlier call returned with the image where there are any.
+
+        Returns:
+            (height, width, 3), and the latents that it was decoded from.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Detection:
     """One object found in an image.

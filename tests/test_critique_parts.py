@@ -1,13 +1,16 @@
 """What the judge says of wrong plans, what of a rollout is learned, how verdicts are balanced."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from data_pipelines.critique.balance import Balance
-from data_pipelines.critique.lessons import MAKERS, supervised
+from data_pipelines.critique.lessons import MAKERS, cut, supervised
 from data_pipelines.critique.players import JudgedRollout
 from data_pipelines.critique.settings import Learned
 from data_pipelines.inspection import PlanJudgement, SketchJudgement
+from data_pipelines.services import ONTO_LATENTS
 from staged.shapes.language.advance import advanced, between, corrected
 from staged.shapes.language.faults import plan_faults
 from staged.shapes.language.instructions import read_edits
@@ -235,6 +238,20 @@ def test_verdicts_come_in_the_wanted_share(share: float | None, kept: int) -> No
             if isinstance(step, Inspection) and step.target == "plan":
                 counts[step.verdict] += step.loss
     assert counts == {"accept": kept, "revise": 20}
+
+
+def test_what_is_said_of_places_goes_with_the_steps_that_are_left() -> None:
+    trajectory, rollout = rolled()
+    noted = {**trajectory.provenance, ONTO_LATENTS: [8, 12]}
+    lesson = supervised(replace(trajectory, provenance=noted), rollout, Learned())
+    assert lesson is not None and lesson.provenance[ONTO_LATENTS] == [8, 12]
+    fewer = Balance(frozenset({(0, 4), (0, 9)}), frozenset()).applied(0, lesson)
+    assert fewer is not None and fewer.provenance[ONTO_LATENTS] == [7, 10]
+    assert fewer.steps[10] is lesson.steps[12]
+    # What comes after the last step that is learned goes, and what is said of it.
+    unlearned = (*ROLLED[:10], *(replace(step, loss=False) for step in ROLLED[10:]))
+    short = cut(Trajectory(prompt="all", steps=unlearned, provenance={**noted, MAKERS: MADE}))
+    assert short is not None and short.provenance[ONTO_LATENTS] == [8]
 
 
 def test_too_many_refusals_stay_in_place_unlearned() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -25,6 +26,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from staged.backends.diffusers import latents as stored
 from staged.backends.diffusers.editor import DiffusersEditor
 from staged.backends.diffusers.settings import DiffusersSettings
 from staged.roles import RoleError
@@ -140,6 +142,76 @@ def test_steps_and_guidance_reach_the_pipeline(pipeline: Any, editor: DiffusersE
 def test_a_size_that_the_pipeline_rounds_is_refused(editor: DiffusersEditor) -> None:
     with pytest.raises(ValueError, match="multiples of 16"):
         editor.edit(None, "a star", width=17, height=16, seed=1)
+
+
+# --- latents in place of pictures -----------------------------------------------------------------
+
+CARRYING = replace(SETTINGS, carry_latents=True)
+SIZE: dict[str, Any] = {"width": 32, "height": 16}
+
+
+def test_an_edit_goes_on_from_latents_and_encodes_no_picture(
+    pipeline: Any, editor: DiffusersEditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrying = DiffusersEditor(CARRYING, pipeline=pipeline)
+    first, latents = carrying.edit_latents(None, None, "a star", seed=1, **SIZE)
+    assert (first == editor.edit(None, "a star", seed=1, **SIZE)).all(), "drawn as ever"
+    onto_pixels = editor.edit(first, "a ring", seed=2, **SIZE)
+
+    monkeypatch.setattr(pipeline.vae, "encode", None)
+    second, _ = carrying.edit_latents(first, latents, "a ring", seed=2, **SIZE)
+    assert (second != onto_pixels).any()
+    found = safetensors.torch.load(latents)["latents"]
+    by_hand = pipeline(
+        image=found[None], prompt="a ring", generator=torch.Generator("cpu").manual_seed(2),
+        num_inference_steps=2, guidance_scale=2.5, max_area=32 * 16, _auto_resize=False, **SIZE,
+    ).images[0]  # fmt: skip
+    assert (second == np.asarray(by_hand)).all()
+
+    vae = pipeline.vae
+    with torch.inference_mode():
+        decoded = vae.decode(found[None] / vae.config.scaling_factor + vae.config.shift_factor)
+    again = pipeline.image_processor.postprocess(decoded.sample, output_type="pil")[0]
+    pipeline.image_processor.take(1)
+    assert (first == np.asarray(again)).all(), "they are what the picture was decoded from"
+
+
+def test_latents_pictures_and_nothing_are_not_mixed_in_a_batch(pipeline: Any) -> None:
+    settings = replace(CARRYING, batch_size=3)
+    alone = DiffusersEditor(settings, pipeline=pipeline)
+    given: list[Any] = [(None, None)] * 2 + [(picture(32, 16), None)] * 2
+    given += [(picture(32, 16), alone.edit_latents(*given[n], "a star", seed=n, **SIZE)[1])
+              for n in range(4)]  # fmt: skip
+    jobs = list(enumerate(given))
+
+    def drawn(editor: DiffusersEditor, job: Any) -> tuple[bytes, bytes]:
+        pixels, latents = editor.edit_latents(*job[1], "a ring", seed=job[0], **SIZE)
+        return pixels.tobytes(), latents
+
+    expected = [drawn(alone, job) for job in jobs]
+    assert len(set(expected)) == len(jobs)
+    together = DiffusersEditor(settings, pipeline=pipeline)
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        assert list(pool.map(lambda job: drawn(together, job), jobs)) == expected
+
+
+def test_what_are_no_latents_of_such_a_picture_is_refused(pipeline: Any) -> None:
+    editor = DiffusersEditor(CARRYING, pipeline=pipeline)
+    good = torch.zeros(1, 8, 16)
+    for bad, said in (
+        (b"no tensors", "10 bytes cannot be read"),
+        (stored.to_bytes(torch.zeros(1, 8, 8)), r"expected \(1, 8, 16\) .* got \(1, 8, 8\)"),
+        (stored.to_bytes(good.to(torch.bfloat16)), "of torch.float32, got .* of torch.bfloat16"),
+        (stored.to_bytes(good / 0), "not all are finite"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            editor.edit_latents(picture(32, 16), bad, "a star", seed=1, **SIZE)
+    editor.edit_latents(picture(32, 16), stored.to_bytes(good), "a star", seed=1, **SIZE)
+
+
+def test_latents_are_refused_for_a_pipeline_that_takes_pictures_alone() -> None:
+    with pytest.raises(ValueError, match=r"QwenImageEditPipeline .* takes pictures alone; only Fl"):
+        replace(CARRYING, pipeline="QwenImageEditPipeline")
 
 
 # --- many threads, one pipeline -------------------------------------------------------------------

@@ -3,12 +3,15 @@
 import asyncio
 import inspect
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import diffusers
 import pytest
+from ranks import Command
 from serving import serve
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -22,6 +25,7 @@ from data_pipelines.__main__ import main
 from data_pipelines.critique.job import run_job as run_critique
 from data_pipelines.critique.settings import CritiqueSettings
 from data_pipelines.drawing import DrawingSettings, priced
+from data_pipelines.job import LEDGER
 from data_pipelines.pairs import write_pairs
 from data_pipelines.plan_sketch.job import run_job
 from data_pipelines.plan_sketch.settings import Critiques, Gate, PlanSketchSettings, Steps
@@ -34,13 +38,15 @@ from staged.backends.diffusers.editor import DiffusersEditor
 from staged.backends.diffusers.settings import LICENCES, DiffusersSettings
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.types import LmmSettings
+from staged.jobs.budget import Budget
 from staged.jobs.ledger import Ledger
 from staged.scene_graph import Vocabulary
-from staged.settings import from_dict, load, to_dict
+from staged.settings import from_dict, load, save_resolved, to_dict
 from staged.shapes.players.editor import EditorMistakes
 from staged.shapes.players.misbehaviour import Misbehaviour
 from staged.shapes.world.scene import COLORS, KINDS
-from staged.shards import read_shards
+from staged.shards import read_shards, validate
+from staged.trajectory import Sketch
 
 J = TypeVar("J", PlanSketchSettings, CritiqueSettings)
 PROMPT = "a beach in the style of Van Gogh with a red parasol"
@@ -469,6 +475,74 @@ def test_what_a_service_said_is_on_the_screen_and_in_the_ledger(
             assert main(["plan-sketch", *arguments, f"lmm.base_url={url}"]) == 1
             said = capsys.readouterr().out
             assert "scene_graph: bad_request: 1, such as '400: I read no poems'" in said
+
+
+def carrying(kontext: Path, folder: Path, url: str) -> PlanSketchSettings:
+    job = settings(kontext, folder, url, concurrency=2)
+    assert job.drawing.editor is not None
+    editor = replace(job.drawing.editor, carry_latents=True)
+    return replace(
+        job, drawing=replace(job.drawing, editor=editor), prompts=replace(job.prompts, count=2)
+    )
+
+
+def test_latents_are_carried_and_a_job_that_was_stopped_draws_the_same(
+    kontext: Path, tmp_path: Path
+) -> None:
+    """Each edit used to encode the picture that the one before had decoded."""
+    with serve(Reader().app) as url:
+        job = carrying(kontext, tmp_path, url)
+        assert run_job(job, tmp_path / "whole").accepted == 2
+        whole = shard_bytes(tmp_path / "whole")
+        for number in range(1, 4):
+            assert run_job(replace(job, budget=Budget(images=number)), tmp_path / "cut").stopped
+        assert run_job(job, tmp_path / "cut").accepted == 2
+        assert shard_bytes(tmp_path / "cut") == whole
+        # Without latents the same job is another one, and no record says anything of them.
+        assert job.drawing.editor is not None
+        plain = replace(job.drawing, editor=replace(job.drawing.editor, carry_latents=False))
+        assert run_job(replace(job, drawing=plain), tmp_path / "plain").accepted == 2
+        with pytest.raises(ValueError, match="carry_latents"):
+            run_job(replace(job, drawing=plain), tmp_path / "whole")
+    assert shard_bytes(tmp_path / "plain") != whole
+    for sample, other in zip(
+        *map(read_shards, (tmp_path / "whole", tmp_path / "plain")), strict=True
+    ):
+        steps = sample.trajectory.steps
+        places = [n for n, step in enumerate(steps) if isinstance(step, Sketch)]
+        assert sample.trajectory.provenance["onto_latents"] == places[1:]
+        assert "onto_latents" not in other.trajectory.provenance
+    journal = (tmp_path / "plain" / LEDGER / "00000.jsonl").read_text()
+    assert "beside" not in journal and "carry_latents" not in str(plain.deciding)
+
+
+@pytest.mark.slow
+def test_a_killed_job_goes_on_from_its_latents_and_draws_lost_ones_again(
+    kontext: Path, tmp_path: Path
+) -> None:
+    with serve(Reader().app) as url:
+        job, out = carrying(kontext, tmp_path, url), tmp_path / "killed"
+        assert run_job(job, tmp_path / "whole").accepted == 2
+        save_resolved(job, tmp_path / "job.yaml")
+        command = ["plan-sketch", str(tmp_path / "job.yaml"), "--out", str(out)]
+        for records in (12, 20):
+            running = Command(command, tmp_path / "killed.log")
+            journal = out / LEDGER / "00000.jsonl"
+            while running.running and (
+                not journal.is_file() or journal.read_bytes().count(b"\n") < records
+            ):
+                time.sleep(0.005)
+            assert running.kill(), "it had ended before"
+        # The newest picture's latents, or the picture, are lost: it is drawn once more.
+        blobs = out / LEDGER / "00000.blobs"
+        os.truncate(blobs, blobs.stat().st_size - 1)
+        assert run_job(job, out).accepted == 2
+    assert shard_bytes(out) == shard_bytes(tmp_path / "whole")
+
+
+def shard_bytes(folder: Path) -> dict[str, bytes]:
+    assert validate(folder).ok
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
 
 
 def test_an_image_is_found_again_by_another_device(kontext: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from data_pipelines.critique.lessons import MAKERS, cut
+from data_pipelines.critique.lessons import cut, placed
 from data_pipelines.critique.settings import Learned
 from staged.trajectory import Inspection, Target, Trajectory, Verdict
 
@@ -71,8 +71,7 @@ class Balance:
             for place, step in enumerate(trajectory.steps)
             if place in kept
         )
-        makers = trajectory.provenance[MAKERS]
-        provenance = {**trajectory.provenance, MAKERS: [makers[place] for place in kept]}
+        provenance = placed(trajectory.provenance, kept)
         return cut(replace(trajectory, steps=steps, provenance=provenance))
 
 

@@ -23,7 +23,7 @@ from data_pipelines.kept_images import keep_image, named_image
 from data_pipelines.prompts import PromptOf, UnitPrompt
 from data_pipelines.reader import open_lmm
 from data_pipelines.runner import Work
-from data_pipelines.services import Services
+from data_pipelines.services import ONTO_LATENTS, Services
 from data_pipelines.shards import trajectories
 from data_pipelines.wording import Wording
 from staged.jobs.ledger import Ledger
@@ -168,7 +168,10 @@ async def _kept(
             "images": services.images,
         },
     }
-    named = _named(replace(ended, provenance=facts))
+    named = _named(ended)
+    if onto_latents := services.onto_latents(named.steps):
+        facts[ONTO_LATENTS] = onto_latents
+    named = replace(named, provenance=facts)
     lesson = supervised(named, rollout, settings.learned)
     await _keep_images(lesson or named, ledger)
     sample = (lesson or named).to_dict()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from data_pipelines.critique.players import JudgedRollout
 from data_pipelines.critique.settings import Learned
 from data_pipelines.inspection import PlanJudgement
+from data_pipelines.services import ONTO_LATENTS
 from staged.trajectory import Inspection, Plan, Sketch, Step, Stop, Trajectory
 
 MAKERS = "makers"
@@ -38,9 +41,22 @@ def cut(trajectory: Trajectory) -> Trajectory | None:
     last = max((place for place, step in enumerate(trajectory.steps) if step.loss), default=None)
     if last is None:
         return None
-    makers = trajectory.provenance[MAKERS][: last + 1]
-    provenance = {**trajectory.provenance, MAKERS: makers}
+    provenance = placed(trajectory.provenance, range(last + 1))
     return replace(trajectory, steps=trajectory.steps[: last + 1], provenance=provenance)
+
+
+def placed(provenance: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+    """Let what a provenance says of places among the steps go with the steps.
+
+    Args:
+        provenance: Of a trajectory.
+        kept: Places of the steps that it keeps, in order.
+    """
+    now = {place: number for number, place in enumerate(kept)}
+    moved = {**provenance, MAKERS: [provenance[MAKERS][place] for place in kept]}
+    if ONTO_LATENTS in provenance:
+        moved[ONTO_LATENTS] = [now[place] for place in provenance[ONTO_LATENTS] if place in now]
+    return moved
 
 
 def _learned(

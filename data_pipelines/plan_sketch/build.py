@@ -26,7 +26,7 @@ from data_pipelines.plan_sketch.requests import (
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.plan_sketch.steady import Steadied, steadied
 from data_pipelines.prompts import UnitPrompt
-from data_pipelines.services import Services
+from data_pipelines.services import ONTO_LATENTS, Services
 from data_pipelines.wording import Wording
 from staged.jobs.records import UnitResult
 from staged.scene_graph import Delta, SceneGraph, delta
@@ -353,9 +353,11 @@ class TrajectoryBuilder:
 
     def _sample(self) -> dict[str, Any]:
         services = self._services
+        steps = tuple(self._steps)
+        onto_latents = services.onto_latents(steps)
         trajectory = Trajectory(
             prompt=self._prompt.text,
-            steps=tuple(self._steps),
+            steps=steps,
             task=self._prompt.task,
             scene_graph=self._graph.to_dict(),
             provenance={
@@ -367,6 +369,7 @@ class TrajectoryBuilder:
                 **({"look": self._look} if self._look else {}),
                 **({REFUSED: self._refused} if self._refused else {}),
                 **({DRIFT: self._drift} if self._drift else {}),
+                **({ONTO_LATENTS: onto_latents} if onto_latents else {}),
                 "cost": {
                     "usd": round(services.usd, 9),
                     "requests": services.requests,

@@ -22,8 +22,15 @@ NOT_DECIDING = frozenset(
     )
 )
 """Settings of services that change neither what is asked for nor what comes back."""
+_LATER = {"carry_latents": False}
+"""Settings that there were not always, with the value that leaves everything as it was: work that
+was begun before goes on."""
 
 
 def decisive(service: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out of a service's settings, as plain data, what does not decide what comes back."""
-    return {name: value for name, value in service.items() if name not in NOT_DECIDING}
+    return {
+        name: value
+        for name, value in service.items()
+        if name not in NOT_DECIDING and not (name in _LATER and value == _LATER[name])
+    }

@@ -16,12 +16,14 @@ class KeptImage:
 
     Attributes:
         png: Encoded bytes; None where nothing was drawn.
+        beside: What else is needed to draw onto it, if anything is.
         usd: What it cost.
         data: What else is known of it, as plain JSON.
         final: Whether it is never tried again; what is not final is, in a later round.
     """
 
     png: bytes | None
+    beside: bytes | None = None
     usd: float = 0.0
     data: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     final: bool = True
@@ -67,6 +69,7 @@ async def draw_once(
             reserved_usd=usd,
             data=drawn.data,
             blob=drawn.png,
+            beside=drawn.beside,
         )
         return drawn
 
@@ -77,7 +80,9 @@ def _kept(ledger: Ledger, key: str) -> KeptImage | None:
     if not answers:
         return None
     last = next((one for one in reversed(answers) if one.sha256), answers[-1])
-    png = ledger.find_blob(last.sha256) if last.sha256 else None
-    if last.sha256 and png is None:
+    png, beside = (
+        ledger.find_blob(digest) if digest else None for digest in (last.sha256, last.beside)
+    )
+    if (last.sha256 and png is None) or (last.beside and beside is None):
         return None
-    return KeptImage(png=png, usd=last.usd, data=last.data, final=last.paid)
+    return KeptImage(png=png, beside=beside, usd=last.usd, data=last.data, final=last.paid)

@@ -197,6 +197,7 @@ class Ledger(Records):
         data: Mapping[str, Any],
         reserved_usd: float = 0.0,
         blob: bytes | None = None,
+        beside: bytes | None = None,
     ) -> None:
         """Keep what came of a call; it is on the disk when this returns.
 
@@ -209,6 +210,7 @@ class Ledger(Records):
             data: The answer, as plain JSON.
             reserved_usd: What it was admitted with.
             blob: Bytes that came with it.
+            beside: Further bytes that came with those.
         """
         answer = {
             "kind": "answer",
@@ -223,11 +225,15 @@ class Ledger(Records):
             "data": dict(data),
         }
         if blob is not None:
-            start = journal.append(self._images, blob).start
-            digest = hashlib.sha256(blob).hexdigest()
-            answer |= {"sha256": digest, "start": start, "size": len(blob)}
+            answer |= self._kept_bytes(blob)
+        if beside is not None:
+            answer["beside"] = self._kept_bytes(beside)
         self._append(answer)
         await self._on_disk()
+
+    def _kept_bytes(self, blob: bytes) -> dict[str, Any]:
+        start = journal.append(self._images, blob).start
+        return {"sha256": hashlib.sha256(blob).hexdigest(), "start": start, "size": len(blob)}
 
     async def sending(self, name: str, keys: Sequence[str]) -> None:
         """Keep that calls are going to be sent together; on the disk when this returns.

@@ -24,6 +24,7 @@ Status = Literal["accepted", "rejected", "failed"]
 
 FORMAT: Final = "staged-ledger/1"
 WRITERS: Final = "writers"
+_BLOB: Final[Mapping[str, type]] = {"sha256": str, "start": int, "size": int}
 _KINDS: Final[Mapping[str, Mapping[str, type]]] = {
     "begin": {"format": str, "fingerprint": str, "round": int},
     "call": {"of": str, "usd": float},
@@ -44,7 +45,7 @@ _KINDS: Final[Mapping[str, Mapping[str, type]]] = {
     "sent": {"name": str, "number": str},
 }
 _EITHER: Final[Mapping[str, Mapping[str, type]]] = {
-    "answer": {"sha256": str, "start": int, "size": int},
+    "answer": {**_BLOB, "beside": dict},
     "result": {"sample": dict, "detail": str},
 }
 
@@ -59,6 +60,7 @@ class CallResult:
         usd: What it cost.
         data: The answer, as plain JSON.
         sha256: Of the bytes that came with it, if any did.
+        beside: SHA-256 of further bytes that came with those.
     """
 
     purpose: str
@@ -66,6 +68,7 @@ class CallResult:
     usd: float
     data: Mapping[str, Any]
     sha256: str | None = None
+    beside: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +255,7 @@ class Records:
             usd=made.usd,
             data=record["data"],
             sha256=record.get("sha256"),
+            beside=(record.get("beside") or {}).get("sha256"),
         )
 
     def _writers(self) -> list[str]:
@@ -315,8 +319,13 @@ class Records:
         self._made.setdefault(record["key"], []).append(made)
         self._usd += record["usd"] - record["reserved"]
         if record.get("sha256") is not None:
-            where = Span(record["start"], record["size"])
-            self._blobs[record["sha256"]] = _Place(place.writer, where)
+            self._take_blob(place.writer, record)
+        if record.get("beside") is not None:
+            beside = strict_json.record(record["beside"], "beside", _BLOB)
+            self._take_blob(place.writer, beside)
+
+    def _take_blob(self, writer: str, named: Mapping[str, Any]) -> None:
+        self._blobs[named["sha256"]] = _Place(writer, Span(named["start"], named["size"]))
 
     def _take_result(self, place: _Place, record: dict[str, Any]) -> None:
         end = _End(record["round"], record["status"] == "failed", place)

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from staged.backends.diffusers import latents as stored
 from staged.backends.diffusers.finite_pictures import FinitePictures
 from staged.backends.diffusers.loading import check_takes, load_pipeline, name_of
 from staged.backends.diffusers.settings import LICENCES, DiffusersSettings
@@ -29,15 +31,21 @@ references for all of them."""
 
 @dataclass(frozen=True, kw_only=True)
 class _Edit:
-    image: Image.Image | None
+    image: Image.Image | Tensor | None
     instruction: str
     width: int
     height: int
     seed: int
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    pixels: Pixels
+    latents: Tensor | None
+
+
 class DiffusersEditor:
-    """Plays `ImageEditor` with a diffusers pipeline.
+    """Plays `ImageEditor` with a diffusers pipeline, and `LatentEditor` where the settings say so.
 
     Args:
         settings: Which pipeline, and how it is called.
@@ -67,6 +75,7 @@ class DiffusersEditor:
         self._takes_size = {"width", "height"} <= known.keys()
         self._takes_area = "max_area" in known
         self._takes_resize = "_auto_resize" in known
+        self._last = stored.LastLatents(self._pipeline) if settings.carry_latents else None
 
     @cached_property
     def name(self) -> str:
@@ -97,6 +106,49 @@ class DiffusersEditor:
             RoleError: the pipeline refused to give an image (a safety checker), or its numbers
                 were not finite.
         """
+        given = self._given(image, width, height)
+        return self._take(given, instruction, width, height, seed).pixels
+
+    def edit_latents(
+        self,
+        image: Pixels | None,
+        latents: bytes | None,
+        instruction: str,
+        *,
+        width: int,
+        height: int,
+        seed: int,
+    ) -> tuple[Pixels, bytes]:
+        """Draw as `edit` does, onto latents in place of the image where there are any.
+
+        Args:
+            image: See `edit`.
+            latents: What an earlier call returned with that image, for the same width and height.
+            instruction: See `edit`.
+            width: See `edit`.
+            height: See `edit`.
+            seed: See `edit`.
+
+        Returns:
+            (height, width, 3) uint8 RGB, and the latents that it was decoded from.
+
+        Raises:
+            ValueError: as `edit`; or these are no latents of such a picture.
+            RoleError: as `edit`.
+        """
+        given: Image.Image | Tensor | None
+        if latents is None:
+            given = self._given(image, width, height)
+        else:
+            factor, channels = self._pipeline.vae_scale_factor, self._pipeline.latent_channels
+            shape = (channels, height // factor, width // factor)
+            given = stored.from_bytes(latents, shape, self._pipeline.transformer.dtype)
+        drawn = self._take(given, instruction, width, height, seed)
+        assert drawn.latents is not None, "the settings say carry_latents"
+        return drawn.pixels, stored.to_bytes(drawn.latents)
+
+    def _given(self, image: Pixels | None, width: int, height: int) -> Image.Image | None:
+        """What the pipeline is to draw onto."""
         given: Image.Image | None = None
         if image is not None:
             given = Image.fromarray(image)
@@ -108,11 +160,22 @@ class DiffusersEditor:
                     f"{self.name} draws onto images alone: set first_step_without_image to false"
                 )
             given = given.resize((width, height), Image.Resampling.LANCZOS)
-        edit = _Edit(image=given, instruction=instruction, width=width, height=height, seed=seed)
-        return self._turns.take((width, height, given and given.size), edit)
+        return given
 
-    def _draw(self, edits: Sequence[_Edit]) -> list[Pixels | Exception]:
-        """Draw edits of one size, all with an image or all without.
+    def _take(
+        self,
+        given: Image.Image | Tensor | None,
+        instruction: str,
+        width: int,
+        height: int,
+        seed: int,
+    ) -> _Drawn:
+        edit = _Edit(image=given, instruction=instruction, width=width, height=height, seed=seed)
+        kind = given.size if isinstance(given, Image.Image) else type(given)
+        return self._turns.take((width, height, kind), edit)
+
+    def _draw(self, edits: Sequence[_Edit]) -> list[_Drawn | Exception]:
+        """Draw edits of one size, all with an image, all with latents or all without.
 
         A call has always `batch_size` rows, some of them in vain: kernels are chosen by shape, and
         in a call of another shape the last digits of the same picture would differ.
@@ -120,12 +183,15 @@ class DiffusersEditor:
         rows = [*edits, *[edits[-1]] * (self.settings.batch_size - len(edits))]
         width, height = edits[0].width, edits[0].height
         arguments: dict[str, Any] = {
-            "image": [edit.image for edit in rows] if edits[0].image else None,
+            "image": None if edits[0].image is None else [edit.image for edit in rows],
             "prompt": [edit.instruction for edit in rows],
             "generator": [torch.Generator("cpu").manual_seed(edit.seed) for edit in rows],
         }
         if len(rows) == 1:  # pipelines that draw one at a time take no lists
             arguments = {name: value and value[0] for name, value in arguments.items()}
+        latents = [edit.image for edit in rows if isinstance(edit.image, Tensor)]
+        if latents:
+            arguments["image"] = torch.stack(latents)
         arguments |= {
             **({"width": width, "height": height} if self._takes_size else {}),
             "num_inference_steps": self.settings.num_inference_steps,
@@ -138,6 +204,8 @@ class DiffusersEditor:
             arguments.setdefault("max_area", width * height)
         if self._takes_resize:
             arguments.setdefault("_auto_resize", False)
+        if self._last is not None:
+            arguments["callback_on_step_end"] = self._last
         try:
             with torch.inference_mode():
                 result = self._pipeline(**arguments)
@@ -149,9 +217,14 @@ class DiffusersEditor:
         flags = getattr(result, "nsfw_content_detected", None) or [False] * len(rows)
         finite = self._pictures.take(len(rows))
         drawn = zip(result.images, flags, finite, strict=True)
-        return [
+        pictures = [
             self._outcome(image, width, height, withheld=withheld, finite=good)
             for _, (image, withheld, good) in zip(edits, drawn, strict=False)
+        ]
+        kept = [None] * len(rows) if self._last is None else self._last.take(width, height)
+        return [
+            picture if isinstance(picture, Exception) else _Drawn(picture, of_it)
+            for picture, of_it in zip(pictures, kept, strict=False)
         ]
 
     def _outcome(

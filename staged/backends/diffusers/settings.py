@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 from staged.ranges import check_range
 
+CARRYING = "FluxKontextPipeline"
+"""The pipeline whose edits may start from latents: others show the picture to their text encoder
+too, or take no latents for it."""
 LICENCES = {
     "black-forest-labs/FLUX.1-Kontext-dev": "FLUX.1 [dev] Non-Commercial License",
     "Qwen/Qwen-Image-Edit": "Apache-2.0",
@@ -79,13 +82,21 @@ class DiffusersSettings(LoadSettings):
     """Strength of the instruction."""
     first_step_without_image: bool = True
     """Draw a first step from text alone; otherwise onto a white canvas."""
+    carry_latents: bool = False
+    """Edit the latents that a picture was decoded from where they are known, in place of its
+    pixels, so that autoencoder passes do not add up over the steps; for FLUX.1 Kontext."""
 
     def __post_init__(self) -> None:
-        """Check ranges and that outputs have a licence."""
+        """Check ranges, that outputs have a licence, and that the pipeline takes latents."""
         check_range(self, "num_inference_steps", "batch_size", minimum=1)
         check_range(self, "guidance_scale", minimum=0, maximum=1000)
         if self.licence is None and self.model not in LICENCES:
             raise ValueError(
                 f"licence: the terms of {self.model!r} are not known here; state them, since every "
                 "sample carries them"
+            )
+        if self.carry_latents and self.pipeline != CARRYING:
+            raise ValueError(
+                f"carry_latents: {self.pipeline} ({self.model}) takes pictures alone; only "
+                f"{CARRYING} edits latents: leave it out"
             )
