@@ -205,7 +205,7 @@ def test_four_ranks_killed_then_two_killed_then_three_make_what_one_undisturbed_
 
     made = Records(out / LEDGER)
     # Answers that are kept, by purpose: none of them is there twice, images included.
-    calls, once = ({k: v["calls"] for k, v in each.costs().items()} for each in (made, needed))
+    calls, once = answered(made), answered(needed)
     assert calls == once
     # The endpoint was asked nothing else, and twice only what a kill took while it was in flight.
     assert model.asked.keys() == whole.keys()
@@ -232,9 +232,7 @@ def test_ranks_killed_at_random_make_the_same_data(
         for process in processes:
             process.end()
     assert set(codes(start(out, 3, url, prompts))) == {0}
-    made = Records(out / LEDGER).costs()
-    needed = Records(tmp_path / "whole" / LEDGER).costs()
-    assert {k: v["calls"] for k, v in made.items()} == {k: v["calls"] for k, v in needed.items()}
+    assert answered(Records(out / LEDGER)) == answered(Records(tmp_path / "whole" / LEDGER))
     assert content(out) == content(tmp_path / "whole")
 
 
@@ -262,14 +260,23 @@ def test_after_many_kills_nothing_that_was_paid_for_is_lost_or_bought_again(
                 continue
         assert process.end() == 0
         made = Records(out / LEDGER)
-        calls, once = ({k: v["calls"] for k, v in each.costs().items()} for each in (made, needed))
+        calls, once = answered(made), answered(needed)
         assert calls == once
         assert model.asked.keys() == whole.keys()
-        # A kill may take what is in flight: four units, each with a call.
-        assert model.asked.total() <= made.spent.requests <= whole.total() + 4 * killed_here
+        # A kill may take what is in flight: four units, each with a call. On a loaded machine a
+        # connection may break besides; such calls are made again, and are no answers.
+        broken = sum(v["calls"] for v in made.costs().values()) - answered(made).total()
+        most = whole.total() + 4 * killed_here + broken
+        assert model.asked.total() <= made.spent.requests <= most
         assert content(out) == content(tmp_path / "whole")
         jobs, killed_here = jobs + 1, 0
     assert jobs >= 1
+
+
+def answered(made: Records) -> Counter[str]:
+    """Answers and images that a ledger has, by purpose: what was tried in vain is none."""
+    every = (one for attempts in made._made.values() for one in attempts)
+    return Counter(one.purpose for one in every if one.paid)
 
 
 def lines(folder: Path) -> int:
