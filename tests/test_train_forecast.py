@@ -22,7 +22,7 @@ from staged.model.recompute import Recompute, set_recompute
 from staged.model.transformer import Layer, rope_tables
 from staged.settings import find_config, load
 from train.activations import count_activations
-from train.forecast import config_of, forecast, ranks_needed, ways_out
+from train.forecast import Machine, config_of, forecast, ranks_needed, tell, ways_out
 from train.gpus import GPUS
 from train.job import Trainer
 from train.live_bytes import LiveBytes
@@ -189,6 +189,17 @@ def test_what_cannot_be_planned_is_said(full: TrainSettings) -> None:
         config_of("someone/else")
     with pytest.raises(ValueError, match=r"parallel\.replicas is 3, which does not divide 8"):
         forecast(replace(full, parallel=ParallelSettings(replicas=3)), config_of(full.init), 8)
+    with pytest.raises(ValueError, match="a100-80 does not multiply float8"):
+        tell(
+            replace(full, matmuls="float8"),
+            Machine(
+                name="a100-80",
+                gpu=GPUS["a100-80"],
+                ranks=8,
+                utilization=0.3,
+                usd_per_gpu_hour=None,
+            ),
+        )
     with pytest.raises(SystemExit, match="2"):
         staged(["train", CONFIG, "--plan", "--utilization", "1.5"])
 

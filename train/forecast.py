@@ -219,8 +219,13 @@ def tell(settings: TrainSettings, machine: Machine) -> dict[str, Any]:
         Its figures.
 
     Raises:
-        ValueError: As `config_of` and `forecast`.
+        ValueError: As `config_of` and `forecast`, or the device lacks what the settings ask for.
     """
+    if settings.matmuls == "float8" and not machine.gpu.float8:
+        raise ValueError(
+            f"matmuls=float8, and {machine.name} does not multiply float8; leave it at as_dtype, "
+            "or plan for an h100 and its like"
+        )
     config = config_of(settings.init)
     found = forecast(settings, config, machine.ranks)
     fits = found.total <= machine.gpu.memory

@@ -14,15 +14,17 @@ class Gpu:
     Attributes:
         memory: Bytes.
         flops: Dense bfloat16 operations a second, without sparsity.
+        float8: Whether it multiplies float8.
     """
 
     memory: int
     flops: float
+    float8: bool = True
 
 
 GPUS = {
-    "a100-40": Gpu(39 * _GIB, 312e12),
-    "a100-80": Gpu(79 * _GIB, 312e12),
+    "a100-40": Gpu(39 * _GIB, 312e12, float8=False),
+    "a100-80": Gpu(79 * _GIB, 312e12, float8=False),
     "h100": Gpu(79 * _GIB, 989e12),
     "h200": Gpu(139 * _GIB, 989e12),
     "b200": Gpu(178 * _GIB, 2250e12),
