@@ -1,7 +1,6 @@
 """The commands of `staged data` that look at data sets, or make one of others."""
 
 import argparse
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,26 +16,12 @@ from staged.command_line import (
     count,
     exit_codes,
     outputs,
+    percent,
 )
 from staged.jobs.records import Status
 from staged.shards import damage, read_index, read_manifest, validate
 from staged.shards.checks import merge
 from staged.shards.writer import DEFAULT_MAX_SAMPLES
-
-
-def _percent(text: str) -> float:
-    """A share that is given in percent.
-
-    Raises:
-        argparse.ArgumentTypeError: It is no number from 0 to 100.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text}: give a number of percent, 0 to 100")
-    return value / 100
 
 
 def _folder_options(parser: Parser, words: str = "of the data set") -> None:
@@ -62,7 +47,7 @@ def _preview_options(parser: Parser) -> None:
     add("--prompt", default="", metavar="WORDS", help="those with this in the prompt")
     add("--task", default="", help="those of this task")
     words = "those with an edit that moved the whole picture by so much of its side or more"
-    add("--moved", type=_percent, default=0.0, metavar="PERCENT", help=words)
+    add("--moved", type=percent, default=0.0, metavar="PERCENT", help=words)
 
 
 def _merge_options(parser: Parser) -> None:

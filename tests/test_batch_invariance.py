@@ -14,6 +14,7 @@ from staged.backends.bagel import BagelPlayer
 from staged.backends.bagel_settings import BagelSettings
 from staged.engine import decoding, drawing
 from staged.engine.cache import PagedCache
+from staged.engine.company import Company
 from staged.engine.context import Context
 from staged.engine.drawing import ImageOnItsWay
 from staged.engine.engine import Engine
@@ -26,6 +27,7 @@ from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
 from staged.model.flows import FlowSettings, Guidance
+from staged.model.lora import LowRank, add_lora
 from staged.sequence import clean_copies
 from staged.trajectory import Trajectory
 
@@ -247,17 +249,17 @@ def test_an_image_that_joins_shares_the_very_next_call(monkeypatch: pytest.Monke
     assert (first.num_steps, late.num_steps, len(calls)) == (2, 1, 1)
 
 
+def by_number(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A product that sums more rows than those of one image and its branches in another order."""
+    half = x.shape[-1] // 2
+    if len(x) <= 48:
+        return EXACT(x, weight, bias)
+    return EXACT(x[..., half:], weight[:, half:], bias) + EXACT(x[..., :half], weight[:, :half])
+
+
 def test_images_are_drawn_one_at_a_time_where_rows_come_out_otherwise_beside_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As where a product of more rows sums in another order."""
-
-    def by_number(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        half = x.shape[-1] // 2
-        if len(x) <= 48:  # all tokens of one image and its branches
-            return EXACT(x, weight, bias)
-        return EXACT(x[..., half:], weight[:, half:], bias) + EXACT(x[..., :half], weight[:, :half])
-
     monkeypatch.setattr(F, "linear", by_number)
     engine = tiny.engine(1)
     draw(engine)
@@ -287,6 +289,42 @@ def test_another_order_of_summing_shows_however_few_the_rows_are(
         assert sums_alike(product, [2], like)
     monkeypatch.setattr(F, "linear", linear_by_row)
     assert sums_alike((65, 3, False), [2, 1], like)
+
+
+def test_what_a_fresh_model_draws_with_is_no_proof_for_what_it_learns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Products of a velocity head of zeros are the same in any order; images then shared calls."""
+
+    def head_by_number(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        of_head = len(weight) == tiny.CONFIG.latent_token_dim
+        return (by_number if of_head else linear_by_row)(x, weight, bias)
+
+    monkeypatch.setattr(F, "linear", head_by_number)
+    engine = tiny.engine(1)
+    learned = engine.model.latent_out.weight.detach().clone()
+    torch.nn.init.zeros_(engine.model.latent_out.weight)
+    draw(engine)
+    with torch.no_grad():
+        engine.model.latent_out.weight.copy_(learned)  # in place, as optimizers do
+    drawn, count = draw(engine)
+    assert count == 10
+    monkeypatch.setattr(drawing, "ROWS_TOGETHER", {})
+    alone, _ = draw(Engine(engine.model, engine.codec, engine.tokenizer))
+    for one, other in zip(drawn, alone, strict=True):
+        assert torch.equal(one.latents, other.latents)
+
+
+def test_images_whose_activations_end_within_a_vector_share_no_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The rest of a SiLU's numbers rounds otherwise so rarely that trials passed by luck."""
+    monkeypatch.setattr(F, "linear", linear_by_row)
+    engine = tiny.engine(1)
+    company = Company(engine.model, engine.special)
+    with torch.inference_mode():
+        assert company.changes_nothing([((4, 4), 3)] * 2)
+        assert not company.changes_nothing([((3, 3), 1)] * 3)
 
 
 # --- where it is kept --------------------------------------------------------------------------
@@ -388,6 +426,22 @@ def test_where_kernels_treat_rows_differently_texts_are_written_one_at_a_time(
     assert together == [
         other.write([context], [how])[0] for context, how in zip(contexts, sampling, strict=True)
     ]
+
+
+def test_rows_of_a_fresh_lora_are_looked_at_as_if_it_had_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = tiny.engine(1)
+    add_lora(engine.model, {"layers.0.und.v_proj": LowRank(rank=4, scale=1.0)}, seed=0)
+
+    def uneven(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        out = EXACT(x, weight, bias)
+        if x.shape[-1] == 4:
+            out[-1:] *= 1.25
+        return out
+
+    monkeypatch.setattr(F, "linear", uneven)
+    assert engine.num_text_slots == 1
 
 
 def test_rows_are_looked_at_again_with_another_number_of_threads() -> None:

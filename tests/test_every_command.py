@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -320,6 +321,20 @@ def test_outputs_and_seeds_are_checked_where_the_command_line_is_read(
         if "--seed" in action.option_strings:
             with pytest.raises(argparse.ArgumentTypeError, match="whole number from 0"):
                 action.type("-1")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_no_option_takes_nan_or_infinity(words: tuple[str, ...]) -> None:
+    """A comparison with NaN is false: `--max-difference nan` kept nothing after all the work."""
+    parser = TREE[words]
+    for action in options(parser):
+        if action.type is None:
+            continue
+        read = parser._registry_get("type", action.type, action.type)
+        for text in ("nan", "inf", "-inf"):
+            with suppress(argparse.ArgumentTypeError, ValueError):
+                value = read(text)
+                assert not isinstance(value, float), f"{action.option_strings} takes {value}"
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -14,11 +13,13 @@ from staged.command_line import (
     Parser,
     UsageError,
     add_overrides,
+    amount,
     console,
     count,
     exit_codes,
     natural,
     outputs,
+    share,
 )
 from staged.command_line.applications import run_as_module
 from staged.shards.folder import shard_paths
@@ -132,12 +133,12 @@ def _add_plan(parser: Parser) -> None:
     group.add_argument("--ranks", type=count, default=1, help="devices (default: 1)")
     group.add_argument(
         "--utilization",
-        type=_share,
+        type=share,
         default=0.3,
         metavar="SHARE",
         help="of the device's rate that a step reaches (default: 0.3)",
     )
-    group.add_argument("--usd-per-gpu-hour", type=_price, metavar="USD", help="for the cost")
+    group.add_argument("--usd-per-gpu-hour", type=amount, metavar="USD", help="for the cost")
 
 
 def _tell_plan(settings: TrainSettings, arguments: argparse.Namespace) -> int:
@@ -153,20 +154,6 @@ def _tell_plan(settings: TrainSettings, arguments: argparse.Namespace) -> int:
     figures = tell(settings, machine)
     console().figures(figures)
     return exit_codes.OK if figures["fits"] else exit_codes.FAILED
-
-
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share above 0 and at most 1")
-    return share
-
-
-def _price(text: str) -> float:
-    price = float(text)
-    if not 0 <= price < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a price")
-    return price
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from staged import settings as job_settings
 from staged import strict_json
 from staged.backends.lmm.kept import kept_answers
 from staged.backends.lmm.types import LmmSettings
-from staged.command_line import add_dtype, add_overrides
+from staged.command_line import add_dtype, add_overrides, amount
 from staged.jobs.rank import Rank
 
 JUDGE = "Qwen/Qwen3-VL-8B-Instruct"
@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--budget-usd",
-        type=float,
+        type=amount,
         help="server: stop when so much is spent, over all runs and processes",
     )
     add_overrides(group, words="server: its settings")

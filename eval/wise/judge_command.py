@@ -15,7 +15,7 @@ from staged import settings as job_settings
 from staged import strict_json
 from staged.backends.lmm.kept import kept_answers
 from staged.backends.lmm.types import LmmSettings
-from staged.command_line import Parser, add_out_file, add_overrides, console, exit_codes
+from staged.command_line import Parser, add_out_file, add_overrides, amount, console, exit_codes
 from staged.jobs.files import write_json_lines
 
 
@@ -69,6 +69,6 @@ def _parser() -> Parser:
     add("--version", choices=list(VERSIONS), required=True, help="the prompts that were drawn")
     add("--prompts", type=Path, required=True, help="folder of WISE's JSON files")
     add_out_file(parser, words="judgements, JSON lines")
-    add("--budget-usd", type=float, help="stop when so much is spent, earlier runs included")
+    add("--budget-usd", type=amount, help="stop when so much is spent, earlier runs included")
     add_overrides(parser, words="settings of the judge")
     return parser

@@ -16,10 +16,13 @@ from staged.command_line.options import (
     add_out_folder,
     add_overrides,
     add_seed,
+    amount,
     count,
     count_or_auto,
     natural,
+    percent,
     seed,
+    share,
 )
 from staged.command_line.parser import Parser, UsageError
 from staged.command_line.parts import Part, add_parts, run_part
@@ -39,6 +42,7 @@ __all__ = [
     "add_overrides",
     "add_parts",
     "add_seed",
+    "amount",
     "console",
     "count",
     "count_or_auto",
@@ -46,9 +50,11 @@ __all__ = [
     "exit_codes",
     "natural",
     "outputs",
+    "percent",
     "run",
     "run_part",
     "seed",
+    "share",
     "table_parser",
     "walk",
 ]

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from importlib import import_module
 
-from staged.command_line import Parser, UsageError
+from staged.command_line import Parser, UsageError, amount
 from staged.command_line.applications import prefer_ours
 
 
@@ -24,7 +24,7 @@ def add_arguments(parser: Parser, shared: Sequence[str]) -> None:
     """
     add = parser.add_argument
     add("--address", help="of the cluster (default: RAY_ADDRESS, else a local one)")
-    add("--cpus", type=float, default=1.0, metavar="N", help="processors that a task asks for")
+    add("--cpus", type=amount, default=1.0, metavar="N", help="processors that a task asks for")
     add("processes", type=int, metavar="N", help="tasks, of which some may wait")
     add("command", choices=shared, help="what each does a share of")
     add("arguments", nargs=argparse.REMAINDER, help="of that command")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -143,6 +144,55 @@ def natural(text: str) -> int:
         argparse.ArgumentTypeError: It is none.
     """
     return _integer(text, 0, 2**31)
+
+
+def finite(text: str) -> float:
+    """Read a number; what `type=float` of a `Parser` means.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none, or NaN or infinite, which comparisons let through.
+    """
+    return _number(text, "a finite number")
+
+
+def amount(text: str) -> float:
+    """Read a finite number of 0 or more: money, or a most of what may differ.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    return _number(text, "a number of 0 or more", least=0)
+
+
+def share(text: str) -> float:
+    """Read a share, above 0 and at most 1.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    value = _number(text, words := "a share, more than 0 and at most 1", least=0, most=1)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r}: give {words}")
+    return value
+
+
+def percent(text: str) -> float:
+    """Read a share that is given in percent, 0 to 100.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    return _number(text, "a number of percent, 0 to 100", least=0, most=100) / 100
+
+
+def _number(text: str, words: str, *, least: float = -math.inf, most: float = math.inf) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and least <= value <= most):
+        raise argparse.ArgumentTypeError(f"{text!r}: give {words}")
+    return value
 
 
 def _integer(text: str, least: int, most: int) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from staged.command_line.console import LOG_LEVELS, console
 from staged.command_line.exit_codes import USAGE
+from staged.command_line.options import finite
 
 if TYPE_CHECKING:
     from staged.command_line.dispatch import Command
@@ -76,6 +77,7 @@ class Parser(argparse.ArgumentParser):
     - No option may be abbreviated: a new option would change what an old script means.
     - A positional called `overrides` takes `key=value` settings, wherever they stand.
     - A wrong command line is told in one line, with exit status 2.
+    - `type=float` is a finite number.
     - `--quiet`, `--log-level` and `--debug` are there; `--json` where a command has figures.
 
     Attributes:
@@ -96,6 +98,7 @@ class Parser(argparse.ArgumentParser):
         arguments["allow_abbrev"] = False
         super().__init__(**arguments)
         self.register("action", "parsers", _Parts)
+        self.register("type", float, finite)
         if general:
             self._add_general(figures)
 

@@ -1,9 +1,13 @@
 """Whether rows come out of the model with the same bits beside others' as alone: it is tried.
 
 A product of matrices may sum a row otherwise where there are more rows, and which numbers of rows
-share an order is nowhere promised. But it depends on the shapes alone, not on the numbers. So
-before images share calls their shapes are tried once, with random numbers, and where a bit differs
-they share none. Attention is not tried: each context has a call of its own (see
+share an order is nowhere promised. The order depends on the shapes alone; whether another one shows
+in the bits depends on the numbers, of which a model that learns has others after each step. So
+before images share calls their shapes are tried once, with numbers that show any order (see
+`staged.engine.summing`) and through a layer of the model; where a bit differs they share none. What
+was found stays true whatever the weights become. Where an activation ends within a vector, other
+code rounds one number in 25 otherwise (float32, on a CPU), too few for a trial to meet them: there
+images share none either. Attention is not tried: each context has a call of its own (see
 `staged.engine.context`).
 """
 
@@ -24,6 +28,12 @@ Shape = tuple[Grid, int]
 
 _OF_ALL, _OF_LATENTS = ("layers.0.",), ("latent_in", "time_embed.", "latent_out")
 """Begin the names of what all rows go through, and of what latents do."""
+
+_VECTORS_BYTES = 128
+"""What elementwise kernels take at a time: two of the widest vectors."""
+
+_MIN_PART = 1 << 15
+"""Numbers that elementwise kernels leave to one thread: ATen's grain size."""
 
 _MAX_KNOWN = 4096
 """Of the combinations that were tried, so many are remembered."""
@@ -50,14 +60,15 @@ class Company:
         if key not in self._known:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            self._known[key] = self._sum_alike(shapes) and self._try(shapes)
+            self._known[key] = (
+                self._fills_vectors(shapes) and self._sum_alike(shapes) and self._try(shapes)
+            )
         return self._known[key]
 
     def _sum_alike(self, shapes: Sequence[Shape]) -> bool:
         """Whether all products sum the rows of each image in the same order."""
         like = self._model.embed_tokens.weight
-        tokens = [grid[0] * grid[1] * count for grid, count in shapes]
-        markers = [2 * count for _, count in shapes]
+        tokens, markers = _num_rows(shapes)
         return all(
             sums_alike(product, parts, like)
             for prefixes, parts in ((_OF_ALL, tokens), (_OF_ALL, markers), (_OF_LATENTS, tokens))
@@ -68,10 +79,25 @@ class Company:
             )
         )
 
+    def _fills_vectors(self, shapes: Sequence[Shape]) -> bool:
+        """Whether activations take whole vectors, of each image and of all."""
+        decoder = self._model.config.transformer
+        size = self._model.embed_tokens.weight.itemsize
+        tokens, markers = _num_rows(shapes)
+        return all(
+            _whole_vectors(num_rows * width, size)
+            for rows, width in (
+                (tokens, decoder.hidden_size),
+                (tokens, decoder.intermediate_size),
+                (markers, decoder.intermediate_size),
+            )
+            for num_rows in (*rows, sum(rows))
+        )
+
     def _try(self, shapes: Sequence[Shape]) -> bool:
         config, weight = self._model.config, self._model.embed_tokens.weight
         generator = torch.Generator().manual_seed(0)
-        rows = [grid[0] * grid[1] * count for grid, count in shapes]
+        rows, _ = _num_rows(shapes)
         latents = torch.randn(sum(rows), config.latent_token_dim, generator=generator)
         times = torch.rand(sum(rows), generator=generator)
 
@@ -101,6 +127,18 @@ class Company:
 
     def _velocities(self, alone: Sequence[Hidden]) -> list[Tensor]:
         return [self._model.velocity(hidden.gen) for hidden in alone]
+
+
+def _num_rows(shapes: Sequence[Shape]) -> tuple[list[int], list[int]]:
+    """Rows of each image: latent tokens, and markers."""
+    tokens = [grid[0] * grid[1] * count for grid, count in shapes]
+    return tokens, [2 * count for _, count in shapes]
+
+
+def _whole_vectors(num: int, size: int) -> bool:
+    """Whether so many numbers of so many bytes fill vectors, in each thread that gets a part."""
+    parts = min(torch.get_num_threads(), -(-num // _MIN_PART))
+    return all(some * size % _VECTORS_BYTES == 0 for some in (num, -(-num // parts)))
 
 
 def _without_others(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

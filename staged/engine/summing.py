@@ -37,6 +37,29 @@ def sums_alike(product: tuple[int, int, bool], parts: Sequence[int], like: Tenso
         parts: Rows of each part.
         like: Of its device and dtype.
     """
+    rows, weight, bias = _cancelling(product, sum(parts), like)
+    together = F.linear(rows, weight, bias)
+    alone = [F.linear(part.contiguous(), weight, bias) for part in rows.split(list(parts))]
+    return torch.equal(together, torch.cat(alone))
+
+
+def places_alike(product: tuple[int, int, bool], num_rows: int, like: Tensor) -> bool:
+    """Whether one and the same row comes out with the same bits in every place of a product.
+
+    Args:
+        product: Of `products_of`.
+        num_rows: Of the product.
+        like: Of its device and dtype.
+    """
+    row, weight, bias = _cancelling(product, 1, like)
+    found = F.linear(row.repeat(num_rows, 1), weight, bias)
+    return torch.equal(found, found[:1].expand_as(found))
+
+
+def _cancelling(
+    product: tuple[int, int, bool], num_rows: int, like: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rows, weight and bias of a product whose terms cancel in pairs."""
     num_inputs, num_outputs, has_bias = product
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(num_inputs, generator=generator)
@@ -48,8 +71,5 @@ def sums_alike(product: tuple[int, int, bool], parts: Sequence[int], like: Tenso
         whole = torch.cat([drawn, sign * drawn, drawn.new_zeros(num_rows, odd)], dim=1)
         return whole[:, order].to(like.device, like.dtype)
 
-    rows, weight = paired(sum(parts), -1.0), paired(num_outputs, 1.0)
-    bias = weight.new_zeros(num_outputs) if has_bias else None
-    together = F.linear(rows, weight, bias)
-    alone = [F.linear(part.contiguous(), weight, bias) for part in rows.split(list(parts))]
-    return torch.equal(together, torch.cat(alone))
+    rows, weight = paired(num_rows, -1.0), paired(num_outputs, 1.0)
+    return rows, weight, weight.new_zeros(num_outputs) if has_bias else None

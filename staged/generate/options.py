@@ -14,6 +14,7 @@ from staged.command_line import (
     add_device,
     add_dtype,
     add_seed,
+    amount,
     count,
     natural,
     outputs,
@@ -177,7 +178,7 @@ def _add_loop(group: argparse._ArgumentGroup, home: DrawSettings) -> None:
         help="the language model of --planner lmm or --inspector lmm: model, base_url, api_key_env "
         "and whatever else it takes; model=shapes-lmm-1 is the miniature world's own",
     )
-    add("--lmm-budget-usd", type=float, metavar="USD", help="most money for it, over all runs")
+    add("--lmm-budget-usd", type=amount, metavar="USD", help="most money for it, over all runs")
     add("--inspect-plans", dest="inspect_plan", choices=looks, help="whether plans are inspected")
     add("--inspect-sketches", dest="inspect_sketch", choices=looks, help="whether sketches are")
     for name, kind, words in (

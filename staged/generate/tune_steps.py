@@ -20,8 +20,10 @@ from staged.command_line import (
     add_dtype,
     add_out_folder,
     add_seed,
+    amount,
     console,
     exit_codes,
+    share,
 )
 from staged.generate.options import MOST_TOGETHER
 from staged.generate.requests import read_prompts
@@ -127,14 +129,14 @@ def _parser() -> Parser:
     add("--mode", choices=("staged", "one-shot"), default="staged", help="default: staged")
     add(
         "--share",
-        type=_share,
+        type=share,
         default=0.5,
         metavar="SHARE",
         help="of the network's work that may be left, branches of guidance counted; default: 0.5",
     )
     add(
         "--max-difference",
-        type=float,
+        type=amount,
         default=4.0,
         metavar="D",
         help="of pictures, as the root mean square over their values of 0 to 255; default: 4",
@@ -145,13 +147,3 @@ def _parser() -> Parser:
     add_device(parser)
     add_dtype(parser)
     return parser
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share; give more than 0, at most 1")
-    return share

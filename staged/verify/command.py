@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from staged.command_line import Parser, add_device, add_dtype, console, exit_codes
+from staged.command_line import Parser, add_device, add_dtype, amount, console, exit_codes
 from staged.verify.choices import GROUPS, TOLERANCE
 
 __all__ = ["main"]
@@ -87,7 +87,7 @@ def _parser() -> Parser:
 
 
 def _tolerance(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give a number in [0, 1)")
+    value = amount(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0, below 1")
     return value
