@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from ranks import Command
+from test_drift import Unsteady
 
 from data_pipelines.critique.job import run_job
 from data_pipelines.critique.settings import Corrections, CritiqueSettings, Learned
+from data_pipelines.drift.limits import DriftLimits
 from data_pipelines.job import LEDGER
 from data_pipelines.prompts import Prompts
 from staged.backends.lmm.types import LmmSettings
@@ -25,6 +27,7 @@ from staged.sequence import interleave
 from staged.shapes import miniature
 from staged.shapes.language.faults import plan_faults
 from staged.shapes.language.prompts import read_description, read_prompt
+from staged.shapes.players.editor import NO_MISTAKES
 from staged.shapes.players.misbehaviour import Misbehaviour
 from staged.shapes.sight.detect import detect
 from staged.shapes.sight.verdict import satisfied
@@ -177,6 +180,30 @@ def test_a_killed_job_goes_on_to_the_same_data(tmp_path: Path, folder: Path) -> 
 
 def lines(out: Path) -> int:
     return sum(p.read_bytes().count(b"\n") for p in (out / LEDGER).glob("*.jsonl"))
+
+
+def test_pictures_of_the_editor_that_drifted_are_laid_back_or_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They went to the judge as they were, who is not asked about shifts."""
+    shaky = Unsteady(mistakes=NO_MISTAKES)
+    monkeypatch.setattr("data_pipelines.critique.job.open_editor", lambda drawing: shaky)
+    limits = DriftLimits(from_first=None)
+    corrections = Corrections(edits_by_editor=1.0, refined_by_model=0.0, drift=limits)
+    report = run_job(job(4, corrections=corrections), out := tmp_path / "data")
+    assert report.accepted >= 3
+    told = []
+    for sample in read_shards(out):
+        steps, said = sample.trajectory.steps, sample.trajectory.provenance
+        noted = said.get("drift", [])
+        drawn = [place for place, step in enumerate(steps) if isinstance(step, Sketch)]
+        edited = [place for place in drawn if said["makers"][place] == "editor"]
+        assert [one["place"] for one in noted] == edited
+        told += noted
+    assert any("realigned" in one for one in told), "some were laid back"
+    assert all(one["moved"] < 0.01 and max(map(abs, one["tint"])) < 10 for one in told)
+    assert Records(out / LEDGER).costs()["realigned image"]["calls"] > 0
+    assert "drift" not in job().deciding["corrections"], "jobs that were begun go on"
 
 
 def test_other_weights_and_other_settings_are_refused(tmp_path: Path, folder: Path) -> None:

@@ -9,6 +9,7 @@ from data_pipelines.critique.balance import Balance
 from data_pipelines.critique.lessons import MAKERS, cut, supervised
 from data_pipelines.critique.players import JudgedRollout
 from data_pipelines.critique.settings import Learned
+from data_pipelines.drift.steady import DRIFT
 from data_pipelines.inspection import PlanJudgement, SketchJudgement
 from data_pipelines.services import ONTO_LATENTS
 from staged.shapes.language.advance import advanced, between, corrected
@@ -242,16 +243,19 @@ def test_verdicts_come_in_the_wanted_share(share: float | None, kept: int) -> No
 
 def test_what_is_said_of_places_goes_with_the_steps_that_are_left() -> None:
     trajectory, rollout = rolled()
-    noted = {**trajectory.provenance, ONTO_LATENTS: [8, 12]}
+    drift = [{"place": 8, "moved": 0.0}, {"place": 12, "moved": 0.5}]
+    noted = {**trajectory.provenance, ONTO_LATENTS: [8, 12], DRIFT: drift}
     lesson = supervised(replace(trajectory, provenance=noted), rollout, Learned())
     assert lesson is not None and lesson.provenance[ONTO_LATENTS] == [8, 12]
     fewer = Balance(frozenset({(0, 4), (0, 9)}), frozenset()).applied(0, lesson)
     assert fewer is not None and fewer.provenance[ONTO_LATENTS] == [7, 10]
+    assert fewer.provenance[DRIFT][1] == {"place": 10, "moved": 0.5}
     assert fewer.steps[10] is lesson.steps[12]
     # What comes after the last step that is learned goes, and what is said of it.
     unlearned = (*ROLLED[:10], *(replace(step, loss=False) for step in ROLLED[10:]))
     short = cut(Trajectory(prompt="all", steps=unlearned, provenance={**noted, MAKERS: MADE}))
     assert short is not None and short.provenance[ONTO_LATENTS] == [8]
+    assert short.provenance[DRIFT] == drift[:1]
 
 
 def test_too_many_refusals_stay_in_place_unlearned() -> None:

@@ -16,10 +16,10 @@ from data_pipelines.drift.limits import DriftLimits
 from data_pipelines.drift.measure import measure
 from data_pipelines.drift.realign import realigned
 from data_pipelines.drift.registration import NO_MOTION, Motion
+from data_pipelines.drift.steady import steadied
 from data_pipelines.drift.told import drawn_moved, drift_in_words
 from data_pipelines.plan_sketch.build import TrajectoryBuilder
 from data_pipelines.plan_sketch.settings import Critiques, Gate, PlanSketchSettings
-from data_pipelines.plan_sketch.steady import steadied
 from data_pipelines.prompts import Prompts
 from data_pipelines.reader import open_lmm
 from data_pipelines.reasons import reason_in_words

@@ -19,6 +19,7 @@ from data_pipelines.critique.players import UNIT, Cast, JudgedRollout
 from data_pipelines.critique.rolling import RollingThread
 from data_pipelines.critique.settings import CritiqueSettings
 from data_pipelines.drawing import open_editor, priced
+from data_pipelines.drift.steady import DRIFT
 from data_pipelines.kept_images import keep_image, named_image
 from data_pipelines.prompts import PromptOf, UnitPrompt
 from data_pipelines.reader import open_lmm
@@ -169,6 +170,8 @@ async def _kept(
         },
     }
     named = _named(ended)
+    if rollout.drift:
+        facts[DRIFT] = rollout.drift
     if onto_latents := services.onto_latents(named.steps):
         facts[ONTO_LATENTS] = onto_latents
     named = replace(named, provenance=facts)

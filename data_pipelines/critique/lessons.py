@@ -8,6 +8,7 @@ from typing import Any
 
 from data_pipelines.critique.players import JudgedRollout
 from data_pipelines.critique.settings import Learned
+from data_pipelines.drift.steady import DRIFT
 from data_pipelines.inspection import PlanJudgement
 from data_pipelines.services import ONTO_LATENTS
 from staged.trajectory import Inspection, Plan, Sketch, Step, Stop, Trajectory
@@ -56,6 +57,9 @@ def placed(provenance: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]
     moved = {**provenance, MAKERS: [provenance[MAKERS][place] for place in kept]}
     if ONTO_LATENTS in provenance:
         moved[ONTO_LATENTS] = [now[place] for place in provenance[ONTO_LATENTS] if place in now]
+    if DRIFT in provenance:
+        noted = [one for one in provenance[DRIFT] if one["place"] in now]
+        moved[DRIFT] = [{**one, "place": now[one["place"]]} for one in noted]
     return moved
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from data_pipelines.asking import UnitEndError
 from data_pipelines.critique.settings import CritiqueSettings
+from data_pipelines.drift.steady import REALIGNED, steadied
 from data_pipelines.inspection import (
     PlanJudgement,
     SketchJudgement,
@@ -47,6 +48,7 @@ class JudgedRollout:
         services: Of this unit.
         makers: Place of a step to who made it.
         judgements: Place of a plan or sketch to what the judge said of it.
+        drift: What was measured of the editor's pictures, as it stands in provenance.
         complete: Whether the plan in force leaves nothing to come.
         ended: How the unit ends, where a service ended it.
     """
@@ -54,6 +56,7 @@ class JudgedRollout:
     services: Services
     makers: dict[int, Maker] = field(default_factory=dict)
     judgements: dict[int, SketchJudgement] = field(default_factory=dict)
+    drift: list[dict[str, Any]] = field(default_factory=list)
     complete: bool = False
     ended: UnitResult | None = None
 
@@ -249,6 +252,17 @@ class Cast:
         except UnitEndError as end:
             # What cannot be drawn ends the trajectory here, and is no failure of a service.
             return RoleError(end.result.reason, end.result.detail)
+        limits = self._settings.corrections.drift
+        if limits is not None:
+            first = _edited_from(trajectory, rollout)
+            steady = await asyncio.to_thread(steadied, limits, first, before.image.loaded, png)
+            if steady.objection is not None:
+                # Nobody is paid to look at it; the loop asks again, with another seed.
+                return RoleError(steady.objection.reason, steady.objection.detail)
+            if steady.image != png:
+                png = steady.image
+                await rollout.services.keep(png, purpose=REALIGNED)
+            rollout.drift.append({"place": len(trajectory.steps), **steady.noted})
         steps = drawing.num_flow_steps
         return Sketch(image=ImageRef(png=png), seed=request.seed, num_flow_steps=steps)
 
@@ -281,6 +295,22 @@ def _round(trajectory: Trajectory) -> Sequence[object]:
     steps = trajectory.steps
     plans = [place for place, step in enumerate(steps) if isinstance(step, Plan)]
     return steps[plans[-1] :] if plans else steps
+
+
+def _edited_from(trajectory: Trajectory, rollout: JudgedRollout) -> bytes | None:
+    """The picture onto which the editor drew first, without the checkpoint drawing since.
+
+    None where it would draw onto it now.
+    """
+    sketches = [place for place, step in enumerate(trajectory.steps) if isinstance(step, Sketch)]
+    first = len(sketches) - 1
+    while first > 0 and rollout.makers.get(sketches[first]) == "editor":
+        first -= 1
+    if first == len(sketches) - 1:
+        return None
+    step = trajectory.steps[sketches[first]]
+    assert isinstance(step, Sketch)
+    return step.image.loaded
 
 
 def _before_last_sketch(trajectory: Trajectory) -> bytes | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_pipelines.drawing import DrawingSettings
+from data_pipelines.drift.limits import DriftLimits
 from data_pipelines.job_settings import DrawnJobSettings
 from staged.generate.settings import DrawSettings
 from staged.ranges import check_range
@@ -20,6 +21,11 @@ class Corrections:
     refined_by_model: float = 0.25
     """Share of first refinements of a sketch that the checkpoint tries itself. What it gets wrong
     is refused again, and then the editor draws."""
+
+    drift: DriftLimits | None = None
+    """What the editor may do to all of the picture that it draws onto, measured before the judge is
+    asked; what drifted is laid back, or drawn again as often as `generator.max_attempts` allows.
+    Null: it is not measured. `{}` measures with the limits that are the defaults."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -104,4 +110,6 @@ class CritiqueSettings(DrawnJobSettings):
         """What decides the samples, as plain data."""
         data = super().deciding
         del data["generator"]["device"]
+        if self.corrections.drift is None:
+            del data["corrections"]["drift"]  # jobs that were begun before there was such a thing
         return data

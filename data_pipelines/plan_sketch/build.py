@@ -8,13 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 from data_pipelines.asking import UnitEndError
+from data_pipelines.drift.steady import DRIFT, REALIGNED, Steadied, steadied
 from data_pipelines.inspection import (
     SketchJudgement,
     plan_judgement_request,
     sketch_judgement_request,
 )
 from data_pipelines.kept_images import named_image
-from data_pipelines.plan_sketch.gate import Objection, objection
+from data_pipelines.objection import Objection
+from data_pipelines.plan_sketch.gate import objection
 from data_pipelines.plan_sketch.intents import Intent, in_short, intents
 from data_pipelines.plan_sketch.requests import (
     StepAnswer,
@@ -24,7 +26,6 @@ from data_pipelines.plan_sketch.requests import (
     steps_request,
 )
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
-from data_pipelines.plan_sketch.steady import Steadied, steadied
 from data_pipelines.prompts import UnitPrompt
 from data_pipelines.services import ONTO_LATENTS, Services
 from data_pipelines.wording import Wording
@@ -40,9 +41,6 @@ from staged.trajectory import (
     Trajectory,
 )
 
-DRIFT = "drift"
-"""Where in a trajectory's provenance stands what edits did to all of a picture, by the place of the
-sketch among the steps."""
 REFUSED = "refused_edits"
 """Where in a trajectory's provenance stand drawings that the gate refused before one passed."""
 
@@ -321,7 +319,7 @@ class TrajectoryBuilder:
         first = None if self._first == before else self._first
         steady = await asyncio.to_thread(steadied, limits, first, before, drawn)
         if steady.image != drawn:
-            await self._services.keep(steady.image, purpose="realigned image")
+            await self._services.keep(steady.image, purpose=REALIGNED)
             sketch = replace(sketch, image=named_image(steady.image))
         return sketch, steady
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import mean
 
 from data_pipelines.asking import Asking
+from data_pipelines.objection import Objection
 from data_pipelines.plan_sketch.requests import StepJudgement, Which, judgement_request
 from data_pipelines.plan_sketch.settings import Gate
 from data_pipelines.wording import Wording
@@ -22,19 +22,6 @@ from staged.scene_graph import (
 )
 
 _REST = "something else changed"
-
-
-@dataclass(frozen=True)
-class Objection:
-    """Why a drawing does not pass.
-
-    Attributes:
-        reason: Short and countable.
-        detail: What the judge saw.
-    """
-
-    reason: str
-    detail: str
 
 
 async def objection(

@@ -6,8 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_pipelines.drift.limits import DriftLimits
-from data_pipelines.plan_sketch.gate import Objection
+from data_pipelines.objection import Objection
 from staged import images
+
+DRIFT = "drift"
+"""Where in a trajectory's provenance stands what edits did to all of a picture, by the place of the
+sketch among the steps."""
+
+
+REALIGNED = "realigned image"
+"""As what a drawing that was laid back is kept in the ledger."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +38,7 @@ def steadied(limits: DriftLimits, first: bytes | None, before: bytes, image: byt
 
     Args:
         limits: What passes.
-        first: The first sketch of the trajectory that passed, if it is another one than `before`.
+        first: The picture from which the edits began, if it is another one than `before`.
         before: What was drawn onto.
         image: The drawing.
     """
