@@ -120,6 +120,12 @@ def content(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names}
 
 
+def shards(folder: Path) -> dict[str, bytes]:
+    """The data set without what says how often services were called, in vain included."""
+    told = ("manifest.json", "README.md")
+    return {name: data for name, data in content(folder).items() if name not in told}
+
+
 @pytest.mark.parametrize(
     ("limit", "name", "first", "second"),
     [
@@ -268,7 +274,7 @@ def test_after_many_kills_nothing_that_was_paid_for_is_lost_or_bought_again(
         broken = sum(v["calls"] for v in made.costs().values()) - answered(made).total()
         most = whole.total() + 4 * killed_here + broken
         assert model.asked.total() <= made.spent.requests <= most
-        assert content(out) == content(tmp_path / "whole")
+        assert shards(out) == shards(tmp_path / "whole")
         jobs, killed_here = jobs + 1, 0
     assert jobs >= 1
 
