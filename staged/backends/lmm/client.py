@@ -313,7 +313,9 @@ class LmmClient:
         """Make one attempt. It is in the log, paid for, whatever its interpretation comes to."""
         counted = _counted(made)
         again = bool(counted) and counted[-1].outcome == "invalid_output"
-        body = self._body(request, len(counted), again=again)
+        # A connection that broke is no reason to be answered something else.
+        invalid = sum(attempt.outcome == "invalid_output" for attempt in counted)
+        body = self._body(request, invalid, again=again)
         if batches is None:
             try:
                 got = await self._service.post("chat/completions", body, retry=len(counted))
