@@ -184,6 +184,26 @@ def versions() -> dict[str, str]:
     return found
 
 
+def only_one(names: Iterable[str], what: str, whose: str) -> str | None:
+    """Return the one name that there is, or None.
+
+    Args:
+        names: Of who scored; empty ones say nothing.
+        what: They made, for the message.
+        whose: What they are, likewise.
+
+    Raises:
+        ValueError: there are several.
+    """
+    several = sorted(set(names) - {""})
+    if len(several) > 1:
+        raise ValueError(
+            f"{what} of {len(several)} {whose}: {'; '.join(several)}. What they say differs, so "
+            "score each alone"
+        )
+    return next(iter(several), None)
+
+
 def unscored_message(name: str, estimates: Iterable[Estimate]) -> str | None:
     """Say that samples are unscored; None where all have a score."""
     unscored = sum(estimate.unscored for estimate in estimates)

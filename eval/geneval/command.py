@@ -8,7 +8,7 @@ from pathlib import Path
 from eval.geneval.detections import DetectedImage, read_detections, write_verdicts
 from eval.geneval.prompts import load_prompts
 from eval.geneval.summary import ANY_CORRECT, IMAGES_PER_PROMPT, is_complete, summarise
-from eval.results import BenchmarkResult
+from eval.results import BenchmarkResult, only_one
 from eval.score_options import add_score_options, finish, origin_of
 from eval.statistics import METHOD
 from eval.tables import counted_table
@@ -68,13 +68,8 @@ def render(result: BenchmarkResult) -> str:
 
 def _detector(lines: Sequence[DetectedImage]) -> str:
     """Return the one detector that all lines are of."""
-    names = {str(line.record.get("detector", "unknown")) for line in lines}
-    if len(names) > 1:
-        raise ValueError(
-            f"detections of {len(names)} detectors: {'; '.join(sorted(names))}. Their scores "
-            "differ, so score each alone"
-        )
-    return next(iter(names), "unknown")
+    names = (str(line.record.get("detector", "unknown")) for line in lines)
+    return only_one(names, "detections", "detectors") or "unknown"
 
 
 def _parser() -> Parser:

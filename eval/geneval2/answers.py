@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.geneval2.prompts import Geneval2Prompt, Geneval2PromptFile
+from eval.results import only_one
 from staged import strict_json
 from staged.lines import read_bounded, split_lines, without_mark
 
@@ -107,14 +108,10 @@ def read_answers(
                 "there already; keep one line for each image"
             )
         there.append(answers)
-        judges |= {answers.judge} - {""}
+        judges.add(answers.judge)
     if not any(by_prompt.values()):
         raise ValueError(f"{path}: no answers; `staged eval answer-geneval2` gets them")
-    if len(judges) > 1:
-        raise ValueError(
-            f"{path}: answers of {len(judges)} models: {'; '.join(sorted(judges))}. Their "
-            "probabilities differ, so aggregate each alone"
-        )
+    judge = only_one(judges, f"{path}: answers", "models")
     expected = images_per_prompt or max(map(len, by_prompt.values()))
     for prompt in prompt_file.prompts:
         images = by_prompt[prompt.prompt_id]
@@ -122,7 +119,7 @@ def read_answers(
         lacking = islice(free, max(expected - len(images), 0))
         images += [_missing(prompt, image_id) for image_id in lacking]
         images.sort(key=lambda image: image.image_id)
-    return Answers(by_prompt=by_prompt, judge=next(iter(judges), None))
+    return Answers(by_prompt=by_prompt, judge=judge)
 
 
 def parse_line(content: bytes, prompt_file: Geneval2PromptFile, place: str) -> ImageAnswers:
@@ -185,12 +182,12 @@ def _scored(record: dict[str, Any], prompt: Geneval2Prompt, place: str) -> dict[
             f"{num_questions} questions about {prompt.text!r:.60}"
         )
     probabilities = tuple(map(_probability, values))
-    bounds = record.get("at_most")
-    if not isinstance(bounds, list) or len(bounds) != num_questions:
-        bounds = [None] * num_questions
-    given = record.get("reasons")
-    if not isinstance(given, list) or len(given) != num_questions:
-        given = [None] * num_questions
+    bounds, given = (
+        told
+        if isinstance(told := record.get(name), list) and len(told) == num_questions
+        else [None] * num_questions
+        for name in ("at_most", "reasons")
+    )
     return {
         "probabilities": probabilities,
         "at_most": tuple(map(_probability, bounds)),

@@ -21,6 +21,7 @@ from eval.results import BenchmarkResult, Samples, versions
 from eval.statistics import Observation, mean
 from staged import strict_json
 from staged.lines import MAX_LINE_BYTES
+from staged.picture_pairs import PAIR_FIELDS, read_pair
 
 BENCHMARK = "judge-accuracy"
 PART = "pairs"
@@ -103,17 +104,13 @@ def result_of(pairs: list[JudgedPair], *, run: str) -> BenchmarkResult:
 
 
 def _read(path: Path) -> Iterator[JudgedPair]:
-    wanted = {"prompt": str, "images": list, "preferred": int, "scores": dict}
+    wanted = {**PAIR_FIELDS, "scores": dict}
     for record, place in strict_json.read_records(path, wanted, max_bytes=MAX_LINE_BYTES):
-        names = record["images"]
-        if len(names) != 2 or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{place}: images {names!r:.80}; expected two paths")
-        if record["preferred"] not in (0, 1):
-            raise ValueError(f"{place}: preferred is {record['preferred']}; expected 0 or 1")
+        names, preferred = read_pair(record, place)
         yield JudgedPair(
             prompt=record["prompt"],
-            images=(names[0], names[1]),
-            preferred=record["preferred"],
+            images=names,
+            preferred=preferred,
             scores={
                 str(rubric): _scores(values, f"{place}: scores.{rubric:.40}")
                 for rubric, values in record["scores"].items()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 
 from eval.clip import ClipEmbedder
+from eval.looks import look
 from eval.pictures import Picture
 from eval.rewards.aesthetic import AestheticHead
 from eval.rewards.kinds import KINDS, VQA_QUESTION, RewardKind
 from eval.vqa.question import Answerer, VqaAnswer, VqaQuestion, spellings
-from staged import images
 from staged.model.finite import NotFiniteError
 from staged.roles import Pixels
 
@@ -79,19 +80,17 @@ class PixelScorer:
     def score(self, pictures: Sequence[Picture], keep: Callable[[int, RewardScore], None]) -> None:
         """Score all in order; see `Scorer`."""
         for index, picture in enumerate(pictures):
-            try:
-                pixels = images.decode_file(picture.path)
-            except ValueError as error:
-                keep(index, RewardScore(value=None, reason="broken image", detail=str(error)[:500]))
-                continue
-            try:
-                value = self.formula(pixels, picture.prompt)
-                if not math.isfinite(value):
-                    raise NotFiniteError("score is")
-            except NotFiniteError as error:
-                keep(index, RewardScore(value=None, reason=error.reason, detail=str(error)))
-                continue
-            keep(index, RewardScore(value=value, truncated=self.truncates(picture.prompt)))
+            value, why_not = look(picture.path, partial(self._score, prompt=picture.prompt))
+            if why_not:
+                keep(index, RewardScore(value=None, **why_not))
+            else:
+                keep(index, RewardScore(value=value, truncated=self.truncates(picture.prompt)))
+
+    def _score(self, pixels: Pixels, prompt: str) -> float:
+        value = self.formula(pixels, prompt)
+        if not math.isfinite(value):
+            raise NotFiniteError("score is")
+        return value
 
 
 class VqaScorer:

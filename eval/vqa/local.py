@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,11 +14,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedC
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from eval.geneval.mask2former import fingerprint
+from eval.looks import look
 from eval.vqa.question import VqaAnswer, VqaQuestion
-from staged import images
 from staged.devices import AUTO, choose_arithmetic
-from staged.model.finite import NotFiniteError, require_finite
+from staged.model.finite import require_finite
 from staged.model.weights import load_pretrained
+from staged.roles import Pixels
 
 
 def processor_class(config: PreTrainedConfig) -> Any:
@@ -110,20 +112,14 @@ class LocalAnswerer:
                 detail = f"{spelled[0]} is a token by which this model's chats are framed"
                 keep(index, VqaAnswer(probability=None, reason="control token", detail=detail))
                 continue
-            try:
-                pixels = images.decode_file(question.image)
-            except ValueError as error:
-                broken = VqaAnswer(probability=None, reason="broken image", detail=str(error)[:500])
-                keep(index, broken)
-                continue
-            try:
-                probabilities = self.first_token(Image.fromarray(pixels), question.text)
-            except NotFiniteError as error:
-                keep(index, VqaAnswer(probability=None, reason=error.reason, detail=str(error)))
-                continue
-            # Summed in double precision; a sum of rounded numbers may pass 1 in its last digit.
-            accepted = probabilities[self.accepted_tokens(question.accepted)]
-            keep(index, VqaAnswer(probability=min(float(accepted.double().sum()), 1.0)))
+            probability, why_not = look(question.image, partial(self._probability, question))
+            keep(index, VqaAnswer(probability=probability, **why_not))
+
+    def _probability(self, question: VqaQuestion, pixels: Pixels) -> float:
+        probabilities = self.first_token(Image.fromarray(pixels), question.text)
+        # Summed in double precision; a sum of rounded numbers may pass 1 in its last digit.
+        accepted = probabilities[self.accepted_tokens(question.accepted)]
+        return min(float(accepted.double().sum()), 1.0)
 
     def accepted_tokens(self, accepted: Sequence[str]) -> list[int]:
         """Return the distinct first tokens of the accepted answers.

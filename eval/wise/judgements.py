@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.results import only_one
 from eval.wise.versions import NUM_PROMPTS, Version
 from staged import strict_json
 from staged.lines import read_lines
@@ -65,13 +66,7 @@ class Judgements:
         Raises:
             ValueError: they name several.
         """
-        names = {judgement.judge for judgement in self.by_id.values() if judgement.judge}
-        if len(names) > 1:
-            raise ValueError(
-                f"judgements of {len(names)} judges: {'; '.join(sorted(names))}. Their scores "
-                "differ, so aggregate each alone"
-            )
-        return next(iter(names), None)
+        return only_one((one.judge for one in self.by_id.values()), "judgements", "judges")
 
     @property
     def num_fractions(self) -> int:

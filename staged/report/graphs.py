@@ -22,22 +22,14 @@ _MOST_THINGS, _MOST_ARCS = 16, 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThingRow:
-    """A thing: what it is, with its attributes.
+class Marked:
+    """A part of the scene, with a mark for what became of it.
 
     Attributes:
-        text: Shortened.
-        whole: Not shortened.
         state: What became of it.
-        middle: Of its row, in pixels from the top.
-        width: Of its box, in pixels.
     """
 
-    text: str
-    whole: str
     state: State
-    middle: float
-    width: float
 
     @property
     def mark(self) -> str:
@@ -46,27 +38,37 @@ class ThingRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arc:
+class ThingRow(Marked):
+    """A thing: what it is, with its attributes.
+
+    Attributes:
+        text: Shortened.
+        whole: Not shortened.
+        middle: Of its row, in pixels from the top.
+        width: Of its box, in pixels.
+    """
+
+    text: str
+    whole: str
+    middle: float
+    width: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arc(Marked):
     """A relation, from its source to its target.
 
     Attributes:
         path: Of the line, for SVG.
         text: What the relation is.
-        state: What became of it.
         x: Where its words begin, in pixels from the left.
         y: Middle of its words, in pixels from the top.
     """
 
     path: str
     text: str
-    state: State
     x: float
     y: float
-
-    @property
-    def mark(self) -> str:
-        """What stands before it."""
-        return MARKS[self.state]
 
 
 @dataclass(frozen=True, kw_only=True)

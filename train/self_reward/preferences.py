@@ -17,6 +17,7 @@ from staged import strict_json
 from staged.generate.requests import check_prompt
 from staged.jobs.files import write_json_lines
 from staged.lines import MAX_LINE_BYTES
+from staged.picture_pairs import PAIR_FIELDS, read_pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +64,11 @@ def read_pairs(path: Path) -> list[PicturePair]:
 
 
 def _read(path: Path) -> Iterator[PicturePair]:
-    wanted = {"prompt": str, "images": list, "preferred": int}
-    for record, place in strict_json.read_records(path, wanted, max_bytes=MAX_LINE_BYTES):
-        names = record["images"]
-        if len(names) != 2 or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{place}: images {names!r:.80}; expected two paths")
-        if record["preferred"] not in (0, 1):
-            raise ValueError(f"{place}: preferred is {record['preferred']}; give 0 or 1")
+    for record, place in strict_json.read_records(path, PAIR_FIELDS, max_bytes=MAX_LINE_BYTES):
+        names, preferred = read_pair(record, place)
         first, second = (path.parent / name for name in names)
         for image in (first, second):
             if not image.is_file():
                 raise ValueError(f"{place}: there is no picture {image}")
         prompt = check_prompt(record["prompt"].strip(), place)
-        yield PicturePair(prompt=prompt, images=(first, second), preferred=record["preferred"])
+        yield PicturePair(prompt=prompt, images=(first, second), preferred=preferred)
