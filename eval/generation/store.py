@@ -17,7 +17,6 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from eval.downloads import file_sha256
@@ -101,9 +100,7 @@ class Store:
         self._log.truncate(content.rfind(b"\n") + 1)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the log."""
         self._log.close()
 

@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 from staged import strict_json
@@ -71,9 +70,7 @@ class OutFolder:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Let others in; a folder that was made for nothing goes away."""
         self._leaving.close()
 
