@@ -35,8 +35,10 @@ from training import (
 from staged.backends.bagel import BagelPlayer
 from staged.cli import main as cli
 from staged.devices import choose_device
+from staged.engine.engine import Engine
 from staged.model import checkpoint
 from staged.model.autoencoder import Autoencoder
+from staged.model.flows import FlowSettings, Guidance, read_flows, write_flows
 from staged.roles import StepRequest
 from staged.settings import load, save_resolved
 from staged.trajectory import Answer, Move, Stop, Trajectory
@@ -44,6 +46,7 @@ from staged.trajectory_folder import load_trajectory
 from train.job import Trainer
 from train.memory import bytes_to_write
 from train.run_folder import alone_in, cut_log
+from train.run_log import Silence
 from train.settings import ConditionDropout, Log, OptimizerSettings, Subset, TrainSettings
 
 
@@ -192,6 +195,27 @@ def test_how_often_it_logs_saves_and_draws_does_not_matter(
         "00000003.png",
         "00000006.png",
     ]
+
+
+def test_pictures_on_the_way_are_drawn_as_the_checkpoint_draws(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They had a shift and guidance of their own, and showed another model than the one kept."""
+    own = FlowSettings(timestep_shift=1.0, guidance=Guidance(text_scale=2.5, renorm="channel"))
+    shutil.copytree(world.init, tmp_path / "init")
+    write_flows(replace(read_flows(world.init), first=own), tmp_path / "init")
+    used: list[FlowSettings] = []
+    real = Engine.draw
+
+    def draw(engine: Engine, *contexts: Any, **ask: Any) -> Any:
+        used.extend(ask["settings"])
+        return real(engine, *contexts, **ask)
+
+    monkeypatch.setattr(Engine, "draw", draw)
+    log = Log(sample_prompts=("a star",), sample_flow_steps=2)
+    settings = world.settings(tmp_path / "out", init=str(tmp_path / "init"), log=log)
+    Trainer(settings).sample(Silence())
+    assert used == [own.otherwise(num_flow_steps=2)]
 
 
 def test_whole_trajectories_are_drawn_where_that_is_asked_for(
