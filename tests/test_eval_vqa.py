@@ -173,8 +173,9 @@ def test_a_server_without_sound_probabilities_gives_no_score(image, server, reas
 def test_no_answer_is_paid_for_twice_and_a_budget_stops(tmp_path, image):
     server = Server([("Yes", -0.1)])
     questions = [VqaQuestion(image=image, text=f"{i}?", accepted=("Yes",)) for i in range(4)]
-    price = {"usd_per_million_input_tokens": 1000.0, "concurrency": 1}
-    with kept_answers(tmp_path / "log", usd=2.0) as log, pytest.raises(BudgetError):
+    # Each costs a dollar, and is counted with more before: the third may pass the budget.
+    price = {"usd_per_million_input_tokens": 1000.0, "concurrency": 1, "tokens_per_image": 0}
+    with kept_answers(tmp_path / "log", usd=3.0) as log, pytest.raises(BudgetError):
         ask(server, questions, log, **price)
     assert len(server.bodies) == 2
     with kept_answers(tmp_path / "log", usd=None) as log:
