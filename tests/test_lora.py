@@ -253,8 +253,7 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(world: World, tmp_path: Path) 
     assert_same(train(killed), expected)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_two_ranks_train_the_lora_that_one_process_trains(
     world: World, tmp_path: Path, dtype: Any
 ) -> None:

@@ -17,6 +17,7 @@ from train.reinforce.job import Reinforcer
 from train.reinforce.rollouts import starts_of
 from train.reinforce.settings import ReinforceSettings, RolloutSettings
 from train.reinforce.sharing import dealt
+from train.settings import LoraSettings, LowRankSettings
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,21 @@ def test_two_ranks_draw_the_same_and_learn_as_one(
         assert log(both)[0][name] == pytest.approx(log(alone)[0][name], rel=1e-4)
     ours, theirs = weights(both, 1), weights(alone, 1)
     assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@SLOW
+def test_two_ranks_share_a_lora(world: World, tmp_path: Path) -> None:
+    lora = LoraSettings(und=LowRankSettings(rank=2), gen=LowRankSettings(rank=2))
+    alone, both = (
+        several(world, tmp_path / name, iterations=1, lora=lora) for name in ("alone", "both")
+    )
+    run(alone)
+    reinforce_on(2, both)
+    assert (both.out / "adapter").is_dir()
+    ours, theirs = weights(both.out, 1), weights(alone.out, 1)
+    assert ours.keys() == theirs.keys() and any(name.endswith("lora_b") for name in ours)
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 

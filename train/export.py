@@ -86,8 +86,12 @@ def write_result(
     held = parameters if lora_base is not None else dict(loaded.model.named_parameters())
     weights = weights_to_export(held, average, ranks)
     folder = out / name
-    if lora_base is not None:
-        ranks.first(lambda: write_adapter(folder, loaded.model, base=lora_base, weights=weights))
-    else:
-        ranks.first(lambda: export(folder, loaded, weights))
+
+    def write() -> None:  # what a rank returns travels as JSON, which knows no paths
+        if lora_base is not None:
+            write_adapter(folder, loaded.model, base=lora_base, weights=weights)
+        else:
+            export(folder, loaded, weights)
+
+    ranks.first(write)
     return folder
