@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 NOBODY = "a-package-that-nobody-has"  # a test of the command's words about missing packages
 
-OTHER_NAMES = {"pil": "pillow", "yaml": "pyyaml"}
+OTHER_NAMES = {"c2pa": "c2pa-python", "pil": "pillow", "yaml": "pyyaml"}
 """Packages whose name is not that of what they bring."""
 
 THROUGH = {

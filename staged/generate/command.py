@@ -28,12 +28,13 @@ from staged.generate.requests import (
 )
 from staged.generate.restoring import check_inputs, restore
 from staged.generate.settings import DrawSettings
+from staged.generate.signing import PictureSigner, SigningSettings
 from staged.generate.telling import describe, figures, looked_at
 from staged.jobs.budget import BudgetError
 from staged.loops.events import Event, Failed, Stopped
 from staged.loops.roles import Roles
 from staged.report import drawn_report
-from staged.settings import from_dict, to_dict
+from staged.settings import from_dict, load, to_dict
 from staged.settings.plain import plain
 from staged.trajectory import ImageRef, Trajectory
 from staged.trajectory_folder import FINAL
@@ -57,6 +58,9 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     if options.out is None:
         outputs.folder(_HOME)
+    signer = None
+    if options.sign is not None:
+        signer = PictureSigner(load(SigningSettings, None, options.sign))
     restored = None if options.picture is None else read_record(options.picture)
     record = None if restored is None else restored[0]
     settings = _settings(options, record)
@@ -93,7 +97,9 @@ def main(argv: list[str]) -> int:
         kept = f"{{}} of {len(requests)} trajectories are saved in {out}"
         try:
             with player_answers(settings, out) as model.log:
-                drawing = _Drawing(model, requests, folder, restored, records=options.record)
+                drawing = _Drawing(
+                    model, requests, folder, restored, records=options.record, signer=signer
+                )
                 drawing.draw(options.batch_size, len(inputs))
         except BudgetError as stop:
             print(
@@ -126,9 +132,10 @@ class _Drawing:
         restored: tuple[PictureRecord, ImageRef] | None,
         *,
         records: bool,
+        signer: PictureSigner | None,
     ) -> None:
         self._model, self._requests, self._folder = model, requests, folder
-        self._restored, self._records = restored, records
+        self._restored, self._records, self._signer = restored, records, signer
         self._left = [number for number in range(len(requests)) if number not in folder.complete]
 
     def draw(self, batch_size: int | None, num_inputs: int) -> None:
@@ -161,11 +168,12 @@ class _Drawing:
             self._folder.save(number, self._recorded(event.trajectory, number))
 
     def _recorded(self, trajectory: Trajectory, number: int) -> Trajectory:
-        if not self._records:
-            return trajectory
-        settings, seed = self._model.settings, self._requests[number].seed
-        origin = PictureOrigin.of(settings, seed=seed, weights=self._model.weights)
-        return origin.put_into(trajectory)
+        """Let pictures say how they were drawn, and sign them, as it is wanted."""
+        if self._records:
+            settings, seed = self._model.settings, self._requests[number].seed
+            origin = PictureOrigin.of(settings, seed=seed, weights=self._model.weights)
+            trajectory = origin.put_into(trajectory)
+        return trajectory if self._signer is None else self._signer.sign_sketches(trajectory)
 
 
 def _report(model: DrawingModel, folder: OutFolder, took: str) -> int:

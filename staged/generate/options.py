@@ -65,6 +65,13 @@ def parser() -> Parser:
         help="let each picture carry how it was drawn, for --from (default: it does)",
     )
     add(
+        "--sign",
+        nargs="+",
+        metavar="key=value",
+        help="sign each picture as C2PA has it, with certificate=FILE key=FILE (PEM) and, of keys "
+        "other than es256, algorithm=NAME",
+    )
+    add(
         "--image",
         type=Path,
         action="append",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from staged import settings as job_settings
 from staged.command_line import Parser, exit_codes, outputs
+from staged.generate.signing import PictureSigner
 from staged.server.settings import ServeSettings
 
 if TYPE_CHECKING:  # FastAPI and torch take seconds to import, and `--help` should not
@@ -66,6 +67,8 @@ def main(argv: list[str]) -> int:
     log_json(with_words=settings.log_prompts)
     keys = ApiKeys.from_environment()
     check_open(settings.host, keys)
+    # Also in front of replicas: what is wrong with it is told at once.
+    signer = None if settings.sign is None else PictureSigner(settings.sign)
     if settings.replicas > 1:
         return _serve_replicas(settings, keys, held_by)
     from staged.generate.model import DrawingModel
@@ -81,7 +84,7 @@ def main(argv: list[str]) -> int:
         )
         with History(settings.out, max_kept=settings.max_kept) as history:
             job_settings.save_resolved(settings, settings.out / "settings.yaml")
-            service = DrawingService(settings, model, history)
+            service = DrawingService(settings, model, history, signer)
             _tell(settings, keys, listener)
             got = serve(
                 create_app(service, keys),

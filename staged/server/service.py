@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from staged.generate.model import DrawingModel
+from staged.generate.signing import PictureSigner
 from staged.generate.telling import looked_at
 from staged.server.carrying import DRAWING, as_sent
 from staged.server.errors import ApiError, busy
@@ -40,18 +41,26 @@ class DrawingService:
         began_s: When it began, in seconds since 1970.
     """
 
-    def __init__(self, settings: ServeSettings, model: DrawingModel, history: History) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        model: DrawingModel,
+        history: History,
+        signer: PictureSigner | None = None,
+    ) -> None:
         """Draw nothing yet.
 
         Args:
             settings: Of the server.
             model: Not loaded yet.
             history: Opened.
+            signer: Signs pictures that are sent.
 
         Raises:
             ValueError: The model does not fit its device.
         """
         self.settings, self.model, self.history = settings, model, history
+        self._signer = signer
         self.began_s = time.time()
         self.metrics = ServerMetrics()
         self.addresses = PictureAddresses(history.secret)
@@ -161,13 +170,27 @@ class DrawingService:
         if record is None:
             raise ValueError(f"no trajectory {id!r:.80}")
         drawing = record.start.get("provenance", {}).get(DRAWING, {})
-        return as_sent(self.trajectory(record), name, drawing=drawing, seed=record.seed, id=id)
+        return as_sent(
+            self.trajectory(record),
+            name,
+            drawing=drawing,
+            seed=record.seed,
+            id=id,
+            signer=self._signer,
+        )
 
     def picture_of(self, job: Job) -> bytes:
         """Return the newest picture of a job, as it is sent; there must be one."""
         name, order = job.picture.name, job.order
         assert name is not None, "it is named as it is kept"
-        return as_sent(job.trajectory, name, drawing=order.drawing, seed=order.seed, id=job.id)
+        return as_sent(
+            job.trajectory,
+            name,
+            drawing=order.drawing,
+            seed=order.seed,
+            id=job.id,
+            signer=self._signer,
+        )
 
     def cancel(self, record: HistoryRecord) -> None:
         """End a trajectory before its time, if it has not ended."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from staged.generate.settings import DrawSettings
+from staged.generate.signing import SigningSettings
 from staged.ranges import check_finite, check_range
 from staged.trajectory import MAX_INPUTS, MAX_TEXT_CHARS
 
@@ -94,6 +95,8 @@ class ServeSettings(DrawSettings):
     """Write prompts, and what errors say, into the log."""
     records: bool = True
     """Let each PNG that is sent carry its prompt and how it was drawn."""
+    sign: SigningSettings | None = None
+    """With what each PNG that was drawn is signed as it is sent (C2PA); null signs none."""
     out: Path = Path("out/serve")
     """Folder of what was drawn: one server's at a time."""
     replicas: int = 1
