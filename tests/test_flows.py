@@ -77,13 +77,13 @@ def requests() -> list[StepRequest]:
 def test_each_kind_of_picture_is_drawn_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     player = BagelPlayer(tiny.engine(), BagelSettings(flows=OWN))
     used: list[tuple[int, FlowSettings]] = []
-    draw = Engine.draw
+    begin = Engine.begin
 
     def watching(self: Engine, *args: object, seeds: list[int], **kwargs: object) -> object:
         used.extend(zip(seeds, kwargs["settings"], strict=True))  # type: ignore[call-overload]
-        return draw(self, *args, seeds=seeds, **kwargs)  # type: ignore[arg-type]
+        return begin(self, *args, seeds=seeds, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Engine, "draw", watching)
+    monkeypatch.setattr(Engine, "begin", watching)
     drawn = player.draw(requests())
     assert dict(used) == {0: OWN.first, 1: OWN.edit, 2: OWN.refinement, 3: OWN.edit}
     assert [sketch.num_flow_steps for sketch in drawn] == [2, 3, 4, 3]  # type: ignore[union-attr]

@@ -134,7 +134,7 @@ def test_illegal_orders_name_the_offending_step(letters: str, index: int) -> Non
 def test_the_order_agrees_with_the_grammar_as_a_regular_expression(letters: str) -> None:
     # The specification's own words, as an independent reading of the same rules.
     sketching = "s(S|Yrs)*"
-    complete = re.compile(rf"(p(P|Xrp)*{sketching})+\.|t?{sketching}\.|a\.")
+    complete = re.compile(rf"(p(P|Xrp)*{sketching})+\.|{sketching}\.|(t{sketching})+a?\.|a\.")
     try:
         Trajectory(prompt="x", steps=build(letters)).validate()
         accepted = True
