@@ -2,6 +2,7 @@
 
 import resource
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,24 @@ def test_a_state_that_lacks_the_file_of_a_rank_is_refused_by_all(
     shutil.rmtree(newest)
     train_on(2, job)
     assert_same(made(job.out), undisturbed)
+
+
+def wait_for_rank_1(ranks: Ranks, within_a_step: bool) -> str:
+    """It is longer about its work than ranks wait for one another within a step."""
+    if ranks.number == 1:
+        time.sleep(4.0)
+    if within_a_step:
+        ranks.gather(None)
+    else:
+        ranks.meet()
+    return "met"
+
+
+def test_only_within_a_step_ranks_lose_patience(tmp_path: Path) -> None:
+    impatient = ParallelSettings(silence_timeout_s=2.0)
+    late, patient = (
+        run_ranks(tmp_path / name, 2, wait_for_rank_1, within, settings=impatient)
+        for name, within in (("late", True), ("patient", False))
+    )
+    assert all("2 has lost another process" in said for said in errors(late[:1], "OSError"))
+    assert patient == [{"returned": "met"}] * 2

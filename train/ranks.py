@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 _FAILURE, _LEFT = "failure", "left"
 _POLL = timedelta(seconds=1)
+_MEETING = timedelta(days=7)
+"""A limit that torch wants; where one rank has more to do than another, none is meant."""
 _LAST_WORDS = timedelta(seconds=3)
 """How long one waits for why another left: whoever fails says so before its connections end."""
 _OF_CONNECTIONS = (
@@ -46,15 +48,22 @@ class Ranks:
         background_group: The same for a thread that works beside the main one.
     """
 
-    def __init__(self, rank: Rank | None = None, store: Store | None = None) -> None:
-        """Take what `joined` found out."""
+    def __init__(
+        self,
+        rank: Rank | None = None,
+        store: Store | None = None,
+        silence: timedelta | None = None,
+    ) -> None:
+        """Take what `joined` found out, and how long ranks wait for one another within a step."""
         self.rank = rank or Rank()
         self.number, self.world_size = self.rank.number, self.rank.world_size
         # Two threads must not take turns in one group, or ranks would hear of one what they expect
         # of the other.
         alone = store is None
-        self.group = None if alone else dist.new_group(backend="gloo")
+        # A group without a limit of its own gets torch's, whatever the process group was given.
+        self.group = None if alone else dist.new_group(backend="gloo", timeout=silence)
         self.background_group = None if alone else dist.new_group(backend="gloo")
+        self._meeting = None if alone else dist.new_group(backend="gloo", timeout=_MEETING)
         self._store = store
         self._turn = 0
 
@@ -70,6 +79,11 @@ class Ranks:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self.group)
         return values
+
+    def meet(self) -> None:
+        """Wait until all have come here, for as long as their work takes; a lost one ends it."""
+        if self.world_size > 1:
+            dist.all_gather_object([None] * self.world_size, None, group=self._meeting)
 
     def any(self, flag: bool) -> bool:
         """Whether it is so on any rank; all must call it at the same point."""
@@ -202,7 +216,8 @@ def joined(settings: ParallelSettings, device: str = "cpu") -> Iterator[Ranks]:
     if rank.world_size == 1:
         yield Ranks()
         return
-    ranks = Ranks(rank, _meet(rank, settings, choose_device(device)))
+    store = _meet(rank, settings, choose_device(device))
+    ranks = Ranks(rank, store, timedelta(seconds=settings.silence_timeout_s))
     try:
         yield ranks
     except BaseException as error:

@@ -298,7 +298,7 @@ class Reinforcer:
             )
         if not alone:
             put_part(folder, ranks.rank, mine, ended)
-            ranks.gather(None)  # all have
+            ranks.meet()  # one may draw for hours after another that had fewer, or none
 
         def graded() -> None:
             assert self._grader is not None
