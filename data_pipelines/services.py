@@ -108,9 +108,17 @@ class Services(Asking):
             and str(step.image.name).partition(".")[0] in self._onto_latents
         ]
 
-    async def keep(self, image: bytes, *, purpose: str) -> None:
-        """Keep an image that nobody is paid for, so that it is found again under its hash."""
+    async def keep(self, image: bytes, *, purpose: str, made_of: bytes) -> None:
+        """Keep an image that nobody is paid for, so that it is found again under its hash.
+
+        Args:
+            image: Encoded bytes.
+            purpose: Under which it is counted.
+            made_of: The drawing that it was; what that was drawn onto, it was drawn onto.
+        """
         await keep_image(image, self._ledger, purpose=purpose)
+        if _sha256(made_of) in self._onto_latents:
+            self._onto_latents.add(_sha256(image))
 
     async def _drawn(
         self, before: bytes | None, latents: bytes | None, instruction: str, seed: int

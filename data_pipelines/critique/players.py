@@ -260,8 +260,8 @@ class Cast:
                 # Nobody is paid to look at it; the loop asks again, with another seed.
                 return RoleError(steady.objection.reason, steady.objection.detail)
             if steady.image != png:
+                await rollout.services.keep(steady.image, purpose=REALIGNED, made_of=png)
                 png = steady.image
-                await rollout.services.keep(png, purpose=REALIGNED)
             rollout.drift.append({"place": len(trajectory.steps), **steady.noted})
         steps = drawing.num_flow_steps
         return Sketch(image=ImageRef(png=png), seed=request.seed, num_flow_steps=steps)

@@ -319,7 +319,7 @@ class TrajectoryBuilder:
         first = None if self._first == before else self._first
         steady = await asyncio.to_thread(steadied, limits, first, before, drawn)
         if steady.image != drawn:
-            await self._services.keep(steady.image, purpose=REALIGNED)
+            await self._services.keep(steady.image, purpose=REALIGNED, made_of=drawn)
             sketch = replace(sketch, image=named_image(steady.image))
         return sketch, steady
 
