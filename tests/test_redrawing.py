@@ -123,6 +123,26 @@ def test_a_failure_is_the_loops_to_count() -> None:
     assert isinstance(result, RoleError) and len(artist.calls) == 2
 
 
+def test_what_was_read_of_refused_sketches_is_let_go() -> None:
+    """It kept the whole context of its trajectory, which goes on without it."""
+
+    class Remembering(Critic):
+        def __init__(self) -> None:
+            super().__init__()
+            self.released: list[Trajectory] = []
+
+        def release(self, trajectory: Trajectory) -> None:
+            self.released.append(trajectory)
+
+    artist, critic = Artist(), Remembering()
+    results = RedrawingSketcher(artist, critic, max_redraws=2).draw(asked("0", "1", "2", "9"))
+    # All that were drawn but those that were given back.
+    given = {result.seed for result in results if isinstance(result, Sketch)}
+    drawn = {request.seed for call in artist.calls for request in call}
+    let_go = [t.last_sketch.seed for t in critic.released if t.last_sketch is not None]
+    assert sorted(map(str, let_go)) == sorted(map(str, drawn - given))
+
+
 class Director:
     """Plans once, draws, and stops."""
 

@@ -65,10 +65,12 @@ class RedrawingSketcher:
         """Draw one sketch for each request; see `staged.roles.BatchedSketcher`."""
         results = self._sketcher.draw(requests, on_preview)
         rows = list(range(len(requests)))
+        refused = list[Trajectory]()
         for turn in range(1, self._max_redraws + 1):
             rows = self._refused(requests, results, rows)
             if not rows:
                 break
+            refused += [_shown(requests[row], results[row]) for row in rows]
             again = [
                 replace(requests[row], seed=step_seed(requests[row].seed, "again", turn))
                 for row in rows
@@ -81,6 +83,10 @@ class RedrawingSketcher:
                     results[row] = replace(new, num_flow_steps=spent)
                 else:
                     results[row] = new
+        # No trajectory goes on from these, so nobody else would let go of what was read of them.
+        if isinstance(self._inspector, Remembering):
+            for trajectory in refused:
+                self._inspector.release(trajectory)
         return results
 
     def _draw_rows(
@@ -103,7 +109,7 @@ class RedrawingSketcher:
         shown = [(row, result) for row in rows if isinstance(result := results[row], Sketch)]
         looks = [
             StepRequest(
-                trajectory=requests[row].trajectory.extend(sketch),
+                trajectory=_shown(requests[row], sketch),
                 moves=("inspect sketch",),
                 seed=requests[row].seed,
                 interrupt=requests[row].interrupt,
@@ -116,3 +122,9 @@ class RedrawingSketcher:
             for (row, _), verdict in zip(shown, said, strict=True)
             if isinstance(verdict, Inspection) and verdict.verdict == "revise"
         ]
+
+
+def _shown(request: StepRequest, sketch: Sketch | RoleError) -> Trajectory:
+    """What the inspector is shown of a sketch."""
+    assert isinstance(sketch, Sketch)
+    return request.trajectory.extend(sketch)
