@@ -139,6 +139,10 @@ class Reinforcer:
             dtype=self.dtype,
             shards=num_shards(self.mesh),
         )
+        if self.mesh is not None:
+            # Each rank holds all of it while it draws, when there are no gradients.
+            whole = sum(p.nbytes for p in model.parameters())
+            kept["whole policy, to draw"] = max(0, whole - kept["gradients"])
         require_memory(kept, self.device, needs_average=True)
         if not resuming:
             need = bytes_to_write(training, model, self.parameters, self.optimizer)
@@ -283,6 +287,7 @@ class Reinforcer:
     def _draw(self, folder: Path, number: int) -> None:
         """Draw and grade, unless that was done before the run was killed."""
         if self.ranks.first(lambda: is_written(folder)):
+            self.ranks.first(lambda: drop_parts(folder))  # of a run killed before it could
             return
         settings, ranks = self.settings, self.ranks
         starts = starts_of(self._prompts, number, settings.rollouts, settings.seed)
