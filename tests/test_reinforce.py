@@ -1,6 +1,7 @@
 """Runs of reinforcement: they learn what is rewarded, and go on to the same bits."""
 
 import json
+import os
 import shutil
 import signal
 from dataclasses import replace
@@ -22,6 +23,7 @@ from train.examples import Examples
 from train.objective import forward_in
 from train.optimizer import make_optimizers
 from train.randomness import SampleRandom
+from train.reinforce import job
 from train.reinforce.job import Reinforcer
 from train.reinforce.packing import RewardedPack, build_rewarded_pack
 from train.reinforce.record import RewardRecord, figures_of
@@ -155,8 +157,9 @@ def test_a_run_that_collapsed_stays_so_and_one_begun_anew_uses_nothing_of_it(
     again.run()
     assert again.iteration == 2 and len(log(tmp_path)) == 2
     shutil.rmtree(tmp_path / "state")
-    anew = Reinforcer(chosen)
+    anew = Reinforcer(replace(chosen, iterations=1))
     assert (anew.iteration, anew.stopped) == (0, "")
+    anew.run()
     assert [folder.name for folder in (tmp_path / "rollouts").iterdir()] == ["00001"]
 
 
@@ -183,6 +186,63 @@ def test_a_run_that_can_draw_nothing_is_refused_before_it_begins(
     few = replace(chosen, rollouts=replace(chosen.rollouts, max_flow_steps=1))
     with pytest.raises(ValueError, match="a sketch takes 2 flow steps"):
         Reinforcer(few)
+    assert not list(tmp_path.iterdir()), "it began to write"
+
+
+def test_a_signal_is_obeyed_once_what_was_drawn_is_kept_and_what_was_learned_is_saved(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It ended the run at once, with all that had been drawn."""
+    chosen, calls = settings(world, tmp_path / "stopped"), list[str]()
+
+    def signalled(owner: object, name: str, number: int) -> None:
+        real = getattr(owner, name)
+
+        def at(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            if calls.count(name) == 1:
+                os.kill(os.getpid(), number)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, at)
+
+    # What is there without a run of our own would end the tests.
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nobody waits for it"))
+    try:
+        signalled(job, "write", signal.SIGTERM)
+        with pytest.raises(SystemExit, match="143"):
+            Reinforcer(chosen).run()
+        assert not (chosen.out / "state").exists()
+        assert "the rollouts of iteration 1 are kept" in capsys.readouterr().err
+        signalled(PolicyStep, "take", signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            Reinforcer(chosen).run()
+        assert "iteration 1 of 2 is saved" in capsys.readouterr().err
+        assert_same(run(chosen), run(replace(chosen, out=tmp_path / "whole")))
+        assert calls.count("write") == 2 + 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_folder_in_which_another_process_went_on_keeps_what_it_holds(
+    world: World, tmp_path: Path
+) -> None:
+    """The second of two that began at once recorded its settings over those of the first."""
+    chosen = settings(world, tmp_path, iterations=1)
+    other = replace(chosen, seed=5)
+    first, second, third = Reinforcer(chosen), Reinforcer(other), Reinforcer(chosen)
+    assert not (tmp_path / "settings.yaml").exists()
+    first.run()
+    kept = made(tmp_path)
+    with pytest.raises(ValueError, match=r"another process has taken the run .* to iteration 1"):
+        third.run()
+    with pytest.raises(ValueError, match=r"another process has taken the run .* to iteration 1"):
+        second.run()
+    assert_same(made(tmp_path), kept)
+    assert Reinforcer(chosen).iteration == 1
 
 
 def test_the_result_is_the_policy_that_draws_and_its_rollouts_lie_there(

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM without half a step: noted when they come, obeyed between steps."""
+"""Ctrl-C and SIGTERM without half of what was begun: noted when they come, obeyed after it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ _ECHO_S = 3.0
 class Interrupts:
     """A context in which the first signal only sets `received`; the second one acts at once."""
 
-    def __init__(self, *, told: bool = True) -> None:
+    def __init__(self, *, told: bool = True, after: str = "this step") -> None:
         """Nothing has come yet.
 
         Args:
             told: Say so when one comes: one of several processes is enough.
+            after: What is ended before one is obeyed.
         """
         # torchrun passes on the Ctrl-C that the terminal has sent already.
         self._echo_s = _ECHO_S if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
         self._received_at = 0.0
-        self._told = told
+        self._told, self._after = told, after
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -55,6 +56,5 @@ class Interrupts:
             return
         self.received, self._received_at = number, time.monotonic()
         if self._told:
-            print(
-                "\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True
-            )
+            words = f"\nstopping after {self._after}; once more to stop at once"
+            print(words, file=sys.stderr, flush=True)

@@ -20,6 +20,7 @@ from train.settings import TrainSettings
 
 _SETTINGS = "settings.yaml"
 _DATA = "data.sha256"
+_LOCK = "lock"
 _PATIENCE_S = 60.0
 _FREE = (
     *("out", "cache", "device", "num_threads", "num_workers"),
@@ -130,10 +131,21 @@ def alone_in(out: Path) -> AbstractContextManager[None]:
         ValueError: Another process trains there.
     """
     return locks.alone(
-        out / "lock",
+        out / _LOCK,
         f"another process is training in {out}; wait for it, end it, or choose another `out`",
         forks=True,
     )
+
+
+def require_nobody_in(out: Path) -> None:
+    """As `alone_in`, for now: to tell early, without a trace in the folder.
+
+    Raises:
+        ValueError: Another process trains there.
+    """
+    if (out / _LOCK).is_file():
+        with alone_in(out):
+            pass
 
 
 def cut_log(path: Path, step: int) -> None:

@@ -44,6 +44,7 @@ from train.attention import attention_of
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.export import write_result
+from train.interrupts import Interrupts
 from train.job import ADAPTER, CHECKPOINT
 from train.lora import draw_lora, trained_parameters
 from train.memory import bytes_to_write, kept_bytes, require_memory
@@ -63,7 +64,7 @@ from train.reinforce.settings import ReinforceSettings
 from train.reinforce.sharing import dealt, drop_parts, put_part, take_parts, whole_policy
 from train.reinforce.step import PolicyObjective, PolicyStep
 from train.reinforce.watch import collapse, unrated_in_words, warnings_of
-from train.run_folder import alone_in
+from train.run_folder import alone_in, require_nobody_in
 from train.run_log import RunLog
 from train.settings import Subset
 from train.sharding import Shards, make_mesh, num_shards, shard
@@ -108,9 +109,13 @@ class Reinforcer:
         if settings.num_threads:
             torch.set_num_threads(settings.num_threads)
         self.state = RunState(settings.out, ranks, num_kept=settings.keep_checkpoints)
-        resuming = ranks.first(lambda: bool(self.state.steps()))
+        self._found: list[int] = ranks.first(self.state.steps)
+        resuming = bool(self._found)
         prompts = read_prompts(settings.prompts)
-        self.settings = settings = self._claimed(settings, prompts, resuming=resuming)
+        self.settings = settings = self._settled(settings, prompts, resuming=resuming)
+        self._digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
+        ranks.first(self._require_own_folder)
+        ranks.first(lambda: require_nobody_in(settings.out))
         training = settings.training()
         self.device = torch.device(settings.device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
@@ -166,19 +171,16 @@ class Reinforcer:
         # Of a run that gave up, too: it does not train on where the same command comes again.
         self.stopped = collapse(self._facts["rewards"], settings.collapse)
 
-    def _claimed(
+    def _settled(
         self, settings: ReinforceSettings, prompts: Sequence[str], *, resuming: bool
     ) -> ReinforceSettings:
-        """Take the folder, and say what `auto` stands for; the first rank does it for all."""
-        path, begun = settings.out / SETTINGS, None
-        if self.ranks.is_first and path.is_file():
-            begun = job_settings.load(ReinforceSettings, path)
+        """Say what `auto` stands for; the first rank does it for all."""
+        begun = _begun(settings.out) if self.ranks.is_first and resuming else None
         dtype = self.ranks.first(
-            lambda: settle(settings, begun=begun.dtype if begun and resuming else None).dtype
+            lambda: settle(settings, begun=begun.dtype if begun else None).dtype
         )
         settings = settle(replace(settings, dtype=dtype), tell=lambda words: None)
         self.ranks.first(lambda: require_trackers(settings.training()))
-        self.ranks.first(lambda: _claim(settings, begun, prompts, resuming=resuming))
         chosen = job_settings.to_dict(settings)
         for key in ("device", "num_threads"):
             del chosen[key]
@@ -222,21 +224,82 @@ class Reinforcer:
         # Alone: a part of a run that is resumed may find otherwise what images can share.
         return Engine(model, self.codec, self.tokenizer, flows=flows, shares_calls=False)
 
+    def _require_own_folder(self) -> None:
+        """Require the folder to hold this run or none, as it was found; touches nothing.
+
+        Raises:
+            ValueError: It holds a run with other settings or prompts; names each. Or another
+                process has taken the run on.
+            OSError: It cannot be written.
+        """
+        out = outputs.folder(self.settings.out, need_bytes=0)
+        if (steps := self.state.steps()) != self._found:
+            raise ValueError(
+                f"another process has taken the run in {out} to iteration {max(steps, default=0)}; "
+                "the same command goes on from there"
+            )
+        if self._found and (changed := self._changed()):
+            raise ValueError(
+                f"{out} holds a run with other settings: {'; '.join(changed)}. Continue it with "
+                f"its own, choose another `out`, or remove {out / 'state'} to start over"
+            )
+
+    def _changed(self) -> list[str]:
+        """What is otherwise than in the run that the folder holds, if it holds one."""
+        settings, begun = self.settings, _begun(self.settings.out)
+        changed = job_settings.changes(_binding(begun), _binding(settings)) if begun else []
+        path = settings.out / _PROMPTS
+        if path.is_file() and path.read_text().strip() != self._digest:
+            changed.append(f"the prompts of {settings.prompts} are not those that it began with")
+        return changed
+
+    def _claim(self) -> None:
+        """Record settings and prompts in the folder, which no other process may be in.
+
+        Where no state is there to bind, what was drawn for another run is removed, and all but
+        what the first iteration drew.
+
+        Raises:
+            ValueError: As `_require_own_folder`, of what happened since.
+        """
+        self._require_own_folder()
+        rollouts = self.settings.out / ROLLOUTS
+        if not self._found:
+            if self._changed():
+                shutil.rmtree(rollouts, ignore_errors=True)
+            # Without a state no weights are there that could have drawn those of later iterations.
+            for folder in _iterations(rollouts):
+                if int(folder.name) > 1:
+                    shutil.rmtree(folder)
+        job_settings.save_resolved(self.settings, self.settings.out / SETTINGS)
+        write_whole(self.settings.out / _PROMPTS, (self._digest + "\n").encode())
+
     def run(self) -> Path:
         """Go on to the last iteration, unless the policy collapses, and write the result.
 
+        Ctrl-C and SIGTERM are obeyed once what is being drawn is kept, or what is being learned is
+        in a state.
+
         Returns:
             Its folder.
+
+        Raises:
+            ValueError: Another process is in the run's folder, or was since this one looked.
         """
         settings, first = self.settings, self.ranks.is_first
-        with (
-            alone_in(settings.out) if first else nullcontext(),
-            self._open_log() if first else nullcontext() as log,
-        ):
-            if not self.iteration:
-                self._look(log, 0, {})
-            while self.iteration < settings.iterations and not self.stopped:
-                self._advance(log)
+        if first:
+            settings.out.mkdir(parents=True, exist_ok=True)
+        with alone_in(settings.out) if first else nullcontext():
+            self.ranks.first(self._claim)
+            with (
+                self._open_log() if first else nullcontext() as log,
+                Interrupts(told=first, after="what it draws or learns") as self._interrupts,
+            ):
+                if not self.iteration:
+                    self._look(log, 0, {})
+                while self.iteration < settings.iterations and not self.stopped:
+                    self._advance(log)
+                    self._obey(f"iteration {self.iteration} of {settings.iterations} is saved")
             lora = settings.lora is not None
             return write_result(
                 settings.out,
@@ -262,6 +325,7 @@ class Reinforcer:
         folder = settings.out / ROLLOUTS / f"{number:05d}"
         began = time.monotonic()
         self._draw(folder, number)
+        self._obey(f"the rollouts of iteration {number} are kept")
         drawn_s = time.monotonic() - began
         rollouts = [(one, RewardRecord.of(one)) for one in read(folder)]
         figures = figures_of([(one, record.grades) for one, record in rollouts])
@@ -283,6 +347,14 @@ class Reinforcer:
         if log is not None:
             _drop_old(settings.out / ROLLOUTS, settings.keep_rollouts)
         self.stopped = collapse(self._facts["rewards"], settings.collapse)
+
+    def _obey(self, done: str) -> None:
+        """Leave if a signal has come to any rank, and say from where the command goes on."""
+        if stop := max(self.ranks.gather(self._interrupts.received or 0)):
+            if self.ranks.is_first:
+                words = f"{done} in {self.settings.out}; the same command goes on from there"
+                print(words, file=sys.stderr)
+            self._interrupts.leave(stop)
 
     def _draw(self, folder: Path, number: int) -> None:
         """Draw and grade, unless that was done before the run was killed."""
@@ -414,46 +486,10 @@ def _facts_of(state: RunState) -> dict[str, Any]:
     return {"rewards": rewards, "one_shot": one_shot}
 
 
-def _claim(
-    settings: ReinforceSettings,
-    begun: ReinforceSettings | None,
-    prompts: Sequence[str],
-    *,
-    resuming: bool,
-) -> None:
-    """Take the folder for a run with these settings and prompts, and record them.
-
-    Args:
-        settings: Of this run.
-        begun: Of the one that is there.
-        prompts: Of this run.
-        resuming: A state of an earlier part is there, and binds; otherwise what was drawn for
-            another run is removed, and all but what the first iteration drew.
-
-    Raises:
-        ValueError: The earlier part had others; names each.
-    """
-    out, path = settings.out, settings.out / _PROMPTS
-    outputs.folder(out, need_bytes=0).mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
-    changed = job_settings.changes(_binding(begun), _binding(settings)) if begun else []
-    if path.is_file() and path.read_text().strip() != digest:
-        changed = [*changed, f"the prompts of {settings.prompts} are not those that it began with"]
-    if changed and resuming:
-        raise ValueError(
-            f"{out} holds a run with other settings: {'; '.join(changed)}. Continue it with its "
-            f"own, choose another `out`, or remove {out / 'state'} to start over"
-        )
-    with nullcontext() if resuming else alone_in(out):
-        if changed:
-            shutil.rmtree(out / ROLLOUTS, ignore_errors=True)
-        if not resuming:
-            # Without a state no weights are there that could have drawn those of later iterations.
-            for folder in _iterations(out / ROLLOUTS):
-                if int(folder.name) > 1:
-                    shutil.rmtree(folder)
-        job_settings.save_resolved(settings, out / SETTINGS)
-        write_whole(path, (digest + "\n").encode())
+def _begun(out: Path) -> ReinforceSettings | None:
+    """Settings of the run that a folder holds."""
+    path = out / SETTINGS
+    return job_settings.load(ReinforceSettings, path) if path.is_file() else None
 
 
 def _binding(settings: ReinforceSettings) -> dict[str, Any]:
