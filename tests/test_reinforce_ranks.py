@@ -124,6 +124,27 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_continues_bit_for_bit(
     assert_same(reinforce_on(2, killed), undisturbed)
 
 
+@SLOW
+def test_a_run_goes_on_with_another_number_of_ranks(world: World, tmp_path: Path) -> None:
+    """From the same states: what two ranks drew first stands, and the rest is drawn by others."""
+    job = several(world, tmp_path / "changing", iterations=1, packs_per_step=4)
+    reinforce_on(2, job)
+    drawn = (job.out / "rollouts/00001/shard-000000.tar").read_bytes()
+    kept = weights(job.out, 1)
+    # The last step has no pack for one rank, which must add nothing to it.
+    alone = replace(job, out=tmp_path / "alone")
+    reinforce_on(1, alone)
+    for name, tensor in weights(alone.out, 1).items():
+        torch.testing.assert_close(kept[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    for iterations, world_size in ((2, 4), (3, 1)):
+        reinforce_on(world_size, replace(job, iterations=iterations))
+        assert [line["step"] for line in log(job.out)][-1] == iterations
+    assert (job.out / "rollouts/00001/shard-000000.tar").read_bytes() == drawn
+    after = weights(job.out, 3)
+    assert after.keys() == kept.keys()
+    assert any(not torch.equal(after[name], kept[name]) for name in kept)
+
+
 def test_groups_are_dealt_whole() -> None:
     chosen = RolloutSettings(num_prompts=5, group_size=3)
     starts = starts_of(["a", "b", "c"], 1, chosen, 0)

@@ -55,7 +55,7 @@ from train.parts import keep_frozen_narrow
 from train.plan import PackPlan
 from train.randomness import SampleRandom
 from train.ranks import Ranks
-from train.reinforce.packing import RewardedPack, build_rewarded_pack
+from train.reinforce.packing import RewardedPack, build_rewarded_pack, without_weight
 from train.reinforce.probe import PolicyProbe
 from train.reinforce.record import RewardRecord, figures_of
 from train.reinforce.rollouts import draw, flows_of, is_written, read, starts_of, write
@@ -435,11 +435,13 @@ class Reinforcer:
             there = 0 <= pack < len(planned)  # the last step may have fewer
             if self.mesh is None and not there:
                 return
-            samples = [sample for sample, _ in planned[pack]] if there else []
+            # An idle rank goes through the sharded layers with the others, with any pack.
+            samples = [sample for sample, _ in planned[pack if there else 0]]
             randoms = [SampleRandom(seed, pack, place) for place in range(len(samples))]
-            yield build_rewarded_pack(
+            built = build_rewarded_pack(
                 examples, samples, randoms, training, settings.credit.max_advantage
             )
+            yield built if there else without_weight(built)
 
     def _look(self, log: RunLog | None, number: int, figures: dict[str, float]) -> None:
         """Probe the policy if that is due, record the figures, and tell them in a line."""

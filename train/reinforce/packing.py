@@ -40,6 +40,20 @@ class RewardedPack:
         )
 
 
+def without_weight(pack: RewardedPack) -> RewardedPack:
+    """The same pack, of which nothing is learned: for a rank that a step has no pack for."""
+    layout = pack.pack.layout
+    return RewardedPack(
+        pack=replace(
+            pack.pack,
+            layout=replace(layout, ce_weights=torch.zeros_like(layout.ce_weights)),
+            velocity_weights=torch.zeros_like(pack.rewards),
+        ),
+        rewards=pack.rewards,
+        advantages=torch.zeros_like(pack.advantages),
+    )
+
+
 def build_rewarded_pack(
     examples: Examples,
     samples: Sequence[int],
