@@ -142,7 +142,7 @@ def test_a_pipeline_and_a_service_do_not_go_together_nor_with_the_miniatures_wor
 
 def test_a_job_draws_by_a_service_and_says_whose_terms_its_images_carry(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a photo of a red star\na photo of a blue ring above a green heart\n")
+    prompts.write_text("a photo of a red star\na photo of a blue ring and a green heart\n")
     server = Server()
     with serve(create_app()) as lmm, serve(server.app) as images_url:
         job = [

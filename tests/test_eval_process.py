@@ -92,6 +92,7 @@ def test_inspections_and_refinements_count_by_what_was_there() -> None:
     assert numbers(found, "plan", "sketch", "inspect", "refine") == {
         "plan/right": (1.0, 1),
         "plan/consistent": (2 / 3, 3),
+        "plan/instruction fits": (1.0, 3),
         "sketch/follows plan": (0.5, 4),
         "inspect plan/precision": (1.0, 1),
         "inspect plan/precision/wrong thing": (1.0, 1),
@@ -107,6 +108,28 @@ def test_inspections_and_refinements_count_by_what_was_there() -> None:
         "refine sketch/helped": (1.0, 1),
         "refine sketch/harmed": (1.0, 1),
     }
+
+
+@pytest.mark.parametrize(
+    ("instruction", "fits"),
+    [
+        ("add a star below the red circle", 1),
+        ("add a red circle above the star", 1),
+        ("add a star above the red circle", 0),  # the relation turned round
+        ("move the star to the left of the red circle", 0),
+        ("add a blue star below the red circle", 1),
+        ("add two stars", 0),
+        ("add a heart", 0),
+        ("remove the heart", 1),  # what goes is not in the description
+        ("draw something nice", 0),
+    ],
+)
+def test_an_instruction_is_held_against_its_own_description(instruction: str, fits: int) -> None:
+    both = "a red circle above a star"
+    plan = Plan(instruction=instruction, description=both)
+    found = estimates(f"a photo of {both}", plan, picture(CIRCLE), Stop())
+    assert found["plan/consistent"].value == 1
+    assert found["plan/instruction fits"].value == fits
 
 
 @pytest.mark.parametrize(

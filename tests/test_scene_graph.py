@@ -26,6 +26,7 @@ from staged.scene_graph import (
     apply,
     count_questions,
     delta,
+    entering,
     increments,
     questions,
     resolve,
@@ -181,19 +182,35 @@ def test_grouped_steps_draw_several_things_at_once() -> None:
     assert whole == (stars,)
 
 
-def test_increments_use_the_steps_they_may_and_follow_relations() -> None:
+def test_increments_use_the_steps_they_may_and_put_landmarks_first() -> None:
     assert len(increments(CYCLE, seed=0, max_steps=9)) == 3
-    chain = SceneGraph(
-        [thing(f"o{i}", "star") for i in range(1, 6)],
-        relations=[rel(f"o{i}", "left of", f"o{i + 1}") for i in range(1, 5)],
+    # o1 to o4 stand left of o5, o6 left of o1; o7 stands alone.
+    fan = SceneGraph(
+        [thing(f"o{i}", "star") for i in range(1, 8)],
+        relations=[*(rel(f"o{i}", "left of", "o5") for i in range(1, 5)), rel("o6", "below", "o1")],
     )
     orders = set()
     for seed in range(20):
-        steps = increments(chain, seed=seed, max_steps=5)
-        # A chain is entered anywhere, and each next object touches one already there.
-        assert [len(step.relations) for step in steps] == [0, 1, 2, 3, 4]
+        steps = increments(fan, seed=seed, max_steps=7)
+        for before, after in pairwise((SceneGraph(), *steps)):
+            (new,) = {item.id for item in after.objects} - {item.id for item in before.objects}
+            # A step says a new thing's relations as the prompt does, never their inverse.
+            assert {r.source for r in set(after.relations) - set(before.relations)} <= {new}
         orders.add(steps)
-    assert len(orders) > 5
+    assert len(orders) > 5, "what is left open is drawn by lot"
+
+
+def test_what_can_be_placed_against_something_there_comes_before_what_cannot() -> None:
+    graph = SceneGraph(
+        [thing(f"o{i}", "star") for i in range(1, 6)],
+        relations=[rel("o1", "above", "o2"), rel("o3", "above", "o4"), rel("o3", "above", "o2")],
+    )
+    assert entering(graph, ()) == ("o2", "o4", "o5")
+    assert entering(graph, ("o2",)) == ("o1",)  # o3 waits for its other landmark
+    assert entering(graph, ("o1", "o2")) == ("o4", "o5")
+    assert entering(graph, ("o1", "o2", "o4")) == ("o3",)
+    assert entering(graph, ("o1", "o2", "o3", "o4", "o5")) == ()
+    assert entering(CYCLE, ()) == tuple(item.id for item in CYCLE.objects)
 
 
 def test_late_attributes_come_after_their_object() -> None:

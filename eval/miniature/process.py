@@ -14,7 +14,15 @@ from eval.miniature.kinds import kind_of, kinds_of
 from eval.miniature.line import SampleScore
 from eval.statistics import UNIT, Estimate, Observation, mean
 from staged.shapes.language.critiques import read_plan_critique, read_sketch_critique
-from staged.shapes.language.faults import Fault, Missing, PlanFault, WrongNumber, plan_faults
+from staged.shapes.language.faults import (
+    Fault,
+    Missing,
+    PlanFault,
+    WrongNumber,
+    instruction_faults,
+    plan_faults,
+)
+from staged.shapes.language.instructions import read_edits
 from staged.shapes.sight.drift import untouched
 from staged.shapes.sight.pictures import DrawnPicture, described
 from staged.shapes.world.scene import CANVAS_PX
@@ -57,7 +65,9 @@ def observed(trajectory: Trajectory, asked: Spec, drawn: Sequence[DrawnPicture])
         and None where something would have to be held against it.
 
         - `plan/right`: the last plan asks for exactly what the prompt does.
-          `plan/consistent`: of all plans, those that contradict nothing.
+          `plan/consistent`: of all plans, those whose description contradicts nothing of it.
+          `plan/instruction fits`: of all plans, those whose instruction adds and moves what
+          their own description shows.
         - `sketch/follows plan`: of all sketches, those that show their description exactly.
         - `inspect T/precision`: of those refused, wrong; `inspect T/recall`: of those wrong and
           inspected, refused. With `/K`: of the refusals that name a K, those where there is one;
@@ -98,6 +108,7 @@ def _steps(trajectory: Trajectory, asked: Spec, drawn: Mapping[int, DrawnPicture
                 plan = _Plan(said=described(step), asked=asked)
                 states["plan"] = plan.consistent
                 yield "plan/consistent", float(plan.consistent)
+                yield "plan/instruction fits", float(_instruction_fits(step))
                 yield from _outcome("plan", refined, states)
             case Sketch():
                 picture = drawn[index]
@@ -117,6 +128,15 @@ def _steps(trajectory: Trajectory, asked: Spec, drawn: Mapping[int, DrawnPicture
                 refined[before.target] = states[before.target]
     if trajectory.last_plan is not None:
         yield "plan/right", float(plan.consistent and not plan.pending)
+
+
+def _instruction_fits(plan: Plan) -> bool:
+    said = described(plan)
+    try:
+        edits = read_edits(plan.instruction)
+    except ValueError:
+        return False
+    return said is not None and not instruction_faults(edits, said)
 
 
 class _Plan:

@@ -24,6 +24,7 @@ _COSTS = {
 _PROCESS = {
     "planned": "images with a plan",
     "plan/consistent": "plans that contradict nothing",
+    "plan/instruction fits": "instructions that fit their plan",
     "plan/right": "last plans that ask for exactly the prompt",
     "sketch/follows plan": "pictures that show exactly their plan",
     "inspect plan/precision": "refused plans that were wrong",

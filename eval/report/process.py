@@ -25,6 +25,7 @@ _BUDGET = re.compile(r"within ([0-9]+) flow steps/correct")
 _STEPS = {
     "plan/right": "last plans that ask for exactly what the prompt does",
     "plan/consistent": "plans that contradict nothing",
+    "plan/instruction fits": "instructions that fit their plan",
     "sketch/follows plan": "sketches that show exactly what was planned",
     "inspect plan/over-inspection": "plans refused for what is still to come",
     "inspect sketch/over-inspection": "sketches refused for what is not planned yet",

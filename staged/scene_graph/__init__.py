@@ -13,7 +13,14 @@ from staged.scene_graph.edits import (
     delta,
 )
 from staged.scene_graph.graph import Attribute, Relation, SceneGraph, SceneObject
-from staged.scene_graph.paths import VARIATIONS, Variation, Vocabulary, increments, varied_path
+from staged.scene_graph.paths import (
+    VARIATIONS,
+    Variation,
+    Vocabulary,
+    entering,
+    increments,
+    varied_path,
+)
 from staged.scene_graph.question import (
     NUMBER,
     Question,
@@ -45,6 +52,7 @@ __all__ = [
     "apply",
     "count_questions",
     "delta",
+    "entering",
     "increments",
     "questions",
     "resolve",

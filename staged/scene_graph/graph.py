@@ -209,6 +209,11 @@ class SceneGraph:
         """Return the relations that an object is an end of."""
         return tuple(r for r in self.relations if object_id in (r.source, r.target))
 
+    def neighbours(self, object_id: str) -> frozenset[str]:
+        """Return the other objects that an object stands in a relation to, either way."""
+        ends = {end for r in self.relations_of(object_id) for end in (r.source, r.target)}
+        return frozenset(ends - {object_id})
+
     def subgraph(
         self, object_ids: Iterable[str], *, without: Iterable[Attribute] = ()
     ) -> "SceneGraph":

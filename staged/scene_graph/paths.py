@@ -5,7 +5,7 @@ a later step changes, swaps or removes (arXiv 2604.04746).
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
@@ -73,10 +73,9 @@ def increments(
 ) -> tuple[SceneGraph, ...]:
     """Split a graph into growing dependency-closed parts; the last is the graph itself.
 
-    Objects enter along relations where they can (each next object touches one that is already
-    there), so that a step can say where things go. An object comes with its attributes, a
-    relation with the later of its ends. Nothing is sorted topologically, so cycles of relations
-    lose nothing.
+    Landmarks enter first ("a cup on a table": the table), and then along relations where they can,
+    so that a step can say where things go, in the words of the prompt. An object comes with its
+    attributes, a relation with the later of its ends. Cycles of relations lose nothing.
 
     Args:
         graph: The wanted scene.
@@ -290,19 +289,31 @@ _FINDERS: Final[
 }
 
 
+def entering(graph: SceneGraph, there: Collection[str]) -> tuple[str, ...]:
+    """Objects that can best come next, in the graph's order; none where all are there.
+
+    First those that stand against nothing that is missing, and of these the ones that touch what
+    is there. A landmark that comes first spares the planner the inverse of what the prompt says:
+    of "a cup on a table", "add a cup on the table" and not "add a table below the cup".
+
+    Args:
+        graph: The wanted scene.
+        there: Objects of it that are drawn.
+    """
+    missing = [item.id for item in graph.objects if item.id not in there]
+    placeable = [
+        name
+        for name in missing
+        if all(r.target in there for r in graph.relations_of(name) if r.source == name)
+    ] or missing  # in a cycle of relations something must begin
+    touching = [name for name in placeable if graph.neighbours(name) & set(there)]
+    return tuple(touching or placeable)
+
+
 def _along_relations(graph: SceneGraph, rng: random.Random) -> list[SceneObject]:
-    near: dict[str, set[str]] = {item.id: set() for item in graph.objects}
-    for relation in graph.relations:
-        near[relation.source].add(relation.target)
-        near[relation.target].add(relation.source)
-    left = [item.id for item in graph.objects]
     order: list[SceneObject] = []
-    reached: set[str] = set()
-    while left:
-        chosen = rng.choice([i for i in left if i in reached] or left)
-        left.remove(chosen)
-        reached |= near[chosen]
-        order.append(graph.object(chosen))
+    while len(order) < len(graph.objects):
+        order.append(graph.object(rng.choice(entering(graph, [item.id for item in order]))))
     return order
 
 

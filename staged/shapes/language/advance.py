@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from staged.scene_graph import Attribute, Delta, Relation, SceneGraph, SceneObject, delta
+from staged.scene_graph import (
+    Attribute,
+    Delta,
+    Relation,
+    SceneGraph,
+    SceneObject,
+    delta,
+    entering,
+)
 from staged.shapes.language.faults import Contradiction, Misplaced, PlanFault, plan_faults
 from staged.shapes.world.spec import Spec
 
@@ -80,8 +88,7 @@ def advanced(before: Spec, asked: Spec) -> Delta | None:
     missing = [item.id for item in goal.objects if item.id not in there]
     if not missing:
         return None
-    # What stands in a relation to something that is there can be placed against it.
-    first = next((name for name in missing if _neighbours(goal, name) & there), missing[0])
+    first = entering(goal, there)[0]
     alike = [first]
     if not goal.relations_of(first):
         alike = [
@@ -162,7 +169,3 @@ def _renamed(graph: SceneGraph, names: dict[str, str]) -> SceneGraph:
             for r in graph.relations
         ),
     )
-
-
-def _neighbours(graph: SceneGraph, name: str) -> set[str]:
-    return {end for r in graph.relations_of(name) for end in (r.source, r.target)} - {name}

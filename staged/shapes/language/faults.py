@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from staged.shapes.language.instructions import Add, Change, Edit, Move, Ref, Remove, Replace
@@ -149,6 +150,36 @@ def plan_faults(said: Spec, asked: Spec) -> tuple[tuple[PlanFault, ...], tuple[T
         if number
     )
     return tuple(faults), pending
+
+
+def instruction_faults(edits: Sequence[Edit], said: Spec) -> tuple[PlanFault, ...]:
+    """Compare what an instruction draws or moves with the scene that its own plan describes.
+
+    What is removed, changed or exchanged on the way is not held against it.
+
+    Args:
+        edits: The instruction.
+        said: The description.
+    """
+    found: list[PlanFault] = []
+    for edit in edits:
+        match edit:
+            case Add(thing=thing, relations=relations):
+                pass
+            case Move(target=Ref(thing=thing), to=(relation, ref)):
+                relations = ((relation, ref),)
+            case _:
+                continue
+        against = tuple(ref.thing for _, ref in relations)
+        single = all(one.number == 1 for one in (thing, *against))
+        told = Spec(
+            things=(thing, *against),
+            relations=tuple((0, relation, i + 1) for i, (relation, _) in enumerate(relations))
+            if single
+            else (),
+        )
+        found += plan_faults(told, said)[0]
+    return tuple(found)
 
 
 def _both_ways(spec: Spec) -> dict[tuple[int, int], RelationName]:
