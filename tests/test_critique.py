@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,12 +26,14 @@ from staged.model.layout import SegmentKind
 from staged.report import drawn_report
 from staged.sequence import interleave
 from staged.shapes import miniature
-from staged.shapes.language.faults import plan_faults
+from staged.shapes.language.faults import PlanFault, instruction_faults, plan_faults
+from staged.shapes.language.instructions import read_edits
 from staged.shapes.language.prompts import read_description, read_prompt
 from staged.shapes.players.editor import NO_MISTAKES
 from staged.shapes.players.misbehaviour import Misbehaviour
 from staged.shapes.sight.detect import detect
 from staged.shapes.sight.verdict import satisfied
+from staged.shapes.world.spec import Spec
 from staged.shards import Sample, read_manifest, read_shards, validate
 from staged.trajectory import Inspection, Plan, Refinement, Sketch
 
@@ -72,6 +75,14 @@ def shows(plan: Plan, sketch: Sketch) -> bool:
     return satisfied(read_description(plan.description), detect(sketch.image.array())).exact
 
 
+def turned_round(plan: Plan, said: Spec) -> Sequence[PlanFault]:
+    """Where the instruction says otherwise than the description; words not of ours say nothing."""
+    try:
+        return instruction_faults(read_edits(plan.instruction), said)
+    except ValueError:
+        return ()
+
+
 def test_what_is_wrong_is_seen_and_only_what_is_right_is_learned(lessons: list[Sample]) -> None:
     seen = {"accept": 0, "revise": 0}
     for sample in lessons:
@@ -92,7 +103,8 @@ def test_what_is_wrong_is_seen_and_only_what_is_right_is_learned(lessons: list[S
                     assert (step.verdict == "accept") == shows(plan, before)
                     seen[step.verdict] += 1
                 else:
-                    faults = plan_faults(read_description(plan.description), asked)[0]
+                    said = read_description(plan.description)
+                    faults = plan_faults(said, asked)[0] or turned_round(plan, said)
                     assert (step.verdict == "revise") == bool(faults)
                 if step.verdict == "revise":
                     assert not before.loss

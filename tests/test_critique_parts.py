@@ -59,6 +59,11 @@ PROMPT = "a photo of a red circle above a blue star"
             "a red circle", "move the blue star below the red circle",
             ("add a blue star below the red circle", "a blue star below a red circle"),
         ),
+        (  # what is described is right, and what is done is not what is described
+            "add a blue star above the red circle", "a red circle above a blue star",
+            "a red circle", "move the blue star below the red circle",
+            ("add a blue star below the red circle", "a red circle above a blue star"),
+        ),
         (  # without what nobody asked for nothing is left to do, so the right next step is taken
             "add a pink heart", "a red circle and a pink heart", "a red circle",
             "replace the pink heart with a blue star",

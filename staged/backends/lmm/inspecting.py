@@ -10,7 +10,7 @@ from staged import protocol, strict_json
 from staged.backends.lmm.types import LmmRequest
 from staged.trajectory import Plan, Verdict
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """Raised with every change of the words below: answers to other words are not reused."""
 
 
@@ -47,7 +47,8 @@ def plan_inspection_request(
     return _request(
         "inspect_plan",
         "Check the plan of a drawing step against the prompt. What the prompt asks for and is not "
-        "planned yet is no conflict; what contradicts the prompt is. Give a critique of one short "
+        "planned yet is no conflict; what contradicts the prompt is, and so is an instruction that "
+        "says otherwise than its own description. Give a critique of one short "
         "sentence, the verdict accept or revise, and for revise the corrected instruction of this "
         "step in few words (empty for accept).",
         {

@@ -27,6 +27,7 @@ from staged.shapes.language.faults import (
     PlanFault,
     WrongNumber,
     correct,
+    instruction_faults,
     plan_faults,
 )
 from staged.shapes.language.phrases import GrammarError
@@ -100,10 +101,12 @@ def judge_step(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, 
 
 
 def inspect_plan(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
-    """Compare what a plan describes with what the prompt asks for."""
+    """Compare what a plan describes with the prompt, and what it does with what it describes."""
     asked = read_prompt(content["prompt"]).spec
-    found, pending = plan_faults(read_description(content["description"]), asked)
+    said = read_description(content["description"])
+    found, pending = plan_faults(said, asked)
     faults = tuple(_with_rival(fault, asked, pending) for fault in found)
+    faults = faults or instruction_faults(_told(content["instruction"]), said)
     critique = PlanCritique(faults=faults) if faults else PlanCritique(pending=pending)
     edits = [edit for fault in faults for edit in _corrected_plan(fault, asked)]
     return _inspection(write_plan_critique(critique), edits)
@@ -173,6 +176,14 @@ def _inspection(critique: str, edits: Sequence[say.Edit]) -> dict[str, Any]:
         "verdict": "revise" if edits else "accept",
         "correction": say.write_edits(edits, voice="refinement") if edits else "",
     }
+
+
+def _told(instruction: str) -> tuple[say.Edit, ...]:
+    """The edits of an instruction; none where it is in other words than ours."""
+    try:
+        return say.read_edits(instruction)
+    except ValueError:
+        return ()
 
 
 def _with_rival(fault: PlanFault, asked: Spec, pending: Sequence[Thing]) -> PlanFault:

@@ -33,7 +33,7 @@ def judge_plan(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, 
         return _plan_judgement({"critique": _UNUSABLE, "verdict": "unusable", "correction": ""})
     inspection = answers.inspect_plan(content, pictures)
     faults, pending = plan_faults(said, asked)
-    if not faults:
+    if inspection["verdict"] == "accept":
         sound = _sound(content["instruction"], before, said, asked)
         return _plan_judgement(inspection, sound=sound, complete=not pending)
     step = _instead(before, corrected(said, faults, asked), asked)

@@ -138,7 +138,11 @@ def _inspected(trajectory: Trajectory, target: Target) -> dict[str, Any]:
     plan, sketch, prompt = trajectory.last_plan, trajectory.last_sketch, trajectory.prompt
     if target == "plan":
         assert plan is not None
-        said = {"prompt": prompt, "description": plan.description}
+        said = {
+            "prompt": prompt,
+            "instruction": plan.instruction,
+            "description": plan.description,
+        }
         return _understood(lambda: answers.inspect_plan(said, ()))
     assert sketch is not None
     picture = sketch.image.loaded
