@@ -176,9 +176,9 @@ def test_a_batch_that_a_crash_cut_off_is_found_or_sent_and_never_bought_twice(
     name = "sending" if lost == "before it is sent" else "sent_as"
     kept = getattr(Ledger, name)
 
-    async def crash(ledger: Ledger, *arguments: Any) -> None:
+    async def crash(ledger: Ledger, *arguments: Any, **named: Any) -> None:
         if name == "sending":
-            await kept(ledger, *arguments)
+            await kept(ledger, *arguments, **named)
         raise RuntimeError("a crash")
 
     out = folder / "cut"

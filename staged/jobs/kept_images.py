@@ -52,12 +52,8 @@ async def draw_once(
         kept = _kept(ledger, key)
         if kept is not None:
             return kept
-        ledger.admit("images", usd=usd)
-        try:
+        with ledger.admitted("images", usd=usd):
             drawn = await draw()
-        except Exception:
-            ledger.withdraw("images", usd=usd)
-            raise
         if drawn.png is None and not drawn.usd:
             ledger.withdraw("images")
         await ledger.record(

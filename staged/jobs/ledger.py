@@ -154,17 +154,19 @@ class Ledger(Records):
             if made.paid or made.round == self.round
         ]
 
-    def admit(self, meter: Meter, *, usd: float = 0.0) -> None:
+    def admit(self, meter: Meter, *, usd: float = 0.0, key: str | None = None) -> None:
         """Count one more call, which is made next.
 
         Args:
             meter: What it is.
             usd: Its price, where it is known before.
+            key: Of its request, claimed, where it waits to be sent with others: whoever claims it
+                after a kill finds what is `held` for it.
 
         Raises:
             BudgetError: the budget of the job does not allow it.
         """
-        call = {"kind": "call", "of": meter, "usd": usd}
+        call = {"kind": "call", "of": meter, "usd": usd, **self._attempt(key)}
         if self._budget == Budget():
             self._append(call)
             return
@@ -175,9 +177,32 @@ class Ledger(Records):
             # The next one to count may be on another machine.
             self._flush()
 
-    def withdraw(self, meter: Meter, *, usd: float = 0.0) -> None:
-        """Take back a call that was admitted and turned out to cost nothing."""
-        self._append({"kind": "void", "of": meter, "usd": usd})
+    @contextmanager
+    def admitted(self, meter: Meter, *, usd: float = 0.0) -> Iterator[None]:
+        """Count a call that is made meanwhile; one that fails counts as nothing.
+
+        One that is cancelled, or that a kill takes, stays counted.
+
+        Args:
+            meter: What it is.
+            usd: Its price, where it is known before.
+
+        Raises:
+            BudgetError: the budget of the job does not allow it.
+        """
+        self.admit(meter, usd=usd)
+        try:
+            yield
+        except Exception:
+            self.withdraw(meter, usd=usd)
+            raise
+
+    def withdraw(self, meter: Meter, *, usd: float = 0.0, key: str | None = None) -> None:
+        """Take back a call that was admitted, with these, and turned out to cost nothing."""
+        self._append({"kind": "void", "of": meter, "usd": usd, **self._attempt(key)})
+
+    def _attempt(self, key: str | None) -> dict[str, Any]:
+        return {} if key is None else {"key": key, "number": len(self._all_answers(key))}
 
     def free(self, meter: Meter, *, usd: float) -> None:
         """Give back what a call was admitted with and did not cost; the call stays counted."""
@@ -235,15 +260,17 @@ class Ledger(Records):
         start = journal.append(self._images, blob).start
         return {"sha256": hashlib.sha256(blob).hexdigest(), "start": start, "size": len(blob)}
 
-    async def sending(self, name: str, keys: Sequence[str]) -> None:
+    async def sending(self, name: str, keys: Sequence[str], *, price: float) -> None:
         """Keep that calls are going to be sent together; on the disk when this returns.
 
         Args:
             name: Of all of them, like no other.
             keys: Of their requests, claimed.
+            price: Share of its price that each costs.
         """
         numbers = [len(self._all_answers(key)) for key in keys]
-        self._append({"kind": "sending", "name": name, "keys": list(keys), "numbers": numbers})
+        sending = {"name": name, "keys": list(keys), "numbers": numbers, "price": price}
+        self._append({"kind": "sending", **sending})
         await self._on_disk()
 
     async def sent_as(self, name: str, number: str) -> None:

@@ -45,6 +45,9 @@ _KINDS: Final[Mapping[str, Mapping[str, type]]] = {
     "sent": {"name": str, "number": str},
 }
 _EITHER: Final[Mapping[str, Mapping[str, type]]] = {
+    "call": {"key": str, "number": int},
+    "void": {"key": str, "number": int},
+    "sending": {"price": float},
     "answer": {**_BLOB, "beside": dict},
     "result": {"sample": dict, "detail": str},
 }
@@ -112,6 +115,25 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
+class SentTogether(NamedTuple):
+    """Calls that were or were to be sent together.
+
+    Attributes:
+        name: What we call them.
+        number: Under which they were sent; None where that is not known: they may not have been.
+        price: Share of its price that each costs; None where an older version sent them.
+    """
+
+    name: str
+    number: str | None
+    price: float | None
+
+
+class _Held(NamedTuple):
+    calls: int
+    usd: float
+
+
 class _Place(NamedTuple):
     writer: str
     span: Span
@@ -160,6 +182,8 @@ class Records:
         self._ends: dict[int, _End] = {}
         self._blobs: dict[str, _Place] = {}
         self._sending: dict[str, list[tuple[int, str]]] = {}
+        self._prices: dict[str, float | None] = {}
+        self._held: dict[tuple[str, int], _Held] = {}
         self._sent: dict[str, str] = {}
         self._calls: Counter[str] = Counter()
         self._usd = 0.0
@@ -210,15 +234,28 @@ class Records:
                 kept["usd"] += made.usd
         return dict(sorted(costs.items()))
 
-    def sent(self, key: str) -> list[tuple[str, str | None]]:
+    def sent(self, key: str) -> list[SentTogether]:
         """Return what was or was to be sent together with a call that nothing has come of yet.
 
         Returns:
-            Names, each with the number under which it was sent; those that have one first.
+            Those first of which it is known that they were sent.
         """
         made = len(self._made.get(key, ()))
-        names = [name for number, name in self._sending.get(key, ()) if number == made]
-        return sorted(((name, self._sent.get(name)) for name in names), key=lambda n: n[1] is None)
+        found = [
+            SentTogether(name, self._sent.get(name), self._prices[name])
+            for number, name in self._sending.get(key, ())
+            if number == made
+        ]
+        return sorted(found, key=lambda sent: sent.number is None)
+
+    def held(self, key: str) -> float | None:
+        """Return what is held of the budget for a call that is to be sent with others.
+
+        Returns:
+            Money; None where no such call was counted, or something has come of it.
+        """
+        held = self._held.get((key, len(self._made.get(key, ()))))
+        return held.usd if held is not None and held.calls else None
 
     def blob(self, digest: str) -> bytes:
         """Return bytes by their SHA-256.
@@ -292,20 +329,28 @@ class Records:
                 self.fingerprints.add(record["fingerprint"])
                 self.newest_round = max(self.newest_round, record["round"])
             case "call":
-                self._calls[record["of"]] += 1
-                self._usd += record["usd"]
+                self._count(record, 1)
             case "void":
-                self._calls[record["of"]] -= 1
-                self._usd -= record["usd"]
+                self._count(record, -1)
             case "answer":
                 self._take_answer(place, record)
             case "result":
                 self._take_result(place, record)
             case "sending":
+                self._prices[record["name"]] = record.get("price")
                 for key, number in zip(record["keys"], record["numbers"], strict=True):
                     self._sending.setdefault(key, []).append((number, record["name"]))
             case "sent":
                 self._sent[record["name"]] = record["number"]
+
+    def _count(self, record: Mapping[str, Any], times: int) -> None:
+        self._calls[record["of"]] += times
+        self._usd += times * record["usd"]
+        if record.get("key") is not None:
+            # The journals of several writers come in any order, so these are sums.
+            place = record["key"], record["number"]
+            calls, usd = self._held.get(place, _Held(0, 0.0))
+            self._held[place] = _Held(calls + times, usd + times * record["usd"])
 
     def _take_answer(self, place: _Place, record: dict[str, Any]) -> None:
         made = _Made(

@@ -55,10 +55,10 @@ def kept_rewrites(
         async with ledger.claim(key):
             if kept := ledger.answers(key):
                 return _text(kept[-1].data["text"])
-            ledger.admit("requests")
-            text = await asyncio.to_thread(
-                writer.likeliest, asked, num_beams=num_beams, max_new_tokens=max_new_tokens
-            )
+            with ledger.admitted("requests"):
+                text = await asyncio.to_thread(
+                    writer.likeliest, asked, num_beams=num_beams, max_new_tokens=max_new_tokens
+                )
             data = {"text": text}
             await ledger.record(key, "requests", "rewrite", paid=True, usd=0.0, data=data)
             return _text(text)

@@ -178,8 +178,8 @@ async def kept_answers(
         if kept := ledger.answers(key):
             texts: list[str | None] = list(kept[-1].data["texts"])
             return texts
-        ledger.admit("requests")
-        texts = await asyncio.to_thread(answerer.sample, asked, number, sampling, seed=seed)
+        with ledger.admitted("requests"):
+            texts = await asyncio.to_thread(answerer.sample, asked, number, sampling, seed=seed)
         await ledger.record(key, "requests", "answers", paid=True, usd=0.0, data={"texts": texts})
         return texts
 

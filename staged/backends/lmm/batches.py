@@ -13,7 +13,7 @@ import secrets
 import sys
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from staged.backends.http.replies import Received, Refused, clean, understand
@@ -83,23 +83,41 @@ class Batches:
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._service.close()
 
-    async def answer(self, key: str, body: Mapping[str, Any]) -> _Answer:
-        """Send a request with others, or wait for where it was sent before.
+    async def sent_before(self, key: str) -> SentBatch | None:
+        """Find the batch in which another run has sent a request that nothing has come of yet.
+
+        Args:
+            key: Of the request, claimed in the log.
+
+        Returns:
+            The batch, with its number; None where the endpoint has none with it.
+
+        Raises:
+            ServiceError: the service refuses us, or is down.
+        """
+        for sent in self._log.sent(key):
+            number = sent.number or await asyncio.shield(self._number_of(sent))
+            if number is not None:
+                return replace(sent, number=number)
+        return None
+
+    async def answer(
+        self, key: str, body: Mapping[str, Any], *, sent: SentBatch | None = None
+    ) -> _Answer:
+        """Send a request with others, or wait for the batch in which it was sent before.
 
         Args:
             key: Of the request, claimed in the log.
             body: Of the chat completion.
+            sent: That batch, if there is one.
 
         Raises:
             ServiceError: the service refuses us, does not know a batch that was sent, or is down.
         """
-        ended: asyncio.Task[_Ended] | None = None
-        for sent in self._log.sent(key):
-            number = sent.number or await asyncio.shield(self._number_of(sent))
-            if number is not None:
-                ended = self._end_of(number)
-                break
-        ended = ended or self._gathered(key, body)
+        if sent is not None and sent.number is not None:
+            ended = self._end_of(sent.number)
+        else:
+            ended = self._gathered(key, body)
         # One request that is cancelled must not take the others' answers with it.
         all_answers = await asyncio.shield(ended)
         return self._service.took(all_answers.answers.get(key, all_answers.rest))
@@ -128,7 +146,7 @@ class Batches:
         if self._open is waiting:
             self._open = None
         name, keys = secrets.token_hex(16), list(waiting.lines)
-        await self._log.sending(name, keys)
+        await self._log.sending(name, keys, price=self._settings.price)
         content = b"".join(waiting.lines.values())
         waiting.lines.clear()  # a file of images takes its room once
         upload = {"file": (f"{name}.jsonl", content, "application/jsonl")}
@@ -170,7 +188,11 @@ class Batches:
         for _ in range(_MAX_LISTS):
             got = await self._call(f"batches?limit={_PER_LIST}{after}")
             if isinstance(got, Refused):
-                self._service.stop(f"batches cannot be listed, and one may be ours: {got.text}")
+                self._service.stop(
+                    f"batches cannot be listed, and one may be ours: {got.text}; use the account "
+                    "and address of the run before (where it is gone for good, take the lines of "
+                    f"{name} out of the ledger: its requests may then be paid for twice)"
+                )
             batches = _records(got.body.get("data"))
             for batch in batches:
                 marks = batch.get("metadata")

@@ -6,11 +6,13 @@ written to a log with its tokens and price whatever its answer turns out to be, 
 again once it was paid for.
 """
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -25,12 +27,14 @@ from staged.backends.lmm.types import (
     RETRIED,
     UNANSWERED,
     AttemptLog,
+    BatchSettings,
     CallAttempt,
     Failure,
     LmmRequest,
     LmmSettings,
     MemoryLog,
     Reply,
+    SentBatch,
     T,
 )
 from staged.backends.lmm.wire import data_url, first_token, outcome, wire_schema
@@ -42,6 +46,23 @@ MAX_FILE_BYTES = 2**30
 _TOKENS_PER_IMAGE = 1000
 _TOKENS_OF_FORM = 1000
 """Room for what an endpoint writes around texts, and for instructions in place of a schema."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """How an attempt goes.
+
+    Attributes:
+        batched: In a batch, and not at once.
+        price: What a token costs this way, as a share of its price.
+        sent: The batch, where an earlier run has sent it.
+        reservation: At once, what the limiter holds for it.
+    """
+
+    batched: bool = False
+    price: float = 1.0
+    sent: SentBatch | None = None
+    reservation: Reservation | None = None
 
 
 class LmmClient:
@@ -83,11 +104,13 @@ class LmmClient:
             http_client=http_client,
         )
         self._service = opened(timeout_s=settings.timeout_s, max_reply_bytes=MAX_REPLY_BYTES)
-        self._batches: Batches | None = None
-        if settings.batch is not None:
-            # Files take longer than answers, and are larger.
-            files = opened(timeout_s=settings.batch.timeout_s, max_reply_bytes=MAX_FILE_BYTES)
-            self._batches = Batches(files, settings.batch, self.log)
+        # What another run has sent in batches is waited for by one that sends none.
+        self._batching = settings.batch or BatchSettings()
+        # Files take longer than answers, and are larger.
+        self._open_files = partial(
+            opened, timeout_s=self._batching.timeout_s, max_reply_bytes=MAX_FILE_BYTES
+        )
+        self._opened_batches: Batches | None = None
         self._dialect = Dialect(settings)
         self._first = asyncio.Lock()
         self._in_flight: dict[str, asyncio.Task[CallAttempt]] = {}
@@ -113,8 +136,8 @@ class LmmClient:
                 running.cancel()
         if not interrupted:
             await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
-        if self._batches is not None:
-            await self._batches.close()
+        if self._opened_batches is not None:
+            await self._opened_batches.close()
         await self._service.close()
 
     def key(self, request: LmmRequest[Any]) -> str:
@@ -214,47 +237,72 @@ class LmmClient:
     async def _attempt(
         self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt]
     ) -> CallAttempt:
-        if self._batches is not None and self.log.sent(key):
-            return await self._admitted(key, request, made, batches=self._batches)
+        if self.log.sent(key) and (sent := await self._batches.sent_before(key)) is not None:
+            return await self._collected(key, request, made, sent)
+        if (held := self.log.held(key)) is not None:
+            # Another run admitted it, and ended before it was sent.
+            self.log.withdraw(held, key=key)
         if not self._dialect.known:
             # Also where batches are asked for: thousands shall not fail over one field.
             async with self._first:
                 if not self._dialect.known:
                     return await self._in_turn(key, request, made)
-        if self._batches is not None:
-            return await self._admitted(key, request, made, batches=self._batches)
+        if self.settings.batch is not None:
+            return await self._gathered(key, request, made)
         return await self._in_turn(key, request, made)
+
+    @property
+    def _batches(self) -> Batches:
+        if self._opened_batches is None:
+            self._opened_batches = Batches(self._open_files(), self._batching, self.log)
+        return self._opened_batches
 
     async def _in_turn(
         self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt]
     ) -> CallAttempt:
         async with self._service.limiter.slot(self._estimate(request)) as reservation:
-            return await self._admitted(key, request, made, reservation=reservation)
+            most_usd = self._most_usd(request, 1.0)
+            await self._admit(request, most_usd)
+            return await self._begun(key, request, made, most_usd, _Way(reservation=reservation))
 
-    async def _admitted(
+    async def _gathered(
+        self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt]
+    ) -> CallAttempt:
+        way = _Way(batched=True, price=self._batching.price)
+        most_usd = self._most_usd(request, way.price)
+        await self._admit(request, most_usd, key=key)
+        return await self._begun(key, request, made, most_usd, way)
+
+    async def _collected(
+        self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt], sent: SentBatch
+    ) -> CallAttempt:
+        self._service.check()
+        price = self._batching.price if sent.price is None else sent.price
+        # What it was counted with when it was sent; an older version's ledger does not say.
+        held_usd = self.log.held(key)
+        if held_usd is None:
+            held_usd = self._most_usd(request, price)
+        way = _Way(batched=True, price=price, sent=sent)
+        return await self._begun(key, request, made, held_usd, way)
+
+    async def _begun(
         self,
         key: str,
         request: LmmRequest[Any],
         made: Sequence[CallAttempt],
-        *,
-        reservation: Reservation | None = None,
-        batches: Batches | None = None,
+        held_usd: float,
+        way: _Way,
     ) -> CallAttempt:
-        most_usd = self._most_usd(request, batched=batches is not None)
-        if batches is None or not self.log.sent(key):
-            await self._admit(request, most_usd)
-        else:
-            self._service.check()  # it was counted when it was sent
-        exchange = asyncio.ensure_future(
-            self._exchange(key, request, made, most_usd, reservation, batches)
-        )
+        exchange = asyncio.ensure_future(self._exchange(key, request, made, held_usd, way))
         self._exchanges[key] = exchange
         exchange.add_done_callback(lambda _: self._exchanges.pop(key))
         exchange.add_done_callback(_seen)
         return await asyncio.shield(exchange)
 
-    async def _admit(self, request: LmmRequest[Any], most_usd: float) -> None:
-        """Have an attempt counted with the most that it can cost.
+    async def _admit(
+        self, request: LmmRequest[Any], most_usd: float, *, key: str | None = None
+    ) -> None:
+        """Have an attempt counted with the most that it can cost, by its key if it is batched.
 
         Where money is held for those in flight, wait until it is free.
 
@@ -264,7 +312,7 @@ class LmmClient:
         while True:
             self._service.check()
             try:
-                return self.log.admit(request.purpose, usd=most_usd)
+                return self.log.admit(request.purpose, usd=most_usd, key=key)
             except BudgetError as error:
                 in_flight = list(self._exchanges.values())
                 if not (most_usd and error.may_pass and in_flight):
@@ -274,8 +322,8 @@ class LmmClient:
                 if self._closing:
                     raise
 
-    def _most_usd(self, request: LmmRequest[Any], *, batched: bool) -> float:
-        """The most that an attempt can cost.
+    def _most_usd(self, request: LmmRequest[Any], price: float) -> float:
+        """The most that an attempt can cost at a share of the price.
 
         No text has more tokens than bytes, and no answer more than are allowed.
         """
@@ -287,13 +335,11 @@ class LmmClient:
         pictures = sum(isinstance(part, bytes) for part in request.content)
         read = sum(len(text.encode()) for text in texts) + pictures * settings.tokens_per_image
         written = settings.max_output_tokens if request.top_logprobs is None else 1
-        return self._usd(read + _TOKENS_OF_FORM, written, batched=batched)
+        return self._usd(read + _TOKENS_OF_FORM, written, price)
 
-    def _usd(self, input_tokens: int, output_tokens: int, *, batched: bool) -> float:
-        batch = self.settings.batch
-        share = batch.price if batched and batch is not None else 1.0
+    def _usd(self, input_tokens: int, output_tokens: int, price: float) -> float:
         return (
-            share
+            price
             * (
                 input_tokens * self.settings.usd_per_million_input_tokens
                 + output_tokens * self.settings.usd_per_million_output_tokens
@@ -306,45 +352,49 @@ class LmmClient:
         key: str,
         request: LmmRequest[Any],
         made: Sequence[CallAttempt],
-        most_usd: float,
-        reservation: Reservation | None,
-        batches: Batches | None,
+        held_usd: float,
+        way: _Way,
     ) -> CallAttempt:
         """Make one attempt. It is in the log, paid for, whatever its interpretation comes to."""
         counted = _counted(made)
         again = bool(counted) and counted[-1].outcome == "invalid_output"
         # A connection that broke is no reason to be answered something else.
         invalid = sum(attempt.outcome == "invalid_output" for attempt in counted)
-        body = self._body(request, invalid, again=again)
-        if batches is None:
+        try:
+            body = self._body(request, invalid, again=again)
+        except Exception:
+            if way.sent is None:
+                self.log.withdraw(held_usd, key=key if way.batched else None)
+            raise
+        if way.batched:
+            got = await self._batches.answer(key, body, sent=way.sent)
+        else:
             try:
                 got = await self._service.post("chat/completions", body, retry=len(counted))
             except ServiceError:
                 # Nobody charges for refusing a key; the next run asks again.
-                self.log.free(most_usd)
+                self.log.free(held_usd)
                 raise
-        else:
-            got = await batches.answer(key, body)
-        attempt = self._priced(got, batched=batches is not None)
-        if reservation is not None:
-            reservation.settle(attempt.input_tokens + attempt.output_tokens)
-            reservation.release()  # a disk takes its time, and the service need not wait for it
+        attempt = self._priced(got, way.price)
+        if way.reservation is not None:
+            way.reservation.settle(attempt.input_tokens + attempt.output_tokens)
+            way.reservation.release()  # a disk takes its time, and the service need not wait
         try:
             attempt = self._judged(attempt, got, request, body)
         finally:
-            await self.log.record(key, request.purpose, attempt, reserved_usd=most_usd)
+            await self.log.record(key, request.purpose, attempt, reserved_usd=held_usd)
         if isinstance(got, Received):
             self._dialect.answered(valid=attempt.outcome == "ok", again=again)
         return attempt
 
-    def _priced(self, got: Received | Refused, *, batched: bool) -> CallAttempt:
+    def _priced(self, got: Received | Refused, price: float) -> CallAttempt:
         input_tokens, output_tokens = got.usage
         return CallAttempt(
             outcome="invalid_output",
             text="its interpretation failed",
             input_tokens=input_tokens,
             output_tokens=output_tokens,
-            usd=self._usd(input_tokens, output_tokens, batched=batched),
+            usd=self._usd(input_tokens, output_tokens, price),
         )
 
     def _judged(
@@ -401,7 +451,7 @@ def _counted(made: Sequence[CallAttempt]) -> list[CallAttempt]:
     return [attempt for attempt in made if attempt.outcome != "unsupported"]
 
 
-def _seen(task: "asyncio.Task[CallAttempt]") -> None:
+def _seen(task: asyncio.Task[CallAttempt]) -> None:
     """Look at a task's error: whoever waited for it may have been cancelled, and asyncio prints."""
     if not task.cancelled():
         task.exception()

@@ -25,13 +25,21 @@ class LedgerLog:
         """Let nobody else, in no process of the job, send a request meanwhile."""
         return self._ledger.claim(key)
 
-    def admit(self, purpose: str, *, usd: float = 0.0) -> None:
+    def admit(self, purpose: str, *, usd: float = 0.0, key: str | None = None) -> None:
         """Allow one more attempt, and count the most that it can cost.
 
         Raises:
             BudgetError: the job's money or requests are used up.
         """
-        self._ledger.admit("requests", usd=usd)
+        self._ledger.admit("requests", usd=usd, key=key)
+
+    def held(self, key: str) -> float | None:
+        """Return what the newest attempt was admitted with, where it was to go in a batch."""
+        return self._ledger.held(key)
+
+    def withdraw(self, usd: float, *, key: str | None = None) -> None:
+        """Take back an attempt that was admitted and never sent: it counts as nothing."""
+        self._ledger.withdraw("requests", usd=usd, key=key)
 
     def free(self, usd: float) -> None:
         """Give back what an attempt was admitted with; the attempt itself stays counted."""
@@ -64,11 +72,11 @@ class LedgerLog:
 
     def sent(self, key: str) -> Sequence[SentBatch]:
         """Return the batches, of whichever process, that may hold the newest attempt."""
-        return [SentBatch(name=name, number=number) for name, number in self._ledger.sent(key)]
+        return [SentBatch(**sent._asdict()) for sent in self._ledger.sent(key)]
 
-    async def sending(self, name: str, keys: Sequence[str]) -> None:
+    async def sending(self, name: str, keys: Sequence[str], *, price: float) -> None:
         """Keep that requests are going to be sent as a batch; on the disk when this returns."""
-        await self._ledger.sending(name, keys)
+        await self._ledger.sending(name, keys, price=price)
 
     async def sent_as(self, name: str, number: str) -> None:
         """Keep what the endpoint calls a batch; on the disk when this returns."""

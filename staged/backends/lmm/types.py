@@ -193,10 +193,12 @@ class SentBatch:
     Attributes:
         name: What we call it.
         number: What the endpoint calls it; None where that is not known, and it may not be there.
+        price: What a token costs in it, as a share of its price; None where it is not known.
     """
 
     name: str
     number: str | None
+    price: float | None = None
 
 
 class AttemptLog(Protocol):
@@ -205,13 +207,23 @@ class AttemptLog(Protocol):
     def claim(self, key: str) -> AbstractAsyncContextManager[None]:
         """Let nobody else who keeps attempts here send a request meanwhile."""
 
-    def admit(self, purpose: str, *, usd: float = 0.0) -> None:
+    def admit(self, purpose: str, *, usd: float = 0.0, key: str | None = None) -> None:
         """Allow one more attempt, or raise what stops the job (a budget that is used up).
 
         Args:
             purpose: What it is for.
             usd: The most that it can cost.
+            key: Of the request, where it is to go in a batch.
         """
+
+    def held(self, key: str) -> float | None:
+        """Return what the newest attempt was admitted with, where it was to go in a batch.
+
+        None where it was not, and once the attempt is recorded or withdrawn.
+        """
+
+    def withdraw(self, usd: float, *, key: str | None = None) -> None:
+        """Take back an attempt that was admitted, with these, and never sent."""
 
     def free(self, usd: float) -> None:
         """Give back what an attempt was admitted with that nothing can have been paid for."""
@@ -230,8 +242,14 @@ class AttemptLog(Protocol):
         None once the attempt is recorded.
         """
 
-    async def sending(self, name: str, keys: Sequence[str]) -> None:
-        """Keep that requests are going to be sent as a batch; durable when it returns."""
+    async def sending(self, name: str, keys: Sequence[str], *, price: float) -> None:
+        """Keep that requests are going to be sent as a batch; durable when it returns.
+
+        Args:
+            name: What we call it.
+            keys: Of the requests, claimed.
+            price: What a token costs in it, as a share of its price.
+        """
 
     async def sent_as(self, name: str, number: str) -> None:
         """Keep what the endpoint calls a batch; durable when it returns."""
@@ -248,8 +266,15 @@ class MemoryLog:
         """Allow everything: the client itself sends equal requests once."""
         return nullcontext()
 
-    def admit(self, purpose: str, *, usd: float = 0.0) -> None:
+    def admit(self, purpose: str, *, usd: float = 0.0, key: str | None = None) -> None:
         """Allow everything."""
+
+    def held(self, key: str) -> float | None:
+        """Hold nothing."""
+        return None
+
+    def withdraw(self, usd: float, *, key: str | None = None) -> None:
+        """Hold nothing."""
 
     def free(self, usd: float) -> None:
         """Hold nothing."""
@@ -268,7 +293,7 @@ class MemoryLog:
         """Know of none: what is in flight ends with the process."""
         return ()
 
-    async def sending(self, name: str, keys: Sequence[str]) -> None:
+    async def sending(self, name: str, keys: Sequence[str], *, price: float) -> None:
         """Keep nothing."""
 
     async def sent_as(self, name: str, number: str) -> None:
