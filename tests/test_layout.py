@@ -17,6 +17,8 @@ from staged.engine.context import Context
 from staged.engine.engine import Engine
 from staged.model.attention import PackedAttention
 from staged.model.bagel import Inputs
+from staged.model.blocks import segments_of
+from staged.model.flex import mask_rule
 from staged.model.flows import FlowSettings, Guidance
 from staged.model.layout import Grids, Layout, Segment, SegmentKind, lay_out
 from staged.sequence import Dropout, Interleaved, interleave, opener
@@ -238,3 +240,15 @@ def test_a_dropped_prompt_and_a_dropped_input_read_the_same_both_ways() -> None:
         [one_shot_trajectory(), edit, edit, edit],
         [dropped, dropped, blind, replace(blind, prompt=True)],
     )
+
+
+def test_an_empty_pack_has_no_tokens_of_any_sample() -> None:
+    """As a rank has it that others leave nothing to."""
+    layout = lay_out([], engine().special)
+    owners = layout.sample_ids()
+    assert owners.dtype == torch.int64 and owners.shape == (layout.num_tokens,) == (0,)
+    assert list(segments_of(layout)) == []
+    places = torch.arange(2)
+    seen = mask_rule(layout, 2)(None, None, places[:, None], places[None])
+    assert torch.equal(seen, torch.eye(2, dtype=torch.bool)), "filling sees itself alone"
+    assert lay_out([[], []], engine().special).sample_ids().shape == (0,)

@@ -25,7 +25,7 @@ from train.job import Trainer
 from train.objective import Supervised, task_means, task_sums
 from train.objective import mean_losses as share_of_step
 from train.optimizer import learning_rate, make_optimizers, orthogonalise
-from train.packing import Pack, build_pack
+from train.packing import Pack, _weighted, build_pack
 from train.parts import PARTS, Part, part_of
 from train.randomness import SampleRandom
 from train.settings import ConditionDropout, OptimizerSettings, Subset, TrainSettings
@@ -550,3 +550,11 @@ def test_copies_of_a_sketch_teach_what_as_many_samples_with_one_each_do() -> Non
     torch.testing.assert_close(loss, parts)
     for found, expected in zip(gradients(loss), gradients(parts), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_pack_without_samples_has_no_losses_and_weighs_nothing() -> None:
+    none = torch.zeros(0, 4)
+    layout, weights = _weighted(lay_out([], tiny.tokenizer().special), [])
+    pack = Pack(layout, Inputs(none, none[:, 0], none), none, (), weights)
+    assert weights.shape == (0,)
+    assert task_sums(TokenLosses(ce=none[:, 0], mse=none), pack) == {}

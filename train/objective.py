@@ -143,7 +143,7 @@ def task_sums(losses: TokenLosses, pack: Pack) -> TaskSums:
     # Filler samples at the end have no task, and nothing in them is supervised.
     number = torch.zeros(len(layout.sample_lens), dtype=torch.int64)
     number[: len(pack.tasks)] = torch.tensor([names.index(task) for task in pack.tasks])
-    of_place = number.repeat_interleave(torch.tensor(layout.sample_lens)).to(losses.ce.device)
+    of_place = number[layout.sample_ids()].to(losses.ce.device)
     of_label = of_place[layout.ce_index]
     of_velocity = of_place[layout.latent_index[layout.velocity_rows]]
     terms = {

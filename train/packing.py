@@ -128,7 +128,7 @@ def _weighted(layout: Layout, weights: Sequence[tuple[float, float]]) -> tuple[L
     """Let labels and supervised latents count as their samples' data sets say; filler has none."""
     filler = [(1.0, 1.0)] * (len(layout.sample_lens) - len(weights))
     of_sample = torch.tensor([*weights, *filler], dtype=torch.float32).reshape(-1, 2)
-    of_place = of_sample.repeat_interleave(torch.tensor(layout.sample_lens), dim=0)
+    of_place = of_sample[layout.sample_ids()]
     words, latents = of_place[layout.ce_index, 0], of_place[layout.latent_index, 1]
     layout = replace(layout, ce_weights=layout.ce_weights * words)
     return layout, latents[layout.velocity_rows]

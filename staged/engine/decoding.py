@@ -304,10 +304,10 @@ def _one_token(tokens: Sequence[int], positions: Sequence[int]) -> Layout:
     return Layout(
         sample_lens=(1,) * count,
         next_positions=tuple(position + 1 for position in positions),
-        position_ids=torch.tensor(positions),
+        position_ids=torch.tensor(positions, dtype=torch.int64),
         segment_ids=torch.zeros_like(index),
         modes=torch.full_like(index, SegmentKind.TEXT),
-        token_ids=torch.tensor(tokens),
+        token_ids=torch.tensor(tokens, dtype=torch.int64),
         text_index=index,
         vision_index=none,
         latent_index=none,

@@ -89,9 +89,7 @@ def places_in(runs: Iterable[range]) -> Tensor:
 
 def segments_of(layout: Layout) -> Iterator[list[PlacedSegment]]:
     """The segments of each sample that has any."""
-    lengths = torch.tensor(layout.sample_lens)
-    samples = torch.arange(len(lengths)).repeat_interleave(lengths)
-    owners = torch.stack([samples, layout.segment_ids.cpu()])
+    owners = torch.stack([layout.sample_ids(), layout.segment_ids.cpu()])
     counts = torch.unique_consecutive(owners, dim=1, return_counts=True)[1]
     kinds = layout.modes.cpu()[counts.cumsum(0) - 1].tolist()
     runs = iter(zip(_runs(counts.tolist()), kinds, strict=True))

@@ -62,10 +62,8 @@ def mask_rule(layout: Layout, size: int) -> MaskRule:
     """
     more = size - layout.num_tokens
     device = layout.segment_ids.device
-    lengths = torch.tensor(layout.sample_lens)
     own_sample = -1 - torch.arange(more)
-    samples = torch.cat([torch.arange(len(lengths)).repeat_interleave(lengths), own_sample])
-    samples = samples.to(device)
+    samples = torch.cat([layout.sample_ids(), own_sample]).to(device)
     segments = F.pad(layout.segment_ids, (0, more))
     modes = F.pad(layout.modes, (0, more), value=int(SegmentKind.NOISED))
     text, hidden = modes == SegmentKind.TEXT, modes == SegmentKind.NOISED

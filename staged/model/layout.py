@@ -150,6 +150,11 @@ class Layout:
         """Tokens of the und expert: text, markers and ViT tokens."""
         return int(self.text_index.shape[0] + self.vision_index.shape[0])
 
+    def sample_ids(self) -> Tensor:
+        """(T,) int64 on the CPU, index of the token's sample, pack order; (0,) of an empty pack."""
+        lengths = torch.tensor(self.sample_lens, dtype=torch.int64)
+        return torch.arange(len(lengths)).repeat_interleave(lengths)
+
     def expert_order(self) -> Tensor:
         """(T,) places in pack order, listed in expert order."""
         return torch.cat([self.text_index, self.vision_index, self.latent_index])
