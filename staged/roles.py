@@ -196,7 +196,15 @@ class DrawingInSteps(BatchedSketcher, Protocol):
         ...
 
     def begin(self, request: StepRequest) -> Any:
-        """Begin a picture; it costs nothing yet. Dropped before its end, it is given up."""
+        """Begin a picture; it costs nothing yet."""
+        ...
+
+    def give_up(self, picture: Any) -> None:
+        """Hold nothing for a picture any more, at whatever step it is.
+
+        It is said, and not left to the last name of it: a failure keeps the frames that it came
+        through, and the pictures in them.
+        """
         ...
 
     def step(

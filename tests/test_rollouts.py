@@ -25,6 +25,7 @@ from staged.loops.events import (
     TextPreviewed,
 )
 from staged.loops.policy import Policy
+from staged.loops.redrawing import RedrawingSketcher
 from staged.loops.roles import Roles
 from staged.loops.rollouts import STEPS_BETWEEN_TEXTS, LostRollout, Rollouts
 from staged.loops.staged import StagedLoop
@@ -113,6 +114,9 @@ class InSteps(Artist):
 
     def begin(self, request: StepRequest) -> dict[str, Any]:
         return {"request": request, "steps": 0, "of": self}
+
+    def give_up(self, picture: dict[str, Any]) -> None:
+        picture["given up"] = True
 
     def step(
         self, pictures: Sequence[dict[str, Any]], _: object = None
@@ -371,6 +375,41 @@ def test_a_cancelled_trajectory_leaves_nothing_in_the_cache_and_stops_drawing(
     assert trajectory.provenance["failure"] == "cancelled" and trajectory.steps == MIDDLE.steps
     assert [e.flow_step for e in events if isinstance(e, Previewed)] == [1, 2]
     assert player._reader.num_tokens == 0 and not calls  # at once, and before anything else
+
+
+@pytest.mark.parametrize("broken", ["step", "draw", "write", "choose", "inspect a redrawing"])
+@pytest.mark.parametrize("sketcher", ["model", "editing"])
+def test_a_lost_trajectory_leaves_nothing_in_the_cache_while_its_error_is_kept(
+    sketcher: str, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error keeps the frames that it came through, and all that stands in them."""
+    player = BagelPlayer(tiny.engine(), SETTINGS)
+    roles = Roles.of(player, "tiny")
+    if sketcher == "editing":
+        roles = replace(roles, sketcher=EditingSketcher(player))
+    start, engine, calls = MIDDLE, player.engine, list[int]()
+    if broken in ("draw", "inspect a redrawing"):
+        roles = replace(roles, sketcher=RedrawingSketcher(roles.sketcher, player, max_redraws=1))
+    if broken in ("write", "choose"):
+        start = replace(MIDDLE, steps=MIDDLE.steps[:-1])
+    name = {"step": "step", "draw": "step", "choose": "append_text"}.get(broken, "write")
+    works: Any = getattr(engine, name)
+
+    def breaks(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3 or name == "write":
+            raise ZeroDivisionError("a mistake")
+        return works(*arguments, **named)
+
+    monkeypatch.setattr(engine, name, breaks)
+    rollouts = Rollouts(room=2)
+    rollouts.join(start, seed=1, roles=roles, policy=Policy())
+    with pytest.raises(LostRollout) as kept:
+        while rollouts:
+            rollouts.advance()
+    assert isinstance(kept.value.__cause__, ZeroDivisionError) and calls
+    assert player._reader.num_tokens == 0 and player._reader.cache.num_free > 0
+    assert len(rollouts) == 0
 
 
 def test_what_a_picture_stands_on_stays_when_its_twin_ends_and_is_read_again_when_lost() -> None:

@@ -197,6 +197,15 @@ class BagelPlayer:
     ) -> list[Sketch | RoleError]:
         """Draw one image for each request; see `staged.roles.BatchedSketcher`."""
         pictures = [self.begin(request) for request in requests]
+        try:
+            return self._drawn_out(pictures, on_preview)
+        finally:
+            for picture in pictures:
+                self.give_up(picture)
+
+    def _drawn_out(
+        self, pictures: Sequence[PictureOnItsWay], on_preview: Preview | None
+    ) -> list[Sketch | RoleError]:
         answers: list[Sketch | RoleError | None] = [None] * len(pictures)
         while left := [row for row, answer in enumerate(answers) if answer is None]:
 
@@ -224,6 +233,10 @@ class BagelPlayer:
             size=self._size(trajectory),
             preview_every=self.settings.preview_every,
         )
+
+    def give_up(self, picture: PictureOnItsWay) -> None:
+        """Hold nothing for it any more; see `staged.roles.DrawingInSteps`."""
+        picture.hold.released = True
 
     def step(
         self, pictures: Sequence[PictureOnItsWay], on_preview: Preview | None = None

@@ -54,6 +54,10 @@ class EditingSketcher:
         """Begin one image; see `staged.roles.DrawingInSteps`."""
         return self._player.begin(_as_drawn(request))
 
+    def give_up(self, picture: PictureOnItsWay) -> None:
+        """Hold nothing for it any more; see `staged.roles.DrawingInSteps`."""
+        self._player.give_up(picture)
+
     def step(
         self, pictures: Sequence[PictureOnItsWay], on_preview: Preview | None = None
     ) -> list[Sketch | RoleError | None]:

@@ -63,14 +63,32 @@ class RedrawingSketcher:
         self, requests: Sequence[StepRequest], on_preview: Preview | None = None
     ) -> list[Sketch | RoleError]:
         """Draw one sketch for each request; see `staged.roles.BatchedSketcher`."""
+        shown = list[tuple[StepRequest, Sketch]]()
+        results: Sequence[Sketch | RoleError] = ()
+        try:
+            results = self._draw(requests, on_preview, shown)
+            return list(results)
+        finally:
+            # From these no trajectory goes on, so nobody else would let go of what was read of
+            # them, and of all before.
+            if isinstance(self._inspector, Remembering):
+                for request, sketch in shown:
+                    if all(sketch is not result for result in results):
+                        self._inspector.release(_shown(request, sketch))
+
+    def _draw(
+        self,
+        requests: Sequence[StepRequest],
+        on_preview: Preview | None,
+        shown: list[tuple[StepRequest, Sketch]],
+    ) -> list[Sketch | RoleError]:
+        """Draw, and add to what was shown to the inspector."""
         results = self._sketcher.draw(requests, on_preview)
         rows = list(range(len(requests)))
-        refused = list[Trajectory]()
         for turn in range(1, self._max_redraws + 1):
-            rows = self._refused(requests, results, rows)
+            rows = self._refused(requests, results, rows, shown)
             if not rows:
                 break
-            refused += [_shown(requests[row], results[row]) for row in rows]
             again = [
                 replace(requests[row], seed=step_seed(requests[row].seed, "again", turn))
                 for row in rows
@@ -83,10 +101,6 @@ class RedrawingSketcher:
                     results[row] = replace(new, num_flow_steps=spent)
                 else:
                     results[row] = new
-        # No trajectory goes on from these, so nobody else would let go of what was read of them.
-        if isinstance(self._inspector, Remembering):
-            for trajectory in refused:
-                self._inspector.release(trajectory)
         return results
 
     def _draw_rows(
@@ -104,9 +118,11 @@ class RedrawingSketcher:
         requests: Sequence[StepRequest],
         results: Sequence[Sketch | RoleError],
         rows: Sequence[int],
+        shown: list[tuple[StepRequest, Sketch]],
     ) -> list[int]:
         """Rows whose sketch the inspector wants otherwise."""
-        shown = [(row, result) for row in rows if isinstance(result := results[row], Sketch)]
+        drawn = [(row, result) for row in rows if isinstance(result := results[row], Sketch)]
+        shown += [(requests[row], sketch) for row, sketch in drawn]
         looks = [
             StepRequest(
                 trajectory=_shown(requests[row], sketch),
@@ -114,17 +130,16 @@ class RedrawingSketcher:
                 seed=requests[row].seed,
                 interrupt=requests[row].interrupt,
             )
-            for row, sketch in shown
+            for row, sketch in drawn
         ]
         said = self._inspector.write(looks) if looks else []
         return [
             row
-            for (row, _), verdict in zip(shown, said, strict=True)
+            for (row, _), verdict in zip(drawn, said, strict=True)
             if isinstance(verdict, Inspection) and verdict.verdict == "revise"
         ]
 
 
-def _shown(request: StepRequest, sketch: Sketch | RoleError) -> Trajectory:
+def _shown(request: StepRequest, sketch: Sketch) -> Trajectory:
     """What the inspector is shown of a sketch."""
-    assert isinstance(sketch, Sketch)
     return request.trajectory.extend(sketch)

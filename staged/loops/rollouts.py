@@ -162,7 +162,6 @@ class Rollouts:
         """
         pieces = [*self._waiting.values(), *self._drawn.values()]
         interrupted = [p.rollout for p in pieces if p.rollout.interrupted() is not None]
-        del pieces  # a picture that is given up is held by nobody
         for rollout in interrupted:
             if self._taken_out(rollout.number):
                 self._settle(rollout)
@@ -198,19 +197,21 @@ class Rollouts:
             self._steps_since_text = 0
         try:
             for piece, result in zip(pieces, self._ask(pieces), strict=True):
-                self._hand(piece.rollout, result)
+                self._hand(piece, result)
         except BaseException:
             # Ctrl-C, or whoever is told raised: they can still be cancelled.
             for piece in pieces:
                 self._put_back(piece)
             raise
 
-    def _hand(self, rollout: Rollout, result: Result | Exception) -> None:
-        if isinstance(result, Exception) and not isinstance(result, RoleError):
-            self._lose(rollout, result)
-            return
-        rollout.take(result)
-        self._settle(rollout)
+    def _hand(self, piece: _Piece, result: Result | Exception) -> None:
+        if isinstance(result, Exception):
+            piece.give_up()
+            if not isinstance(result, RoleError):
+                self._lose(piece.rollout, result)
+                return
+        piece.rollout.take(result)
+        self._settle(piece.rollout)
 
     def _draw_on(self) -> None:
         """Take the pictures that are drawn in steps a step on."""
@@ -229,7 +230,7 @@ class Rollouts:
         for number, result in results.items():
             piece = self._drawn.pop(number)
             try:
-                self._hand(piece.rollout, result)
+                self._hand(piece, result)
             except BaseException:
                 self._put_back(piece)
                 raise
@@ -327,7 +328,11 @@ class Rollouts:
 
     def _taken_out(self, number: int) -> bool:
         """Let a trajectory wait for nothing; whether it did."""
-        return any(one.pop(number, None) is not None for one in (self._waiting, self._drawn))
+        piece = self._waiting.pop(number, None) or self._drawn.pop(number, None)
+        if piece is None:
+            return False
+        piece.give_up()
+        return True
 
     def _lose(self, rollout: Rollout, error: Exception) -> None:
         self._part_from(rollout)
@@ -373,6 +378,13 @@ class _Piece:
         if self.picture is None and isinstance(sketcher, DrawingInSteps):
             self.picture = sketcher.begin(self.rollout.request())
         return self.picture
+
+    def give_up(self) -> None:
+        """Let go of the picture, if it was begun."""
+        sketcher = self.rollout.roles.sketcher
+        if self.picture is not None and isinstance(sketcher, DrawingInSteps):
+            sketcher.give_up(self.picture)
+            self.picture = None
 
     def shares_call(self, other: _Piece) -> bool:
         """Whether one call of a player may serve both."""
