@@ -1,4 +1,5 @@
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -34,6 +35,10 @@ from staged.shapes.language.prompts import (
     write_prompt,
 )
 from staged.shapes.language.steps import describe_graph, edits_of
+from staged.shapes.players.answers import drawing_path, step_texts
+from staged.shapes.players.editor import ShapesEditor
+from staged.shapes.sight.detect import detect
+from staged.shapes.sight.verdict import satisfied
 from staged.shapes.world.facts import FACTS, ColorFact
 from staged.shapes.world.scene import COLORS, KINDS
 from staged.shapes.world.spec import Spec, Thing
@@ -43,6 +48,9 @@ seeds = st.integers(0, 2**32)
 
 def rng_of(seed):
     return np.random.default_rng(seed)
+
+
+EDITOR = ShapesEditor()
 
 
 @pytest.mark.parametrize(
@@ -273,3 +281,37 @@ def test_descriptions_stay_short_and_the_vocabulary_small():
     words = {word for line in lines for word in re.findall(r"\w+", line)}
     assert len(words) <= 250 and not any(word != word.lower() for word in words)
     assert {*KINDS, *COLORS} <= words
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (
+            "a photo of a drop below a square",
+            ["add a square at the top", "add a drop below the square"],
+        ),
+        (
+            "a photo of a star left of a ring",
+            ["add a ring at the right", "add a star left of the ring"],
+        ),
+        (
+            "a photo of a red star above a blue ring, and a green heart right of the blue ring",
+            ["add a blue ring at the bottom left"],
+        ),
+        ("a photo of a red star and a blue ring", ["add a red star", "add a blue ring"]),
+        ("a photo of two hearts", ["add a heart"]),
+    ],
+)
+def test_what_others_stand_against_is_put_where_they_find_room(
+    prompt: str, said: list[str]
+) -> None:
+    path = drawing_path(prompt)
+    told = [
+        step_texts(before, after, path[-1])[0] for before, after in pairwise((SceneGraph(), *path))
+    ]
+    assert set(said) <= set(told), told
+    # The editor can do it, and what is drawn is what was asked for.
+    picture = None
+    for number, text in enumerate(told):
+        picture = EDITOR.edit(picture, text, width=48, height=48, seed=number)
+    assert picture is not None and satisfied(read_prompt(prompt).spec, detect(picture)).exact

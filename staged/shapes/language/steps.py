@@ -6,13 +6,27 @@ from dataclasses import replace
 
 from staged import scene_graph as graphs
 from staged.scene_graph import Delta, SceneGraph
-from staged.shapes.language.instructions import Add, Change, Edit, Move, Ref, Remove, Replace, Swap
+from staged.shapes.language.instructions import (
+    SPOTS,
+    Add,
+    Change,
+    Edit,
+    Move,
+    Ref,
+    Remove,
+    Replace,
+    Spot,
+    Swap,
+)
 from staged.shapes.language.phrases import RELATION_OF
 from staged.shapes.language.prompts import describe
 from staged.shapes.world.scene import COLORS, KINDS, SIZES, Color, Kind, RelationName, Size
 from staged.shapes.world.spec import INVERSE, Spec, thing_in
 
 _VALUES: dict[str, Color | Size] = {value: value for value in (*COLORS, *SIZES)}
+_SIDES: dict[RelationName, tuple[int, int]] = {
+    "left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1),
+}  # fmt: skip
 _KINDS: dict[str, Kind] = {kind: kind for kind in KINDS}
 
 
@@ -25,8 +39,13 @@ def describe_graph(graph: SceneGraph) -> str:
     return describe(Spec.from_graph(graph))
 
 
-def edits_of(step: Delta) -> tuple[Edit, ...]:
+def edits_of(step: Delta, goal: SceneGraph | None = None) -> tuple[Edit, ...]:
     """Put a step's edits into the language's; alike things that are added become one edit.
+
+    Args:
+        step: What is done.
+        goal: What the picture is to become, with the same names. What others will stand against is
+            put where they find room: what something is to be above, at the bottom.
 
     Raises:
         ValueError: The step takes an attribute away (a shape always has a colour and a size), or
@@ -36,7 +55,7 @@ def edits_of(step: Delta) -> tuple[Edit, ...]:
     graph = step.before
     for edit in step:
         after = graphs.apply(graph, edit)
-        for said in _say(edit, graph, after):
+        for said in _say(edit, graph, after, goal or after):
             last = edits[-1] if edits else None
             if isinstance(said, Add) and isinstance(last, Add) and _mergeable(last, said):
                 number = last.thing.number + said.thing.number
@@ -47,7 +66,9 @@ def edits_of(step: Delta) -> tuple[Edit, ...]:
     return tuple(edits)
 
 
-def _say(edit: graphs.GraphEdit, before: SceneGraph, after: SceneGraph) -> list[Edit]:
+def _say(
+    edit: graphs.GraphEdit, before: SceneGraph, after: SceneGraph, goal: SceneGraph
+) -> list[Edit]:
     match edit:
         case graphs.AddObject():
             name = edit.object.id
@@ -57,7 +78,8 @@ def _say(edit: graphs.GraphEdit, before: SceneGraph, after: SceneGraph) -> list[
                     relations.append((_relation(r.name), _ref(before, r.target)))
                 else:
                     relations.append((INVERSE[_relation(r.name)], _ref(before, r.source)))
-            return [Add(thing=thing_in(after, name), relations=tuple(relations))]
+            spot = None if relations else _spot(name, after, goal)
+            return [Add(thing=thing_in(after, name), relations=tuple(relations), spot=spot)]
         case graphs.ChangeAttribute(after=value):
             if value is None or value not in _VALUES:
                 raise ValueError(f"{edit}: expected one of {', '.join(_VALUES)} afterwards")
@@ -79,6 +101,21 @@ def _say(edit: graphs.GraphEdit, before: SceneGraph, after: SceneGraph) -> list[
             return [Swap(first=_ref(before, edit.first), second=_ref(before, edit.second))]
         case graphs.RemoveObject():
             return [Remove(target=_ref(before, edit.object.id))]
+
+
+def _spot(name: str, there: SceneGraph, goal: SceneGraph) -> Spot | None:
+    """Where something leaves room for what is still to stand against it; None: anywhere."""
+    x = y = 0
+    coming = [r for r in goal.relations_of(name) if not (r.source in there and r.target in there)]
+    for relation in coming:
+        said = _relation(relation.name)
+        right, down = _SIDES[said if relation.target == name else INVERSE[said]]
+        x, y = x - right, y - down
+    return SPOTS[3 * (_sign(y) + 1) + _sign(x) + 1] if coming else None
+
+
+def _sign(value: int) -> int:
+    return (value > 0) - (value < 0)
 
 
 def _ref(graph: SceneGraph, object_id: str) -> Ref:

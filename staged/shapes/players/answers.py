@@ -71,13 +71,27 @@ def scene_graph(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str,
 
 def plan_steps(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
     """Say what each step does, and what the picture then holds."""
+    scenes = [
+        [SceneGraph.from_dict(step[name]) for name in ("before", "after")]
+        for step in content["steps"]
+    ]
+    goal = scenes[-1][1]
     steps = []
-    for step in content["steps"]:
-        before, after = (SceneGraph.from_dict(step[name]) for name in ("before", "after"))
-        instruction = say.write_edits(edits_of(delta(before, after)))
-        said = {"instruction": instruction, "description": describe_graph(after)}
-        steps.append({**said, "editor_prompt": instruction})
+    for before, after in scenes:
+        instruction, description = step_texts(before, after, goal)
+        steps.append(
+            {
+                "instruction": instruction,
+                "description": description,
+                "editor_prompt": instruction,
+            }
+        )
     return {"steps": steps}
+
+
+def step_texts(before: SceneGraph, after: SceneGraph, goal: SceneGraph) -> tuple[str, str]:
+    """Say what a step on the way to a goal does, and what the picture then holds."""
+    return say.write_edits(edits_of(delta(before, after), goal)), describe_graph(after)
 
 
 def judge_step(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
@@ -138,10 +152,8 @@ def plan_next(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, A
     if number >= len(path):
         return {"done": True, "instruction": "", "description": ""}
     before = path[number - 1] if number else SceneGraph()
-    step = {"before": before.to_dict(), "after": path[number].to_dict()}
-    [said] = plan_steps({"steps": [step]}, ())["steps"]
-    texts = {name: said[name] for name in ("instruction", "description")}
-    return {"done": False, **texts}
+    instruction, description = step_texts(before, path[number], path[-1])
+    return {"done": False, "instruction": instruction, "description": description}
 
 
 ANSWERS: dict[str, AnswerFor] = {

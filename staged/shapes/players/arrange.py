@@ -36,6 +36,7 @@ _LARGE = (0.9, 0.7, 0.5, 0.2)
 """Share of large shapes among scenes of one, two, three and more."""
 
 _LAYOUTS = 6
+_NINTHS = 9  # of the canvas, one of which a spot leaves
 
 Placed = tuple[RelationName, int]
 """A relation to the shape with that index."""
@@ -183,8 +184,9 @@ class Arranger:
         told = [(len(shapes), relation, other) for relation, other in where]
         expected = len(shapes) + 1 + len(later)
         for things, relations in (((look, *later), [*told, *hoped]), ((look,), told)):
-            for layout in range(_LAYOUTS):
-                modest = layout >= _LAYOUTS // 2
+            layouts = _LAYOUTS * (1 if spot is None else _NINTHS)
+            for layout in range(layouts):
+                modest = layout >= layouts // 2
                 items = [self._item(thing, expected, modest) for thing in things]
                 found = place(
                     items,

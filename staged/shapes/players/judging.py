@@ -128,8 +128,11 @@ def _gains(before: Spec, after: Spec, asked: Spec) -> bool:
 
 
 def _unordered(edits: Sequence[say.Edit]) -> set[object]:
-    """Edits without the order in which they, and the relations of each, are said."""
+    """Edits without the order in which they, and the relations of each, are said.
+
+    Spots are left out: where nothing else is said a plan may choose one.
+    """
     return {
-        (edit.thing, frozenset(edit.relations), edit.spot) if isinstance(edit, say.Add) else edit
+        (edit.thing, frozenset(edit.relations)) if isinstance(edit, say.Add) else edit
         for edit in edits
     }
