@@ -91,6 +91,8 @@ def draw_trajectories(
         (h, sum of w, 3) uint8; grey where a trajectory came to no picture.
     """
     flows = flows.each(lambda flow: flow.otherwise(num_flow_steps=log.sample_flow_steps))
+    # What may share a call each rank would try for itself, and one that found otherwise would ask
+    # a model that they share another number of times: all would wait for one another for ever.
     engine = Engine(model, codec, tokenizer, flows=flows, shares_calls=False)
     playing = BagelSettings(flows=flows, temperature=0.0, max_cached_tokens=_CACHED_TOKENS)
     # What fails is to be seen, and not tried again.

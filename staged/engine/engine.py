@@ -62,7 +62,8 @@ class Engine:
             flows: How the checkpoint's pictures are drawn, for whoever asks; by default as the
                 published model draws.
             shares_calls: Whether images take their steps together where that was tried to change
-                no bit; what is found is a process's own, so who goes on in another one draws alone.
+                no bit. What is found is a process's own: it changes no picture, but how often the
+                model is asked, so ranks among which a model is cut draw alone.
         """
         self.model, self.codec, self.tokenizer = model, codec, tokenizer
         self.special = tokenizer.special

@@ -221,8 +221,7 @@ class Reinforcer:
 
     def _engine_of(self, model: Bagel) -> Engine:
         flows = self.loaded.flows.for_other_weights()
-        # Alone: a part of a run that is resumed may find otherwise what images can share.
-        return Engine(model, self.codec, self.tokenizer, flows=flows, shares_calls=False)
+        return Engine(model, self.codec, self.tokenizer, flows=flows)
 
     def _require_own_folder(self) -> None:
         """Require the folder to hold this run or none, as it was found; touches nothing.
