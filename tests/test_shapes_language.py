@@ -307,7 +307,8 @@ def test_what_others_stand_against_is_put_where_they_find_room(
 ) -> None:
     path = drawing_path(prompt)
     told = [
-        step_texts(before, after, path[-1])[0] for before, after in pairwise((SceneGraph(), *path))
+        step_texts(before, after, path[number:])[0]
+        for number, (before, after) in enumerate(pairwise((SceneGraph(), *path)), start=1)
     ]
     assert set(said) <= set(told), told
     # The editor can do it, and what is drawn is what was asked for.

@@ -292,9 +292,10 @@ _FINDERS: Final[
 def entering(graph: SceneGraph, there: Collection[str]) -> tuple[str, ...]:
     """Objects that can best come next, in the graph's order; none where all are there.
 
-    First those that stand against nothing that is missing, and of these the ones that touch what
-    is there. A landmark that comes first spares the planner the inverse of what the prompt says:
-    of "a cup on a table", "add a cup on the table" and not "add a table below the cup".
+    First those that stand against nothing that is missing; of these the ones that touch what is
+    there, then those that touch anything, for what stands alone finds room at last. A landmark that
+    comes first spares the planner the inverse of what the prompt says: of "a cup on a table", "add
+    a cup on the table" and not "add a table below the cup".
 
     Args:
         graph: The wanted scene.
@@ -307,7 +308,8 @@ def entering(graph: SceneGraph, there: Collection[str]) -> tuple[str, ...]:
         if all(r.target in there for r in graph.relations_of(name) if r.source == name)
     ] or missing  # in a cycle of relations something must begin
     touching = [name for name in placeable if graph.neighbours(name) & set(there)]
-    return tuple(touching or placeable)
+    related = [name for name in placeable if graph.neighbours(name)]
+    return tuple(touching or related or placeable)
 
 
 def _along_relations(graph: SceneGraph, rng: random.Random) -> list[SceneObject]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from staged import scene_graph as graphs
@@ -39,13 +40,14 @@ def describe_graph(graph: SceneGraph) -> str:
     return describe(Spec.from_graph(graph))
 
 
-def edits_of(step: Delta, goal: SceneGraph | None = None) -> tuple[Edit, ...]:
+def edits_of(step: Delta, later: Sequence[SceneGraph] = ()) -> tuple[Edit, ...]:
     """Put a step's edits into the language's; alike things that are added become one edit.
 
     Args:
         step: What is done.
-        goal: What the picture is to become, with the same names. What others will stand against is
-            put where they find room: what something is to be above, at the bottom.
+        later: What the picture is to become, in order and with the same names. On an empty canvas
+            what others will stand against is put where they find room: at the bottom, if something
+            is to be above it.
 
     Raises:
         ValueError: The step takes an attribute away (a shape always has a colour and a size), or
@@ -55,7 +57,7 @@ def edits_of(step: Delta, goal: SceneGraph | None = None) -> tuple[Edit, ...]:
     graph = step.before
     for edit in step:
         after = graphs.apply(graph, edit)
-        for said in _say(edit, graph, after, goal or after):
+        for said in _say(edit, graph, after, later):
             last = edits[-1] if edits else None
             if isinstance(said, Add) and isinstance(last, Add) and _mergeable(last, said):
                 number = last.thing.number + said.thing.number
@@ -67,7 +69,7 @@ def edits_of(step: Delta, goal: SceneGraph | None = None) -> tuple[Edit, ...]:
 
 
 def _say(
-    edit: graphs.GraphEdit, before: SceneGraph, after: SceneGraph, goal: SceneGraph
+    edit: graphs.GraphEdit, before: SceneGraph, after: SceneGraph, later: Sequence[SceneGraph]
 ) -> list[Edit]:
     match edit:
         case graphs.AddObject():
@@ -78,7 +80,7 @@ def _say(
                     relations.append((_relation(r.name), _ref(before, r.target)))
                 else:
                     relations.append((INVERSE[_relation(r.name)], _ref(before, r.source)))
-            spot = None if relations else _spot(name, after, goal)
+            spot = None if before.objects else _spot(name, after, later)
             return [Add(thing=thing_in(after, name), relations=tuple(relations), spot=spot)]
         case graphs.ChangeAttribute(after=value):
             if value is None or value not in _VALUES:
@@ -103,11 +105,16 @@ def _say(
             return [Remove(target=_ref(before, edit.object.id))]
 
 
-def _spot(name: str, there: SceneGraph, goal: SceneGraph) -> Spot | None:
+def _spot(name: str, there: SceneGraph, later: Sequence[SceneGraph]) -> Spot | None:
     """Where something leaves room for what is still to stand against it; None: anywhere."""
+    coming: dict[frozenset[str], graphs.Relation] = {}
+    for relation in (r for graph in later for r in graph.relations_of(name)):
+        ends = frozenset((relation.source, relation.target))
+        if not all(end in there for end in ends):
+            # What comes first counts: a detour may end the other way round.
+            coming.setdefault(ends, relation)
     x = y = 0
-    coming = [r for r in goal.relations_of(name) if not (r.source in there and r.target in there)]
-    for relation in coming:
+    for relation in coming.values():
         said = _relation(relation.name)
         right, down = _SIDES[said if relation.target == name else INVERSE[said]]
         x, y = x - right, y - down

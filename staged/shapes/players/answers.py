@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise, takewhile
 from typing import Any
 
 from staged.scene_graph import SceneGraph, delta, increments
@@ -70,15 +71,21 @@ def scene_graph(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str,
 
 
 def plan_steps(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
-    """Say what each step does, and what the picture then holds."""
+    """Say what each step does, and what the picture then holds.
+
+    Steps follow one another, or stand alone, as deliberate mistakes do. The prompt's scene has the
+    names that it has in `scene_graph`.
+    """
     scenes = [
         [SceneGraph.from_dict(step[name]) for name in ("before", "after")]
         for step in content["steps"]
     ]
-    goal = scenes[-1][1]
+    goal = read_prompt(content["prompt"]).spec.to_graph()
     steps = []
-    for before, after in scenes:
-        instruction, description = step_texts(before, after, goal)
+    for number, (before, after) in enumerate(scenes):
+        following = takewhile(lambda pair: pair[0][1] == pair[1][0], pairwise(scenes[number:]))
+        later = [*(scene for _, (_, scene) in following), goal]
+        instruction, description = step_texts(before, after, later)
         steps.append(
             {
                 "instruction": instruction,
@@ -89,9 +96,11 @@ def plan_steps(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, 
     return {"steps": steps}
 
 
-def step_texts(before: SceneGraph, after: SceneGraph, goal: SceneGraph) -> tuple[str, str]:
-    """Say what a step on the way to a goal does, and what the picture then holds."""
-    return say.write_edits(edits_of(delta(before, after), goal)), describe_graph(after)
+def step_texts(
+    before: SceneGraph, after: SceneGraph, later: Sequence[SceneGraph]
+) -> tuple[str, str]:
+    """Say what a step does, in view of those that follow, and what the picture then holds."""
+    return say.write_edits(edits_of(delta(before, after), later)), describe_graph(after)
 
 
 def judge_step(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
@@ -152,7 +161,7 @@ def plan_next(content: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, A
     if number >= len(path):
         return {"done": True, "instruction": "", "description": ""}
     before = path[number - 1] if number else SceneGraph()
-    instruction, description = step_texts(before, path[number], path[-1])
+    instruction, description = step_texts(before, path[number], path[number + 1 :])
     return {"done": False, "instruction": instruction, "description": description}
 
 

@@ -36,7 +36,6 @@ _LARGE = (0.9, 0.7, 0.5, 0.2)
 """Share of large shapes among scenes of one, two, three and more."""
 
 _LAYOUTS = 6
-_NINTHS = 9  # of the canvas, one of which a spot leaves
 
 Placed = tuple[RelationName, int]
 """A relation to the shape with that index."""
@@ -184,18 +183,18 @@ class Arranger:
         told = [(len(shapes), relation, other) for relation, other in where]
         expected = len(shapes) + 1 + len(later)
         for things, relations in (((look, *later), [*told, *hoped]), ((look,), told)):
-            layouts = _LAYOUTS * (1 if spot is None else _NINTHS)
-            for layout in range(layouts):
-                modest = layout >= layouts // 2
+            for layout in range(_LAYOUTS):
+                modest = layout >= _LAYOUTS // 2
                 items = [self._item(thing, expected, modest) for thing in things]
                 found = place(
                     items,
                     self.rng,
                     relations=relations,
                     fixed=shapes,
+                    first=lambda shape: spot is None or _spot(shape) == spot,
                     attempts=40 if modest else 8,
                 )
-                if found and (spot is None or _spot(found[0]) == spot):
+                if found:
                     return found[0]
             if not shapes and spot is None:
                 seated = self._seated(things, relations)

@@ -45,7 +45,7 @@ class ScriptedPlanner:
         """Write the next plan; `seed` changes nothing."""
         path = _understood(lambda: answers.drawing_path(trajectory.prompt, self._max_rounds))
         number = min(_num_sketched(trajectory), len(path) - 1)
-        return _plan(path[number - 1] if number else SceneGraph(), path[number], path[-1])
+        return _plan(path[number - 1] if number else SceneGraph(), path[number], path[number + 1 :])
 
     def next_move(self, trajectory: Trajectory) -> Move:
         """Plan and sketch in turn; stop when the last plan is drawn."""
@@ -107,7 +107,7 @@ class ScriptedSketcher:
             instruction = plan.instruction + FORESIGHT + trajectory.prompt
         else:  # all at once
             [whole] = _understood(lambda: answers.drawing_path(trajectory.prompt, 1))
-            instruction = _plan(SceneGraph(), whole, whole).instruction
+            instruction = _plan(SceneGraph(), whole, ()).instruction
         pixels = self._editor.edit(
             before.image.array() if before else None,
             instruction,
@@ -118,8 +118,8 @@ class ScriptedSketcher:
         return Sketch(image=ImageRef.from_array(pixels), seed=seed)
 
 
-def _plan(before: SceneGraph, after: SceneGraph, goal: SceneGraph) -> Plan:
-    instruction, description = _understood(lambda: answers.step_texts(before, after, goal))
+def _plan(before: SceneGraph, after: SceneGraph, later: Sequence[SceneGraph]) -> Plan:
+    instruction, description = _understood(lambda: answers.step_texts(before, after, later))
     return Plan(instruction=instruction, description=description)
 
 

@@ -7,7 +7,7 @@ under relations, so that every relation holds by GenEval's own rule with a margi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -170,6 +170,7 @@ def place(
     *,
     relations: Sequence[tuple[int, RelationName, int]] = (),
     fixed: Sequence[Shape] = (),
+    first: Callable[[Shape], bool] = lambda shape: True,
     attempts: int = 400,
 ) -> tuple[Shape, ...] | None:
     """Find centres for `items`, clear of each other and of `fixed`, so that relations hold.
@@ -180,6 +181,7 @@ def place(
         relations: `(a, relation, b)` with indices into `fixed + items`; related pairs also
             avoid the diagonal, so that one relation holds and not two.
         fixed: Shapes that stay where they are.
+        first: What else is asked of the first item.
         attempts: How many whole layouts to try.
 
     Returns:
@@ -194,6 +196,8 @@ def place(
                 x, y = (free[i] for i in rng.integers(len(free), size=2))
                 shape = Shape(kind=item.kind, color=item.color, size=size, x=x, y=y)
                 if not all(boxes_apart(shape, other) for other in placed):
+                    continue
+                if len(placed) == len(fixed) and not first(shape):
                     continue
                 placed.append(shape)
                 if all(
