@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from data_pipelines import on_ray
 from data_pipelines.folder_commands import FOLDER_COMMANDS
 from data_pipelines.job_command import RunJob, job
 from staged.command_line import (
@@ -16,15 +17,11 @@ from staged.command_line import (
     add_parts,
     console,
     exit_codes,
-    on_ray,
     outputs,
     run_part,
 )
 from staged.command_line.applications import run_as_module
 from staged.settings import load
-
-_RETRIES = 16
-"""Times that a task is started again whose worker died: what was paid for stands in the ledger."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,6 +99,7 @@ _JOBS = {
         help="prompts to trajectories of plans, sketches, inspections and refinements",
         epilog="example: staged data plan-sketch configs/shapes/plan_sketch_data.yaml "
         f"--out data/shapes prompts.count=5000 critiques.inspect=plans{_GOES_ON}",
+        draws=True,
     ),
     "critique": job(
         _critique,
@@ -109,6 +107,7 @@ _JOBS = {
         epilog="example: staged data critique configs/shapes/critique_data.yaml "
         "generator.checkpoint=runs/first/checkpoint --out data/critique prompts.count=5000"
         f"{_GOES_ON}",
+        draws=True,
     ),
     "refine": job(
         _refine,
@@ -131,6 +130,8 @@ _JOBS = {
     ),
 }
 """Jobs that take `--rank` and `--world-size`."""
+_DRAWING = ("plan-sketch", "critique")
+"""Those of them that have an image editor."""
 _OTHERS = {
     "base": Part(
         help="one-shot images, edits and descriptions of the miniature world",
@@ -142,13 +143,16 @@ _OTHERS = {
         help="a job shared by a Ray cluster",
         description="Share a job as tasks of a Ray cluster (pip install staged[ray]). The cluster "
         "needs a file system in common, whose locks reach all machines. A task whose worker or "
-        "machine died is started again and goes on.",
-        epilog="example:\n"
+        "machine died is started again and goes on. With --editors few GPUs draw for many tasks: "
+        "one that dies is started again, and what it was asked for is drawn again.",
+        epilog="examples:\n"
         "  staged data on-ray 8 plan-sketch configs/data/plan_sketch_apache.yaml \\\n"
+        "      --out data/plan_sketch prompts.count=32000\n"
+        "  staged data on-ray --editors 4 16 plan-sketch configs/data/plan_sketch_openai.yaml \\\n"
         "      --out data/plan_sketch prompts.count=32000\n\n"
         "The same command goes on where it was interrupted, also with another number of tasks.",
         options=partial(on_ray.add_arguments, shared=tuple(_JOBS)),
-        run=partial(on_ray.share, "data_pipelines", retries=_RETRIES),
+        run=partial(on_ray.run, drawing=_DRAWING),
         figures=False,
     ),
 }

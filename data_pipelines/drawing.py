@@ -151,6 +151,6 @@ def priced(editor: ImageEditor, drawing: DrawingSettings) -> PricedEditor:
         width=drawing.width,
         height=drawing.height,
         usd_per_image=drawing.usd_per_image,
-        in_thread=not drawing.miniature,
+        in_thread=not isinstance(editor, ShapesEditor),
         latents=cast(LatentEditor, editor) if drawing.carries_latents else None,
     )

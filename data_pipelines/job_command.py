@@ -3,8 +3,9 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from data_pipelines.job import JobSummary
 from staged.command_line import (
@@ -16,20 +17,15 @@ from staged.command_line import (
     console,
     exit_codes,
 )
-from staged.jobs.rank import Rank, add_options, rank_of
+from staged.jobs.rank import add_options, rank_of
 from staged.settings import describe, load
 
 S = TypeVar("S")
 
 
-class RunJob(Protocol):
-    """Does what is left of a job."""
-
-    def __call__(
-        self, settings: Any, folder: Path, *, rank: Rank, retry_failed: bool
-    ) -> JobSummary:
-        """See `data_pipelines.job.run_job`."""
-        ...
+RunJob = Callable[..., JobSummary]
+"""Does what is left of a job: takes settings, folder, `rank` and `retry_failed` as
+`data_pipelines.job.run_job` does, and of jobs that draw `editors`, an `Editors`."""
 
 
 def job(
@@ -38,6 +34,7 @@ def job(
     help: str,
     epilog: str,
     description: str | None = None,
+    draws: bool = False,
 ) -> Part:
     """The row of a job in a table of commands.
 
@@ -46,17 +43,18 @@ def job(
         help: See `Part`.
         epilog: See `Part`.
         description: See `Part`.
+        draws: It has an image editor, which may be elsewhere.
     """
     return Part(
         help=help,
-        options=_options,
+        options=partial(_options, draws=draws),
         run=lambda arguments: _run(arguments, *opened()),
         epilog=epilog,
         description=description,
     )
 
 
-def _options(parser: Parser) -> None:
+def _options(parser: Parser, *, draws: bool) -> None:
     parser.add_argument("config", nargs="?", type=Path, help="YAML file; defaults without one")
     add_overrides(parser)
     add_out_folder(parser, required=False, words="folder of the data set; must be given")
@@ -64,6 +62,12 @@ def _options(parser: Parser) -> None:
     parser.add_argument(
         "--retry-failed", action="store_true", help="try again what services failed at"
     )
+    if draws:
+        parser.add_argument(
+            "--editor-pool",
+            metavar="NAMES",
+            help="editors of a Ray cluster that draw; `on-ray --editors` says it to its tasks",
+        )
     parser.add_argument("--settings", action="store_true", help="list every setting and stop")
 
 
@@ -91,8 +95,19 @@ def _run(arguments: argparse.Namespace, settings_class: type[Any], run: RunJob) 
         arguments.out,
         rank=rank_of(arguments.rank, arguments.world_size),
         retry_failed=arguments.retry_failed,
+        **_editors(arguments),
     )
     return _tell(report, arguments.out)
+
+
+def _editors(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Find the editors that are elsewhere, if the command line says so."""
+    pool = getattr(arguments, "editor_pool", None)
+    if pool is None:
+        return {}
+    from data_pipelines.ray_editors import RayEditors
+
+    return {"editors": RayEditors(pool.split(","))}
 
 
 def _tell(report: JobSummary, folder: Path) -> int:

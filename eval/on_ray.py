@@ -34,4 +34,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     on_ray.add_arguments(parser, SHARED)
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    return on_ray.share("eval", options, retries=0)
+    with on_ray.cluster(options) as ray:
+        return on_ray.share(ray, "eval", options, retries=0)

@@ -14,7 +14,9 @@ from test_drift import Unsteady
 
 from data_pipelines.critique.job import run_job
 from data_pipelines.critique.settings import Corrections, CritiqueSettings, Learned
+from data_pipelines.drawing import DrawingSettings
 from data_pipelines.drift.limits import DriftLimits
+from data_pipelines.editors import OwnEditors
 from data_pipelines.job import LEDGER
 from data_pipelines.prompts import Prompts
 from staged.backends.lmm.types import LmmSettings
@@ -195,14 +197,17 @@ def lines(out: Path) -> int:
 
 
 def test_pictures_of_the_editor_that_drifted_are_laid_back_or_drawn_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """They went to the judge as they were, who is not asked about shifts."""
-    shaky = Unsteady(mistakes=NO_MISTAKES)
-    monkeypatch.setattr("data_pipelines.critique.job.open_editor", lambda drawing: shaky)
+
+    class Shaky(OwnEditors):
+        def open(self, drawing: DrawingSettings) -> Unsteady:
+            return Unsteady(mistakes=NO_MISTAKES)
+
     limits = DriftLimits(from_first=None)
     corrections = Corrections(edits_by_editor=1.0, refined_by_model=0.0, drift=limits)
-    report = run_job(job(4, corrections=corrections), out := tmp_path / "data")
+    report = run_job(job(4, corrections=corrections), out := tmp_path / "data", editors=Shaky())
     assert report.accepted >= 3
     told = []
     for sample in read_shards(out):

@@ -18,8 +18,9 @@ from data_pipelines.critique.lessons import MAKERS, supervised
 from data_pipelines.critique.players import UNIT, Cast, JudgedRollout
 from data_pipelines.critique.rolling import RollingThread
 from data_pipelines.critique.settings import CritiqueSettings
-from data_pipelines.drawing import open_editor, priced
+from data_pipelines.drawing import priced
 from data_pipelines.drift.steady import DRIFT
+from data_pipelines.editors import OWN, Editors
 from data_pipelines.kept_images import keep_image, named_image
 from data_pipelines.prompts import PromptOf, UnitPrompt
 from data_pipelines.reader import open_lmm
@@ -45,6 +46,7 @@ def run_job(
     *,
     rank: Rank = _ALONE,
     retry_failed: bool = False,
+    editors: Editors = OWN,
 ) -> job.JobSummary:
     """Do what is left of a job, and write the shards once nothing is; see `data_pipelines.job`.
 
@@ -58,12 +60,13 @@ def run_job(
     prompt_of = _prompts(settings, model)  # before weights are read
     wording = Wording(settings.wording)
     settings = replace(
-        _settled(settings, model, folder), words=wording.versions("judge_plan", "judge_sketch")
+        _settled(settings, model, folder, editors),
+        words=wording.versions("judge_plan", "judge_sketch"),
     )
     return job.run_job(
         settings,
         folder,
-        working=partial(_working, settings, model, wording, prompt_of),
+        working=partial(_working, settings, model, editors, wording, prompt_of),
         prompt_of=prompt_of,
         rank=rank,
         retry_failed=retry_failed,
@@ -71,7 +74,9 @@ def run_job(
     )
 
 
-def _settled(settings: CritiqueSettings, model: DrawingModel, folder: Path) -> CritiqueSettings:
+def _settled(
+    settings: CritiqueSettings, model: DrawingModel, folder: Path, editors: Editors
+) -> CritiqueSettings:
     """Say what `auto` stands for, and which weights there are."""
     path = folder / SETTINGS
     begun = load(CritiqueSettings, path) if path.is_file() else None
@@ -86,7 +91,7 @@ def _settled(settings: CritiqueSettings, model: DrawingModel, folder: Path) -> C
         settings,
         generator=model.settings,
         weights=model.weights,
-        drawing=settings.drawing.settled(begun=begun.drawing if begun else None),
+        drawing=editors.settled(settings.drawing, begun=begun.drawing if begun else None),
     )
 
 
@@ -107,12 +112,13 @@ def _prompts(settings: CritiqueSettings, model: DrawingModel) -> PromptOf:
 async def _working(
     settings: CritiqueSettings,
     model: DrawingModel,
+    editors: Editors,
     wording: Wording,
     prompt_of: PromptOf,
     ledger: Ledger,
 ) -> AsyncIterator[Work]:
     async with open_lmm(settings.lmm, settings.misbehaviour, ledger) as lmm:
-        editor = open_editor(settings.drawing)
+        editor = editors.open(settings.drawing)
         drawing = priced(editor, settings.drawing)
         # As many as there is room for; none depends on it.
         loop = model.loop(most=settings.concurrency)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from data_pipelines import job
 from data_pipelines.claim import SETTINGS
-from data_pipelines.drawing import open_editor, priced
+from data_pipelines.drawing import priced
+from data_pipelines.editors import OWN, Editors
 from data_pipelines.plan_sketch.build import TrajectoryBuilder
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.prompts import Allowed, PromptOf, shown_in
@@ -31,22 +32,25 @@ def run_job(
     *,
     rank: Rank = _ALONE,
     retry_failed: bool = False,
+    editors: Editors = OWN,
 ) -> job.JobSummary:
     """Do what is left of a job, and write the shards once nothing is; see `data_pipelines.job`."""
     wording = Wording(settings.wording)
-    settings = replace(settled(settings, folder), words=wording.versions(*_ASKED))
+    settings = replace(settled(settings, folder, editors), words=wording.versions(*_ASKED))
     prompt_of = settings.prompts.of_units(settings.seed)
     return job.run_job(
         settings,
         folder,
-        working=partial(_working, settings, wording, prompt_of),
+        working=partial(_working, settings, editors, wording, prompt_of),
         prompt_of=prompt_of,
         rank=rank,
         retry_failed=retry_failed,
     )
 
 
-def settled(settings: PlanSketchSettings, folder: Path) -> PlanSketchSettings:
+def settled(
+    settings: PlanSketchSettings, folder: Path, editors: Editors = OWN
+) -> PlanSketchSettings:
     """Say what `auto` stands for where a pipeline draws; a job that goes on keeps its precision.
 
     Raises:
@@ -54,18 +58,21 @@ def settled(settings: PlanSketchSettings, folder: Path) -> PlanSketchSettings:
     """
     path = folder / SETTINGS
     begun = load(PlanSketchSettings, path).drawing if path.is_file() else None
-    return replace(settings, drawing=settings.drawing.settled(begun=begun))
+    return replace(settings, drawing=editors.settled(settings.drawing, begun=begun))
 
 
 @asynccontextmanager
 async def _working(
-    settings: PlanSketchSettings, wording: Wording, prompt_of: PromptOf, ledger: Ledger
+    settings: PlanSketchSettings,
+    editors: Editors,
+    wording: Wording,
+    prompt_of: PromptOf,
+    ledger: Ledger,
 ) -> AsyncIterator[Work]:
     allowed = _allowed(settings)
     async with open_lmm(settings.lmm, settings.misbehaviour, ledger) as lmm:
-        editor = open_editor(
-            settings.drawing
-        )  # after the key has been looked for: this may take minutes
+        # After the key has been looked for: this may take minutes.
+        editor = editors.open(settings.drawing)
         drawing = priced(editor, settings.drawing)
         provenance = {
             "models": {"lmm": lmm.settings.model, "editor": editor.name},

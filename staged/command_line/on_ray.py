@@ -1,15 +1,17 @@
 """A command that shares its work, as tasks of a Ray cluster (pip install staged[ray]).
 
 The tasks exchange nothing but files, so the cluster needs a file system in common, and there may be
-more tasks than run at once. Where there are GPUs, each task has one.
+more tasks than run at once. Where there are GPUs, each task has one, unless it is told otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 from staged.command_line import Parser, UsageError, amount
 from staged.command_line.applications import prefer_ours
@@ -25,26 +27,41 @@ def add_arguments(parser: Parser, shared: Sequence[str]) -> None:
     add = parser.add_argument
     add("--address", help="of the cluster (default: RAY_ADDRESS, else a local one)")
     add("--cpus", type=amount, default=1.0, metavar="N", help="processors that a task asks for")
+    add(
+        "--gpus",
+        type=gpus,
+        metavar="N",
+        help="GPUs, or the share of one, that a task asks for (default: 1 where there are any)",
+    )
     add("processes", type=int, metavar="N", help="tasks, of which some may wait")
     add("command", choices=shared, help="what each does a share of")
     add("arguments", nargs=argparse.REMAINDER, help="of that command")
 
 
-def share(application: str, options: argparse.Namespace, *, retries: int) -> int:
-    """Run the shares of a command, and wait for all.
+def gpus(text: str) -> float:
+    """Read a number of GPUs that one process asks for, or its share of one.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none; Ray shares one GPU, and no more.
+    """
+    value = amount(text)
+    if value > 1 and value % 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a share of one GPU, or a whole number")
+    return value
+
+
+@contextmanager
+def cluster(options: argparse.Namespace) -> Iterator[Any]:
+    """Join the cluster, for as long as its tasks take.
 
     Args:
-        application: Package whose `__main__.main` runs the command.
         options: Of a parser with `add_arguments`.
-        retries: How often a task whose worker or machine died is started again; it goes on with
-            what stands in its files. An error of the command itself is not repeated.
 
-    Returns:
-        The highest exit status of all tasks.
+    Yields:
+        The module `ray`.
 
     Raises:
         UsageError: fewer than one task, or the extra is not installed.
-        ValueError: a task failed with one.
     """
     if options.processes < 1:
         raise UsageError(f"{options.processes} processes; give at least 1")
@@ -57,17 +74,100 @@ def share(application: str, options: argparse.Namespace, *, retries: int) -> int
     if joins:
         ray.init(address=options.address)
     try:
-        gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-        task = ray.remote(num_cpus=options.cpus, num_gpus=gpus, max_retries=retries)(_run)
-        command = (options.command, *options.arguments)
-        running = [
-            task.remote(application, os.getcwd(), command, rank, options.processes)
-            for rank in range(options.processes)
-        ]
-        return int(max(ray.get(running)))
+        yield ray
     finally:
         if joins:
             ray.shutdown()
+
+
+def num_gpus(ray: Any) -> float:
+    """GPUs of all machines that are in the cluster now."""
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+def require_gpus(ray: Any, option: str, each: float, number: int = 1, *, beside: float = 0) -> None:
+    """Refuse what would wait for ever, since the cluster has not so many GPUs.
+
+    Args:
+        ray: See `cluster`.
+        option: What asks for them, for the message.
+        each: GPUs, or the share of one.
+        number: Of those that are to run at once.
+        beside: GPUs that another thing needs at the same time.
+
+    Raises:
+        UsageError: there are fewer.
+    """
+    if not each:
+        return
+    has = num_gpus(ray)
+    room = int((has - beside) / each if each >= 1 else int(has - beside) * int(1 / each + 1e-9))
+    if room < number:
+        needed = f"{number} with {each:g} GPU each" if number > 1 else f"{each:g} GPU"
+        besides = f", with {beside:g} for a task beside them" if beside else ""
+        raise UsageError(
+            f"{option} asks for {needed}{besides}, and the cluster has {has:g}: ask for fewer, or "
+            "for shares of one (0.5)"
+        )
+
+
+def share(
+    ray: Any,
+    application: str,
+    options: argparse.Namespace,
+    *,
+    retries: int,
+    by_default: float | None = None,
+    more: Sequence[str] = (),
+) -> int:
+    """Run the shares of a command, and wait for all.
+
+    Args:
+        ray: See `cluster`.
+        application: Package whose `__main__.main` runs the command.
+        options: Of a parser with `add_arguments`.
+        retries: How often a task whose worker or machine died is started again; it goes on with
+            what stands in its files. An error of the command itself is not repeated.
+        by_default: GPUs of a task where the options say nothing; one, where there are any.
+        more: Further arguments of the command.
+
+    Returns:
+        The highest exit status of all tasks.
+
+    Raises:
+        UsageError: a task asks for more GPUs than there are.
+        Exception: what a task failed with.
+    """
+    each = options.gpus
+    if each is not None:
+        require_gpus(ray, "--gpus", each)
+    elif (each := by_default) is None:
+        each = min(num_gpus(ray), 1)
+    task = ray.remote(num_cpus=options.cpus, num_gpus=each, max_retries=retries)(_run)
+    command = (options.command, *options.arguments, *more)
+    running = [
+        task.remote(application, os.getcwd(), command, rank, options.processes)
+        for rank in range(options.processes)
+    ]
+    return int(max(result(ray, running)))
+
+
+def result(ray: Any, awaited: Any) -> Any:
+    """Wait for what was asked for, and raise errors as they were raised over there.
+
+    Args:
+        ray: See `cluster`.
+        awaited: What `remote` returned, or a list of it.
+
+    Raises:
+        Exception: as over there; Ray's own has its traceback for a message.
+    """
+    try:
+        return ray.get(awaited)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, Exception):
+            raise error.cause from error
+        raise
 
 
 def _run(application: str, folder: str, command: Sequence[str], rank: int, world_size: int) -> int:
@@ -75,4 +175,7 @@ def _run(application: str, folder: str, command: Sequence[str], rank: int, world
     os.chdir(folder)
     prefer_ours()
     main = import_module(f"{application}.__main__").main
-    return int(main([*command, "--rank", str(rank), "--world-size", str(world_size)]))
+    try:
+        return int(main([*command, "--rank", str(rank), "--world-size", str(world_size)]))
+    except SystemExit as end:  # of the parser; Ray would take it for a worker that died
+        return int(end.code or 0)
