@@ -54,7 +54,12 @@ _NAMES: Final = {
 }
 _PART: Final = re.compile(rf"<(?P<tag>{'|'.join(TAGS)})>(?P<content>.*?)(?:</(?P=tag)>|\Z)", re.S)
 _HALF_TAG: Final = re.compile(r"</?\w*\Z")
-_RESERVED: Final = re.compile(rf"</?(?:{'|'.join(TAGS)})>|<\|\w+\|>")
+RESERVED: Final = re.compile(rf"</?(?:{'|'.join(TAGS)})>|<\|\w+\|>")
+"""What no text holds beside the tags of its own step: tags, and special tokens spelt out."""
+RESERVED_BEGUN: Final = re.compile(r"<(?:/?\w*|\|[\w\ufffd]*\|?)\Z")
+"""The end of a text that may still become one; a letter may have come in part."""
+CLOSING: Final = re.compile(r"</\w+>")
+"""A tag that closes."""
 _MAX_BLOCK_CHARS: Final = 2 * MAX_TEXT_CHARS + 64
 
 
@@ -208,7 +213,7 @@ def _fields(text: str, tags: tuple[str, ...]) -> tuple[list[str], list[int]]:
         if not text.startswith(f"<{tag}>", position):
             raise ProtocolError(position, f"expected <{tag}>", text)
         start = position + len(tag) + 2
-        end = _RESERVED.search(text, start)
+        end = RESERVED.search(text, start)
         if end is None:
             raise ProtocolError(len(text), f"<{tag}> is not closed", text)
         if end.group() != f"</{tag}>":
@@ -234,7 +239,7 @@ def _check_content(text: str, start: int, end: int) -> None:
         raise ProtocolError(end - 1, "text ends with whitespace", text)
     if len(content) > MAX_TEXT_CHARS:
         raise ProtocolError(start + MAX_TEXT_CHARS, f"more than {MAX_TEXT_CHARS} characters", text)
-    reserved = _RESERVED.search(content)
+    reserved = RESERVED.search(content)
     if reserved:
         raise ProtocolError(start + reserved.start(), f"{reserved.group()} inside text", text)
     for i, char in enumerate(content):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 import torch
 
@@ -23,7 +24,7 @@ from staged.backends.reading import ContextParts, ContextReader, parts_of, texts
 from staged.engine.cache import MAX_CACHED_TOKENS
 from staged.engine.engine import Engine
 from staged.engine.sampling import TextBlock, sample
-from staged.engine.text_sampling import TextSampling
+from staged.engine.text_sampling import Forbidden, TextSampling
 from staged.model.finite import NotFiniteError
 from staged.model.flows import FlowKind, Flows
 from staged.roles import Pixels, Preview, RoleError, StepRequest, TextPreview
@@ -36,6 +37,14 @@ from staged.trajectory import (
     TrajectoryError,
     moves,
 )
+
+_NO_TAGS = Forbidden(whole=protocol.RESERVED, begun=protocol.RESERVED_BEGUN)
+_NOT_FREE: Final[dict[Move, Forbidden]] = {
+    # In an answer no tag is open: one that closes says that the model is done.
+    "answer": replace(_NO_TAGS, ends=protocol.CLOSING),
+    "think": _NO_TAGS,
+}
+"""Texts that a model words as it likes, and what one that was taught stages may want in them."""
 
 
 class BagelPlayer:
@@ -255,6 +264,7 @@ class BagelPlayer:
             top_p=settings.top_p,
             seed=request.seed,
             begins=protocol.beginnings(request.moves),
+            without=_NOT_FREE.get(request.moves[0]) if len(request.moves) == 1 else None,
         )
 
     def _step(self, block: TextBlock, request: StepRequest) -> TextStep | RoleError:

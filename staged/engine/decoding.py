@@ -24,6 +24,7 @@ from staged.engine.context import Context, attend_one
 from staged.engine.sampling import sample
 from staged.engine.summing import places_alike, products_of
 from staged.engine.text_sampling import TextSampling
+from staged.engine.text_watch import TextWatch
 from staged.model.bagel import Bagel, Inputs
 from staged.model.layout import Layout, SegmentKind
 from staged.model.tokenizer import BagelTokenizer
@@ -73,6 +74,8 @@ class _Row:
         feed: The token that goes in next.
         generator: Of its draws.
         written: So far.
+        watch: Keeps out what it may not hold, from the token on that completes its beginning.
+        num_told: Tokens of it that whoever listens was told of.
     """
 
     number: int
@@ -83,7 +86,24 @@ class _Row:
     position: int
     feed: int
     generator: torch.Generator
-    written: Written = field(default_factory=Written)
+    written: Written
+    watch: TextWatch | None = None
+    num_told: int = 0
+
+    @property
+    def num_settled(self) -> int:
+        """Tokens written that nothing takes back any more."""
+        ids = self.written.ids
+        return len(ids) if self.watch is None else self.watch.settled(ids)
+
+    def take_back(self, num_kept: int, opening: int) -> None:
+        """Let a block go on after fewer tokens; `opening` is fed where none are left."""
+        ids = self.written.ids
+        gone = len(ids) - num_kept
+        del ids[num_kept:]
+        self.num_tokens -= gone
+        self.position -= gone
+        self.feed = ids[-1] if ids else opening
 
 
 class Decoder:
@@ -182,43 +202,61 @@ class Decoder:
                 torch.isfinite(logits).all(dim=-1), logits.argmax(dim=-1), _NOT_FINITE
             ).tolist()
             for place, row in enumerate(tuple(writing)):
-                if not self._take(row, likeliest[place], logits[place], on_token):
+                goes_on = self._take(row, likeliest[place], logits[place])
+                if on_token is not None:
+                    _tell(row, on_token, ended=not goes_on)
+                if not goes_on:
                     done[row.number] = row.written
                     writing.remove(row)
                     row.context.release()
         return [done[number] for number in range(len(contexts))]
 
-    def _take(
-        self,
-        row: _Row,
-        likeliest: int,
-        logits: Tensor,
-        on_token: Callable[[int, int], None] | None,
-    ) -> bool:
+    def _take(self, row: _Row, likeliest: int, logits: Tensor) -> bool:
         """Give a row its next token; return whether it goes on."""
         if likeliest == _NOT_FINITE:
             row.written.finite = False
             return False
-        token = likeliest
-        begun = row.written.begun
-        if not begun:
-            logits = self._beginning(row, logits)
-            token = int(logits.argmax())
-        if row.sampling.temperature > 0:
-            token = sample(logits, row.sampling, row.generator)
+        ids, begun = row.written.ids, row.written.begun
+        token = self._choose(row, likeliest, logits)
         if token == self._special.text_end:
             row.written.finished = True
             return False
-        if len(row.written.ids) == row.sampling.max_tokens:
+        if len(ids) == row.sampling.max_tokens:
             return False  # cut off
-        row.written.ids.append(token)
-        if not begun:
-            text = self._tokenizer.decode(row.written.ids)
-            row.written.begun = any(map(text.startswith, row.sampling.begins))
+        ids.append(token)
         row.feed = token
-        if on_token is not None:
-            on_token(row.number, token)
-        return True
+        if not begun:
+            self._look_begun(row)
+        if row.watch is not None and (num_kept := row.watch.keep(ids)) < len(ids):
+            row.take_back(num_kept, self._special.text_start)
+            self._look_begun(row)
+            row.written.finished = row.watch.ended
+        return not row.written.finished
+
+    def _look_begun(self, row: _Row) -> None:
+        """Note whether a block begins as it must; what comes then is watched."""
+        how, written = row.sampling, row.written
+        text = self._tokenizer.decode(written.ids)
+        written.begun = not how.begins or any(map(text.startswith, how.begins))
+        if written.begun and row.watch is None:
+            row.watch = self._watch(how, num_free=max(0, len(written.ids) - 1))
+
+    def _watch(self, how: TextSampling, *, num_free: int = 0) -> TextWatch | None:
+        if how.without is None:
+            return None
+        return TextWatch(how.without, self._tokenizer, num_free=num_free)
+
+    def _choose(self, row: _Row, likeliest: int, logits: Tensor) -> int:
+        """The row's next token, of its (V,) logits."""
+        if not row.written.begun:
+            logits = self._beginning(row, logits)
+            likeliest = int(logits.argmax())
+        drawn = row.sampling.temperature > 0
+        token = sample(logits, row.sampling, row.generator) if drawn else likeliest
+        while row.watch is not None and row.watch.refuses(row.written.ids, token):
+            logits = logits.index_fill(0, torch.tensor([token], device=logits.device), -math.inf)
+            token = sample(logits, row.sampling, row.generator) if drawn else int(logits.argmax())
+        return token
 
     def _beginning(self, row: _Row, logits: Tensor) -> Tensor:
         """Leave those of the (V,) logits that go on to what the block may begin with.
@@ -259,6 +297,7 @@ class Decoder:
             feed=self._special.text_start,
             generator=torch.Generator().manual_seed(sampling.seed),
             written=Written(begun=not sampling.begins),
+            watch=None if sampling.begins else self._watch(sampling),
         )
 
     def _logits(self, rows: Sequence[_Row], slots: int) -> Tensor:
@@ -273,6 +312,14 @@ class Decoder:
             row.num_tokens += 1
             row.position += 1
         return self._model.logits(hidden.und)[: len(rows)].float()
+
+
+def _tell(row: _Row, on_token: Callable[[int, int], None], *, ended: bool) -> None:
+    """Tell of the tokens that stay: of all that there are, once a block has ended."""
+    ids = row.written.ids
+    for token in ids[row.num_told : len(ids) if ended else row.num_settled]:
+        on_token(row.number, token)
+        row.num_told += 1
 
 
 class _SlotAttention:

@@ -172,7 +172,8 @@ class Engine:
         Args:
             contexts: What is written after.
             sampling: One for each context.
-            on_token: Called with (index of the context, token id) as tokens come.
+            on_token: Called with (index of the context, token id) as tokens come; of those that
+                may yet be taken back (`TextSampling.without`) once they may not.
 
         Returns:
             The blocks, in order. One that did not end in time, or whose logits were not finite,
