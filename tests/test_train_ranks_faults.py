@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from rank_processes import run_ranks, run_trainer, train_on
 from safetensors.torch import load_file, save_file
 from training import SLOW, World, assert_same, build, made
@@ -213,22 +214,25 @@ def test_a_state_that_lacks_the_file_of_a_rank_is_refused_by_all(
     assert_same(made(job.out), undisturbed)
 
 
-def wait_for_rank_1(ranks: Ranks, within_a_step: bool) -> str:
+def wait_for_rank_1(ranks: Ranks, where: str) -> str:
     """It is longer about its work than ranks wait for one another within a step."""
     if ranks.number == 1:
         time.sleep(4.0)
-    if within_a_step:
-        ranks.gather(None)
-    else:
-        ranks.meet()
+    match where:
+        case "step":
+            ranks.gather(None)
+        case "state":
+            dist.all_gather_object([None, None], None, group=ranks.background_group)
+        case "meeting":
+            ranks.meet()
     return "met"
 
 
-def test_only_within_a_step_ranks_lose_patience(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["step", pytest.param("state", marks=SLOW), "meeting"])
+def test_only_within_a_step_or_a_state_ranks_lose_patience(where: str, tmp_path: Path) -> None:
     impatient = ParallelSettings(silence_timeout_s=2.0)
-    late, patient = (
-        run_ranks(tmp_path / name, 2, wait_for_rank_1, within, settings=impatient)
-        for name, within in (("late", True), ("patient", False))
-    )
-    assert all("2 has lost another process" in said for said in errors(late[:1], "OSError"))
-    assert patient == [{"returned": "met"}] * 2
+    said = run_ranks(tmp_path / "said", 2, wait_for_rank_1, where, settings=impatient)
+    if where == "meeting":
+        assert said == [{"returned": "met"}] * 2
+    else:
+        assert "2 has lost another process" in errors(said[:1], "OSError")[0]

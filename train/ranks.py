@@ -62,7 +62,7 @@ class Ranks:
         alone = store is None
         # A group without a limit of its own gets torch's, whatever the process group was given.
         self.group = None if alone else dist.new_group(backend="gloo", timeout=silence)
-        self.background_group = None if alone else dist.new_group(backend="gloo")
+        self.background_group = None if alone else dist.new_group(backend="gloo", timeout=silence)
         self._meeting = None if alone else dist.new_group(backend="gloo", timeout=_MEETING)
         self._store = store
         self._turn = 0

@@ -253,7 +253,8 @@ class ParallelSettings:
     join_timeout_s: float = 300.0
     """Seconds that ranks wait for all to come."""
     silence_timeout_s: float = 1800.0
-    """Seconds that ranks wait for one another within a step before they give up."""
+    """Seconds that ranks wait for one another, within a step or while each writes its part of a
+    state, before they give up."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
