@@ -90,7 +90,7 @@ def test_before_the_first_step_it_is_an_error(world: World, tmp_path: Path) -> N
     ("words", "told"),
     [
         (["no-such-command"], "no-such-command: No such file"),
-        (["sh", "-c", "exit 3"], "ended with 3"),
+        (["sh", "-c", "exit 3", "KEY=hidden"], "^sh ended with 3: $"),
         (["sh", "-c", "sleep 60"], "not done after 0.001 minutes"),
         (["sh", "-c", "echo done"], "its last line is no JSON: 'done'; give --json"),
         (["sh", "-c", "echo '{\"a\": 1}'"], "no number at .score."),

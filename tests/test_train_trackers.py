@@ -12,7 +12,7 @@ import pytest
 from training import World, assert_same, build, train
 
 from train.job import Trainer
-from train.settings import Log, Subset, TrainSettings, ValidationSettings
+from train.settings import Log, ScorerSettings, Subset, TrainSettings, ValidationSettings
 from train.trackers import TensorBoard, open_trackers, told
 
 HAS_WANDB = find_spec("wandb") is not None
@@ -54,6 +54,17 @@ def test_a_tracker_that_is_not_installed_is_told_before_weights_are_read(
     job = replace(settings(world, tmp_path, "wandb"), init="nowhere/at-all")
     with pytest.raises(ValueError, match=r"wandb, whose package.*pip install staged\[wandb\]"):
         Trainer(job)
+
+
+def test_others_are_told_one_word_of_a_command(world: World, tmp_path: Path) -> None:
+    """It was told whole, with the keys and addresses in it."""
+    words = ("grade", "https://data.example.com/a?sig=hidden", "KEY=hidden", "{checkpoint}")
+    scorer = ScorerSettings(command=words)
+    validation = ValidationSettings(data=("here",), scorer=scorer)
+    job = replace(settings(world, tmp_path), validation=validation)
+    facts = told(job)
+    assert facts["validation"]["scorer"]["command"] == ["grade", "..."]
+    assert "hidden" not in json.dumps(facts) and scorer.command == words
 
 
 def test_others_are_told_no_query_of_an_address(world: World, tmp_path: Path) -> None:

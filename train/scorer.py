@@ -64,7 +64,8 @@ def score(settings: ScorerSettings, checkpoint: Path) -> float:
             raise ScorerError(f"{words[0]}: {error.strerror or error}") from None
     said = done.stderr[-_MAX_OUTPUT_BYTES:].decode("utf-8", "replace").strip()
     if done.returncode:
-        raise ScorerError(f"{' '.join(words)} ended with {done.returncode}: {_shown(said)}")
+        # Not all of its words: among them may be a key.
+        raise ScorerError(f"{words[0]} ended with {done.returncode}: {_shown(said)}")
     lines = done.stdout[-_MAX_OUTPUT_BYTES:].decode("utf-8", "replace").strip().split("\n")
     return _figure(lines[-1], settings.figure)
 

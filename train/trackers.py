@@ -135,12 +135,17 @@ class WeightsAndBiases:
 
 
 def told(settings: TrainSettings) -> dict[str, Any]:
-    """Return the settings as plain data for others: without the queries of addresses of data."""
+    """Return the settings as plain data for others, without what may be a secret.
+
+    That is the queries of addresses of data, and all words of a scorer's command but the first.
+    """
     facts = job_settings.to_dict(settings)
     for subset in facts["data"]:
         subset["path"] = shown(subset["path"])
     if facts["validation"] is not None:
         facts["validation"]["data"] = [shown(place) for place in facts["validation"]["data"]]
+        if (scorer := facts["validation"]["scorer"]) is not None:
+            scorer["command"] = [*scorer["command"][:1], "..."]
     return facts
 
 
