@@ -24,6 +24,7 @@ SECTIONS = {
     "environment": "benchmarks.parts.environment",
     "golden": "benchmarks.parts.golden",
     "generation": "benchmarks.parts.generation",
+    "quantized": "benchmarks.parts.quantized",
     "miniature": "benchmarks.parts.miniature",
     "layers": "benchmarks.parts.layers",
     "training": "benchmarks.parts.training",

@@ -20,7 +20,7 @@ from staged.engine.drawing import ImageOnItsWay
 from staged.engine.engine import Engine
 from staged.engine.pages import OutOfPagesError, PageTable
 from staged.engine.sampling import Drawing
-from staged.engine.summing import sums_alike
+from staged.engine.summing import Product, sums_alike
 from staged.engine.text_sampling import TextSampling
 from staged.generate.role_choice import open_engine
 from staged.loops.policy import Policy
@@ -284,11 +284,11 @@ def test_another_order_of_summing_shows_however_few_the_rows_are(
 
     like = torch.zeros(1, dtype=dtype)
     monkeypatch.setattr(F, "linear", by_number)
-    for product in ((24, 16, True), (65, 3, False), (512, 192, True)):
+    for product in (Product(24, 16, True), Product(65, 3, False), Product(512, 192, True)):
         assert not sums_alike(product, [2, 1], like)
         assert sums_alike(product, [2], like)
     monkeypatch.setattr(F, "linear", linear_by_row)
-    assert sums_alike((65, 3, False), [2, 1], like)
+    assert sums_alike(Product(65, 3, False), [2, 1], like)
 
 
 def test_what_a_fresh_model_draws_with_is_no_proof_for_what_it_learns(

@@ -50,7 +50,7 @@ def run(setup: Setup, record: Recorder) -> None:
     for count in (1, 16):
         name = f"decode_batch_{count}"
         with record.attempt(name):
-            _measure_text(name, engine, count, setup, record)
+            measure_text(name, engine, count, setup, record)
     side = engine.codec.sizes.latent_max
     del engine
     _measure_autoencoder(setup, side, record)
@@ -76,7 +76,7 @@ def measure_flows(engine: Engine, setup: Setup, record: Recorder) -> None:
         )
         settings = FlowSettings(num_flow_steps=8, guidance=guidance)
         with record.attempt(name):
-            _measure_flow(name, engine, contexts, side, settings, flops, setup, record)
+            measure_flow(name, engine, contexts, side, settings, flops, setup, record)
     for name, contexts in (("text_to_image", drawing), ("edit_6k", editing)):
         with record.attempt(name):
             _measure_image(name, engine, contexts, side, setup, record)
@@ -111,7 +111,7 @@ def _context_with_image(
     return contexts
 
 
-def _measure_flow(
+def measure_flow(
     name: str,
     engine: Engine,
     contexts: tuple[Context, Context, Context],
@@ -121,6 +121,7 @@ def _measure_flow(
     setup: Setup,
     record: Recorder,
 ) -> None:
+    """One evaluation of all branches, between a step and the next."""
     reset_peak(setup)
     marks = Marks(setup)
     engine.draw(
@@ -163,7 +164,7 @@ def _measure_image(
     record.add(name, seconds, "s", num_flow_steps=settings.num_flow_steps, autoencoder="stand-in")
 
 
-def _measure_text(name: str, engine: Engine, count: int, setup: Setup, record: Recorder) -> None:
+def measure_text(name: str, engine: Engine, count: int, setup: Setup, record: Recorder) -> None:
     """Greedy decoding in `count` contexts at once."""
     reset_peak(setup)
     num_context = 32 if setup.tiny else 1024

@@ -44,7 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     chosen = choose_arithmetic(options.device, options.dtype)
     print(chosen.words)
-    engine = open_engine(options.checkpoint, device=str(chosen.device), dtype=chosen.dtype_name)
+    engine = open_engine(
+        options.checkpoint,
+        device=str(chosen.device),
+        dtype=chosen.dtype_name,
+        quantization=options.quantization,
+    )
     # Building probes takes seconds, and a checkpoint that is not there is told before.
     asked = list(
         probes(
@@ -67,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "weights_sha256": weights,
             "device": str(chosen.device),
             "dtype": chosen.dtype_name,
+            "quantization": options.quantization,
             "versions": versions(),
         },
     )

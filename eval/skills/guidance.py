@@ -77,7 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arithmetic = choose_arithmetic(options.device, options.dtype)
     print(arithmetic.words)
     engine = open_engine(
-        options.checkpoint, device=str(arithmetic.device), dtype=arithmetic.dtype_name
+        options.checkpoint,
+        device=str(arithmetic.device),
+        dtype=arithmetic.dtype_name,
+        quantization=options.quantization,
     )
     # Building probes takes seconds, and a checkpoint that is not there is told before.
     asked = _asked(options, manner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eval.skills.probes import MANNERS
-from staged.command_line import Parser, add_device, add_dtype, count, seed
+from staged.command_line import Parser, add_device, add_dtype, add_quantization, count, seed
 
 
 def add_probing(parser: Parser, *, num_per_skill: int, first_seed: int) -> None:
@@ -39,3 +39,4 @@ def add_probing(parser: Parser, *, num_per_skill: int, first_seed: int) -> None:
     add("--batch-size", type=count, default=64, help="side by side; default: %(default)s")
     add_device(parser)
     add_dtype(parser)
+    add_quantization(parser)

@@ -89,6 +89,22 @@ def add_dtype(
     )
 
 
+def add_quantization(parser: argparse._ActionsContainer, default: str | None = "none") -> None:
+    """Add `--quantization`.
+
+    Args:
+        parser: Parser or group.
+        default: None where settings hold the default, which is `none` too.
+    """
+    parser.add_argument(
+        "--quantization",
+        choices=("none", "int8", "float8"),
+        default=default,
+        help="bytes for the weights of the experts: int8 on any device, float8 multiplied as such "
+        "by an H100 or later; pictures differ (default: none)",
+    )
+
+
 def seed(text: str) -> int:
     """Read a seed.
 

@@ -37,6 +37,7 @@ from staged.model.finite import NotFiniteError, all_finite
 from staged.model.flow import time_grid
 from staged.model.flows import Flows, FlowSettings
 from staged.model.layout import Segment, SegmentKind, lay_out
+from staged.model.quantized import quantization_of_model
 from staged.model.tokenizer import BagelTokenizer
 from staged.sequence import clean_copies, text_block
 
@@ -330,7 +331,11 @@ class Engine:
     def footprint(self) -> Footprint:
         """What the model takes; guidance by as many branches as there can be."""
         return Footprint(
-            config=self._config, sizes=self.codec.sizes, dtype=self.dtype, device=self.device
+            config=self._config,
+            sizes=self.codec.sizes,
+            dtype=self.dtype,
+            device=self.device,
+            quantization=quantization_of_model(self.model),
         )
 
     @cached_property

@@ -16,7 +16,12 @@ from staged.engine.drawing import ROWS_TOGETHER
 from staged.model.attention import MAX_SCORED_KEYS
 from staged.model.codec import ImageSizes
 from staged.model.config import BagelConfig
-from staged.model.num_weights import num_autoencoder_weights, num_model_weights
+from staged.model.num_weights import (
+    num_autoencoder_weights,
+    num_expert_weights,
+    num_model_weights,
+)
+from staged.model.quantizations import Quantization
 from staged.model.transformer import MAX_MLP_TOKENS
 
 _PIXEL_WIDTHS = 5  # activations of an autoencoder's finest level that are there at once
@@ -39,6 +44,7 @@ class Footprint:
         dtype: In which it computes, and keeps keys and values.
         device: Where.
         num_branches: Contexts that a velocity is made of, at most.
+        quantization: To what weights of its experts are rounded.
     """
 
     config: BagelConfig
@@ -46,11 +52,16 @@ class Footprint:
     dtype: torch.dtype
     device: torch.device
     num_branches: int = 3
+    quantization: Quantization = "none"
 
     @property
     def weights(self) -> int:
         """Of the model, and of the autoencoder in float32."""
         model = num_model_weights(self.config) * self.dtype.itemsize
+        if self.quantization != "none":
+            numbers, rows = num_expert_weights(self.config.transformer)
+            scale = self.dtype if self.quantization == "int8" else torch.float32
+            model += numbers * (1 - self.dtype.itemsize) + rows * scale.itemsize
         return model + num_autoencoder_weights(self.config.autoencoder) * torch.float32.itemsize
 
     @property
@@ -130,7 +141,19 @@ class Footprint:
         # A context's keys and values may be gathered and stand beside the chunk's while it attends,
         # in each layer's turn.
         keys = self._key_row * (_KEY_WIDTHS // 2 * num_tokens + 2 * num_cached)
+        numbers += self._beside_quantized(num_tokens)
         return numbers * self.dtype.itemsize + scores + keys + self._mask(num_cached)
+
+    def _beside_quantized(self, num_tokens: int) -> int:
+        """Numbers that a product with a quantised weight makes beside its result."""
+        decoder = self.config.transformer
+        widest = max(decoder.num_heads * decoder.head_dim, decoder.intermediate_size)
+        if self.quantization == "int8":  # the weight, widened; the result, before it is scaled
+            return (decoder.hidden_size + min(num_tokens, MAX_MLP_TOKENS)) * widest
+        if self.quantization == "float8":  # rows, divided and then rounded
+            at_once = num_tokens * decoder.hidden_size, min(num_tokens, MAX_MLP_TOKENS) * widest
+            return 2 * max(at_once)
+        return 0
 
     def _mask(self, num_cached: int) -> int:
         """What a text that is read may see: bool, and as kernels want it; keys for every head."""

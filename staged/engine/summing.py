@@ -10,26 +10,54 @@ everywhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from staged.model.lora import LoraLinear
+from staged.model.quantizations import Quantization
+from staged.model.quantized import multiply, quantization_of, quantize
 
 
-def products_of(layers: Iterable[nn.Linear]) -> set[tuple[int, int, bool]]:
-    """Inputs, outputs and whether there is a bias of the products that layers are made of."""
+class Product(NamedTuple):
+    """What kernels see of a layer.
+
+    Attributes:
+        num_inputs: Of a row.
+        num_outputs: Of a row.
+        has_bias: Whether the kernel adds one.
+        quantization: To what the weight was rounded, where kernels know of it.
+    """
+
+    num_inputs: int
+    num_outputs: int
+    has_bias: bool
+    quantization: Quantization = "none"
+
+
+def products_of(layers: Iterable[nn.Linear]) -> set[Product]:
+    """The products that layers are made of."""
     found = set()
     for layer in layers:
-        found.add((layer.in_features, layer.out_features, layer.bias is not None))
+        found.add(_own(layer))
         if isinstance(layer, LoraLinear):
             rank = layer.low_rank.rank
-            found |= {(layer.in_features, rank, False), (rank, layer.out_features, False)}
+            found.add(Product(layer.in_features, rank, has_bias=False))
+            found.add(Product(rank, layer.out_features, has_bias=False))
     return found
 
 
-def sums_alike(product: tuple[int, int, bool], parts: Sequence[int], like: Tensor) -> bool:
+def _own(layer: nn.Linear) -> Product:
+    sizes, kind = (layer.in_features, layer.out_features), quantization_of(layer.weight)
+    if kind == "none":
+        return Product(*sizes, has_bias=layer.bias is not None)
+    # Scale and bias come after the product, and int8 is widened before it.
+    return Product(*sizes, has_bias=False, quantization="none" if kind == "int8" else kind)
+
+
+def sums_alike(product: Product, parts: Sequence[int], like: Tensor) -> bool:
     """Whether rows come out of one product with the same bits as where each part has its own.
 
     Args:
@@ -38,12 +66,14 @@ def sums_alike(product: tuple[int, int, bool], parts: Sequence[int], like: Tenso
         like: Of its device and dtype.
     """
     rows, weight, bias = _cancelling(product, sum(parts), like)
-    together = F.linear(rows, weight, bias)
-    alone = [F.linear(part.contiguous(), weight, bias) for part in rows.split(list(parts))]
+    together = _multiplied(product, rows, weight, bias)
+    alone = [
+        _multiplied(product, part.contiguous(), weight, bias) for part in rows.split(list(parts))
+    ]
     return torch.equal(together, torch.cat(alone))
 
 
-def places_alike(product: tuple[int, int, bool], num_rows: int, like: Tensor) -> bool:
+def places_alike(product: Product, num_rows: int, like: Tensor) -> bool:
     """Whether one and the same row comes out with the same bits in every place of a product.
 
     Args:
@@ -52,18 +82,24 @@ def places_alike(product: tuple[int, int, bool], num_rows: int, like: Tensor) ->
         like: Of its device and dtype.
     """
     row, weight, bias = _cancelling(product, 1, like)
-    found = F.linear(row.repeat(num_rows, 1), weight, bias)
+    found = _multiplied(product, row.repeat(num_rows, 1), weight, bias)
     return torch.equal(found, found[:1].expand_as(found))
 
 
+def _multiplied(product: Product, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if product.quantization == "none":
+        return F.linear(rows, weight, bias)
+    # What was paired stays so: a number and its opposite are rounded to opposites.
+    return multiply(rows, *quantize(weight, product.quantization, weight.dtype), bias)
+
+
 def _cancelling(
-    product: tuple[int, int, bool], num_rows: int, like: Tensor
+    product: Product, num_rows: int, like: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Rows, weight and bias of a product whose terms cancel in pairs."""
-    num_inputs, num_outputs, has_bias = product
     generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(num_inputs, generator=generator)
-    half, odd = divmod(num_inputs, 2)
+    order = torch.randperm(product.num_inputs, generator=generator)
+    half, odd = divmod(product.num_inputs, 2)
 
     def paired(num_rows: int, sign: float) -> Tensor:
         """Rows of which the second of each pair is the first times a sign."""
@@ -71,5 +107,5 @@ def _cancelling(
         whole = torch.cat([drawn, sign * drawn, drawn.new_zeros(num_rows, odd)], dim=1)
         return whole[:, order].to(like.device, like.dtype)
 
-    rows, weight = paired(num_rows, -1.0), paired(num_outputs, 1.0)
-    return rows, weight, weight.new_zeros(num_outputs) if has_bias else None
+    rows, weight = paired(num_rows, -1.0), paired(product.num_outputs, 1.0)
+    return rows, weight, weight.new_zeros(product.num_outputs) if product.has_bias else None

@@ -40,6 +40,8 @@ def require_weights(footprint: Footprint, name: str) -> None:
     there = memory_of(footprint.device)
     if weights + working > there:
         narrower = ", dtype bfloat16 halves the weights" if footprint.dtype.itemsize > 2 else ""
+        if footprint.quantization == "none":
+            narrower += ", quantization int8 takes a byte for each of most"
         raise ValueError(
             f"{name} takes {gib(weights)} GiB of weights and {gib(working)} GiB for what it "
             f"computes at a time, and {footprint.device} has {gib(there)}: choose a device with "

@@ -81,14 +81,15 @@ def main(argv: list[str]) -> int:
     asked = {**decides(requests), "checkpoint": settings.drawn_by, **begun}
     with OutFolder(out, requests) as folder:
         # Told before weights are read, as far as it is known by then.
-        folder.refuse_others({**asked, **_without_dtype(settings), **model.flows.facts()})
+        known = {**asked, **settings.decides(), **model.flows.facts()}
+        folder.refuse_others(known, unknown=("dtype", "weights"))
         height, width = model.largest
         missing = len(requests) - folder.count()
         need_bytes = outputs.MIN_FREE_BYTES + missing * _FILES_A_REQUEST * height * width
         outputs.folder(out, need_bytes=need_bytes)
         model.settle(folder.begun_dtype())
         model.admit(options.batch_size, num_inputs=len(inputs), most=MOST_TOGETHER)
-        folder.refuse_others({"dtype": model.settings.dtype})
+        folder.refuse_others({**known, "dtype": model.settings.dtype}, unknown=("weights",))
         folder.begin({**asked, **model.decides()})
         there = len(folder.complete)
         if there:
@@ -259,10 +260,6 @@ def _read(
     if options.prompts is None:
         return [check_prompt(options.prompt.strip(), "the prompt")], inputs
     return read_prompts(options.prompts), inputs
-
-
-def _without_dtype(settings: DrawSettings) -> Mapping[str, Any]:
-    return {name: value for name, value in settings.decides().items() if name != "dtype"}
 
 
 def _own_folder(requests: Sequence[DrawRequest], more: Mapping[str, Any]) -> Path:

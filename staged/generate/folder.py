@@ -13,7 +13,7 @@ drawn and no more.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -74,11 +74,12 @@ class OutFolder:
         """Let others in; a folder that was made for nothing goes away."""
         self._leaving.close()
 
-    def refuse_others(self, decides: Mapping[str, Any]) -> None:
+    def refuse_others(self, decides: Mapping[str, Any], *, unknown: Collection[str] = ()) -> None:
         """Make sure that what lies here was, or will be, decided by the same things.
 
         Args:
             decides: What is known of them by now, by name, as plain data.
+            unknown: Names of what is not known yet; what else is missing is decided by nothing.
 
         Raises:
             ValueError: The folder holds trajectories that were made otherwise (told by names), or
@@ -97,7 +98,10 @@ class OutFolder:
         made = strict_json.record(read_json(record), str(record), {"format": str, "decides": dict})
         if made["format"] != FORMAT:
             raise ValueError(f"{record}: format {made['format']!r:.40} is not {FORMAT!r}")
-        differ = changes({name: made["decides"].get(name) for name in decides}, decides)
+        names = {*decides, *made["decides"]} - {*unknown}
+        differ = changes(
+            *({name: found.get(name) for name in names} for found in (made["decides"], decides))
+        )
         if differ:
             if made["decides"].get(REQUESTS) != decides.get(REQUESTS):
                 self._find()  # the first that is not what is asked for, if it is there

@@ -35,6 +35,7 @@ from staged.loops.staged import StagedLoop
 from staged.model.checkpoint import Facts
 from staged.model.codec import ImageSizes
 from staged.model.open import look_at_checkpoint
+from staged.model.quantized import require_quantization
 from staged.model.weights_hash import weights_hash
 from staged.shapes.expectation import expectation
 from staged.shapes.miniature import is_miniature, understood
@@ -109,6 +110,7 @@ class DrawingModel:
         self._asked, self.log = settings, log
         self._check_lmm()
         self.settings = settle(settings, tell=lambda _: None)
+        self._require_quantization()
 
     def _check_lmm(self) -> None:
         lmm = self._asked.lmm
@@ -123,21 +125,30 @@ class DrawingModel:
 
         Args:
             begun: The precision in which it was begun; see `staged.devices.settle`.
+
+        Raises:
+            ValueError: Weights cannot be rounded so in that one.
         """
         self.settings = settle(self._asked, begun=begun)
+        self._require_quantization()
+
+    def _require_quantization(self) -> None:
+        computing = self._footprint
+        require_quantization(self.settings.quantization, computing.device, computing.dtype)
 
     def like(self, settings: DrawSettings) -> Self:
         """The same weights, and what was read with them, under other settings.
 
         Args:
-            settings: Checkpoint, device and precision are this one's, whatever they say.
+            settings: Checkpoint, LoRA, device and precision are this one's, whatever they say.
 
         Raises:
             ValueError: A setting is out of range, or beyond the model.
         """
         ours = self.settings
+        names = ("checkpoint", "lora", "device", "dtype", "quantization")
         return type(self)(
-            replace(settings, checkpoint=ours.checkpoint, device=ours.device, dtype=ours.dtype),
+            replace(settings, **{name: getattr(ours, name) for name in names}),
             seed=self._seed,
             preview_every=self._playing.preview_every,
             weights_of=self._weights_of or self,
@@ -206,6 +217,7 @@ class DrawingModel:
             dtype=settings.dtype,
             seed=self._seed,
             lora=settings.lora,
+            quantization=settings.quantization,
         )
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -291,6 +303,7 @@ class DrawingModel:
             dtype=getattr(torch, self.settings.dtype),
             device=torch.device(self.settings.device),
             num_branches=self.flows.num_branches(has_images=True),
+            quantization=self.settings.quantization,
         )
 
     @cached_property

@@ -13,6 +13,7 @@ from staged.command_line import (
     add_batch_size,
     add_device,
     add_dtype,
+    add_quantization,
     add_seed,
     amount,
     count,
@@ -167,6 +168,7 @@ def add_drawing(parser: argparse.ArgumentParser, home: DrawSettings) -> None:
     )
     add_device(group, default=None)
     add_dtype(group, default=None)
+    add_quantization(group, default=None)
 
 
 def _add_loop(group: argparse._ArgumentGroup, home: DrawSettings) -> None:

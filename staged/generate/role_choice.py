@@ -18,6 +18,8 @@ from staged.loops.roles import Roles
 from staged.loops.unbatched import Unbatched
 from staged.model.codec import ImageSizes
 from staged.model.open import open_checkpoint
+from staged.model.quantizations import Quantization
+from staged.model.quantized import require_quantization
 from staged.ranges import check_choices
 from staged.roles import BatchedSketcher
 from staged.shapes.miniature import is_miniature
@@ -149,6 +151,7 @@ def open_engine(
     dtype: str = AUTO,
     seed: int = 0,
     lora: Path | None = None,
+    quantization: Quantization = "none",
 ) -> Engine:
     """Load a checkpoint for generation.
 
@@ -158,15 +161,23 @@ def open_engine(
         dtype: `auto`, `float32` or `bfloat16`; of the model, the autoencoder stays in float32.
         seed: Of `miniature:fresh`.
         lora: Folder of a LoRA to put upon it; see `staged.model.open.open_checkpoint`.
+        quantization: To what weights of its experts are rounded; see `staged.model.quantized`.
 
     Raises:
-        ValueError: there is no such checkpoint or device, it has no tokenizer, or another dtype.
+        ValueError: there is no such checkpoint or device, it has no tokenizer, another dtype, or
+            weights that cannot be rounded so.
     """
     if dtype not in (AUTO, *DTYPES):
         raise ValueError(f"dtype is {dtype!r}; give {AUTO} or one of {', '.join(DTYPES)}")
     chosen = choose_arithmetic(device, dtype)
+    require_quantization(quantization, chosen.device, chosen.dtype)
     loaded = open_checkpoint(
-        checkpoint, seed=seed, device=chosen.device, dtype=chosen.dtype, lora=lora
+        checkpoint,
+        seed=seed,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        lora=lora,
+        quantization=quantization,
     )
     if loaded.tokenizer is None:
         raise ValueError(f"{checkpoint} has no tokenizer files; nothing can be read or written")

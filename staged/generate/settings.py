@@ -12,6 +12,7 @@ from staged.backends.lmm.types import LmmSettings
 from staged.engine.text_sampling import MAX_TEMPERATURE
 from staged.loops.policy import Inspect, Mode, Player, Policy, Sketcher
 from staged.model.flows import FlowSettings, Renorm
+from staged.model.quantizations import Quantization
 from staged.protocol import check_text
 from staged.ranges import check_finite, check_range
 from staged.settings import to_dict
@@ -113,6 +114,10 @@ class DrawSettings:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the model; the autoencoder's is float32. `auto` is bfloat16 where the device
     multiplies it fast, and in a folder that has pictures what they were drawn in."""
+    quantization: Quantization = "none"
+    """To what weights of the experts are rounded as they are read: bytes, of half the memory that
+    bfloat16 takes. `int8` computes in `dtype` on any device; `float8` multiplies in float8, on an
+    H100 or later. Pictures differ."""
 
     def __post_init__(self) -> None:
         """Check names and ranges; those of a flow where it is built.
@@ -154,8 +159,10 @@ class DrawSettings:
 
     @property
     def drawn_by(self) -> str:
-        """What draws: the checkpoint, with the LoRA upon it."""
-        return self.checkpoint if self.lora is None else f"{self.checkpoint} with {self.lora}"
+        """What draws: the checkpoint, to what it is rounded, and the LoRA upon it."""
+        rounded = "" if self.quantization == "none" else f" in {self.quantization}"
+        upon = "" if self.lora is None else f" with {self.lora}"
+        return f"{self.checkpoint}{rounded}{upon}"
 
     @property
     def asks_lmm(self) -> bool:
@@ -209,6 +216,8 @@ class DrawSettings:
         lmm, _ = plain.pop("lmm"), plain.pop("max_redraws")
         if self.redraws:
             plain["max_redraws"] = self.redraws
+        if plain["quantization"] == "none":
+            del plain["quantization"]
         return plain if lmm is None else {**plain, "lmm": decisive(lmm)}
 
 

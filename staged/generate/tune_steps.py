@@ -19,6 +19,7 @@ from staged.command_line import (
     add_device,
     add_dtype,
     add_out_folder,
+    add_quantization,
     add_seed,
     amount,
     console,
@@ -72,6 +73,7 @@ def main(argv: list[str]) -> int:
         mode=options.mode,
         device=options.device,
         dtype=options.dtype,
+        quantization=options.quantization,
     )
     model = DrawingModel(settings, seed=options.seed)
     study = StepStudy(model, options.batch_size)
@@ -146,4 +148,5 @@ def _parser() -> Parser:
     add_batch_size(parser, "prompts that advance together", most=MOST_TOGETHER)
     add_device(parser)
     add_dtype(parser)
+    add_quantization(parser)
     return parser

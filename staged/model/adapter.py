@@ -150,16 +150,15 @@ def put_adapter(model: nn.Module, adapter: Adapter, *, dtype: torch.dtype | None
     Args:
         model: Its layers get additions.
         adapter: To put there.
-        dtype: Of the additions; None is that of each layer's weight.
+        dtype: Of the additions; None is that of the model.
 
     Raises:
         ValueError: The model lacks a layer, or has one of another size; names what does not fit.
     """
     check_adapter(model, adapter)
+    dtype = dtype or next(model.parameters()).dtype  # not of layers, whose weights may be bytes
     for name, low_rank in adapter.low_ranks.items():
-        layer = model.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
-        add_lora(model, {name: low_rank}, dtype=dtype or layer.weight.dtype)
+        add_lora(model, {name: low_rank}, dtype=dtype)
     made = lora_layers(model)
     for name in adapter.low_ranks:
         made[name].lora_a.copy_(adapter.tensors[f"{name}.lora_a"])

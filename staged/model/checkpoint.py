@@ -27,6 +27,13 @@ from staged.model.division import Division, Undivided
 from staged.model.flows import Flows, read_flows, write_flows
 from staged.model.keys import autoencoder_keys, from_upstream_key, to_upstream_key
 from staged.model.positions import sincos_table
+from staged.model.quantizations import Quantization
+from staged.model.quantized import (
+    QuantizedLinear,
+    quantize_experts,
+    quantized_layers,
+    refuse_quantized,
+)
 from staged.model.safetensors_writer import write_safetensors
 from staged.model.stored_weights import AUTOENCODER, WEIGHTS, StoredWeights, as_published
 from staged.model.tokenizer import BagelTokenizer
@@ -171,6 +178,7 @@ def load(
     autoencoder_folder: str | Path | None = None,
     revision: str | None = None,
     division: Division | None = None,
+    quantization: Quantization = "none",
 ) -> LoadedBagel:
     """Read a checkpoint, tensor by tensor: memory stays at the model plus one tensor.
 
@@ -185,13 +193,15 @@ def load(
             share one need not each carry it.
         revision: Hub revision.
         division: Of the model among processes; each reads its rows of every tensor alone.
+        quantization: To what weights of the experts are rounded, each as it is read, from the
+            precision in which it is stored. Not with a division.
 
     Returns:
         Model, autoencoder, tokenizer and configuration.
 
     Raises:
         ValueError: The source is missing or no safetensors checkpoint, or its tensors do not fit
-            the configuration (one error that lists them all).
+            the configuration (one error that lists them all), or they cannot be rounded so.
     """
     found = folders_of(source, autoencoder_folder=autoencoder_folder, revision=revision)
     folder = found.weights
@@ -205,15 +215,17 @@ def load(
     with torch.device("meta"):
         model = Bagel(config)
     check_stored(weights, model)
+    assert quantization == "none" or division is None, "rows would be rounded, but not their scales"
     division = division or Undivided()
     # The type first: on meta it costs nothing, and float32 afterwards would have been twice the
     # memory of bfloat16, on the device, for a moment.
     model.to(dtype)
+    quantize_experts(model, quantization)
     division.apply(model)
     model.to_empty(device=device)
     targets = _tensors(model)
     named = {upstream: targets[from_upstream_key(upstream)] for upstream in weights.shapes}
-    _copy(weights, named, str(folder), division)
+    _copy(weights, named, str(folder), division, quantized=_quantized(model))
     for table, side in table_sides(config).items():
         if to_upstream_key(table) not in weights.shapes:
             targets[table].copy_(sincos_table(config.transformer.hidden_size, side))
@@ -280,7 +292,8 @@ def save(
 
     Args:
         folder: Where the checkpoint shall stand; one that stands there is replaced.
-        model: Source of the configuration and, without ``weights``, of the weights.
+        model: Source of the configuration and, without ``weights``, of the weights, which must not
+            have been rounded.
         autoencoder: Written whole.
         tokenizer: Its files are written when given.
         flows: How its pictures are drawn; written when given.
@@ -292,8 +305,9 @@ def save(
 
     Raises:
         ValueError: ``weights`` lacks a tensor, has one too many, or one of another shape or that
-            is not finite.
+            is not finite; or the model's were rounded.
     """
+    refuse_quantized(model, "saved")
     folder = Path(folder)
     source = _tensors(model) | dict(weights or {})
     named = {name: to_upstream_key(name) for name in source}
@@ -388,6 +402,15 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in module.named_parameters()} | tables
 
 
+def _quantized(model: Bagel) -> dict[str, QuantizedLinear]:
+    """The layers that round what they are given, by upstream's name of their weight."""
+    found = {}
+    for name, layer in quantized_layers(model):
+        assert isinstance(layer, QuantizedLinear)
+        found[to_upstream_key(f"{name}.weight")] = layer
+    return found
+
+
 def table_sides(config: BagelConfig) -> dict[str, int]:
     """Sides of the frozen tables, in tokens, by our name."""
     return {
@@ -397,9 +420,15 @@ def table_sides(config: BagelConfig) -> dict[str, int]:
 
 
 def _copy(
-    weights: StoredWeights, targets: Mapping[str, Tensor], place: str, division: Division
+    weights: StoredWeights,
+    targets: Mapping[str, Tensor],
+    place: str,
+    division: Division,
+    *,
+    quantized: Mapping[str, QuantizedLinear] | None = None,
 ) -> None:
     """Fill every target from the file, one tensor in memory at a time."""
+    quantized = quantized or {}
     here: dict[str, Tensor] = {}
     by_file: dict[Path, list[str]] = {}
     for key, path in weights.files.items():
@@ -412,7 +441,12 @@ def _copy(
                     name = weights.names[key]
                     whole = rows == slice(None)
                     stored = file.get_tensor(name) if whole else file.get_slice(name)[rows]
-                    here[key].copy_(as_published(key, stored).reshape(here[key].shape))
+                    stored = as_published(key, stored).reshape(here[key].shape)
+                    if key in quantized:
+                        quantized[key].take(stored)
+                        here[key] = quantized[key].weight_scale  # by which a row that is not finite
+                    else:
+                        here[key].copy_(stored)
     # In the type that they have now: a narrower one may have made infinities of numbers.
     check_finite_weights(place, here)
 

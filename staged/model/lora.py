@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from staged.model.config import TransformerConfig
 from staged.model.lora_targets import Target
+from staged.model.quantized import multiply, refuse_quantized
 
 __all__ = [
     "LoraLinear",
@@ -65,11 +66,13 @@ class LoraLinear(nn.Linear):
         lora_a: (r, inputs).
         lora_b: (outputs, r).
         scale: See `LowRank`.
+        weight_scale: Of a weight that was rounded; see `staged.model.quantized`.
     """
 
     lora_a: nn.Parameter
     lora_b: nn.Parameter
     scale: float
+    weight_scale: Tensor | None
 
     @classmethod
     def around(cls, layer: nn.Linear, low_rank: LowRank, dtype: torch.dtype) -> Self:
@@ -83,6 +86,7 @@ class LoraLinear(nn.Linear):
         with torch.device("meta"):
             made = cls(layer.in_features, layer.out_features, bias=layer.bias is not None)
         made.weight, made.bias = layer.weight, layer.bias
+        made.register_buffer("weight_scale", getattr(layer, "weight_scale", None))
         with layer.weight.device:
             a = torch.zeros(low_rank.rank, layer.in_features, dtype=dtype)
             b = torch.zeros(layer.out_features, low_rank.rank, dtype=dtype)
@@ -99,7 +103,11 @@ class LoraLinear(nn.Linear):
         """(..., inputs) to (..., outputs), in the dtype of `x`."""
         # Scaled where it is thin. Masters in float32 are narrowed here unless they were before.
         thin = F.linear(x, self.lora_a.to(x.dtype)) * self.scale
-        return F.linear(x, self.weight, self.bias) + F.linear(thin, self.lora_b.to(x.dtype))
+        if self.weight_scale is None:
+            whole = F.linear(x, self.weight, self.bias)
+        else:
+            whole = multiply(x, self.weight, self.weight_scale, self.bias)
+        return whole + F.linear(thin, self.lora_b.to(x.dtype))
 
 
 def modules_of(
@@ -203,7 +211,12 @@ def merged(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 @torch.no_grad()
 def merge_lora(model: nn.Module) -> None:
-    """Add every addition to its weight for good; plain linear layers remain."""
+    """Add every addition to its weight for good; plain linear layers remain.
+
+    Raises:
+        ValueError: The weights were rounded, and would have to be once more.
+    """
+    refuse_quantized(model, "merged with a LoRA")
     for name, layer in lora_layers(model).items():
         owner, _, leaf = name.rpartition(".")
         with torch.device("meta"):

@@ -22,6 +22,15 @@ def num_model_weights(config: BagelConfig) -> int:
     return _decoder(config.transformer) + _tower(config.vision) + connectors + tables
 
 
+def num_expert_weights(config: TransformerConfig) -> tuple[int, int]:
+    """Numbers in the weights of both experts' linear layers, and their rows: one each output."""
+    width, heads = config.hidden_size, config.num_heads * config.head_dim
+    kv_heads = config.num_kv_heads * config.head_dim
+    numbers = width * (2 * heads + 2 * kv_heads + 3 * config.intermediate_size)
+    rows = heads + 2 * kv_heads + 2 * width + 2 * config.intermediate_size
+    return 2 * config.num_layers * numbers, 2 * config.num_layers * rows
+
+
 def num_autoencoder_weights(config: AutoencoderConfig) -> int:
     """Numbers in an `Autoencoder`, encoder and decoder."""
     widths = [config.channels * multiplier for multiplier in config.multipliers]

@@ -20,6 +20,7 @@ from staged.model.checkpoint import CheckpointFolders, Facts, LoadedBagel
 from staged.model.codec import ImageCodec
 from staged.model.division import Division
 from staged.model.keys import to_upstream_key
+from staged.model.quantizations import Quantization
 from staged.model.safetensors_writer import DTYPES
 from staged.model.stored_weights import StoredWeights
 from staged.model.tokenizer import BagelTokenizer
@@ -40,6 +41,7 @@ def open_checkpoint(
     lora: str | Path | None = None,
     lora_dtype: torch.dtype | None = None,
     division: Division | None = None,
+    quantization: Quantization = "none",
 ) -> LoadedBagel:
     """Load a checkpoint.
 
@@ -52,9 +54,12 @@ def open_checkpoint(
         lora: Folder of a LoRA to put upon the checkpoint, beside its weights.
         lora_dtype: Of the LoRA; None is that of the model.
         division: Of the model among processes.
+        quantization: To what weights of the experts are rounded, as they are read; a LoRA is not,
+            and stands beside them. Not with a division.
 
     Raises:
-        ValueError: There is no such checkpoint, or the LoRA does not fit it.
+        ValueError: There is no such checkpoint, the LoRA does not fit it, or its weights cannot be
+            rounded so.
     """
     base, lora = _parted(source, lora)
     # Before the weights are read: what is wrong with it is told at once.
@@ -63,9 +68,18 @@ def open_checkpoint(
     # What an adapter is put upon must be whole: it may be merged into its weights.
     early = division if adapter is None else None
     if module is None:
-        loaded = checkpoint.load(base, device=device, dtype=dtype, division=early)
+        loaded = checkpoint.load(
+            base, device=device, dtype=dtype, division=early, quantization=quantization
+        )
     else:
-        loaded = module.open_named(name, seed=seed, device=device, dtype=dtype, division=early)
+        loaded = module.open_named(
+            name,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            division=early,
+            quantization=quantization,
+        )
     if adapter is not None:
         put_adapter(loaded.model, adapter, dtype=lora_dtype)
         if division is not None:

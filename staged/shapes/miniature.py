@@ -20,6 +20,8 @@ from staged.model.config import (
 )
 from staged.model.division import Division
 from staged.model.flows import Flows, FlowSettings, Guidance
+from staged.model.quantizations import Quantization
+from staged.model.quantized import quantize_experts
 from staged.model.tokenizer import BagelTokenizer, train_tokenizer
 from staged.shapes.language.asked import in_its_words, step_in_its_words
 from staged.shapes.language.vocabulary import vocabulary
@@ -161,6 +163,7 @@ def open_named(
     device: str | torch.device,
     dtype: torch.dtype,
     division: Division | None = None,
+    quantization: Quantization = "none",
 ) -> LoadedBagel:
     """Load `base` or `staged`, or make `fresh`; see `staged.model.open.open_checkpoint`.
 
@@ -171,6 +174,7 @@ def open_named(
     if name == "fresh":
         loaded = fresh(seed, device=device)
         model = loaded.model.to(dtype)
+        quantize_experts(model, quantization)
         if division is not None:
             division.apply(model)  # drawn whole, and small
         return replace(loaded, model=model)
@@ -180,6 +184,7 @@ def open_named(
         dtype=dtype,
         autoencoder_folder=CHECKPOINTS,
         division=division,
+        quantization=quantization,
     )
 
 
