@@ -89,7 +89,8 @@ def test_a_model_that_its_device_cannot_hold_is_refused(monkeypatch: pytest.Monk
         require_weights(footprint(), "weights/BAGEL-7B-MoT")
     assert str(error.value) == (
         "weights/BAGEL-7B-MoT takes 28 GiB of weights and 4.5 GiB for what it computes at a time, "
-        "and cuda has 24: choose a device with more memory"
+        "and cuda has 24: choose a device with more memory, quantization int8 takes a byte for "
+        "each of most"
     )
     monkeypatch.setattr(admission, "memory_of", lambda device: 40 * GIB)
     require_weights(footprint(), "it")

@@ -130,9 +130,9 @@ def test_writing_does_not_depend_on_company_where_threads_share_the_work() -> No
 
 
 def _noting(take: Callable[..., bool], seen: list[tuple[int, Tensor]]) -> Callable[..., bool]:
-    def noting(row: decoding._Row, likeliest: int, logits: Tensor, told: object) -> bool:
+    def noting(row: decoding._Row, likeliest: int, logits: Tensor) -> bool:
         seen.append((row.number, logits.clone()))
-        return take(row, likeliest, logits, told)
+        return take(row, likeliest, logits)
 
     return noting
 

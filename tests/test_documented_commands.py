@@ -22,7 +22,9 @@ MODULES = {
     "eval": "eval.__main__",
     "data_pipelines": "data_pipelines.__main__",
 }
-OTHERS = {"pip", "hf", "vllm", "export", "git", "cd", "cp", ".", "python3", "wait", "printf"}
+OTHERS = {
+    "pip", "hf", "vllm", "ray", "export", "git", "cd", "cp", ".", "python3", "wait", "printf",
+}  # fmt: skip
 """Programs whose options are not ours to check."""
 _SHELL = {"do", "then", "else", "nice"}
 
