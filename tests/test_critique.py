@@ -269,3 +269,10 @@ def test_shares_are_shares() -> None:
         Corrections(edits_by_editor=1.5)
     with pytest.raises(ValueError, match=r"accepted_sketches is -0\.1"):
         Learned(accepted_sketches=-0.1)
+
+
+def test_what_came_later_and_is_not_used_decides_nothing() -> None:
+    """Jobs that were begun before there was such a thing go on."""
+    assert "quantization" not in job().deciding["generator"]
+    rounded = replace(job(), generator=replace(job().generator, quantization="int8"))
+    assert rounded.deciding["generator"]["quantization"] == "int8"

@@ -319,6 +319,8 @@ def test_rounded_weights_are_never_saved(tmp_path: Path) -> None:
 
 
 def test_float8_is_refused_where_it_is_not_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="quantization 'int4'; expected one of none, int8, float8"):
+        require_quantization("int4", CPU, torch.bfloat16)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"9\.0 or more \(H100.*device is cpu; int8 works on any"):
         require_quantization("float8", CPU, torch.bfloat16)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100")

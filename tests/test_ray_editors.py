@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from data_pipelines.ray_editors import EditorActor, RayEditor, RayEditors
 from staged.backends.generators.settings import EditingServiceSettings
 from staged.backends.http.service import ServiceError
 from staged.command_line import UsageError
+from staged.command_line.on_ray import require_gpus
 from staged.jobs.records import Records
 from staged.roles import LatentEditor, RoleError
 from staged.settings import save_resolved
@@ -156,6 +158,28 @@ def test_half_of_three_gpus_is_no_number_of_them(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit):
         main(["on-ray", "--editors", "1", "--editor-gpus", "1.5", *QUICK])
     assert "'1.5': give a share of one GPU, or a whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("gpus", "each", "number", "beside", "fits"),
+    [
+        (1, 0.5, 1, 0.5, True),  # an editor on what a task leaves of the only GPU
+        (1, 0.25, 2, 0.5, True),
+        (2, 0.5, 3, 0.5, True),
+        (2, 0.5, 4, 0.5, False),
+        (2, 0.6, 3, 0, False),  # a share lies on one GPU
+        (3, 1, 2, 0.5, True),
+        (3, 1, 3, 0.5, False),
+        (4, 2, 2, 0, True),
+    ],
+)
+def test_shares_of_gpus_fit_where_there_is_room(
+    gpus: float, each: float, number: int, beside: float, fits: bool
+) -> None:
+    cluster = SimpleNamespace(cluster_resources=lambda: {"GPU": gpus})
+    refusal = nullcontext() if fits else pytest.raises(UsageError, match="the cluster has")
+    with refusal:
+        require_gpus(cluster, "--editors", each, number, beside=beside)
 
 
 def test_a_pool_that_is_not_there_is_one_error(tmp_path: Path) -> None:

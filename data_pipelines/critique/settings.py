@@ -110,6 +110,9 @@ class CritiqueSettings(DrawnJobSettings):
         """What decides the samples, as plain data."""
         data = super().deciding
         del data["generator"]["device"]
+        # Jobs that were begun before there were such things go on.
+        if self.generator.quantization == "none":
+            del data["generator"]["quantization"]
         if self.corrections.drift is None:
-            del data["corrections"]["drift"]  # jobs that were begun before there was such a thing
+            del data["corrections"]["drift"]
         return data

@@ -101,7 +101,7 @@ def require_gpus(ray: Any, option: str, each: float, number: int = 1, *, beside:
     if not each:
         return
     has = num_gpus(ray)
-    room = int((has - beside) / each if each >= 1 else int(has - beside) * int(1 / each + 1e-9))
+    room = _room(has - beside, each)
     if room < number:
         needed = f"{number} with {each:g} GPU each" if number > 1 else f"{each:g} GPU"
         besides = f", with {beside:g} for a task beside them" if beside else ""
@@ -109,6 +109,14 @@ def require_gpus(ray: Any, option: str, each: float, number: int = 1, *, beside:
             f"{option} asks for {needed}{besides}, and the cluster has {has:g}: ask for fewer, or "
             "for shares of one (0.5)"
         )
+
+
+def _room(free: float, each: float) -> int:
+    """How many find room: shares lie on one GPU each, also on what is left of one in use."""
+    if each >= 1:
+        return int(free / each + 1e-9)
+    whole = int(free + 1e-9)
+    return whole * int(1 / each + 1e-9) + int((free - whole) / each + 1e-9)
 
 
 def share(

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -225,8 +225,13 @@ def require_quantization(kind: Quantization, device: torch.device, dtype: torch.
     """Require of a device and a precision what a quantisation takes, before weights are read.
 
     Raises:
-        ValueError: float8 is not multiplied there, or not added up in that precision.
+        ValueError: There is no such quantisation; float8 is not multiplied there, or not added up
+            in that precision.
     """
+    if kind not in get_args(Quantization):
+        raise ValueError(
+            f"quantization {kind!r:.40}; expected one of {', '.join(get_args(Quantization))}"
+        )
     if kind != "float8":
         return
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < _CAPABILITY:
