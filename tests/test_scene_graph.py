@@ -357,6 +357,20 @@ def test_a_requested_variation_happens_and_is_named_by_the_delta(kind: Variation
     assert steps[-1] == CYCLE
 
 
+def test_an_exchange_moves_nothing_that_is_drawn() -> None:
+    fan = SceneGraph(
+        objects=tuple(SceneObject(id=f"o{i}", class_name=CLASSES[i]) for i in (1, 2, 3)),
+        relations=(rel("o1", "left of", "o2"), rel("o1", "left of", "o3")),
+    )
+    for seed in range(20):
+        steps = varied_path(fan, seed=seed, max_steps=5, vocabulary=WORDS, variations=["exchange"])
+        for before, after in zip((SceneGraph(), *steps), steps, strict=False):
+            new = {item.id for item in after.objects} - {item.id for item in before.objects}
+            swaps = [e for e in delta(before, after).edits if isinstance(e, SwapObjects)]
+            moved = set(after.relations) ^ set(before.relations)
+            assert swaps or all({r.source, r.target} & new for r in moved)
+
+
 def test_exchanges_happen() -> None:
     pair = CYCLE.subgraph(["o1", "o2"])
     steps = varied_path(pair, seed=1, max_steps=3, vocabulary=WORDS, variations=["exchange"])

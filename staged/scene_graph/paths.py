@@ -243,10 +243,11 @@ def _find_exchanges(
     found: _Found = []
     for first, second in sorted(pairs):
         start = _start(base, first, second)
-        # Nothing that is already drawn in its right place may have to move for the detour.
-        settled = start > 0 and any(base[start - 1].relations_of(i) for i in (first, second))
-        relations = base[start].relations
-        if not settled and exchanged(relations, first, second) != frozenset(relations):
+        there = base[start - 1] if start else SceneGraph()
+        shown = exchanged(base[start].relations, first, second)
+        # What is drawn stays where it is, among itself: the detour may neither move nor relate it.
+        drawn = {r for r in shown if r.source in there and r.target in there}
+        if drawn == set(there.relations) and shown != frozenset(base[start].relations):
             found.append((start, len(base) - 1, [SwapObjects(first=first, second=second)]))
     return found
 
