@@ -22,7 +22,7 @@ from staged.settings import fingerprint, to_dict
 from staged.shapes.drills import VERBS, draw_drill
 from staged.shapes.language.asked import QUESTION
 from staged.shapes.language.prompts import describe
-from staged.shapes.tasks import TASKS, Task, sample_prompt, sample_scene
+from staged.shapes.tasks import ALL_TASKS, Task, sample_prompt, sample_scene
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import Scene
 from staged.shapes.world.spec import Spec
@@ -90,8 +90,8 @@ class BaseSettings:
         check_range(self, "num_samples", "num_workers", minimum=1)
         check_range(self, "seed", minimum=0, maximum=MAX_SEED)
         check_weights("kinds", self.kinds, _MAKERS)
-        check_weights("tasks", self.tasks, TASKS)
-        check_weights("edited", self.edited, TASKS)
+        check_weights("tasks", self.tasks, ALL_TASKS)
+        check_weights("edited", self.edited, ALL_TASKS)
         check_weights("verbs", self.verbs, VERBS)
 
 
@@ -187,4 +187,4 @@ def _choose(weights: Mapping[str, float], rng: np.random.Generator) -> str:
 
 def _task(weights: Mapping[str, float], rng: np.random.Generator) -> Task:
     name = _choose(weights, rng)
-    return next(task for task in TASKS if task == name)
+    return next(task for task in ALL_TASKS if task == name)

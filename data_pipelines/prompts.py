@@ -12,7 +12,7 @@ from staged import protocol
 from staged.lines import read_lines
 from staged.ranges import check_range, check_weights
 from staged.scene_graph import SceneGraph
-from staged.shapes.tasks import TASKS, Split, Task, sample_prompt
+from staged.shapes.tasks import ALL_TASKS, TASKS, Split, sample_prompt
 from staged.shapes.world.spec import Spec
 from staged.shapes.world.splits import is_held_out
 
@@ -28,7 +28,8 @@ class Prompts:
     file: Path | None = None
     """Text file with a prompt on each line; null samples the miniature world's tasks."""
     tasks: dict[str, float] = field(default_factory=dict)
-    """Task -> weight, for sampled prompts; tasks that are not named get none. Empty: all alike."""
+    """Task -> weight, for sampled prompts; tasks that are not named get none. Empty: those of the
+    suite, all alike."""
     split: Literal["train", "test"] = "train"
     """Sampled prompts, detours and mistakes hold nothing that this split leaves to the other."""
 
@@ -41,7 +42,7 @@ class Prompts:
             )
         check_range(self, "count", minimum=1)
         if self.tasks:
-            check_weights("tasks", self.tasks, TASKS)
+            check_weights("tasks", self.tasks, ALL_TASKS)
 
     def of_units(self, seed: int) -> "PromptOf":
         """Return the prompt of every unit of a job with this seed.
@@ -80,12 +81,12 @@ def sampled(tasks: Mapping[str, float], split: Split, seed: int) -> PromptOf:
     """Sample prompts of the miniature world, each from its own seed.
 
     Args:
-        tasks: Task -> weight; empty for all alike.
+        tasks: Task -> weight; empty for those of the suite, all alike.
         split: Which combinations they may hold.
         seed: Of the job.
     """
-    names: list[Task] = [task for task in TASKS if not tasks or tasks.get(task, 0) > 0]
-    weights = np.array([tasks.get(task, 1.0 if not tasks else 0.0) for task in names])
+    names = [task for task in ALL_TASKS if tasks.get(task, 0) > 0] if tasks else list(TASKS)
+    weights = np.array([tasks.get(task, 1.0) for task in names])
     shares = weights / weights.sum()
 
     def prompt_of(unit: int) -> UnitPrompt:

@@ -16,7 +16,14 @@ from staged.shapes.language.faults import (
 from staged.shapes.language.prompts import read_prompt
 from staged.shapes.sight.detect import detect
 from staged.shapes.sight.verdict import relations_between, satisfied
-from staged.shapes.tasks import HELD_OUT_TASKS, TASKS, sample_prompt, sample_prompts, sample_scene
+from staged.shapes.tasks import (
+    ALL_TASKS,
+    HELD_OUT_TASKS,
+    TASKS,
+    sample_prompt,
+    sample_prompts,
+    sample_scene,
+)
 from staged.shapes.world.facts import FACTS, ColorFact
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import COLORS, KINDS, RELATIONS, Scene, Shape
@@ -35,7 +42,7 @@ def judge(text, *shapes):
 def test_sampled_scenes_satisfy_their_prompts_by_pixels(split):
     rng = np.random.default_rng(3)
     wrong = []
-    for task in TASKS:
+    for task in ALL_TASKS:
         for _ in range(40):
             prompt = sample_prompt(task, rng, split)
             assert read_prompt(prompt.text) == prompt.request
@@ -46,7 +53,7 @@ def test_sampled_scenes_satisfy_their_prompts_by_pixels(split):
 
 def test_training_shows_nothing_that_is_held_out_and_testing_little_else():
     rng = np.random.default_rng(0)
-    for task in TASKS:
+    for task in ALL_TASKS:
         for _ in range(150):
             train, test = (sample_prompt(task, rng, split).request for split in ("train", "test"))
             assert not is_held_out(train.spec, train.fact)

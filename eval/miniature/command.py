@@ -29,7 +29,7 @@ from staged.command_line import (
 from staged.generate.options import add_drawing, given
 from staged.jobs.rank import add_options, rank_of
 from staged.loops.idea2img.policy import IdeaPolicy
-from staged.shapes.tasks import TASKS
+from staged.shapes.tasks import ALL_TASKS, TASKS
 
 _EXAMPLE = """examples:
   staged eval miniature --checkpoint miniature:base --mode one-shot --out out/base
@@ -129,7 +129,7 @@ def _parser() -> Parser:
         "--tasks",
         nargs="+",
         metavar="TASK",
-        help=f"all, or some of {', '.join(TASKS)}; default: the first six",
+        help=f"all (the first eight), or some of {', '.join(ALL_TASKS)}; default: the first six",
     )
     add("--num-per-task", type=count, help=f"prompts of each task; default: {home.num_per_task}")
     add("--images-per-prompt", type=count, help=f"default: {home.images_per_prompt}")

@@ -12,7 +12,7 @@ from staged.command_line import MAX_SEED
 from staged.generate.settings import ModelSettings
 from staged.loops.idea2img.policy import IdeaPolicy
 from staged.ranges import check_choices, check_range
-from staged.shapes.tasks import TASKS, Split, Task, TaskPrompt, suite_prompts
+from staged.shapes.tasks import ALL_TASKS, TASKS, Split, Task, TaskPrompt, suite_prompts
 
 GENEVAL_TASKS: tuple[Task, ...] = TASKS[:6]
 """GenEval's own six; `composition` and `knowledge` go beyond them."""
@@ -49,10 +49,10 @@ class MiniatureSettings(ModelSettings):
 
     def __post_init__(self) -> None:
         """Check names and ranges; the flow's are checked where it is built."""
-        unknown = [task for task in self.tasks if task not in TASKS]
+        unknown = [task for task in self.tasks if task not in ALL_TASKS]
         if unknown or not self.tasks or len(set(self.tasks)) != len(self.tasks):
             raise ValueError(
-                f"tasks {', '.join(self.tasks)!r}: give each once, of {', '.join(TASKS)}"
+                f"tasks {', '.join(self.tasks)!r}: give each once, of {', '.join(ALL_TASKS)}"
             )
         check_range(self, "num_per_task", "images_per_prompt", minimum=1)
         check_range(self, "seed", minimum=0, maximum=MAX_SEED)

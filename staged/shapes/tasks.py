@@ -1,4 +1,7 @@
-"""Eight tasks: GenEval's six in the miniature world, composition, and knowledge.
+"""Eight tasks: GenEval's six in the miniature world, composition, and knowledge; and a practice.
+
+The practice, `position_attr`, lies between position and composition: "a red star left of a blue
+ring". It is what people ask first, and no benchmark does.
 
 Every sample is decided by the generator that is passed in. Training samples nothing that
 `splits` holds out; a test sample has something held out wherever its task can have (the names of
@@ -35,13 +38,16 @@ from staged.shapes.world.splits import held_out_pair, is_held_out
 
 Task = Literal[
     "single_object", "two_object", "counting", "colors", "position", "color_attr",
-    "composition", "knowledge",
+    "composition", "knowledge", "position_attr",
 ]  # fmt: skip
-TASKS: tuple[Task, ...] = get_args(Task)
+ALL_TASKS: tuple[Task, ...] = get_args(Task)
+"""The suite's tasks and the practice."""
+TASKS: tuple[Task, ...] = ALL_TASKS[:-1]
+"""The suite's tasks."""
 Split = Literal["train", "test"]
 
 HELD_OUT_TASKS: tuple[Task, ...] = (
-    "counting", "colors", "position", "color_attr", "composition", "knowledge",
+    "counting", "colors", "position", "color_attr", "composition", "knowledge", "position_attr",
 )  # fmt: skip
 """Tasks whose test samples all have something that training never shows."""
 
@@ -88,7 +94,7 @@ def suite_prompts(
     return {
         task: sample_prompts(
             num_per_task,
-            np.random.default_rng((seed, TASKS.index(task))),
+            np.random.default_rng((seed, ALL_TASKS.index(task))),
             split=split,
             tasks=(task,),
         )
@@ -134,9 +140,9 @@ def sample_request(task: Task, rng: np.random.Generator, split: Split = "train")
     Raises:
         ValueError: There is no such task or split.
     """
-    if task not in TASKS or split not in get_args(Split):
+    if task not in ALL_TASKS or split not in get_args(Split):
         raise ValueError(
-            f"task {task!r}, split {split!r}; expected a task of {', '.join(TASKS)} "
+            f"task {task!r}, split {split!r}; expected a task of {', '.join(ALL_TASKS)} "
             "and the split train or test"
         )
     wanted = split == "test" and task in HELD_OUT_TASKS
@@ -236,6 +242,8 @@ def _draw(task: Task, rng: np.random.Generator) -> PromptMeaning:
             return _request([first, second], [(0, _relation(rng), 1)])
         case "color_attr":
             return _request(_colored(rng, 2))
+        case "position_attr":
+            return _request(_colored(rng, 2), [(0, _relation(rng), 1)])
         case "composition":
             return _composition(rng)
         case "knowledge":

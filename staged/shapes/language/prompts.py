@@ -6,6 +6,7 @@
     a photo of a blue drop                                  colors
     a photo of a star left of a ring                        position
     a photo of a red star and a blue ring                   color_attr
+    a photo of a red star left of a blue ring               position_attr
     a photo of a red star left of a blue ring, and a green heart below the red star
                                                             composition
     a photo of a circle the colour of a ripe banana         knowledge
