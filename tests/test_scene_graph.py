@@ -371,6 +371,22 @@ def test_an_exchange_moves_nothing_that_is_drawn() -> None:
             assert swaps or all({r.source, r.target} & new for r in moved)
 
 
+def test_exchanges_share_no_relation() -> None:
+    tree = SceneGraph(
+        objects=tuple(SceneObject(id=f"o{i}", class_name=CLASSES[i]) for i in (1, 2, 3, 4)),
+        relations=(
+            rel("o1", "left of", "o3"), rel("o4", "left of", "o1"), rel("o4", "left of", "o2"),
+        ),
+    )  # fmt: skip
+    for seed in range(60):
+        steps = varied_path(
+            tree, seed=seed, max_steps=5, vocabulary=WORDS, variations=["exchange"],
+            num_variations=2,
+        )  # fmt: skip
+        edits = [e for a, b in pairwise((SceneGraph(), *steps)) for e in delta(a, b).edits]
+        assert all(isinstance(e, AddObject | SwapObjects) for e in edits)
+
+
 def test_exchanges_happen() -> None:
     pair = CYCLE.subgraph(["o1", "o2"])
     steps = varied_path(pair, seed=1, max_steps=3, vocabulary=WORDS, variations=["exchange"])

@@ -239,6 +239,10 @@ def _find_exchanges(
     base: Sequence[SceneGraph], words: Vocabulary, detours: Sequence[_Detour], max_objects: int
 ) -> _Found:
     used = _touched(detours)
+    # Two exchanges that share a relation would turn it together, and neither be a step of its own.
+    for detour in detours:
+        if isinstance(detour.edit, SwapObjects):
+            used |= base[-1].neighbours(detour.edit.first) | base[-1].neighbours(detour.edit.second)
     pairs = {(r.source, r.target) for r in base[-1].relations if not {r.source, r.target} & used}
     found: _Found = []
     for first, second in sorted(pairs):
