@@ -1,5 +1,6 @@
 """A model that was taught stages keeps their tags out of what it says freely."""
 
+import random
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,6 +29,8 @@ from staged.trajectory import Answer, ImageRef, Thought, Trajectory
 TAGS = Forbidden(whole=protocol.RESERVED, begun=protocol.RESERVED_BEGUN)
 LETTERS = Forbidden(whole=re.compile(r"[aeiou]."), begun=re.compile(r"[aeiou]\Z"))
 """Something that a random model writes often."""
+LONGEST = 200
+"""Tokens after which a text is cut off: what it goes on with may be forbidden too."""
 
 
 @pytest.mark.parametrize("tag", [*protocol.TAGS, "|im_end|", "|a_1|"])
@@ -110,22 +113,37 @@ def test_where_no_tag_is_written_nothing_changes(temperature: float) -> None:
 def written_by(
     wants: str, tokenizer: BagelTokenizer, then: str, forbidden: Forbidden = TAGS
 ) -> str:
-    """What comes of a writer that wants a text, token by token, and else goes on with another."""
-    watch, ids = TextWatch(forbidden, tokenizer), list[int]()
+    """What comes of a writer that wants a text, token by token, and else goes on with another.
+
+    Whoever listens is told what is settled, and that stays.
+    """
+    watch, ids, told = TextWatch(forbidden, tokenizer), list[int](), list[int]()
     wanted = list(tokenizer.encode(wants))
-    while wanted:
-        token = wanted.pop(0)
-        if watch.refuses(ids, token):
+    while wanted and len(ids) < LONGEST and not watch.ended:
+        if watch.refuses(ids, wanted[0]):
             wanted = list(tokenizer.encode(then))
+            while wanted and watch.refuses(ids, wanted[0]):
+                del wanted[0]
             continue
-        ids.append(token)
+        ids.append(wanted.pop(0))
         num_kept = watch.keep(ids)
-        if watch.ended:
-            return tokenizer.decode(ids[:num_kept])
-        assert watch.settled(ids[:num_kept]) <= num_kept
         wanted = ids[num_kept:] + wanted
         del ids[num_kept:]
+        num_settled = watch.settled(ids)
+        assert len(told) <= num_settled <= num_kept, tokenizer.decode(told)
+        assert ids[: len(told)] == told
+        told = ids[:num_settled]
+    assert tokenizer.decode(ids).startswith(tokenizer.decode(told))
     return tokenizer.decode(ids)
+
+
+def words(*forbidden: str) -> Forbidden:
+    """Words that a text may not hold, as a user may list them."""
+    begun = {re.escape(word[:end]) for word in forbidden for end in range(1, len(word))}
+    return Forbidden(
+        whole=re.compile("|".join(map(re.escape, forbidden))),
+        begun=re.compile(rf"(?:{'|'.join(sorted(begun))})\Z"),
+    )
 
 
 def _bytes() -> BagelTokenizer:
@@ -152,6 +170,56 @@ def test_a_tag_goes_back_whole_however_it_is_cut(
     for harmless in ("a < b", "<b>bold</b>", "</instance>", "x <", "<|", "<ins", "if a<des:"):
         assert written_by(harmless, tokenizer, "?") == harmless
     assert "<ins>" not in written_by("<<ins>>", tokenizer, "ins>ins>")
+
+
+def test_a_beginning_before_what_was_taken_back_is_not_told_yet() -> None:
+    """The first "<" had been told, and went with the tag that came of it after all."""
+    assert written_by("<<ins>>", _bytes(), "ins>; more") == "ins>; more"
+    assert written_by("a <<des>", _merged(), "des> b") == "ades> b"
+    assert written_by("tthen", _bytes(), "hen. So", words("then")) == "hen. So"
+
+
+def test_a_word_that_begins_again_within_itself_is_found() -> None:
+    """Only the later beginning was followed, and the word was whole by the earlier one."""
+    assert written_by("so onion", _bytes(), ".", words("onion")) == "so ."
+    assert written_by("abacabab.", _bytes(), "-", words("abacabab", "ac")) == "ab-"
+
+
+PIECES = {
+    "tags": "< </ <<i ins ins> <ins> </ins> > <des <des> <| |> <|im_end|> a b. </x <ref refine>",
+    "then": "t th the then hen en n tt so a. then then. ethen",
+    "onion": "on onion oni ion i n nion o . so anon",
+    "several": "abac ab ac a c abab b aabac . abacabab ca",
+}
+RULES = {
+    "tags": replace(TAGS, ends=protocol.CLOSING),
+    "then": words("then"),
+    "onion": words("onion"),
+    "several": words("abacabab", "abac.", "cab", "bb"),
+}
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_nothing_that_was_told_is_taken_back(kind: str) -> None:
+    forbidden, pieces = RULES[kind], PIECES[kind].split()
+    tokenizers = [
+        _bytes(),
+        _merged(),
+        train_tokenizer([PIECES[kind].replace(" ", ""), PIECES[kind]] * 9, 400),
+    ]
+    num_refused = 0
+    for seed in range(120):
+        rng = random.Random(seed)
+
+        def text(rng: random.Random = rng) -> str:
+            drawn = rng.choices(pieces, k=rng.randint(1, 9))
+            return rng.choice(["", " "]).join(drawn)
+
+        wants, then, tokenizer = text(), text(), rng.choice(tokenizers)
+        made = written_by(wants, tokenizer, then, forbidden)
+        assert not forbidden.whole.search(made), (seed, wants, then, made)
+        num_refused += made != wants
+    assert 20 < num_refused < 120, "it says too little"
 
 
 @pytest.mark.parametrize("make", [_bytes, tiny.tokenizer])

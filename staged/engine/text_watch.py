@@ -36,13 +36,13 @@ class TextWatch:
         self._forbidden, self._tokenizer = forbidden, tokenizer
         special = tokenizer.special
         self._markers = frozenset(vars(special).values()) - {special.text_end}
-        self._num_free, self.ended = num_free, False
-        self._open: int | None = None  # the token in which something begins that may become whole
+        self.ended = False
+        self._settled = list(range(num_free + 1))  # by number of tokens so far
         self._refused_at, self._refused = -1, set[str]()  # first characters, at that place
 
     def settled(self, ids: Sequence[int]) -> int:
         """How many of the tokens so far nothing takes back any more."""
-        return len(ids) if self._open is None else self._open
+        return self._settled[len(ids)]
 
     def refuses(self, ids: Sequence[int], token: int) -> bool:
         """Whether a token may not come after the tokens so far; the closing marker always may."""
@@ -54,10 +54,13 @@ class TextWatch:
 
     def keep(self, ids: Sequence[int]) -> int:
         """Look at the newest token; returns how many of all are kept, the others go back."""
-        start = len(ids) - 1 if self._open is None else self._open
+        start = self._settled[-1]
         place = self._place(self._forbidden.whole, ids, start)
         if place is None:
-            self._open = self._place(self._forbidden.begun, ids, start)
+            begun = self._place(self._forbidden.begun, ids, start)
+            # Where that goes back, what stands before it is the end, and may begin something too
+            # ("<" of "<<ins"): no more is settled than was then.
+            self._settled.append(len(ids) if begun is None else self._settled[begun])
             return len(ids)
         whole = self._forbidden.whole.search(self._tokenizer.decode(ids[place:]))
         assert whole is not None
@@ -66,7 +69,7 @@ class TextWatch:
         self._refused.add(whole.group()[0])
         if self._forbidden.ends is not None and self._forbidden.ends.fullmatch(whole.group()):
             self.ended = bool(self._tokenizer.decode(ids[:place]).strip())
-        self._open = self._place(self._forbidden.begun, ids[:place], self._num_free)
+        del self._settled[place + 1 :]
         return place
 
     def _place(self, pattern: re.Pattern[str], ids: Sequence[int], start: int) -> int | None:
