@@ -19,12 +19,20 @@ def refuse_other_settings(settings: JobSettings, folder: Path) -> None:
     path = folder / SETTINGS
     if not path.is_file():
         return
-    before = load(type(settings), path)
-    if changed := changes(before.deciding, settings.deciding):
-        raise ValueError(
-            f"{folder} holds a data set of other settings: {'; '.join(changed)}. Write to another "
-            f"folder, or go on with the settings in {path}"
+    old, new = load(type(settings), path).deciding, settings.deciding
+    if not (changed := changes(old, new)):
+        return
+    ways = []
+    if {**old, "words": None} != {**new, "words": None}:
+        ways.append(f"Write to another folder, or go on with the settings in {path}")
+    if old.get("words") != new.get("words"):  # found by the job itself, whatever the settings say
+        ways.append(
+            "Requests are worded otherwise since: write to another folder, end it with the version "
+            "of staged that began it, or give its words back (wording)"
         )
+    raise ValueError(
+        f"{folder} holds a data set of other settings: {'; '.join(changed)}. {'. '.join(ways)}"
+    )
 
 
 def record_settings(settings: JobSettings, folder: Path, records: Records) -> None:

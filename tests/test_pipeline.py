@@ -198,6 +198,32 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
     assert files(out) == before
 
 
+def test_a_folder_that_was_begun_in_other_words_says_how_to_go_on(tmp_path: Path) -> None:
+    """It said to go on with its settings, which say nothing of what is in the files of words."""
+    out, mine = tmp_path / "data", tmp_path / "mine.md"
+    mine.write_text("version: mine\n\nSplit the scene into steps.\n")
+    begun = job(2, wording={"plan_steps": mine})
+    run_job(begun, out)
+    before = files(out)
+    with pytest.raises(
+        ValueError, match=r"words\.plan_steps was 'mine.*Requests are worded"
+    ) as told:
+        run_job(job(2), out)
+    assert str(told.value).endswith(
+        ". Requests are worded otherwise since: write to another folder, end it with the version "
+        "of staged that began it, or give its words back (wording)"
+    )
+    assert "go on with the settings" not in str(told.value)
+    both = r"seed was 0 and is 1; words.*go on with the settings in .*\. Requests are worded"
+    with pytest.raises(ValueError, match=both):
+        run_job(job(2, seed=1), out)
+    with pytest.raises(ValueError, match=r"seed was 0 and is 1\. Write") as told:
+        run_job(replace(begun, seed=1), out)
+    assert "worded" not in str(told.value)
+    run_job(begun, out)
+    assert files(out) == before
+
+
 def test_what_is_in_the_making_when_a_service_stops_the_job_is_finished(tmp_path: Path) -> None:
     async def work(unit: int) -> UnitResult:
         await asyncio.sleep(0)  # until all have begun

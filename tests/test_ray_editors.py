@@ -26,7 +26,7 @@ from data_pipelines.ray_editors import EditorActor, RayEditor, RayEditors
 from staged.backends.generators.settings import EditingServiceSettings
 from staged.backends.http.service import ServiceError
 from staged.command_line import UsageError
-from staged.command_line.on_ray import require_gpus
+from staged.command_line.on_ray import num_gpus, require_gpus
 from staged.jobs.records import Records
 from staged.roles import LatentEditor, RoleError
 from staged.settings import save_resolved
@@ -160,26 +160,53 @@ def test_half_of_three_gpus_is_no_number_of_them(capsys: pytest.CaptureFixture[s
     assert "'1.5': give a share of one GPU, or a whole number" in capsys.readouterr().err
 
 
+def machines(*gpus: float) -> Any:
+    """What Ray says of a cluster: a machine without GPUs, one that left it, and those of these."""
+    nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": number}} for number in gpus]
+    nodes += [{"Alive": True, "Resources": {"CPU": 8.0}}]
+    nodes += [{"Alive": False, "Resources": {"CPU": 8.0, "GPU": 8.0}}]
+    return SimpleNamespace(nodes=lambda: nodes)
+
+
 @pytest.mark.parametrize(
     ("gpus", "each", "number", "beside", "fits"),
     [
-        (1, 0.5, 1, 0.5, True),  # an editor on what a task leaves of the only GPU
-        (1, 0.25, 2, 0.5, True),
-        (2, 0.5, 3, 0.5, True),
-        (2, 0.5, 4, 0.5, False),
-        (2, 0.6, 3, 0, False),  # a share lies on one GPU
-        (3, 1, 2, 0.5, True),
-        (3, 1, 3, 0.5, False),
-        (4, 2, 2, 0, True),
+        ([1], 0.5, 1, 0.5, True),  # an editor on what a task leaves of the only GPU
+        ([1], 0.25, 2, 0.5, True),
+        ([2], 0.5, 3, 0.5, True),
+        ([2], 0.5, 4, 0.5, False),
+        ([2], 0.6, 3, 0, False),  # a share lies on one GPU
+        ([3], 1, 2, 0.5, True),
+        ([3], 1, 3, 0.5, False),
+        ([4], 2, 2, 0, True),
+        ([], 1, 1, 0, False),
+        ([1, 1], 2, 1, 0, False),  # nothing lies on two machines
+        ([3, 3], 2, 2, 0, True),
+        ([3, 3], 2, 3, 0, False),
+        ([2, 3], 2, 2, 1, True),  # a task on the GPU that no editor can use
+        ([2, 3], 2, 2, 2, False),
+        ([2, 1], 2, 1, 1, True),
+        ([1, 1], 1, 1, 2, False),  # a task that finds no room at all
+        ([1, 1], 0.5, 2, 1, True),
+        ([1, 1], 0.6, 2, 0.4, True),
+        ([1, 1], 0.6, 2, 0.5, False),
     ],
 )
 def test_shares_of_gpus_fit_where_there_is_room(
-    gpus: float, each: float, number: int, beside: float, fits: bool
+    gpus: list[float], each: float, number: int, beside: float, fits: bool
 ) -> None:
-    cluster = SimpleNamespace(cluster_resources=lambda: {"GPU": gpus})
+    assert num_gpus(machines(*gpus)) == sum(gpus)
     refusal = nullcontext() if fits else pytest.raises(UsageError, match="the cluster has")
     with refusal:
-        require_gpus(cluster, "--editors", each, number, beside=beside)
+        require_gpus(machines(*gpus), "--editors", each, number, beside=beside)
+
+
+def test_a_refusal_counts_gpus_machine_by_machine() -> None:
+    told = r"asks for 4 GPU, and the cluster has 7 \(machines: 2 with 3, 1 with 1\): .*one machine"
+    with pytest.raises(UsageError, match=told):
+        require_gpus(machines(3, 1, 3), "--gpus", 4)
+    with pytest.raises(UsageError, match="and the cluster has 2: ask for fewer"):
+        require_gpus(machines(2), "--gpus", 4)
 
 
 def test_a_pool_that_is_not_there_is_one_error(tmp_path: Path) -> None:

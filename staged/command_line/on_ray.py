@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -82,37 +83,58 @@ def cluster(options: argparse.Namespace) -> Iterator[Any]:
 
 def num_gpus(ray: Any) -> float:
     """GPUs of all machines that are in the cluster now."""
-    return float(ray.cluster_resources().get("GPU", 0))
+    return sum(_gpus_of_machines(ray))
 
 
 def require_gpus(ray: Any, option: str, each: float, number: int = 1, *, beside: float = 0) -> None:
-    """Refuse what would wait for ever, since the cluster has not so many GPUs.
+    """Refuse what would wait for ever, since the machines of the cluster have no room for it.
 
     Args:
         ray: See `cluster`.
         option: What asks for them, for the message.
-        each: GPUs, or the share of one.
+        each: GPUs, or the share of one; all on one machine.
         number: Of those that are to run at once.
-        beside: GPUs that another thing needs at the same time.
+        beside: GPUs that another thing needs at the same time, on one machine too.
 
     Raises:
-        UsageError: there are fewer.
+        UsageError: there is no room.
     """
     if not each:
         return
-    has = num_gpus(ray)
-    room = _room(has - beside, each)
-    if room < number:
+    machines = _gpus_of_machines(ray)
+    if _room(machines, each, beside) < number:
         needed = f"{number} with {each:g} GPU each" if number > 1 else f"{each:g} GPU"
         besides = f", with {beside:g} for a task beside them" if beside else ""
+        kinds = sorted(Counter(machines).items(), reverse=True)
+        parted = ", ".join(f"{count} with {gpus:g}" for gpus, count in kinds)
+        where = f" (machines: {parted})" if len(machines) > 1 else ""
         raise UsageError(
-            f"{option} asks for {needed}{besides}, and the cluster has {has:g}: ask for fewer, or "
-            "for shares of one (0.5)"
+            f"{option} asks for {needed}{besides}, and the cluster has {sum(machines):g}{where}: "
+            "ask for fewer, as each needs its own on one machine, or for shares of one (0.5)"
         )
 
 
-def _room(free: float, each: float) -> int:
-    """How many find room: shares lie on one GPU each, also on what is left of one in use."""
+def _gpus_of_machines(ray: Any) -> list[float]:
+    """GPUs of each machine that has any."""
+    gpus = (node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
+    return [float(number) for number in gpus if number]
+
+
+def _room(machines: Sequence[float], each: float, beside: float) -> int:
+    """How many find room on machines, with another thing where it takes the least of it."""
+    rooms = [_room_of_one(free, each) for free in machines]
+    if not beside:
+        return sum(rooms)
+    costs = [
+        room - _room_of_one(free - beside, each)
+        for free, room in zip(machines, rooms, strict=True)
+        if free >= beside
+    ]
+    return sum(rooms) - min(costs) if costs else 0
+
+
+def _room_of_one(free: float, each: float) -> int:
+    """How many find room on a machine: shares lie on one GPU each, also on what is left of one."""
     if each >= 1:
         return int(free / each + 1e-9)
     whole = int(free + 1e-9)
@@ -143,7 +165,7 @@ def share(
         The highest exit status of all tasks.
 
     Raises:
-        UsageError: a task asks for more GPUs than there are.
+        UsageError: a task asks for more GPUs than a machine has.
         Exception: what a task failed with.
     """
     each = options.gpus
