@@ -112,6 +112,31 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def require_capability(
+    device: torch.device, least: tuple[int, int], what: str, *, such_as: str, way_out: str
+) -> None:
+    """Require a GPU of some compute capability.
+
+    Args:
+        device: Where something is to be computed.
+        least: Major and minor number.
+        what: Takes it, for the message: `quantization float8`.
+        such_as: GPUs that have it.
+        way_out: What to do on other devices.
+
+    Raises:
+        ValueError: The device is none.
+    """
+    is_gpu = device.type == "cuda"
+    if is_gpu and torch.cuda.get_device_capability(device) >= least:
+        return
+    name = torch.cuda.get_device_name(device) if is_gpu else str(device)
+    raise ValueError(
+        f"{what} takes a GPU of compute capability {least[0]}.{least[1]} or more ({such_as}), and "
+        f"the device is {name}; {way_out}"
+    )
+
+
 def multiplies_bfloat16_fast(device: torch.device) -> bool:
     """Whether bfloat16 is multiplied by hardware made for it, and not emulated.
 

@@ -1,5 +1,6 @@
 """Weights of a byte each: what they change, what they take, and what is refused."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from staged.model import checkpoint
 from staged.model.adapter import put_adapter, read_adapter, write_adapter
 from staged.model.bagel import Bagel
 from staged.model.codec import ImageSizes
+from staged.model.division import Undivided
 from staged.model.flows import FlowSettings
 from staged.model.keys import to_upstream_key
 from staged.model.lora import LowRank, add_lora, lora_layers, merge_lora
@@ -251,19 +253,25 @@ def test_the_trial_multiplies_as_quantised_layers_do(monkeypatch: pytest.MonkeyP
         assert products_of([layer.gen.up_proj]) == {expected}  # type: ignore[union-attr]
     exact = F.scaled_mm
 
+    def by_row(x: Tensor, weight: Tensor, step: Tensor, *more: Any, **options: Any) -> Tensor:
+        """As some CPUs' kernels do of themselves, and some do not."""
+        rows = zip(x.split(1), step.split(1), strict=True)
+        return torch.cat([exact(row, weight, one, *more, **options) for row, one in rows])
+
     def by_number(x: Tensor, weight: Tensor, step: Tensor, *more: Any, **options: Any) -> Tensor:
         half = 16 if len(x) > 2 else 32
         parts = [(x[:, :half], weight[:half])] + [(x[:, half:], weight[half:])] * (half < 32)
         padded = [  # with zeros, which change no sum: kernels want whole rows
-            exact(F.pad(a.float(), (0, 32 - a.shape[1])).to(x.dtype),
-                  F.pad(b.float(), (0, 0, 0, 32 - len(b))).t().contiguous().to(x.dtype).t(),
-                  step, *more, **options)  # type: ignore[arg-type]
+            by_row(F.pad(a.float(), (0, 32 - a.shape[1])).to(x.dtype),
+                   F.pad(b.float(), (0, 0, 0, 32 - len(b))).t().contiguous().to(x.dtype).t(),
+                   step, *more, **options)
             for a, b in parts
         ]  # fmt: skip
         return sum(padded[1:], padded[0])
 
     like = torch.zeros(1, dtype=torch.bfloat16)
     product = Product(32, 48, False, "float8")
+    monkeypatch.setattr(F, "scaled_mm", by_row)
     assert sums_alike(product, [2, 1], like)
     monkeypatch.setattr(F, "scaled_mm", by_number)
     assert not sums_alike(product, [2, 1], like)
@@ -288,8 +296,13 @@ def test_a_lora_stands_beside_rounded_weights_as_beside_whole_ones(
     folder: Path, tmp_path: Path, kind: Quantization
 ) -> None:
     lora = a_lora(tmp_path / "lora", folder)
-    model = open_checkpoint(str(folder), lora=lora, dtype=torch.bfloat16, quantization=kind).model
     plain = checkpoint.load(folder, dtype=torch.bfloat16, quantization=kind).model
+    model = deepcopy(plain)
+    if kind == "int8":
+        options: dict[str, Any] = {"dtype": torch.bfloat16, "quantization": kind}
+        model = open_checkpoint(str(folder), lora=lora, **options).model
+    else:  # which a checkpoint is opened in on a GPU alone
+        put_adapter(model, read_adapter(lora))
     rows = torch.randn(5, 32).bfloat16()
     adapter = read_adapter(lora)
     for name, layer in lora_layers(model).items():
@@ -333,6 +346,35 @@ def test_float8_is_refused_where_it_is_not_multiplied(monkeypatch: pytest.Monkey
         require_quantization("float8", torch.device("cuda"), torch.float32)
 
 
+class Halves(Undivided):
+    """A division, as training may have."""
+
+
+@pytest.mark.parametrize("source", ["miniature:base", "miniature:fresh", "a folder", "a LoRA"])
+def test_however_a_checkpoint_is_opened_it_refuses_before_weights_are_read(
+    source: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what generates asked; others came to it within a product, or drew a model first."""
+    if source.startswith("a "):
+        source = str(folder if source == "a folder" else a_lora(tmp_path / "lora", folder))
+    monkeypatch.setattr("staged.model.checkpoint.StoredWeights", None)
+    monkeypatch.setattr("staged.shapes.miniature.fresh", None)
+    bfloat16 = torch.bfloat16
+    with pytest.raises(ValueError, match=r"quantization float8 takes a GPU .* device is cpu"):
+        open_checkpoint(source, dtype=bfloat16, quantization="float8")
+    with pytest.raises(ValueError, match="quantization 'int4'; expected"):
+        open_checkpoint(source, quantization="int4")  # type: ignore[arg-type]
+    # A model with a LoRA, and one that is not read, were parted after they were rounded.
+    with pytest.raises(ValueError, match="quantization int8 takes a whole model, and this one is"):
+        open_checkpoint(source, quantization="int8", division=Halves())
+
+
+def test_what_is_divided_is_not_rounded(folder: Path) -> None:
+    """An assertion, which python -O takes for granted."""
+    with pytest.raises(ValueError, match="give quantization none, or no division"):
+        checkpoint.load(folder, quantization="int8", division=Halves())
+
+
 def test_float8_takes_no_layers_of_odd_sizes() -> None:
     decoder = replace(tiny.CONFIG.transformer, intermediate_size=40)
     model = Bagel(replace(tiny.CONFIG, transformer=decoder))
@@ -357,7 +399,7 @@ def test_every_command_refuses_it_before_weights_are_read(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("staged.generate.role_choice.open_checkpoint", None)
+    monkeypatch.setattr("staged.model.checkpoint.load", None)
     out = f"out={tmp_path / 'out'}" if argv[0] == "serve" else f"--out={tmp_path / 'out'}"
     assert command([*argv, out]) == 1
     assert "quantization float8 takes a GPU of compute capability" in capsys.readouterr().err

@@ -98,6 +98,22 @@ def test_a_device_without_such_products_is_refused(world: World, tmp_path: Path)
     assert not job.out.exists()
 
 
+def test_a_gpu_without_such_products_is_refused_by_name(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(float8, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    job = world.settings(tmp_path / "out", matmuls="float8")
+    with pytest.raises(
+        ValueError, match=r"8\.9 or more \(H100.*device is NVIDIA A100; leave it at"
+    ):
+        require_float8(job, gpu, torch.bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
+    require_float8(job, gpu, torch.bfloat16)
+
+
 def test_without_the_package_it_is_refused(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from staged.devices import require_capability
 from staged.model.bagel import Bagel
 from staged.model.weights import listed
 from train.settings import TrainSettings
@@ -44,13 +45,14 @@ def require_float8(settings: TrainSettings, device: torch.device, dtype: torch.d
         )
     if settings.matmuls == "float8_emulated":
         return
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _CAPABILITY:
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-        raise ValueError(
-            f"matmuls=float8 takes a GPU of compute capability {_CAPABILITY[0]}.{_CAPABILITY[1]} "
-            f"or more (H100, L40S, B200), and this run's device is {name}; leave it at as_dtype, "
-            "or try what it does to losses with float8_emulated, which is slow"
-        )
+    require_capability(
+        device,
+        _CAPABILITY,
+        "matmuls=float8",
+        such_as="H100, L40S, B200",
+        way_out="leave it at as_dtype, or try what it does to losses with float8_emulated, which "
+        "is slow",
+    )
     if dtype is not torch.bfloat16:
         raise ValueError(f"matmuls=float8 takes dtype=bfloat16, and dtype is {settings.dtype}")
 

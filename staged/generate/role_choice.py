@@ -19,7 +19,6 @@ from staged.loops.unbatched import Unbatched
 from staged.model.codec import ImageSizes
 from staged.model.open import open_checkpoint
 from staged.model.quantizations import Quantization
-from staged.model.quantized import require_quantization
 from staged.ranges import check_choices
 from staged.roles import BatchedSketcher
 from staged.shapes.miniature import is_miniature
@@ -170,7 +169,6 @@ def open_engine(
     if dtype not in (AUTO, *DTYPES):
         raise ValueError(f"dtype is {dtype!r}; give {AUTO} or one of {', '.join(DTYPES)}")
     chosen = choose_arithmetic(device, dtype)
-    require_quantization(quantization, chosen.device, chosen.dtype)
     loaded = open_checkpoint(
         checkpoint,
         seed=seed,

@@ -33,6 +33,7 @@ from staged.model.quantized import (
     quantize_experts,
     quantized_layers,
     refuse_quantized,
+    require_undivided,
 )
 from staged.model.safetensors_writer import write_safetensors
 from staged.model.stored_weights import AUTOENCODER, WEIGHTS, StoredWeights, as_published
@@ -201,8 +202,10 @@ def load(
 
     Raises:
         ValueError: The source is missing or no safetensors checkpoint, or its tensors do not fit
-            the configuration (one error that lists them all), or they cannot be rounded so.
+            the configuration (one error that lists them all), or they cannot be rounded so, or
+            not with a division.
     """
+    require_undivided(quantization, division)
     found = folders_of(source, autoencoder_folder=autoencoder_folder, revision=revision)
     folder = found.weights
     weights = StoredWeights.find(folder)
@@ -215,7 +218,6 @@ def load(
     with torch.device("meta"):
         model = Bagel(config)
     check_stored(weights, model)
-    assert quantization == "none" or division is None, "rows would be rounded, but not their scales"
     division = division or Undivided()
     # The type first: on meta it costs nothing, and float32 afterwards would have been twice the
     # memory of bfloat16, on the device, for a moment.

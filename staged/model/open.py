@@ -21,6 +21,7 @@ from staged.model.codec import ImageCodec
 from staged.model.division import Division
 from staged.model.keys import to_upstream_key
 from staged.model.quantizations import Quantization
+from staged.model.quantized import require_quantization, require_undivided
 from staged.model.safetensors_writer import DTYPES
 from staged.model.stored_weights import StoredWeights
 from staged.model.tokenizer import BagelTokenizer
@@ -59,8 +60,11 @@ def open_checkpoint(
 
     Raises:
         ValueError: There is no such checkpoint, the LoRA does not fit it, or its weights cannot be
-            rounded so.
+            rounded so, or not on this device, in this precision or with a division.
     """
+    # Here, as a LoRA puts the division off, and what is made rather than read knows none.
+    require_undivided(quantization, division)
+    require_quantization(quantization, torch.device(device), dtype)
     base, lora = _parted(source, lora)
     # Before the weights are read: what is wrong with it is told at once.
     adapter = None if lora is None else read_adapter(lora)

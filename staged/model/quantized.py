@@ -25,10 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from staged.devices import require_capability
 from staged.model.quantizations import Quantization
 
 if TYPE_CHECKING:
     from staged.model.bagel import Bagel
+    from staged.model.division import Division
 
 __all__ = [
     "QuantizedLinear",
@@ -40,6 +42,7 @@ __all__ = [
     "quantized_layers",
     "refuse_quantized",
     "require_quantization",
+    "require_undivided",
 ]
 
 _KEPT: Final[dict[torch.dtype, Quantization]] = {
@@ -234,15 +237,28 @@ def require_quantization(kind: Quantization, device: torch.device, dtype: torch.
         )
     if kind != "float8":
         return
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _CAPABILITY:
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-        raise ValueError(
-            f"quantization float8 takes a GPU of compute capability {_CAPABILITY[0]}."
-            f"{_CAPABILITY[1]} or more (H100, H200, B200), and the device is {name}; int8 works on "
-            "any device"
-        )
+    require_capability(
+        device,
+        _CAPABILITY,
+        "quantization float8",
+        such_as="H100, H200, B200",
+        way_out="int8 works on any device",
+    )
     if dtype != torch.bfloat16:
         raise ValueError(
             "quantization float8 adds up in bfloat16, and dtype is "
             f"{str(dtype).removeprefix('torch.')}: give dtype bfloat16, or quantization int8"
+        )
+
+
+def require_undivided(kind: Quantization, division: Division | None) -> None:
+    """Require a model whose weights are rounded not to be divided among processes.
+
+    Raises:
+        ValueError: It is to be both: rows would be rounded and parted, but not their scales.
+    """
+    if kind != "none" and division is not None:
+        raise ValueError(
+            f"quantization {kind} takes a whole model, and this one is divided among processes: "
+            "give quantization none, or no division"
         )
