@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from staged import protocol
 from staged.generate.model import DrawingModel
 from staged.generate.requests import check_prompt, read_image
-from staged.generate.settings import DrawSettings
+from staged.generate.settings import OF_WEIGHTS, DrawSettings
 from staged.generate.telling import looked_at
 from staged.loops.events import Event, Failed, Previewed, Stopped, TextPreviewed
 from staged.loops.rollout import OnEvent
@@ -68,6 +68,7 @@ class LoadedModel:
 
     def __init__(self, settings: DrawSettings, *, preview_every: int = _PREVIEW_EVERY) -> None:
         """Look at a checkpoint; weights are read when something is drawn. See `load`."""
+        _refuse_budget(settings)
         self._model = DrawingModel(settings, preview_every=preview_every)
         self.settings = self._model.settings
 
@@ -90,7 +91,8 @@ class LoadedModel:
             seed: The same seed draws the same pictures.
             on_event: Told of everything at once, previews of texts and pictures too, which are not
                 among what is given.
-            options: Settings that differ, such as `mode` or `max_rounds`; see `DrawSettings`.
+            options: Settings that differ, such as `mode` or `max_rounds`; see `DrawSettings`. What
+                the model was loaded with, such as `dtype`, cannot.
 
         Yields:
             Events, see `staged.loops.events`; the last is `Stopped`, or `Failed`, and has the
@@ -209,6 +211,14 @@ class LoadedModel:
 
     def _like(self, options: dict[str, Any]) -> DrawingModel:
         settings = from_dict(DrawSettings, {**to_dict(self.settings), **options}, "options")
+        _refuse_budget(settings)
+        for name in OF_WEIGHTS:
+            ours, asked = getattr(self.settings, name), getattr(settings, name)
+            if asked != ours:
+                raise ValueError(
+                    f"{name} is {asked}, and this model was loaded with {ours}, for all calls: "
+                    f"load another one, staged.load(..., {name}=...)"
+                )
         return self._model.like(settings)
 
 
@@ -240,6 +250,16 @@ def read(image: GivenImage) -> ImageRef:
         ref.array()
         return ref
     return read_image(Path(image))
+
+
+def _refuse_budget(settings: DrawSettings) -> None:
+    """Refuse what would hold nothing: there is no folder here whose runs are counted."""
+    if settings.lmm_budget_usd is not None:
+        raise ValueError(
+            f"lmm_budget_usd is {settings.lmm_budget_usd:g}, and money is counted over the runs of "
+            "a folder, of which Python's calls have none: use `staged generate`, or leave it out "
+            "and set a limit where the language model is paid"
+        )
 
 
 def _events(

@@ -3,12 +3,15 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import staged
+from staged.generate.model import DrawingModel
 from staged.loops.events import (
     Event,
     Failed,
@@ -82,6 +85,42 @@ def test_who_reads_no_further_ends_the_drawing(model: staged.LoadedModel) -> Non
     assert model._model.num_cached_tokens() > 0
     events.close()  # type: ignore[attr-defined]
     assert model._model.num_cached_tokens() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dtype", "bfloat16"),
+        ("quantization", "int8"),
+        ("device", "meta"),
+        ("checkpoint", "miniature:base"),
+        ("lora", "out/lora"),
+    ],
+)
+def test_a_call_cannot_change_what_was_loaded(
+    model: staged.LoadedModel, name: str, value: str
+) -> None:
+    """It was left out without a word: whoever asked for int8 had pictures of whole weights."""
+    image = staged.ImageRef.from_array(np.zeros((48, 48, 3), dtype=np.uint8))
+    asking: list[Callable[..., object]] = [
+        lambda **more: model.draw(PROMPT, **more),
+        lambda **more: model.stream(PROMPT, **more),
+        lambda **more: model.draw_many([PROMPT], **more),
+        lambda **more: model.answer("describe the picture", [image], **more),
+        lambda **more: model.fork(staged.Trajectory(prompt=PROMPT), at=0, **more),
+    ]
+    for ask in asking:
+        with pytest.raises(ValueError, match=rf"^{name} is .*{value}.*staged.load\(.*{name}="):
+            ask(**{name: value})
+    same = {name: getattr(model.settings, name)}
+    assert isinstance(model._like(same), DrawingModel)
+
+
+def test_a_budget_that_would_hold_nothing_is_refused(model: staged.LoadedModel) -> None:
+    with pytest.raises(ValueError, match="lmm_budget_usd is 5, and money is counted over the runs"):
+        staged.load("miniature:fresh", lmm_budget_usd=5)
+    with pytest.raises(ValueError, match="lmm_budget_usd is 5"):
+        model.draw(PROMPT, lmm_budget_usd=5)
 
 
 def test_what_fails_says_so(model: staged.LoadedModel) -> None:

@@ -28,7 +28,7 @@ from staged.generate.admission import (
 )
 from staged.generate.lengths import Lengths
 from staged.generate.role_choice import RoleChoice, open_engine
-from staged.generate.settings import DrawSettings
+from staged.generate.settings import OF_WEIGHTS, DrawSettings
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
@@ -140,15 +140,14 @@ class DrawingModel:
         """The same weights, and what was read with them, under other settings.
 
         Args:
-            settings: Checkpoint, LoRA, device and precision are this one's, whatever they say.
+            settings: Those `OF_WEIGHTS` are this one's, whatever they say.
 
         Raises:
             ValueError: A setting is out of range, or beyond the model.
         """
         ours = self.settings
-        names = ("checkpoint", "lora", "device", "dtype", "quantization")
         return type(self)(
-            replace(settings, **{name: getattr(ours, name) for name in names}),
+            replace(settings, **{name: getattr(ours, name) for name in OF_WEIGHTS}),
             seed=self._seed,
             preview_every=self._playing.preview_every,
             weights_of=self._weights_of or self,

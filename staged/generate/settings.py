@@ -43,6 +43,10 @@ FLOW_SETTINGS: Final = ("num_flow_steps", "timestep_shift", *_GUIDANCE)
 """Settings that replace what the checkpoint says of its pictures."""
 
 
+OF_WEIGHTS: Final = ("checkpoint", "lora", "device", "dtype", "quantization")
+"""Settings that say which weights are read, and how: those of a loaded model stay as they are."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DrawSettings:
     """A checkpoint of ours, and how it draws."""
