@@ -312,6 +312,7 @@ def test_a_run_refuses_to_continue_on_other_data(
 def test_settings_of_a_run_that_never_saved_do_not_bind(world: World, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist"):
         Trainer(world.settings(tmp_path / "out", data=(Subset(path=tmp_path / "missing"),)))
+    assert not (tmp_path / "out").exists(), "a run that cannot begin leaves settings behind"
     assert Trainer(world.settings(tmp_path / "out", pack_tokens=320)).step == 0
 
 

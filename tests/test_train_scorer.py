@@ -2,20 +2,25 @@
 
 import hashlib
 import json
+import os
+import shutil
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rank_processes import train_on
+from rank_processes import QUICK, as_rank, free_port, run_trainer, train_on, wait_for_all
 from test_train_validation import SLOW, curve, held_out, kept, many_packs, worse
-from training import World, build, train
+from training import World, assert_same, build, run_quietly, start, train
 
 from train.scorer import ScorerError, score
 from train.settings import ScorerSettings, TrainSettings, ValidationSettings
 
 GRADER = """
-import hashlib, json, sys
+import hashlib, json, sys, time
 from pathlib import Path
 found = hashlib.sha256()
 for path in sorted(Path(sys.argv[1]).glob("*.safetensors")):
@@ -23,6 +28,8 @@ for path in sorted(Path(sys.argv[1]).glob("*.safetensors")):
 assert not Path(sys.argv[2]).exists() and Path(sys.argv[2]).parent.is_dir()
 calls = Path(sys.argv[3])
 calls.open("a").write("x")
+while calls.with_name(f"hold{len(calls.read_text())}").exists():
+    time.sleep(0.05)
 if len(calls.read_text()) in map(int, sys.argv[4:]):
     sys.exit("the grader is tired")
 print("drawing")
@@ -64,7 +71,7 @@ def test_the_best_score_decides(larger: bool, world: World, tmp_path: Path) -> N
     assert kept(job.out) == sorted({best, 6})
     assert grade_of(job.out / "best") == found[best]
     assert grade_of(job.out / "checkpoint") == found[6]
-    assert not [path.name for path in job.out.iterdir() if "scored" in path.name]
+    assert not leftovers(job.out)
 
 
 def test_a_grader_that_fails_is_told_and_costs_nothing(
@@ -84,6 +91,100 @@ def test_before_the_first_step_it_is_an_error(world: World, tmp_path: Path) -> N
     with pytest.raises(ScorerError, match="the grader is tired"):
         train(scored(world, tmp_path, 1))
     assert not [path.name for path in (tmp_path / "out").iterdir() if "scored" in path.name]
+
+
+def until_scored(folder: Path, call: int) -> None:
+    """Wait until the grader stands at its call, or fail."""
+    calls, deadline = folder / "calls", time.monotonic() + 300
+    while not (calls.is_file() and len(calls.read_text()) == call):
+        assert time.monotonic() < deadline, "the grader was never called"
+        time.sleep(0.05)
+
+
+def leftovers(out: Path) -> list[str]:
+    return [path.name for path in out.iterdir() if "scored" in path.name]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return without_state(train(scored(world, tmp_path_factory.mktemp("undisturbed"))))
+
+
+def without_state(made: dict[str, Any]) -> dict[str, Any]:
+    """Its metadata know the grader by its path."""
+    return {name: content for name, content in made.items() if name != "state.safetensors"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("call", [3, pytest.param(4, marks=SLOW)])  # 4 is after the last step
+def test_a_signal_while_the_grader_draws_loses_its_work_alone(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path, number: int, call: int
+) -> None:
+    job, hold = scored(world, tmp_path), tmp_path / f"hold{call}"
+    hold.touch()
+    process = start(run_quietly, job)
+    until_scored(tmp_path, call)
+    step = 2 * (call - 1)
+    assert step in kept(job.out)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert bool(leftovers(job.out)) == (number == signal.SIGKILL)
+    assert "validation/score" not in curve(job.out)[step]
+    hold.unlink()
+    assert_same(without_state(train(job)), undisturbed)
+    assert len((tmp_path / "calls").read_text()) == 5
+    assert not leftovers(job.out)
+
+
+def test_a_kill_between_a_score_and_its_line_tells_it_once(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    job = scored(world, tmp_path)
+    assert_same(without_state(train(job)), undisturbed)
+    log = job.out / "log.jsonl"
+    *lines, last = log.read_text().splitlines(keepends=True)
+    assert "validation/score" in last
+    log.write_text("".join(lines))
+    train(job)
+    assert curve(job.out)[6]["validation/score"] == json.loads(last)["validation/score"]
+    assert len((tmp_path / "calls").read_text()) == 4
+
+
+def test_the_score_of_an_earlier_run_is_not_taken_up(world: World, tmp_path: Path) -> None:
+    job = scored(world, tmp_path)
+    train(job)
+    shutil.rmtree(job.out / "state")
+    kept_score = json.loads((job.out / "score.json").read_text())
+    (job.out / "score.json").write_text(json.dumps({**kept_score, "step": 2, "score": 7.0}))
+    train(job)
+    assert curve(job.out)[2]["validation/score"] < 1
+    assert len((tmp_path / "calls").read_text()) == 8
+
+
+def test_a_score_that_cannot_be_read_is_named(world: World, tmp_path: Path) -> None:
+    job = scored(world, tmp_path)
+    train(job)
+    (job.out / "score.json").write_text('{"step": 6}')
+    with pytest.raises(ValueError, match=r"score\.json: missing key 'score'"):
+        train(job)
+
+
+def test_ranks_hear_a_signal_that_came_to_another(world: World, tmp_path: Path) -> None:
+    job = many_packs(scored(world, tmp_path))
+    hold = tmp_path / "hold2"
+    hold.touch()
+    said, port = tmp_path / "said", free_port()
+    said.mkdir()
+    ranks = [start(as_rank, n, 2, port, said, QUICK, run_trainer, job) for n in range(2)]
+    stopper = threading.Thread(
+        target=lambda: (until_scored(tmp_path, 2), os.kill(ranks[1].pid, signal.SIGTERM))
+    )
+    stopper.start()
+    wait_for_all(ranks)
+    stopper.join()
+    assert [process.exitcode for process in ranks] == [143, 143]
+    assert kept(job.out) == [2] and not leftovers(job.out)
 
 
 @pytest.mark.parametrize(

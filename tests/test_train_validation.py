@@ -60,11 +60,12 @@ def worse(world: World, out: Path, **changes: Any) -> TrainSettings:
 
 def curve(out: Path) -> dict[int, dict[str, float]]:
     """Of the log, what was held out, by step."""
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    found = {
-        line["step"]: {k: v for k, v in line.items() if k.startswith("validation/")}
-        for line in lines
-    }
+    found: dict[int, dict[str, float]] = {}
+    for line in map(json.loads, (out / "log.jsonl").read_text().splitlines()):
+        figures = {k: v for k, v in line.items() if k.startswith("validation/")}
+        known = found.setdefault(line["step"], {})
+        assert not known.keys() & figures.keys(), f"step {line['step']} is told twice"
+        known |= figures
     return {step: figures for step, figures in found.items() if figures}
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -50,10 +49,18 @@ from train.parts import PARTS, keep_frozen_narrow
 from train.plan import PackPlan
 from train.profiles import profiled, watched_memory
 from train.ranks import Ranks
-from train.run_folder import alone_in, claim, claim_data, require_one_run, settled
+from train.run_folder import (
+    alone_in,
+    claim,
+    require_one_run,
+    require_own,
+    require_own_data,
+    require_shared_folder,
+    settled,
+)
 from train.run_log import RunLog, Silence
-from train.scorer import ScorerError, score
-from train.settings import ScorerSettings, Subset, TrainSettings
+from train.scoring import Scoring
+from train.settings import Subset, TrainSettings
 from train.sharding import (
     Shards,
     gathered_root,
@@ -74,7 +81,6 @@ from train.validation import HeldOut
 CHECKPOINT, ADAPTER, BEST = "checkpoint", "adapter", "best"
 """Folders of what a run's folder ends up with: the finished model, or the LoRA that it trained; and
 either of these where the validation loss was least, or the score best."""
-_SCORED = "scored"
 
 
 class Trainer:
@@ -105,7 +111,7 @@ class Trainer:
         require_work(settings.packs_per_step, ranks.world_size)
         # Before the weights are read: a folder of another run is told at once.
         ranks.first(lambda: require_trackers(settings))
-        ranks.first(lambda: claim(settings, resuming=resuming))
+        ranks.first(lambda: require_own(settings, resuming=resuming))
         require_one_run(settings, ranks)
         shards = Shards(self._prepare)
         self.loaded, self.tokenizer = open_to_train(settings, self.device, self.dtype, shards)
@@ -131,7 +137,7 @@ class Trainer:
             ranks.first(self._require_room)
         self.examples = self._open_examples(settings.data, settings.noised_copies)
         fingerprint = self.examples.fingerprint
-        ranks.first(lambda: claim_data(settings.out, fingerprint, resuming=resuming))
+        ranks.first(lambda: require_own_data(settings.out, fingerprint, resuming=resuming))
         ranks.require_same("the data (or tokenizer, or autoencoder)", fingerprint)
         self.plan = PackPlan(
             self.examples.lengths,
@@ -144,12 +150,19 @@ class Trainer:
         self.packs = StepPacks(self.examples, self.plan, self.examples.special, settings)
         self.average = WeightAverage(self.parameters, decay) if decay else None
         self.held_out = self._open_held_out()
+        # Only now: a run that cannot begin leaves nothing that would speak for it.
+        ranks.first(lambda: claim(settings, fingerprint, resuming=resuming))
+        require_shared_folder(settings.out, ranks)
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
         facts = ranks.first(self.state.facts)
         self.interval = IntervalMeans()
         self.interval.resume(facts.get("log"))
+        self.scoring: Scoring | None = None
+        self.score: float | None = None
+        """Of this step's weights, once it is known."""
         if self.held_out is not None:
             self.held_out.resume(facts.get("best"), kept=ranks.first(self.state.steps))
+            self._open_scoring(self.held_out)
 
     def _prepare(self, model: Bagel) -> None:
         """Make of a model what a step calls, and give this rank its part of it."""
@@ -194,7 +207,8 @@ class Trainer:
             The checkpoint's folder.
         """
         with alone_in(self.settings.out) if self.ranks.is_first else nullcontext():
-            if self.step < self.settings.num_steps:
+            # Of a run at its end the score, or only its line of the log, may be missing.
+            if self.step < self.settings.num_steps or self.scoring is not None:
                 self._train()
             folder = self.export()
             if self.best_step is not None:
@@ -218,6 +232,12 @@ class Trainer:
             packs = self.packs.from_step(self.step, ranks.rank)
             if not self.step and self.held_out is not None:
                 shown.record(0, self.validate())
+            if self.scoring is not None:
+                self.scoring.begin(self.step)
+                if self.score is not None:  # a kill may have come before it was logged
+                    shown.record_once(self.step, {"validation/score": self.score})
+            if self._unscored() and (stop := self._grade(shown, interrupts)):
+                self._leave(stop, shown, interrupts)
             while self.step < settings.num_steps:
                 record = self._timed_step(packs, throughput)
                 self.step += 1
@@ -231,21 +251,29 @@ class Trainer:
                 )
                 end = StepEnd.of_all(ranks.gather(mine))
                 self._after_step(record | end.figures(peak), end, shown)
-                done = f"{self.step} of {settings.num_steps}"
+                ends = end.stop or (end.late and self.step < settings.num_steps)
+                if self._unscored() and not ends:  # else the next part asks for it
+                    end = replace(end, stop=self._grade(shown, interrupts))
                 if end.stop:
-                    self.state.finish()
-                    shown.say(
-                        f"step {done} is saved in {settings.out}; the same command continues from "
-                        "there"
-                    )
-                    interrupts.leave(end.stop)
-                if end.late and self.step < settings.num_steps:
+                    self._leave(end.stop, shown, interrupts)
+                if ends:
                     shown.end_line()
                     shown.say(
-                        f"stopped after {done} steps: max_minutes is {settings.max_minutes:g}; the "
-                        "same command goes on"
+                        f"stopped after {self.step} of {settings.num_steps} steps: max_minutes is "
+                        f"{settings.max_minutes:g}; the same command goes on"
                     )
                     return
+
+    def _leave(self, stop: int, shown: Silence, interrupts: Interrupts) -> None:
+        """End as a signal asks, once what is due is on the disk."""
+        self.state.finish()
+        done = f"step {self.step} of {self.settings.num_steps}"
+        if self.step:
+            done += f" is saved in {self.settings.out}; the same command continues from there"
+        else:
+            done += ": nothing is done yet"
+        shown.say(done)
+        interrupts.leave(stop)
 
     def _timed_step(self, packs: Iterator[Pack], throughput: Throughput) -> dict[str, float]:
         """Take the next step, traced where that is wanted, and note how long it took."""
@@ -277,9 +305,10 @@ class Trainer:
         self.interval.add(record)
         figures = self.interval.take() if last or _due(self.step, log.every_steps) else {}
         due = last or _due(self.step, settings.checkpoint_every_steps)
-        if self.held_out is not None and (last or self.held_out.due(self.step)):
+        self.score = None
+        if self._measured():
             figures |= self.validate()
-            due |= self.best_step == self.step
+            due |= self.best_step == self.step or self.scoring is not None
         if figures:
             # Ahead of the state: `cut_log` can drop what is beyond, and add nothing.
             shown.record(self.step, figures)
@@ -342,44 +371,61 @@ class Trainer:
         return None if self.held_out is None else self.held_out.best_kept
 
     def validate(self) -> dict[str, float]:
-        """Measure the held-out data with the averaged weights, and the score if one is wanted.
-
-        See `HeldOut.measure`. A score that cannot be had is told, and the run goes on without it;
-        before the first step it is an error.
+        """Measure the held-out data with the averaged weights; see `HeldOut.measure`.
 
         Raises:
-            ValueError: A sample cannot be read, or there is no score before the first step.
+            ValueError: A sample cannot be read.
         """
-        assert self.held_out is not None and self.settings.validation is not None
+        assert self.held_out is not None
         # What was gathered is given back first: nothing of the averaged weights stays behind.
         with averaged(self.parameters, self.average), resharded(self.objective):
             figures = self.held_out.measure(self._forward, self.device)
-        scorer = self.settings.validation.scorer
-        if scorer is None:
+        if self.scoring is None:
             self.held_out.compare(self.step, figures["validation/loss"])
-            return figures
-        score = self._score(scorer)
-        if score is not None:
-            figures["validation/score"] = score
-            self.held_out.compare(self.step, -score if scorer.larger_is_better else score)
         return figures
 
-    def _score(self, settings: ScorerSettings) -> float | None:
-        """Let a command draw with the averaged weights; None where it fails after some steps."""
-        folder = self._export(_SCORED)
+    def _measured(self) -> bool:
+        """Whether the held-out data are measured at this step."""
+        last = self.step == self.settings.num_steps
+        return self.held_out is not None and (last or self.held_out.due(self.step))
 
-        def scored() -> float | None:
-            try:
-                return score(settings, folder)
-            except ScorerError as error:
-                if not self.step:
-                    raise
-                print(f"step {self.step}: not scored: {error}", file=sys.stderr)
-                return None
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+    def _unscored(self) -> bool:
+        """Whether a command is yet to grade this step's weights."""
+        return self.scoring is not None and self.score is None and self._measured()
 
-        return self.ranks.first(scored)
+    def _grade(self, shown: Silence, interrupts: Interrupts) -> int:
+        """Let the command grade the averaged weights, whose state is on the disk by then.
+
+        A score that cannot be had is told, and the run goes on without it.
+
+        Returns:
+            Number of a signal that came meanwhile to any rank, or 0.
+
+        Raises:
+            ScorerError: There is none before the first step.
+        """
+        assert self.scoring is not None
+        self.state.finish()
+        self._take_score(self.scoring.grade(self.step, self._export, interrupts))
+        if self.score is not None:
+            shown.record_once(self.step, {"validation/score": self.score})
+            self.state.keep_best(self.best_step)
+        return max(self.ranks.gather(interrupts.received or 0))
+
+    def _open_scoring(self, held_out: HeldOut) -> None:
+        validation = self.settings.validation
+        if validation is not None and validation.scorer is not None:
+            self.scoring = Scoring(
+                validation.scorer, self.settings.out, self.ranks, held_out.fingerprint
+            )
+            self._take_score(self.scoring.known(self.step))
+
+    def _take_score(self, score: float | None) -> None:
+        assert self.held_out is not None and self.settings.validation is not None
+        scorer = self.settings.validation.scorer
+        self.score = score
+        if score is not None and scorer is not None:
+            self.held_out.compare(self.step, -score if scorer.larger_is_better else score)
 
     def train_step(self, *packs: Pack) -> dict[str, float]:
         """One optimizer step over one or more packs, one after the other.

@@ -89,11 +89,12 @@ class Ranks:
         """Whether it is so on any rank; all must call it at the same point."""
         return any(self.gather(flag))
 
-    def first(self, work: Callable[[], T]) -> T:
+    def first(self, work: Callable[[], T], *, meanwhile: Callable[[], object] | None = None) -> T:
         """Do something on rank 0 alone, for as long as it takes, while the others wait.
 
         Args:
             work: Returns what JSON can carry.
+            meanwhile: What the others do about every second.
 
         Returns:
             What it returned, on every rank.
@@ -114,8 +115,31 @@ class Ranks:
         while not self._comes(key, _POLL):
             if self._store.check([_FAILURE]):
                 raise self._told()
+            if meanwhile is not None:
+                meanwhile()
         value: T = json.loads(self._store.get(key))
         return value
+
+    def first_unless(self, stop: Callable[[], bool], work: Callable[[Callable[[], bool]], T]) -> T:
+        """As `first`, with work that can be broken off from any rank.
+
+        Args:
+            stop: Whether this rank wants that; asked now and then.
+            work: Is given what to ask whether to go on: whether any rank wants it to stop, or has
+                failed.
+        """
+        store, key = self._store, f"stop/{self._turn + 1}"
+        if store is None:
+            return work(stop)
+
+        def asked() -> bool:
+            return stop() or store.check([key]) or store.check([_FAILURE])
+
+        def ask() -> None:
+            if stop():
+                store.set(key, "")
+
+        return self.first(lambda: work(asked), meanwhile=ask)
 
     def first_opens(self, read: Callable[[], T]) -> T:
         """Open what the first one to do so prepares for the others, such as a cache; see `first`.

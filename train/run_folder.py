@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def settled(settings: TrainSettings, ranks: Ranks, *, resuming: bool) -> TrainSe
     Args:
         settings: Of this run.
         ranks: That share it; the first one's precision is everyone's.
-        resuming: As in `claim`.
+        resuming: As in `require_own`.
 
     Raises:
         ValueError: There is no such device, or the earlier part's settings cannot be read.
@@ -53,7 +53,7 @@ def settled(settings: TrainSettings, ranks: Ranks, *, resuming: bool) -> TrainSe
 
 
 def require_one_run(settings: TrainSettings, ranks: Ranks) -> None:
-    """Require all ranks to have the settings and the folder of the first one, which claimed it.
+    """Require all ranks to have the settings of the first one.
 
     Raises:
         ValueError: They have not; says who differs in what.
@@ -65,7 +65,15 @@ def require_one_run(settings: TrainSettings, ranks: Ranks) -> None:
                 f"rank {number} was started with other settings than rank 0: "
                 f"{'; '.join(changed)}. Start all processes of a run with the same"
             )
-    path = settings.out / _SETTINGS
+
+
+def require_shared_folder(out: Path, ranks: Ranks) -> None:
+    """Require all ranks to see the folder that the first one has claimed.
+
+    Raises:
+        ValueError: One does not.
+    """
+    path = out / _SETTINGS
     text = ranks.first(path.read_text)
     deadline = time.monotonic() + _PATIENCE_S
     # A shared file system may show a new file some seconds later to other machines.
@@ -78,8 +86,8 @@ def require_one_run(settings: TrainSettings, ranks: Ranks) -> None:
         time.sleep(0.5)
 
 
-def claim(settings: TrainSettings, *, resuming: bool) -> None:
-    """Take the folder for a run with these settings and record them.
+def require_own(settings: TrainSettings, *, resuming: bool) -> None:
+    """Require a folder to be free for a run, or its own; nothing is written.
 
     Args:
         settings: Of this run.
@@ -87,17 +95,15 @@ def claim(settings: TrainSettings, *, resuming: bool) -> None:
 
     Raises:
         ValueError: The earlier part had other settings; names each. Or another process has begun
-            a run there and saved nothing yet: its record must stay its own.
+            a run there and saved nothing yet.
         OSError: The folder cannot be written, or a part of its path is a file.
     """
     out, path = settings.out, settings.out / _SETTINGS
     # How much room is needed is asked once the model is known.
-    outputs.folder(out, need_bytes=0).mkdir(parents=True, exist_ok=True)
+    outputs.folder(out, need_bytes=0)
     if not resuming:
-        with alone_in(out):
-            job_settings.save_resolved(settings, path)
-        return
-    if path.is_file():
+        require_nobody_in(out)
+    elif path.is_file():
         before = _binding(job_settings.load(TrainSettings, path))
         now = _binding(settings)
         if changed := job_settings.changes(before, now):
@@ -105,11 +111,10 @@ def claim(settings: TrainSettings, *, resuming: bool) -> None:
                 f"{out} holds a run with other settings: {'; '.join(changed)}. Continue it with "
                 f"its own settings, choose another `out`, or remove {out / 'state'} to start over"
             )
-    job_settings.save_resolved(settings, path)
 
 
-def claim_data(out: Path, fingerprint: str, *, resuming: bool) -> None:
-    """Record what the data are, or refuse to continue on others.
+def require_own_data(out: Path, fingerprint: str, *, resuming: bool) -> None:
+    """Refuse to continue a run on other data; nothing is written.
 
     Raises:
         ValueError: The earlier part of the run read other data, or through another tokenizer or
@@ -121,7 +126,25 @@ def claim_data(out: Path, fingerprint: str, *, resuming: bool) -> None:
             f"the data of {out} have changed since it began (or its tokenizer or autoencoder "
             f"has): restore them, choose another `out`, or remove {out / 'state'} to start over"
         )
-    write_whole(path, (fingerprint + "\n").encode())
+
+
+def claim(settings: TrainSettings, fingerprint: str, *, resuming: bool) -> None:
+    """Take the folder for a run and record its settings and data, which were found to be its own.
+
+    Args:
+        settings: Of this run.
+        fingerprint: Of its data.
+        resuming: As in `require_own`.
+
+    Raises:
+        ValueError: Another process has begun a run there meanwhile: its record must stay its own.
+        OSError: The folder cannot be written.
+    """
+    out = settings.out
+    out.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if resuming else alone_in(out):
+        job_settings.save_resolved(settings, out / _SETTINGS)
+        write_whole(out / _DATA, (fingerprint + "\n").encode())
 
 
 def alone_in(out: Path) -> AbstractContextManager[None]:
@@ -174,5 +197,5 @@ def _binding(settings: TrainSettings) -> dict[str, Any]:
     for key in _FREE:
         del chosen[key]
     for subset in chosen["data"]:
-        del subset["path"]  # a moved data set is the same one; `claim_data` looks inside
+        del subset["path"]  # a moved data set is the same one; `require_own_data` looks inside
     return chosen

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staged.jobs.progress import Progress, rate
+from staged.lines import read_lines
 from train.run_folder import cut_log
 from train.trackers import Tracker
 
@@ -27,6 +28,9 @@ class Silence:
 
     def record(self, step: int, figures: dict[str, float]) -> None:
         """Keep the figures of a step."""
+
+    def record_once(self, step: int, figures: dict[str, float]) -> None:
+        """As `record`, unless it was the last that an earlier part of the run recorded."""
 
     def advance(self, figures: dict[str, float]) -> None:
         """Show that a step was done."""
@@ -58,7 +62,12 @@ class RunLog(Silence):
         cut_log(out / "log.jsonl", step)
         self._progress = Progress("step", num_steps, done=step)
         self._trackers = trackers
-        self._lines = (out / "log.jsonl").open("a", encoding="utf-8")
+        path = out / "log.jsonl"
+        self._last = ""
+        if path.is_file():
+            for line in read_lines(path):
+                self._last = line.text()
+        self._lines = path.open("a", encoding="utf-8")
 
     def __exit__(self, *_: object) -> None:
         self._lines.close()
@@ -67,10 +76,16 @@ class RunLog(Silence):
 
     def record(self, step: int, figures: dict[str, float]) -> None:
         """Keep the figures of a step."""
-        self._lines.write(json.dumps({"step": step, **figures}) + "\n")
+        self._last = json.dumps({"step": step, **figures})
+        self._lines.write(self._last + "\n")
         self._lines.flush()
         for tracker in self._trackers:
             tracker.record(step, figures)
+
+    def record_once(self, step: int, figures: dict[str, float]) -> None:
+        """As `record`, unless it was the last that an earlier part of the run recorded."""
+        if self._last != json.dumps({"step": step, **figures}):
+            self.record(step, figures)
 
     def advance(self, figures: dict[str, float]) -> None:
         """Show that a step was done."""

@@ -27,7 +27,7 @@ from train.ema import WeightAverage
 from train.optimizer import Optimizers
 from train.ranks import Ranks
 from train.sharding import local
-from train.state_writer import StateWriter, file_name, steps_in
+from train.state_writer import StateWriter, drop_old, file_name, steps_in
 
 # Which is meant, where one process is all there are.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -176,6 +176,15 @@ class RunState:
                 return dict(file.metadata() or {})
         except (SafetensorError, OSError, ValueError) as error:
             raise ValueError(f"{folder} is damaged ({error}); remove it") from error
+
+    def keep_best(self, best: int | None) -> None:
+        """Drop what only an earlier best has kept; all ranks must call it at the same point.
+
+        Args:
+            best: As in `save`.
+        """
+        self.finish()
+        self._ranks.first(lambda: drop_old(self.folder, self._num_kept, best))
 
     def steps(self) -> list[int]:
         """Steps whose states are kept, in order."""

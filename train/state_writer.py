@@ -100,9 +100,7 @@ class StateWriter(StorageWriter):
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         """Give the folder its name, on rank 0, and drop older states."""
         self._whole.close()
-        for old in steps_in(self._target.parent)[: -self._num_kept]:
-            if old != self._best:
-                shutil.rmtree(self._target.with_name(f"{old:08d}"))
+        drop_old(self._target.parent, self._num_kept, self._best)
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         """Nothing: a writer writes once."""
@@ -118,6 +116,19 @@ class StateWriter(StorageWriter):
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
         """It is given where it is to write, never an id."""
         return False
+
+
+def drop_old(folder: Path, num_kept: int, best: int | None) -> None:
+    """Remove states from a folder of them.
+
+    Args:
+        folder: That they lie in.
+        num_kept: Newest ones that stay.
+        best: Step whose state stays besides.
+    """
+    for old in steps_in(folder)[:-num_kept]:
+        if old != best:
+            shutil.rmtree(folder / f"{old:08d}")
 
 
 def steps_in(folder: Path) -> list[int]:

@@ -69,6 +69,7 @@ class HeldOut:
 
     Attributes:
         best: Where the loss was least so far; None before the first step that was measured.
+        fingerprint: Of all that losses and scores depend on but the weights.
     """
 
     def __init__(
@@ -113,8 +114,8 @@ class HeldOut:
         ]
         if settings.validation.scorer is not None:
             told.append(job_settings.to_dict(settings.validation.scorer))
-        self._fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
-        ranks.require_same("the validation data (or its settings)", self._fingerprint)
+        self.fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        ranks.require_same("the validation data (or its settings)", self.fingerprint)
         self.best: Best | None = None
 
     @property
@@ -140,7 +141,7 @@ class HeldOut:
             return
         found = Best.read(best)
         there = found.step in kept or not self._validation.keep_best
-        self.best = found if there and found.of == self._fingerprint else None
+        self.best = found if there and found.of == self.fingerprint else None
 
     def due(self, step: int) -> bool:
         """Whether to measure after so many steps."""
@@ -182,7 +183,7 @@ class HeldOut:
         """
         # Never before the first step, where it is `init`; and nan is less than nothing.
         if step and loss < (math.inf if self.best is None else self.best.loss):
-            self.best = Best(step=step, loss=loss, of=self._fingerprint)
+            self.best = Best(step=step, loss=loss, of=self.fingerprint)
 
     def _pack(self, number: int) -> Pack:
         samples = self._packs[number] if number != IDLE else []
