@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from staged.shards import ShardWriter, read_manifest, read_shards
+from data_pipelines.derived import write_derived
+from staged.shards import Sample
 from staged.trajectory import Step, Trajectory
 
 KINDS: tuple[str, ...] = tuple(kind.__name__.lower() for kind in get_args(Step))
@@ -51,18 +52,10 @@ def write_decisions(folder: Path, out: Path, kinds: Collection[str] = KINDS) -> 
     Raises:
         ValueError: The data set has none, is damaged, or `out` holds a finished one.
     """
-    manifest = read_manifest(folder)
-    number = 0
-    with ShardWriter(
-        out,
-        title=f"decisions of {manifest.title}",
-        fingerprints=manifest.fingerprints,
-        settings=manifest.settings,
-    ) as writer:
-        for sample in read_shards(folder):
-            for place, decision in enumerate(decisions(sample.trajectory, kinds)):
-                writer.write(f"{sample.key}-{place}", decision)
-                number += 1
-        if not number:
-            raise ValueError(f"{folder} has no supervised step of {', '.join(sorted(kinds))}")
-    return number
+
+    def of_sample(sample: Sample) -> Iterator[tuple[str, Trajectory]]:
+        for place, decision in enumerate(decisions(sample.trajectory, kinds)):
+            yield f"{sample.key}-{place}", decision
+
+    nothing = f"supervised step of {', '.join(sorted(kinds))}"
+    return write_derived(folder, out, of_sample, what="decisions", nothing=nothing)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data_pipelines.derived import write_derived
 from data_pipelines.job import LEDGER
 from data_pipelines.plan_sketch.build import REFUSED
 from data_pipelines.refine.own import refused
 from staged.jobs.records import Records
-from staged.shards import Sample, ShardWriter, read_manifest, read_shards
+from staged.shards import Sample
 from staged.trajectory import ImageRef, Sketch, Step, Trajectory
 
 PAIR, PREFERRED = "pair", "preferred"
@@ -88,19 +89,11 @@ def write_pairs(folder: Path, out: Path) -> int:
     """
     ledger = folder / LEDGER
     records = Records(ledger) if ledger.is_dir() else None
-    manifest = read_manifest(folder)
-    number = 0
-    with ShardWriter(
-        out,
-        title=f"preferences of {manifest.title}",
-        fingerprints=manifest.fingerprints,
-        settings=manifest.settings,
-    ) as writer:
-        for sample in read_shards(folder):
-            for pair in pairs(sample, records):
-                writer.write(f"{pair.name}-1", pair.preferred)
-                writer.write(f"{pair.name}-0", pair.rejected)
-                number += 1
-        if not number:
-            raise ValueError(f"{folder} has no preferences: no sketch in it was refused and mended")
-    return number
+
+    def of_sample(sample: Sample) -> Iterator[tuple[str, Trajectory]]:
+        for pair in pairs(sample, records):
+            yield f"{pair.name}-1", pair.preferred
+            yield f"{pair.name}-0", pair.rejected
+
+    nothing = "preferences: no sketch in it was refused and mended"
+    return write_derived(folder, out, of_sample, what="preferences", nothing=nothing) // 2
