@@ -16,7 +16,7 @@ from staged.engine.engine import Engine
 from staged.engine.text_sampling import TextSampling
 from staged.model.attention import PackedAttention, attend_rows
 from staged.model.flex import FlexAttention
-from staged.model.flows import FlowSettings
+from staged.model.flows import FlowSettings, Guidance
 from staged.model.quantizations import Quantization
 from staged.model.quantized import multiply, quantize, quantize_experts
 from staged.verify import main
@@ -72,7 +72,7 @@ def test_text_and_drawings_are_those_of_the_cpu() -> None:
             texts_only,
             sizes=[(16, 16), (8, 16)],
             seeds=[0, 1],
-            settings=FlowSettings(num_flow_steps=4),
+            settings=[FlowSettings(num_flow_steps=4)] * 2,
         )
         drawn.append(torch.cat([drawing.latents.cpu() for drawing in drawings]))
     assert written[0] == written[1]
@@ -138,13 +138,13 @@ def test_company_changes_no_bit(dtype: torch.dtype, kind: Quantization) -> None:
     ]
     together = worker.write(contexts, sampling)
     nothing = [Context() for _ in contexts]
-    sizes, flow = [(16, 16)] * len(contexts), FlowSettings(num_flow_steps=4)
+    sizes, flows = [(16, 16)] * len(contexts), [FlowSettings(num_flow_steps=4)] * len(contexts)
     seeds = range(len(contexts))
-    drawn = worker.draw(contexts, nothing, nothing, sizes=sizes, seeds=seeds, settings=flow)
+    drawn = worker.draw(contexts, nothing, nothing, sizes=sizes, seeds=seeds, settings=flows)
     for row, context in enumerate(contexts):
         assert worker.write([context], [sampling[row]]) == [together[row]]
         [alone] = worker.draw(
-            [context], nothing[:1], nothing[:1], sizes=sizes[:1], seeds=[row], settings=flow
+            [context], nothing[:1], nothing[:1], sizes=sizes[:1], seeds=[row], settings=flows[:1]
         )
         assert torch.equal(alone.latents, drawn[row].latents)
 
@@ -156,10 +156,12 @@ def test_a_flow_step_never_waits_for_the_device() -> None:
     )
     context = Context()
     worker.append([context], [[packs.text_only(16)]])
-    num_steps = 6
+    # All the time with guidance: where it ends a recording begins, which waits.
+    flow = FlowSettings(num_flow_steps=6, guidance=Guidance(interval=(0.0, 1.0)))
 
     def on_step(_row: int, step: int, _estimate: Tensor) -> None:
-        torch.cuda.set_sync_debug_mode("error" if step < num_steps else "default")
+        replaying = 2 <= step < flow.num_flow_steps  # the second step is the one that is recorded
+        torch.cuda.set_sync_debug_mode("error" if replaying else "default")
 
     try:
         [drawing] = worker.draw(
@@ -168,12 +170,29 @@ def test_a_flow_step_never_waits_for_the_device() -> None:
             [Context()],
             sizes=[(64, 64)],
             seeds=[0],
-            settings=FlowSettings(num_flow_steps=num_steps),
+            settings=[flow],
             on_step=on_step,
         )
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert drawing.pixels.shape == (64, 64, 3)
+
+
+def test_replayed_steps_are_those_that_are_launched(recwarn: pytest.WarningsRecorder) -> None:
+    worker = engine(CUDA)
+    plain = Engine(worker.model, worker.codec, worker.tokenizer, shares_calls=False)
+    flow = FlowSettings(num_flow_steps=8)  # guidance ends on the way
+    drawn = []
+    for drawer in (worker, plain):
+        context, nothing = [Context()], [Context()]
+        drawer.append_text(context, ["a red circle"])
+        [drawing] = drawer.draw(
+            context, nothing, nothing, sizes=[(16, 16)], seeds=[0], settings=[flow]
+        )
+        drawn.append(drawing.latents)
+    assert worker.graphs.compared and worker.graphs.record is not None
+    torch.testing.assert_close(*drawn, rtol=1e-3, atol=1e-4)
+    assert not [one for one in recwarn.list if "CUDA graphs" in str(one.message)]
 
 
 def trained(device: torch.device) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ def draw_sheet(
     Returns:
         (h, sum of w, 3) uint8.
     """
-    engine = Engine(model, codec, tokenizer)
+    engine = Engine(model, codec, tokenizer, shares_calls=False)  # ranks must ask alike
     contexts = [Context() for _ in log.sample_prompts]
     engine.append_text(contexts, log.sample_prompts)
     side = codec.sizes.latent_max

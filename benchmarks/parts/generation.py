@@ -64,11 +64,15 @@ def measure_flows(engine: Engine, setup: Setup, record: Recorder) -> None:
     engine.append([prompt], [[packs.text_only(16 if setup.tiny else 64)]])
     drawing = (prompt, nothing, nothing)
     editing = _context_with_image(engine, setup, grid, record)
-    for name, contexts, guidance, branches in (
-        ("flow_unguided", drawing, _UNGUIDED, 1),
-        ("flow_guided", drawing, _ALWAYS, 2),
-        ("flow_unguided_6k", editing, _UNGUIDED, 1),
-        ("flow_guided_6k", editing, _ALWAYS, 3),
+    # Kernel by kernel, as where a model is cut among ranks: what replayed graphs are set against.
+    launching = Engine(engine.model, engine.codec, engine.tokenizer, shares_calls=False)
+    for name, drawer, contexts, guidance, branches in (
+        ("flow_unguided", engine, drawing, _UNGUIDED, 1),
+        ("flow_unguided_launched", launching, drawing, _UNGUIDED, 1),
+        ("flow_guided", engine, drawing, _ALWAYS, 2),
+        ("flow_unguided_6k", engine, editing, _UNGUIDED, 1),
+        ("flow_guided_6k", engine, editing, _ALWAYS, 3),
+        ("flow_guided_6k_launched", launching, editing, _ALWAYS, 3),
     ):
         flops = sum(
             flow_flops(engine.model.config.transformer, grid[0] * grid[1], context.num_tokens)
@@ -76,7 +80,8 @@ def measure_flows(engine: Engine, setup: Setup, record: Recorder) -> None:
         )
         settings = FlowSettings(num_flow_steps=8, guidance=guidance)
         with record.attempt(name):
-            measure_flow(name, engine, contexts, side, settings, flops, setup, record)
+            measure_flow(name, drawer, contexts, side, settings, flops, setup, record)
+    record.add("steps_replayed", float(engine.graphs.compared), "of 1")
     for name, contexts in (("text_to_image", drawing), ("edit_6k", editing)):
         with record.attempt(name):
             _measure_image(name, engine, contexts, side, setup, record)

@@ -16,6 +16,7 @@ from itertools import accumulate
 from torch import Tensor
 
 from staged.engine.company import Company, Shape
+from staged.engine.graphs import Graphs
 from staged.engine.velocity import GuidedImage, Velocities
 from staged.model.bagel import Bagel
 from staged.model.flow import euler_step
@@ -134,10 +135,12 @@ class Drawer:
 
     def __init__(self, model: Bagel, special: SpecialTokens, *, shares_calls: bool = True) -> None:
         """Draw with a model; images take their steps one by one where they share no calls."""
-        self._velocities = Velocities(model, special)
+        device = model.embed_tokens.weight.device
+        # Of a model that is cut among ranks a call waits for theirs, and is none to record.
+        self.graphs = Graphs.on(device) if shares_calls else Graphs(None)
+        self._velocities = Velocities(model, special, self.graphs)
         self._company = Company(model, special)
-        kind = model.embed_tokens.weight.device.type
-        self._most = ROWS_TOGETHER.get(kind, 0) if shares_calls else 0
+        self._most = ROWS_TOGETHER.get(device.type, 0) if shares_calls else 0
 
     def step(self, images: Sequence[ImageOnItsWay], on_step: OnStep | None) -> None:
         """Ask the network once for the first of some images, for as many as are of use.

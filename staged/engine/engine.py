@@ -27,6 +27,7 @@ from staged.engine.cache import MAX_CACHED_TOKENS, PagedCache
 from staged.engine.context import ChunkAttention, Context
 from staged.engine.decoding import Decoder
 from staged.engine.drawing import Drawer, ImageOnItsWay, OnStep
+from staged.engine.graphs import Graphs
 from staged.engine.memory import Footprint
 from staged.engine.sampling import Drawing, TextBlock
 from staged.engine.text_sampling import TextSampling
@@ -63,8 +64,9 @@ class Engine:
             flows: How the checkpoint's pictures are drawn, for whoever asks; by default as the
                 published model draws.
             shares_calls: Whether images take their steps together where that was tried to change
-                no bit. What is found is a process's own: it changes no picture, but how often the
-                model is asked, so ranks among which a model is cut draw alone.
+                no bit, and steps on CUDA are replayed (`staged.engine.graphs`). What is found is a
+                process's own: it changes no picture, but how often the model is asked, so ranks
+                among which a model is cut draw alone.
         """
         self.model, self.codec, self.tokenizer = model, codec, tokenizer
         self.special = tokenizer.special
@@ -295,6 +297,11 @@ class Engine:
         while not all(image.ended for image in images):
             self.step(images, on_step)
         return [self.finished(image) for image in images]
+
+    @property
+    def graphs(self) -> Graphs:
+        """Whether steps are replayed; see `staged.engine.graphs`."""
+        return self._drawer.graphs
 
     @torch.inference_mode()
     def finished(self, drawn: ImageOnItsWay) -> Drawing:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from staged.engine.context import ChunkAttention, Context
+from staged.engine.graphs import Graphs, Network
 from staged.model.bagel import Bagel, Inputs
 from staged.model.flow import guide
 from staged.model.flows import Guidance
@@ -62,20 +63,21 @@ _Team = tuple[tuple[ref[GuidedImage], int], ...]
 class Velocities:
     """Velocities of images in their contexts, those that are asked for at once in one call."""
 
-    def __init__(self, model: Bagel, special: SpecialTokens) -> None:
+    def __init__(self, model: Bagel, special: SpecialTokens, graphs: Graphs) -> None:
         """Ask a model.
 
         Args:
             model: Whose velocities they are.
             special: Its framing tokens.
+            graphs: Let what is asked again and again be replayed.
         """
-        self._model, self._special = model, special
+        self._model, self._special, self._graphs = model, special, graphs
         self._like = model.embed_tokens.weight
         self._no_patches = self._like.new_empty(0, model.config.vision.patch_dim)
         # Of what was last asked for with an image in front: it serves every step until an image
         # comes, goes, or needs other branches. Images are held weakly, and so are not kept, nor
         # their contexts, when nobody draws them any more.
-        self._plans = WeakKeyDictionary[GuidedImage, tuple[_Team, Layout, ChunkAttention]]()
+        self._plans = WeakKeyDictionary[GuidedImage, tuple[_Team, Network]]()
 
     def __call__(
         self, images: Sequence[GuidedImage], x_t: Sequence[Tensor], times: Sequence[float]
@@ -91,22 +93,18 @@ class Velocities:
             (branches, n, Z) float32 of each, with as many branches as it needs at its time.
         """
         counts = [image.num_branches(t) for image, t in zip(images, times, strict=True)]
-        layout, attention = self._plan(images, counts)
+        network = self._plan(images, counts)
         rows = [count * len(x) for count, x in zip(counts, x_t, strict=True)]
         # Narrowed for the network alone; see `staged.engine.drawing`.
         tokens = [x.to(self._like.dtype).repeat(n, 1) for x, n in zip(x_t, counts, strict=True)]
-        inputs = Inputs(torch.cat(tokens), self._times(times, rows), self._no_patches)
-        hidden = self._model(layout, inputs, attention)
         # Widened before guidance, which multiplies the differences of nearly equal numbers.
-        velocities = self._model.velocity(hidden.gen).float().split(rows)
+        velocities = network(torch.cat(tokens), self._times(times, rows)).float().split(rows)
         return [
             some.view(count, *x.shape)
             for some, count, x in zip(velocities, counts, x_t, strict=True)
         ]
 
-    def _plan(
-        self, images: Sequence[GuidedImage], counts: Sequence[int]
-    ) -> tuple[Layout, ChunkAttention]:
+    def _plan(self, images: Sequence[GuidedImage], counts: Sequence[int]) -> Network:
         team = tuple((ref(image), count) for image, count in zip(images, counts, strict=True))
         known = self._plans.get(images[0])
         if known is None or known[0] != team:
@@ -118,9 +116,17 @@ class Velocities:
             ]
             positions = [branch.position for branch in branches]
             layout = noised_layout(shapes, self._special, positions).to(self._like.device)
-            known = team, layout, ChunkAttention(branches, layout)
+            network = self._network(layout, ChunkAttention(branches, layout))
+            known = team, self._graphs.replaying(network)
             self._plans[images[0]] = known
-        return known[1:]
+        return known[1]
+
+    def _network(self, layout: Layout, attention: ChunkAttention) -> Network:
+        def network(latents: Tensor, times: Tensor) -> Tensor:
+            hidden = self._model(layout, Inputs(latents, times, self._no_patches), attention)
+            return self._model.velocity(hidden.gen)
+
+        return network
 
     def _times(self, times: Sequence[float], rows: Sequence[int]) -> Tensor:
         device = self._like.device

@@ -197,12 +197,12 @@ class Bagel(nn.Module):
 
 
 def _grid_positions(grids: Iterable[tuple[int, int]], side: int, device: torch.device) -> Tensor:
-    parts = [_one_grid(height, width, side) for height, width in grids]
-    rows = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
-    return rows.to(device, non_blocking=True)  # a flow step must not wait for the one before it
+    parts = [_one_grid(height, width, side, device) for height, width in grids]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device=device)
 
 
-# Every flow step asks for the same few.
+# Every flow step asks for the same few, and must not wait for the one before it: they stay where
+# they are needed.
 @lru_cache(maxsize=1024)
-def _one_grid(height: int, width: int, side: int) -> Tensor:
-    return extrapolated_position_ids(height, width, side)
+def _one_grid(height: int, width: int, side: int, device: torch.device) -> Tensor:
+    return extrapolated_position_ids(height, width, side).to(device)
