@@ -244,18 +244,14 @@ class _Way:
         drafts = self.state.rounds[number].drafts
         there = [i for i, draft in enumerate(drafts) if draft.image]
         if self._policy.selection == "scores":
-            shown = [drafts[i] for i in there]
-            scores = await self._scored(shown)
-            said = dict(zip(there, scores.scores, strict=True))
-            scored_drafts = tuple(
-                replace(draft, score=said[i][0], justification=said[i][1]) if i in said else draft
-                for i, draft in enumerate(drafts)
-            )
-            choice = there[scores.choice]
-            self._change_last(drafts=scored_drafts, choice=choice)
+            drafts, choice = await self._scored_drafts(drafts, there)
+            self._change_last(drafts=drafts, choice=choice)
             scored = tuple(
-                DraftScore(place=Place(number, i), score=score, justification=why)
-                for i, (score, why) in said.items()
+                DraftScore(
+                    place=Place(number, i), score=draft.score, justification=draft.justification
+                )
+                for i, draft in enumerate(drafts)
+                if draft.score is not None
             )
             self._tell(Chosen(idea=self._index, place=Place(number, choice), scored=scored))
             return
@@ -285,6 +281,18 @@ class _Way:
     async def _scored(self, drafts: Sequence[Draft]) -> Scores:
         selector, idea = self._roles.selector, self.state.idea
         return await self._tried("selection", lambda seed: selector.score(idea, drafts, seed=seed))
+
+    async def _scored_drafts(
+        self, drafts: Sequence[Draft], there: Sequence[int]
+    ) -> tuple[tuple[Draft, ...], int]:
+        """A round's drafts with scores where a picture is there, and the place of the best."""
+        scores = await self._scored([drafts[i] for i in there])
+        said = dict(zip(there, scores.scores, strict=True))
+        scored = tuple(
+            replace(draft, score=said[i][0], justification=said[i][1]) if i in said else draft
+            for i, draft in enumerate(drafts)
+        )
+        return scored, there[scores.choice]
 
     async def _better(self, champion: Place, challenger: Place) -> Place:
         """Compare in both orders; who was best before stays unless it loses in both."""
@@ -368,13 +376,8 @@ class _Way:
         if len(there) == 1:
             return DraftRound(drafts=drafts, choice=there[0])
         if self._policy.selection == "scores":
-            scores = await self._scored([drafts[i] for i in there])
-            said = dict(zip(there, scores.scores, strict=True))
-            scored = tuple(
-                replace(draft, score=said[i][0], justification=said[i][1]) if i in said else draft
-                for i, draft in enumerate(drafts)
-            )
-            return DraftRound(drafts=scored, choice=there[scores.choice])
+            drafts, choice = await self._scored_drafts(drafts, there)
+            return DraftRound(drafts=drafts, choice=choice)
         best = there[0]
         for i in there[1:]:
             champion, challenger = drafts[best].image, drafts[i].image

@@ -105,7 +105,7 @@ class Vision:
                 (first, name, second)
                 for (first, _, second), name in zip(self.relations, told, strict=True)
             )
-            yield _counted(Spec(things=tuple(things), relations=tuple(relations)))
+            yield Spec(things=tuple(things), relations=tuple(relations)).counted()
 
 
 def read_vision(text: str, seen: Sequence[Spec] = ()) -> Vision:
@@ -248,25 +248,6 @@ def _together(one: Vision, other: Vision) -> Vision:
     offset = len(one.wishes)
     moved = tuple((a + offset, names, b + offset) for a, names, b in other.relations)
     return Vision(wishes=(*one.wishes, *other.wishes), relations=(*one.relations, *moved))
-
-
-def _counted(spec: Spec) -> Spec:
-    """Say things alike that stand in no relation as one thing of many."""
-    related = {end for a, _, b in spec.relations for end in (a, b)}
-    things: list[Thing] = []
-    place: dict[int, int] = {}
-    groups: dict[Thing, int] = {}
-    for index, thing in enumerate(spec.things):
-        if index not in related and thing in groups:
-            at = groups[thing]
-            things[at] = replace(things[at], number=things[at].number + 1)
-            continue
-        if index not in related:
-            groups[thing] = len(things)
-        place[index] = len(things)
-        things.append(thing)
-    relations = tuple((place[a], name, place[b]) for a, name, b in spec.relations)
-    return Spec(things=tuple(things), relations=relations)
 
 
 def turned(spec: Spec) -> Spec:

@@ -92,6 +92,24 @@ class Spec:
             relations=tuple((order.index(a), r, order.index(b)) for a, r, b in self.relations),
         )
 
+    def counted(self) -> Spec:
+        """The same with single things alike that stand in no relation as one thing of many."""
+        related = {end for a, _, b in self.relations for end in (a, b)}
+        things: list[Thing] = []
+        place: dict[int, int] = {}
+        groups: dict[Thing, int] = {}
+        for index, thing in enumerate(self.things):
+            if index not in related and thing in groups:
+                at = groups[thing]
+                things[at] = replace(things[at], number=things[at].number + 1)
+                continue
+            if index not in related:
+                groups[thing] = len(things)
+            place[index] = len(things)
+            things.append(thing)
+        relations = tuple((place[a], name, place[b]) for a, name, b in self.relations)
+        return Spec(things=tuple(things), relations=relations)
+
     def to_graph(self) -> SceneGraph:
         """Name every single shape: o1, o2, … in order."""
         objects: list[SceneObject] = []
@@ -118,38 +136,21 @@ class Spec:
         Raises:
             ValueError: A class, attribute or relation that the miniature world does not have.
         """
-        things: list[Thing] = []
-        index: dict[str, int] = {}
-        related = {end for r in graph.relations for end in (r.source, r.target)}
-        groups: dict[Thing, int] = {}
-        for item in graph.objects:
-            thing = thing_in(graph, item.id)
-            if item.id not in related and thing in groups:
-                at = groups[thing]
-                things[at] = replace(things[at], number=things[at].number + 1)
-                continue
-            if item.id not in related:
-                groups[thing] = len(things)
-            index[item.id] = len(things)
-            things.append(thing)
+        index = {item.id: place for place, item in enumerate(graph.objects)}
+        things = tuple(thing_in(graph, item.id) for item in graph.objects)
         relations = tuple(
             (index[r.source], _known(_RELATIONS, r.name, "relation"), index[r.target])
             for r in graph.relations
         )
-        return cls(things=tuple(things), relations=relations)
+        return cls(things=things, relations=relations).counted()
 
     @classmethod
-    def from_scene(cls, scene: Scene, *, with_sizes: bool = False) -> Spec:
+    def from_scene(cls, scene: Scene) -> Spec:
         """Say what a scene holds, each single shape related to the one before it where it can be.
 
-        Args:
-            scene: What to describe.
-            with_sizes: Name sizes too.
+        Sizes are left open.
         """
-        looks = [
-            Thing(kind=s.kind, color=s.color, size=s.size if with_sizes else None)
-            for s in scene.shapes
-        ]
+        looks = [Thing(kind=s.kind, color=s.color) for s in scene.shapes]
         counts = Counter(looks)
         things = tuple(replace(look, number=number) for look, number in counts.items())
         single = [s for s, look in zip(scene.shapes, looks, strict=True) if counts[look] == 1]
