@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tiny import picture, staged_trajectory
 
+from staged.images import encode_png
 from staged.report import (
     Cell,
     Claim,
@@ -104,7 +105,7 @@ def everything(text: str = "plain") -> Report:
             Trajectories(title=text, trajectories=[trajectory], folded=True, intro=text),
             Gallery(
                 title=text,
-                pictures=[GalleryPicture.from_array(picture(0), text, note=text, good=True)] * 2,
+                pictures=[GalleryPicture(png=PNG.loaded, caption=text, note=text, good=True)] * 2,
                 together=2,
             ),
             Curve(
@@ -145,7 +146,7 @@ def everything(text: str = "plain") -> Report:
                 galleries=[
                     Gallery(
                         title=text,
-                        pictures=[GalleryPicture.from_array(picture(0), text)],
+                        pictures=[GalleryPicture(png=PNG.loaded, caption=text)],
                         intro=text,
                     )
                 ],
@@ -196,7 +197,9 @@ def test_text_from_outside_stays_text() -> None:
 
 
 def test_small_images_are_enlarged_without_smoothing_and_large_ones_are_not() -> None:
-    pictures = [GalleryPicture.from_array(picture(0, side, side), "x") for side in (48, 256)]
+    pictures = [
+        GalleryPicture(png=encode_png(picture(0, side, side)), caption="x") for side in (48, 256)
+    ]
     page = Page(Report(title="t", sections=[Gallery(title="g", pictures=pictures)]).html())
     assert ["pixels" in (image["class"] or "") for image in page.all("img")] == [True, False]
 

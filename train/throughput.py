@@ -22,12 +22,15 @@ def rate_of_device(device: torch.device, dtype: torch.dtype) -> float | None:
     return rate_of(torch.cuda.get_device_name(device))
 
 
+_NUM_STEPS = 32
+
+
 class Throughput:
     """Tokens and work a second over the last steps, and the share of the time spent on waiting."""
 
-    def __init__(self, window: int = 32) -> None:
+    def __init__(self) -> None:
         """Start the clock."""
-        self._marks = deque([(time.monotonic(), 0, 0.0, 0)], maxlen=window + 1)
+        self._marks = deque([(time.monotonic(), 0, 0.0, 0)], maxlen=_NUM_STEPS + 1)
 
     def add(self, tokens: int, waited_s: float, flops: int) -> None:
         """Count a step that ends now.

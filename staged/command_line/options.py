@@ -16,7 +16,6 @@ MAX_SEED: Final = 2**62
 
 def add_out_folder(
     parser: argparse._ActionsContainer,
-    default: str | None = None,
     *,
     required: bool = True,
     words: str = "folder to write",
@@ -25,11 +24,10 @@ def add_out_folder(
 
     Args:
         parser: Parser or group.
-        default: The folder otherwise.
-        required: Whether it must be given where there is no default.
+        required: Whether it must be given.
         words: For the help.
     """
-    _out(parser, "--out", out_folder, "FOLDER", default, required, words)
+    _out(parser, "--out", out_folder, "FOLDER", None, required, words)
 
 
 def add_out_file(

@@ -86,12 +86,11 @@ class Parser(argparse.ArgumentParser):
 
     commands: Mapping[str, Command] = MappingProxyType({})
 
-    def __init__(self, *, figures: bool = False, general: bool = True, **arguments: Any) -> None:
+    def __init__(self, *, figures: bool = False, **arguments: Any) -> None:
         """Make a parser.
 
         Args:
             figures: The command ends with `console().figures(...)`, so it has `--json`.
-            general: Whether it has the options that every command has.
             arguments: Of `argparse.ArgumentParser`.
         """
         arguments.setdefault("formatter_class", HelpFormatter)
@@ -99,8 +98,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**arguments)
         self.register("action", "parsers", _Parts)
         self.register("type", float, finite)
-        if general:
-            self._add_general(figures)
+        self._add_general(figures)
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

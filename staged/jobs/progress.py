@@ -11,9 +11,7 @@ from staged.command_line import console
 class Progress:
     """Counts work of a known size and shows rate and time left."""
 
-    def __init__(
-        self, label: str, total: int, *, unit: str = "", done: int = 0, every_s: float = 10.0
-    ) -> None:
+    def __init__(self, label: str, total: int, *, unit: str = "", done: int = 0) -> None:
         """Start the clock.
 
         Args:
@@ -21,11 +19,11 @@ class Progress:
             total: Units in all.
             unit: What the rate is called, such as `images/s`; none is shown without it.
             done: Units that were there before.
-            every_s: Seconds from one line to the next where lines are not rewritten.
         """
         self.label, self.total, self.done, self.unit = label, total, done, unit
         self._first, self._began = done, time.monotonic()
-        self._every_s = 0.2 if sys.stderr.isatty() else every_s
+        # Where it cannot be rewritten, a line stays, and fewer are wanted.
+        self._every_s = 0.2 if sys.stderr.isatty() else 10.0
         self._shown: float | None = None
         self._open = False
 

@@ -246,7 +246,6 @@ def load_autoencoder(
     config: AutoencoderConfig,
     *,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
 ) -> Autoencoder:
     """Read ``ae.safetensors``; its structure is taken from the weights.
 
@@ -254,10 +253,9 @@ def load_autoencoder(
         folder: Checkpoint folder.
         config: Only its scaling and shift factors count: the weights show the rest.
         device: Where the weights go.
-        dtype: Type of the weights in memory.
 
     Returns:
-        The autoencoder, in evaluation mode.
+        The autoencoder, in float32 and evaluation mode.
 
     Raises:
         ValueError: The file is missing or damaged, or is no FLUX autoencoder.
@@ -269,7 +267,7 @@ def load_autoencoder(
         autoencoder = Autoencoder(config)
     expected = upstream_shapes(autoencoder)
     check_names(str(path), weights.shapes, expected)
-    autoencoder.to(dtype).to_empty(device=device)
+    autoencoder.float().to_empty(device=device)
     targets = _tensors(autoencoder)
     ours = {upstream: name for name, upstream in _upstream_names(autoencoder).items()}
     named = {upstream: targets[ours[upstream]] for upstream in weights.shapes}

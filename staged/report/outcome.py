@@ -87,19 +87,18 @@ class Outcome:
         )
 
 
-def detector(correct: bool | None, reasons: Sequence[str], *, who: str = "The detector") -> Opinion:
+def detector(correct: bool | None, reasons: Sequence[str]) -> Opinion:
     """Say what somebody who looks at the pixels alone found.
 
     Args:
         correct: Whether the picture shows what was asked for; None where it could not be said.
         reasons: Of a wrong picture; of a right one, what is there beside.
-        who: Found it.
     """
     mark = {True: "right", False: "wrong", None: "unscored"}[correct]
     words = "; ".join(reasons)
     if correct and not words:
         words = "everything that was asked for is there"
-    return Opinion(who=who, mark=mark, good=correct, words=_cut(words))
+    return Opinion(who="The detector", mark=mark, good=correct, words=_cut(words))
 
 
 def _own(trajectory: Trajectory) -> list[Opinion]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
-from staged import images
 from staged.ideas.exploration import Exploration
 from staged.report.figures import Figure, Tone
 from staged.report.outcome import Outcome
 from staged.report.packed import PackedSample
 from staged.report.tables import Table
-from staged.roles import Pixels
-from staged.trajectory import ImageRef, Trajectory
+from staged.trajectory import Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,18 +147,6 @@ class GalleryPicture:
     note: str = ""
     good: bool | None = None
     label: str = ""
-
-    @classmethod
-    def from_array(
-        cls, pixels: Pixels, caption: str, *, note: str = "", good: bool | None = None
-    ) -> Self:
-        """Encode (h, w, 3) uint8 RGB."""
-        return cls(png=images.encode_png(pixels), caption=caption, note=note, good=good)
-
-    @classmethod
-    def of(cls, image: ImageRef, caption: str, *, good: bool | None = None) -> Self:
-        """Take a loaded image of a trajectory."""
-        return cls(png=image.loaded, caption=caption, good=good)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Compare every name and shape of a full-size model with the published ones, without weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,15 +16,12 @@ __all__ = ["verify_keys"]
 _MAX_BYTES = 1 << 24
 
 
-def verify_keys(
-    keys: str | Path, config: str | Path, announce: Callable[[str], None] = print
-) -> bool:
+def verify_keys(keys: str | Path, config: str | Path) -> bool:
     """Build a model on the meta device and compare its names and shapes.
 
     Args:
         keys: JSON file: `model` and `ae`, each mapping a tensor's name to its shape.
         config: Folder with the published configuration files.
-        announce: Called with each line of text.
 
     Returns:
         Whether all names and shapes agree.
@@ -39,7 +36,7 @@ def verify_keys(
             "model": upstream_shapes(Bagel(sizes)),
             "ae": upstream_shapes(Autoencoder(sizes.autoencoder)),
         }
-    agreed = [_agree(part, found[part], expected[part], announce) for part in ("model", "ae")]
+    agreed = [_agree(part, found[part], expected[part]) for part in ("model", "ae")]
     return all(agreed)
 
 
@@ -47,15 +44,14 @@ def _agree(
     part: str,
     found: Mapping[str, tuple[int, ...]],
     expected: Mapping[str, tuple[int, ...]],
-    announce: Callable[[str], None],
 ) -> bool:
     differing = [
         key for key in sorted(found.keys() | expected.keys()) if found.get(key) != expected.get(key)
     ]
     for key in differing:
-        announce(f"{part}: {key} is {_shape(found.get(key))}, expected {_shape(expected.get(key))}")
+        print(f"{part}: {key} is {_shape(found.get(key))}, expected {_shape(expected.get(key))}")
     agreeing = len(expected.keys() - set(differing))
-    announce(f"{part}: {agreeing} of {len(expected)} names and shapes agree")
+    print(f"{part}: {agreeing} of {len(expected)} names and shapes agree")
     return not differing
 
 

@@ -37,13 +37,9 @@ class ScriptedPlanner:
     It answers a refused sketch with a refinement and goes on after an accepted one.
     """
 
-    def __init__(self, *, max_rounds: int = answers.MAX_PLANS) -> None:
-        """Build a scene in at most so many plans."""
-        self._max_rounds = max_rounds
-
     def plan(self, trajectory: Trajectory, *, seed: int) -> Plan:
         """Write the next plan; `seed` changes nothing."""
-        path = _understood(lambda: answers.drawing_path(trajectory.prompt, self._max_rounds))
+        path = _understood(lambda: answers.drawing_path(trajectory.prompt))
         number = min(_num_sketched(trajectory), len(path) - 1)
         return _plan(path[number - 1] if number else SceneGraph(), path[number], path[number + 1 :])
 
@@ -54,7 +50,7 @@ class ScriptedPlanner:
             return "plan"
         if "stop" not in legal:
             return "sketch" if "sketch" in legal else legal[0]
-        path = _understood(lambda: answers.drawing_path(trajectory.prompt, self._max_rounds))
+        path = _understood(lambda: answers.drawing_path(trajectory.prompt))
         return "plan" if "plan" in legal and _num_sketched(trajectory) < len(path) else "stop"
 
 

@@ -123,9 +123,9 @@ def sample_background(rng: np.random.Generator) -> tuple[int, int, int]:
     return r, g, b
 
 
-def boxes_apart(a: Shape, b: Shape, gap_px: int = MIN_GAP_PX) -> bool:
-    """Whether two shapes leave at least `gap_px` free pixels between their boxes on one axis."""
-    reach = (DIAMETER_PX[a.size] + DIAMETER_PX[b.size]) // 2 + gap_px
+def boxes_apart(a: Shape, b: Shape) -> bool:
+    """Whether the boxes of two shapes lie `MIN_GAP_PX` or more apart on one axis."""
+    reach = (DIAMETER_PX[a.size] + DIAMETER_PX[b.size]) // 2 + MIN_GAP_PX
     return abs(a.x - b.x) >= reach or abs(a.y - b.y) >= reach
 
 
