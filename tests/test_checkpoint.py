@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from staged.model import checkpoint
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
-from staged.model.checkpoint import from_upstream_key, load, save, to_upstream_key
+from staged.model.checkpoint import load, save
 from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
+from staged.model.keys import from_upstream_key, to_upstream_key
 from staged.model.open import open_checkpoint
 from staged.model.tokenizer import train_tokenizer
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from staged.model.checkpoint import to_upstream_key
 from staged.model.config import VisionConfig
+from staged.model.keys import to_upstream_key
 from staged.model.patches import patchify, unpatchify
 from staged.model.positions import extrapolated_position_ids
 from staged.model.vision import VisionTower

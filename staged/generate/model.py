@@ -32,7 +32,7 @@ from staged.generate.settings import OF_WEIGHTS, DrawSettings
 from staged.loops.policy import Policy
 from staged.loops.roles import Roles
 from staged.loops.staged import StagedLoop
-from staged.model.checkpoint import Facts
+from staged.model.checkpoint_folders import Facts
 from staged.model.codec import ImageSizes
 from staged.model.open import look_at_checkpoint
 from staged.model.quantized import require_quantization

@@ -1,4 +1,4 @@
-"""Upstream's names for our tensors, in both directions: a part of ``checkpoint.py``.
+"""Upstream's names for our tensors, in both directions: see `named_tensors`.
 
 Ours are the attribute paths of ``Bagel`` and ``Autoencoder``. Upstream's are those of BAGEL's
 ``ema.safetensors`` and of FLUX's ``ae.safetensors``.

@@ -18,20 +18,15 @@ from staged.jobs.files import whole_folder
 from staged.jobs.progress import Progress
 from staged.model.adapter import Adapter, check_adapter
 from staged.model.bagel import Bagel
-from staged.model.checkpoint import (
-    CheckpointFolders,
-    check_stored,
-    load_autoencoder,
-    load_tokenizer,
-    save_autoencoder,
-    table_sides,
-)
+from staged.model.checkpoint import load_autoencoder, load_tokenizer, save_autoencoder
+from staged.model.checkpoint_folders import CheckpointFolders
 from staged.model.config import BagelConfig
 from staged.model.config_files import write_config
 from staged.model.finite import all_finite
 from staged.model.flows import write_flows
 from staged.model.keys import from_upstream_key, to_upstream_key
 from staged.model.lora import merged
+from staged.model.named_tensors import check_stored, table_sides
 from staged.model.positions import sincos_table
 from staged.model.safetensors_writer import DTYPES, write_safetensors
 from staged.model.stored_weights import WEIGHTS, StoredWeights

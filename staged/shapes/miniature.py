@@ -10,7 +10,8 @@ import torch
 
 from staged.model import checkpoint
 from staged.model.bagel import Bagel
-from staged.model.checkpoint import CheckpointFolders, Facts, LoadedBagel
+from staged.model.checkpoint import LoadedBagel
+from staged.model.checkpoint_folders import CheckpointFolders, Facts
 from staged.model.codec import ImageSizes
 from staged.model.config import (
     AutoencoderConfig,

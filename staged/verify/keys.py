@@ -8,8 +8,8 @@ import torch
 from staged import strict_json
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
-from staged.model.checkpoint import upstream_shapes
 from staged.model.config_files import read_config
+from staged.model.named_tensors import upstream_shapes
 
 __all__ = ["verify_keys"]
 

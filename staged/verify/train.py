@@ -9,9 +9,9 @@ from torch import Tensor
 from staged.model.attention import PackedAttention
 from staged.model.autoencoder import tokens_from_latents
 from staged.model.bagel import Inputs
-from staged.model.checkpoint import from_upstream_key
 from staged.model.config import BagelConfig
 from staged.model.flow import interpolate, shift_time, velocity_target
+from staged.model.keys import from_upstream_key
 from staged.model.layout import Layout, Segment, SegmentKind, lay_out
 from staged.model.loss import token_losses
 from staged.model.patches import patchify
