@@ -166,6 +166,8 @@ def test_ranks_that_are_started_differently_are_refused_by_all(
     outcomes = run_ranks(tmp_path / "said", 2, start_differently, job, other)
     for text in errors(outcomes, "ValueError"):
         assert message in text
+    if "out" in changes:
+        assert not list(job.out.iterdir()), "data were read before it was found"
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ class Trainer:
         ranks.first(lambda: require_trackers(settings))
         ranks.first(lambda: require_own(settings, resuming=resuming))
         require_one_run(settings, ranks)
+        require_shared_folder(settings.out, ranks)  # before hours of encoding
         shards = Shards(self._prepare)
         self.loaded, self.tokenizer = open_to_train(settings, self.device, self.dtype, shards)
         self.model = self.loaded.model.train()
@@ -152,7 +153,6 @@ class Trainer:
         self.held_out = self._open_held_out()
         # Only now: a run that cannot begin leaves nothing that would speak for it.
         ranks.first(lambda: claim(settings, fingerprint, resuming=resuming))
-        require_shared_folder(settings.out, ranks)
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
         facts = ranks.first(self.state.facts)
         self.interval = IntervalMeans()

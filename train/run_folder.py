@@ -13,7 +13,7 @@ from staged import settings as job_settings
 from staged.command_line import outputs
 from staged.devices import settle
 from staged.jobs import locks
-from staged.jobs.files import write_whole
+from staged.jobs.files import temporary, write_whole
 from staged.lines import read_lines
 from train.ranks import Ranks
 from train.settings import TrainSettings
@@ -68,22 +68,35 @@ def require_one_run(settings: TrainSettings, ranks: Ranks) -> None:
 
 
 def require_shared_folder(out: Path, ranks: Ranks) -> None:
-    """Require all ranks to see the folder that the first one has claimed.
+    """Require all ranks to see what the first one writes into the run's folder; nothing stays.
 
     Raises:
         ValueError: One does not.
     """
-    path = out / _SETTINGS
-    text = ranks.first(path.read_text)
+    if ranks.world_size == 1:
+        return
+
+    def leave_mark() -> str:
+        out.mkdir(parents=True, exist_ok=True)
+        mark = temporary(out / "mark")
+        mark.touch()
+        return mark.name
+
+    mark = out / ranks.first(leave_mark)
     deadline = time.monotonic() + _PATIENCE_S
-    # A shared file system may show a new file some seconds later to other machines.
-    while not (path.is_file() and path.read_text() == text):
-        if time.monotonic() > deadline:
-            raise ValueError(
-                f"rank {ranks.number} does not see {path} as rank 0 wrote it: `out` must be a "
-                "folder that all machines of a run share"
-            )
-        time.sleep(0.5)
+    try:
+        # A shared file system may show a new file some seconds later to other machines.
+        while not mark.is_file():
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    f"rank {ranks.number} does not see in {out} what rank 0 wrote there: `out` "
+                    "must be a folder that all machines of a run share"
+                )
+            time.sleep(0.5)
+        ranks.meet()
+    finally:
+        if ranks.is_first:
+            mark.unlink(missing_ok=True)
 
 
 def require_own(settings: TrainSettings, *, resuming: bool) -> None:
