@@ -144,7 +144,7 @@ def test_settings_and_json_may_begin_with_a_mark(tmp_path: Path) -> None:
                 "staged/shapes/expectation.py",
                 "staged/shapes/miniature.py",
                 "staged/shapes/ship.py",
-                "train/reinforce/job.py",
+                "train/reinforce/run_folder.py",
                 "train/run_folder.py",
                 "train/trackers.py",
             },

@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from itertools import count, islice, takewhile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +31,6 @@ from staged.command_line import outputs
 from staged.devices import settle
 from staged.engine.engine import Engine
 from staged.generate.requests import read_prompts
-from staged.jobs.files import write_whole
-from staged.loops.rollout import step_seed
 from staged.model.bagel import Bagel
 from staged.model.lora import lora_layers
 from staged.model.open import base_of, is_stored_as
@@ -42,7 +38,6 @@ from staged.model.recompute import set_recompute
 from staged.shapes.miniature import understood
 from train.attention import attention_of
 from train.ema import WeightAverage, averaged
-from train.examples import Examples
 from train.export import write_result
 from train.interrupts import Interrupts
 from train.job import ADAPTER, CHECKPOINT
@@ -50,15 +45,13 @@ from train.lora import draw_lora, trained_parameters
 from train.memory import bytes_to_write, kept_bytes, require_memory
 from train.opening import open_to_train
 from train.optimizer import learning_rate, make_optimizers
-from train.packing import MAX_FILLER
 from train.parts import keep_frozen_narrow
-from train.plan import PackPlan
-from train.randomness import SampleRandom
 from train.ranks import Ranks
-from train.reinforce.packing import RewardedPack, build_rewarded_pack, without_weight
+from train.reinforce.iteration_packs import iteration_packs
 from train.reinforce.probe import PolicyProbe
-from train.reinforce.record import RewardRecord, figures_of
+from train.reinforce.record import RewardRecord, figures_of, in_words
 from train.reinforce.rollouts import draw, flows_of, is_written, read, starts_of, write
+from train.reinforce.run_folder import ReinforceFolder, begun, facts_of
 from train.reinforce.scorer import open_grader
 from train.reinforce.settings import ReinforceSettings
 from train.reinforce.sharing import dealt, drop_parts, put_part, take_parts, whole_policy
@@ -66,23 +59,10 @@ from train.reinforce.step import PolicyObjective, PolicyStep
 from train.reinforce.watch import collapse, unrated_in_words, warnings_of
 from train.run_folder import alone_in, require_nobody_in
 from train.run_log import RunLog
-from train.settings import Subset
 from train.sharding import Shards, make_mesh, num_shards, shard
 from train.state import RunState
-from train.stream import numbers, packs_each, require_work
+from train.stream import packs_each, require_work
 from train.trackers import open_trackers, require_trackers
-
-SETTINGS, ROLLOUTS = "settings.yaml", "rollouts"
-_PROMPTS = "prompts.sha256"
-_FREE = (
-    *("out", "prompts", "iterations", "device", "num_threads", "pack_tokens"),
-    *("keep_checkpoints", "keep_rollouts", "trackers", "probe", "collapse", "parallel"),
-)
-"""What may differ between the parts of a run; of the prompts it is asked whether they are the same.
-
-Rollouts do not depend on `pack_tokens`, and one that is too long for it must not end a run for
-good.
-"""
 
 
 class Reinforcer:
@@ -109,12 +89,12 @@ class Reinforcer:
         if settings.num_threads:
             torch.set_num_threads(settings.num_threads)
         self.state = RunState(settings.out, ranks, num_kept=settings.keep_checkpoints)
-        self._found: list[int] = ranks.first(self.state.steps)
-        resuming = bool(self._found)
+        found: list[int] = ranks.first(self.state.steps)
+        resuming = bool(found)
         prompts = read_prompts(settings.prompts)
         self.settings = settings = self._settled(settings, prompts, resuming=resuming)
-        self._digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
-        ranks.first(self._require_own_folder)
+        self._folder = ReinforceFolder(settings, prompts, self.state, found)
+        ranks.first(self._folder.require_own)
         ranks.first(lambda: require_nobody_in(settings.out))
         training = settings.training()
         self.device = torch.device(settings.device)
@@ -154,7 +134,7 @@ class Reinforcer:
             ranks.first(lambda: str(outputs.folder(settings.out, need_bytes=need)))
         self.drawing = WeightAverage(self.parameters, optimizer.ema_decay)
         self.iteration = self.state.load(self.parameters, self.optimizer, self.drawing)
-        self._facts: dict[str, Any] = ranks.first(lambda: _facts_of(self.state))
+        self._facts: dict[str, Any] = ranks.first(lambda: facts_of(self.state))
         self._engine = self._engine_of(model) if self.mesh is None else None
         self._step = PolicyStep(
             objective=self._objective,
@@ -175,9 +155,9 @@ class Reinforcer:
         self, settings: ReinforceSettings, prompts: Sequence[str], *, resuming: bool
     ) -> ReinforceSettings:
         """Say what `auto` stands for; the first rank does it for all."""
-        begun = _begun(settings.out) if self.ranks.is_first and resuming else None
+        before = begun(settings.out) if self.ranks.is_first and resuming else None
         dtype = self.ranks.first(
-            lambda: settle(settings, begun=begun.dtype if begun else None).dtype
+            lambda: settle(settings, begun=before.dtype if before else None).dtype
         )
         settings = settle(replace(settings, dtype=dtype), tell=lambda words: None)
         self.ranks.first(lambda: require_trackers(settings.training()))
@@ -223,56 +203,6 @@ class Reinforcer:
         flows = self.loaded.flows.for_other_weights()
         return Engine(model, self.codec, self.tokenizer, flows=flows)
 
-    def _require_own_folder(self) -> None:
-        """Require the folder to hold this run or none, as it was found; touches nothing.
-
-        Raises:
-            ValueError: It holds a run with other settings or prompts; names each. Or another
-                process has taken the run on.
-            OSError: It cannot be written.
-        """
-        out = outputs.folder(self.settings.out, need_bytes=0)
-        if (steps := self.state.steps()) != self._found:
-            raise ValueError(
-                f"another process has taken the run in {out} to iteration {max(steps, default=0)}; "
-                "the same command goes on from there"
-            )
-        if self._found and (changed := self._changed()):
-            raise ValueError(
-                f"{out} holds a run with other settings: {'; '.join(changed)}. Continue it with "
-                f"its own, choose another `out`, or remove {out / 'state'} to start over"
-            )
-
-    def _changed(self) -> list[str]:
-        """What is otherwise than in the run that the folder holds, if it holds one."""
-        settings, begun = self.settings, _begun(self.settings.out)
-        changed = job_settings.changes(_binding(begun), _binding(settings)) if begun else []
-        path = settings.out / _PROMPTS
-        if path.is_file() and path.read_text().strip() != self._digest:
-            changed.append(f"the prompts of {settings.prompts} are not those that it began with")
-        return changed
-
-    def _claim(self) -> None:
-        """Record settings and prompts in the folder, which no other process may be in.
-
-        Where no state is there to bind, what was drawn for another run is removed, and all but
-        what the first iteration drew.
-
-        Raises:
-            ValueError: As `_require_own_folder`, of what happened since.
-        """
-        self._require_own_folder()
-        rollouts = self.settings.out / ROLLOUTS
-        if not self._found:
-            if self._changed():
-                shutil.rmtree(rollouts, ignore_errors=True)
-            # Without a state no weights are there that could have drawn those of later iterations.
-            for folder in _iterations(rollouts):
-                if int(folder.name) > 1:
-                    shutil.rmtree(folder)
-        job_settings.save_resolved(self.settings, self.settings.out / SETTINGS)
-        write_whole(self.settings.out / _PROMPTS, (self._digest + "\n").encode())
-
     def run(self) -> Path:
         """Go on to the last iteration, unless the policy collapses, and write the result.
 
@@ -289,7 +219,7 @@ class Reinforcer:
         if first:
             settings.out.mkdir(parents=True, exist_ok=True)
         with alone_in(settings.out) if first else nullcontext():
-            self.ranks.first(self._claim)
+            self.ranks.first(self._folder.claim)
             with (
                 self._open_log() if first else nullcontext() as log,
                 Interrupts(told=first, after="what it draws or learns") as self._interrupts,
@@ -321,7 +251,7 @@ class Reinforcer:
     def _advance(self, log: RunLog | None) -> None:
         """One iteration, and its state."""
         settings, number = self.settings, self.iteration + 1
-        folder = settings.out / ROLLOUTS / f"{number:05d}"
+        folder = self._folder.rollouts(number)
         began = time.monotonic()
         self._draw(folder, number)
         self._obey(f"the rollouts of iteration {number} are kept")
@@ -344,7 +274,7 @@ class Reinforcer:
         self.state.save(number, self.parameters, self.optimizer, self.drawing, facts)
         self.state.finish()
         if log is not None:
-            _drop_old(settings.out / ROLLOUTS, settings.keep_rollouts)
+            self._folder.drop_old()
         self.stopped = collapse(self._facts["rewards"], settings.collapse)
 
     def _obey(self, done: str) -> None:
@@ -393,7 +323,10 @@ class Reinforcer:
         settings = self.settings
         lr = learning_rate(number - 1, settings.iterations, settings.optimizer)
         steps: list[dict[str, float]] = []
-        waiting = self._packs(folder, number)
+        waiting = iteration_packs(
+            *(folder, number, settings, self.codec, self.tokenizer, self.ranks),
+            in_step=self.mesh is not None,
+        )
         each = packs_each(settings.packs_per_step, self.ranks.world_size)
         while packs := list(islice(waiting, each)):
             steps.append(self._step.take(packs, lr))
@@ -401,46 +334,6 @@ class Reinforcer:
             name: sum(step[name] for step in steps) / len(steps) for name in (steps or [{}])[0]
         }
         return means | {"lr": lr, "num_optimizer_steps": len(steps)}
-
-    def _packs(self, folder: Path, number: int) -> Iterator[RewardedPack]:
-        """This rank's packs of an iteration, in each step as many as on any rank."""
-        settings, training = self.settings, self.settings.training()
-
-        def read_examples() -> Examples:
-            return Examples(
-                [Subset(path=str(folder))],
-                self.codec,
-                self.tokenizer,
-                folder / "cache",
-                noised_copies=settings.images.noised_copies,
-            )
-
-        examples = self.ranks.first_opens(read_examples)
-        seed = step_seed(settings.seed, f"{number}/packs", 0)
-        plan = PackPlan(
-            examples.lengths,
-            examples.repeats,
-            pack_tokens=settings.pack_tokens,
-            reserve=MAX_FILLER,
-            seed=seed,
-            name=examples.name,
-        )
-        # Before any is built: what no pack can hold is told on all ranks.
-        planned = list(
-            takewhile(lambda pack: pack[0][1] < settings.epochs, map(plan.pack, count()))
-        )
-        num_steps = -(-len(planned) // settings.packs_per_step)
-        for pack in numbers(range(num_steps), settings.packs_per_step, self.ranks.rank):
-            there = 0 <= pack < len(planned)  # the last step may have fewer
-            if self.mesh is None and not there:
-                return
-            # An idle rank goes through the sharded layers with the others, with any pack.
-            samples = [sample for sample, _ in planned[pack if there else 0]]
-            randoms = [SampleRandom(seed, pack, place) for place in range(len(samples))]
-            built = build_rewarded_pack(
-                examples, samples, randoms, training, settings.credit.max_advantage
-            )
-            yield built if there else without_weight(built)
 
     def _look(self, log: RunLog | None, number: int, figures: dict[str, float]) -> None:
         """Probe the policy if that is due, record the figures, and tell them in a line."""
@@ -457,7 +350,9 @@ class Reinforcer:
                 self._facts["one_shot"] = figures.get("probe/one_shot")
         if figures and log is not None:
             log.record(number, figures)
-            print(f"iteration {number} of {self.settings.iterations}: {_line(figures)}", flush=True)
+            print(
+                f"iteration {number} of {self.settings.iterations}: {in_words(figures)}", flush=True
+            )
 
     def _open_probe(self) -> PolicyProbe | None:
         probe = self.settings.probe
@@ -467,59 +362,3 @@ class Reinforcer:
         if self._grader is not None:
             self._grader.require(prompts)
         return PolicyProbe(prompts, probe.every_iterations, self.settings.rollouts)
-
-
-def _facts_of(state: RunState) -> dict[str, Any]:
-    """What a state says of the iterations before it.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    said = state.facts()
-    try:
-        rewards = [float(one) for one in json.loads(said.get("rewards", "[]"))]
-        one_shot = json.loads(said.get("one_shot", "null"))
-        known = [*rewards, *([] if one_shot is None else [float(one_shot)])]
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"the newest state in {state.folder} is damaged ({error})") from None
-    if not all(map(math.isfinite, known)):
-        raise ValueError(f"the newest state in {state.folder} is damaged: a reward is not finite")
-    return {"rewards": rewards, "one_shot": one_shot}
-
-
-def _begun(out: Path) -> ReinforceSettings | None:
-    """Settings of the run that a folder holds."""
-    path = out / SETTINGS
-    return job_settings.load(ReinforceSettings, path) if path.is_file() else None
-
-
-def _binding(settings: ReinforceSettings) -> dict[str, Any]:
-    """What a run that goes on must share, as plain data."""
-    chosen = job_settings.to_dict(settings)
-    for key in _FREE:
-        del chosen[key]
-    del chosen["rollouts"]["batch_size"]
-    return chosen
-
-
-def _drop_old(rollouts: Path, num_kept: int) -> None:
-    """Remove all but the newest iterations' rollouts."""
-    for folder in _iterations(rollouts)[:-num_kept]:
-        shutil.rmtree(folder)
-
-
-def _iterations(rollouts: Path) -> list[Path]:
-    """Folders of iterations that were drawn, in order."""
-    return sorted(path for path in rollouts.glob("*") if path.name.isdecimal())
-
-
-_SHOWN: Sequence[str] = (
-    *("reward", "right", "unrated", "harm", "num_sketches", "failed"),
-    *("text_nats", "image_shift", "text_kl"),
-    *("probe/reward", "probe/right", "probe/one_shot"),
-)
-
-
-def _line(figures: dict[str, float]) -> str:
-    shown = [(name, figures[name]) for name in _SHOWN if name in figures]
-    return "  ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in shown)

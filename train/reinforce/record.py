@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from staged import strict_json
 from staged.trajectory import Sketch, Trajectory
@@ -13,6 +13,11 @@ from train.reinforce.grades import Grades, SketchGrade, end_known
 
 REWARD = "reward"
 """Where in `provenance` it stands."""
+_SHOWN: Final = (
+    *("reward", "right", "unrated", "harm", "num_sketches", "failed"),
+    *("text_nats", "image_shift", "text_kl"),
+    *("probe/reward", "probe/right", "probe/one_shot"),
+)
 _FIELDS = {"grader": str, "prompt": int, "sketches": list, "words": list, "credits": list}
 
 
@@ -107,3 +112,9 @@ def figures_of(rollouts: Sequence[tuple[Trajectory, Grades]]) -> dict[str, float
         "num_steps": sum(len(trajectory.steps) for trajectory, _ in rollouts) / number,
         "failed": sum(not trajectory.complete for trajectory, _ in rollouts) / number,
     }
+
+
+def in_words(figures: Mapping[str, float]) -> str:
+    """The figures of an iteration that a line on the terminal has room for."""
+    shown = [(name, figures[name]) for name in _SHOWN if name in figures]
+    return "  ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in shown)
