@@ -34,6 +34,7 @@ from data_pipelines.asking import Asking, UnitEndError
 from data_pipelines.runner import run
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.ledger import LedgerLog
+from staged.backends.lmm.request_key import request_key
 from staged.backends.lmm.types import LmmRequest, LmmSettings
 from staged.jobs.journal import Journal
 from staged.jobs.ledger import Ledger
@@ -121,7 +122,7 @@ async def work_through(
                 except UnitEndError as end:
                     return end.result
                 finally:
-                    made = client.log.attempts(client.key(request))
+                    made = client.log.attempts(request_key(client.settings, request))
                     outcomes[f"unit {unit}"] = [attempt.outcome for attempt in made]
                 assert value.echo == f"unit {unit}", "another request's answer"
                 return UnitResult(status="accepted", sample={"echo": value.echo})

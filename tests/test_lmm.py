@@ -22,6 +22,7 @@ from staged import images
 from staged.backends.http.limiter import Limiter
 from staged.backends.http.replies import retry_after_s
 from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.request_key import request_key
 from staged.backends.lmm.types import Failure, LmmRequest, LmmSettings, MemoryLog, Reply
 from staged.backends.lmm.wire import data_url, wire_schema
 
@@ -656,7 +657,7 @@ def test_a_server_that_ignores_the_schema_is_told_it_in_words() -> None:
 
 def test_answers_of_earlier_logs_are_found_under_the_new_defaults() -> None:
     keys = [
-        LmmClient(replace(SETTINGS, **settings)).key(REQUEST)
+        request_key(replace(SETTINGS, **settings), REQUEST)
         for settings in ({}, {"temperature": 0.0}, {"structured_output": "text"})
     ]
     assert keys[0] == keys[1] != keys[2]

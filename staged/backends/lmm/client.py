@@ -9,20 +9,19 @@ again once it was paid for.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from staged import strict_json
 from staged.backends.http.limiter import Limiter, Reservation
 from staged.backends.http.replies import Received, Refused
 from staged.backends.http.service import Service, ServiceError
 from staged.backends.lmm.batches import Batches
 from staged.backends.lmm.dialect import Dialect
+from staged.backends.lmm.prices import likely_tokens, most_usd, usd_of
+from staged.backends.lmm.request_key import request_key
 from staged.backends.lmm.types import (
     RETRIED,
     UNANSWERED,
@@ -37,15 +36,12 @@ from staged.backends.lmm.types import (
     SentBatch,
     T,
 )
-from staged.backends.lmm.wire import data_url, first_token, outcome, wire_schema
+from staged.backends.lmm.wire import chat_content, first_token, outcome
 from staged.jobs.budget import BudgetError
 
 MAX_REPLY_BYTES = 16 * 2**20
 MAX_FILE_BYTES = 2**30
 """Longest file of answers to a batch."""
-_TOKENS_PER_IMAGE = 1000
-_TOKENS_OF_FORM = 1000
-"""Room for what an endpoint writes around texts, and for instructions in place of a schema."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,34 +136,6 @@ class LmmClient:
             await self._opened_batches.close()
         await self._service.close()
 
-    def key(self, request: LmmRequest[Any]) -> str:
-        """Return the SHA-256 of everything that decides the answer."""
-        content = [
-            {"image": hashlib.sha256(part).hexdigest()} if isinstance(part, bytes) else part
-            for part in request.content
-        ]
-        canonical = {
-            "endpoint": "chat.completions",
-            "model": self.settings.model,
-            "temperature": 0.0
-            if self.settings.temperature == "auto"
-            else self.settings.temperature,
-            "max_output_tokens": self.settings.max_output_tokens,
-            "max_side_px": self.settings.max_side_px,
-            "extra_body": self.settings.extra_body,
-            "purpose": request.purpose,
-            "prompt_version": request.prompt_version,
-            "instructions": request.instructions,
-            "content": content,
-            "schema": wire_schema(request.answer),
-            "seed": request.seed,
-        }
-        if request.top_logprobs is not None:
-            canonical["top_logprobs"] = request.top_logprobs
-        if self.settings.structured_output not in ("auto", "json_schema"):
-            canonical["structured_output"] = self.settings.structured_output
-        return hashlib.sha256(strict_json.dumps(canonical).encode()).hexdigest()
-
     async def ask(self, request: LmmRequest[T]) -> Reply[T] | Failure:
         """Answer from the log where it can be, and otherwise ask, as often as the settings allow.
 
@@ -178,7 +146,7 @@ class LmmClient:
                 an account that is used up. A `ValueError`.
         Exception: what the log's `admit` raises to stop the job.
         """
-        key = self.key(request)
+        key = request_key(self.settings, request)
         running = self._in_flight.get(key)
         if running is None:
             running = asyncio.ensure_future(self._settle(key, request))
@@ -260,18 +228,18 @@ class LmmClient:
     async def _in_turn(
         self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt]
     ) -> CallAttempt:
-        async with self._service.limiter.slot(self._estimate(request)) as reservation:
-            most_usd = self._most_usd(request, 1.0)
-            await self._admit(request, most_usd)
-            return await self._begun(key, request, made, most_usd, _Way(reservation=reservation))
+        async with self._service.limiter.slot(likely_tokens(self.settings, request)) as reservation:
+            held_usd = most_usd(self.settings, request, 1.0)
+            await self._admit(request, held_usd)
+            return await self._begun(key, request, made, held_usd, _Way(reservation=reservation))
 
     async def _gathered(
         self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt]
     ) -> CallAttempt:
         way = _Way(batched=True, price=self._batching.price)
-        most_usd = self._most_usd(request, way.price)
-        await self._admit(request, most_usd, key=key)
-        return await self._begun(key, request, made, most_usd, way)
+        held_usd = most_usd(self.settings, request, way.price)
+        await self._admit(request, held_usd, key=key)
+        return await self._begun(key, request, made, held_usd, way)
 
     async def _collected(
         self, key: str, request: LmmRequest[Any], made: Sequence[CallAttempt], sent: SentBatch
@@ -281,7 +249,7 @@ class LmmClient:
         # What it was counted with when it was sent; an older version's ledger does not say.
         held_usd = self.log.held(key)
         if held_usd is None:
-            held_usd = self._most_usd(request, price)
+            held_usd = most_usd(self.settings, request, price)
         way = _Way(batched=True, price=price, sent=sent)
         return await self._begun(key, request, made, held_usd, way)
 
@@ -300,7 +268,7 @@ class LmmClient:
         return await asyncio.shield(exchange)
 
     async def _admit(
-        self, request: LmmRequest[Any], most_usd: float, *, key: str | None = None
+        self, request: LmmRequest[Any], held_usd: float, *, key: str | None = None
     ) -> None:
         """Have an attempt counted with the most that it can cost, by its key if it is batched.
 
@@ -312,40 +280,15 @@ class LmmClient:
         while True:
             self._service.check()
             try:
-                return self.log.admit(request.purpose, usd=most_usd, key=key)
+                return self.log.admit(request.purpose, usd=held_usd, key=key)
             except BudgetError as error:
                 in_flight = list(self._exchanges.values())
-                if not (most_usd and error.may_pass and in_flight):
+                if not (held_usd and error.may_pass and in_flight):
                     raise
                 # They are shielded, and looked at by whoever asked for them.
                 await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
                 if self._closing:
                     raise
-
-    def _most_usd(self, request: LmmRequest[Any], price: float) -> float:
-        """The most that an attempt can cost at a share of the price.
-
-        No text has more tokens than bytes, and no answer more than are allowed.
-        """
-        settings = self.settings
-        if not (settings.usd_per_million_input_tokens or settings.usd_per_million_output_tokens):
-            return 0.0  # most jobs of a server of one's own: nothing to be added up
-        texts = [request.instructions, json.dumps(wire_schema(request.answer))]
-        texts += [part for part in request.content if isinstance(part, str)]
-        pictures = sum(isinstance(part, bytes) for part in request.content)
-        read = sum(len(text.encode()) for text in texts) + pictures * settings.tokens_per_image
-        written = settings.max_output_tokens if request.top_logprobs is None else 1
-        return self._usd(read + _TOKENS_OF_FORM, written, price)
-
-    def _usd(self, input_tokens: int, output_tokens: int, price: float) -> float:
-        return (
-            price
-            * (
-                input_tokens * self.settings.usd_per_million_input_tokens
-                + output_tokens * self.settings.usd_per_million_output_tokens
-            )
-            / 1e6
-        )
 
     async def _exchange(
         self,
@@ -394,7 +337,7 @@ class LmmClient:
             text="its interpretation failed",
             input_tokens=input_tokens,
             output_tokens=output_tokens,
-            usd=self._usd(input_tokens, output_tokens, price),
+            usd=usd_of(self.settings, input_tokens, output_tokens, price),
         )
 
     def _judged(
@@ -417,15 +360,7 @@ class LmmClient:
         return replace(attempt, outcome=ended, text=text)
 
     def _body(self, request: LmmRequest[Any], number: int, *, again: bool) -> dict[str, Any]:
-        user = [
-            {"type": "text", "text": part}
-            if isinstance(part, str)
-            else {
-                "type": "image_url",
-                "image_url": {"url": data_url(part, max_side_px=self.settings.max_side_px)},
-            }
-            for part in request.content
-        ]
+        user = chat_content(request.content, max_side_px=self.settings.max_side_px)
         messages: list[dict[str, Any]] = [{"role": "user", "content": user}]
         if instructions := self._dialect.instructions(request, again=again):
             messages.insert(0, {"role": "system", "content": instructions})
@@ -435,15 +370,6 @@ class LmmClient:
             **self._dialect.fields(request, number),
             **self.settings.extra_body,
         }
-
-    def _estimate(self, request: LmmRequest[Any]) -> int:
-        """Guess tokens before they are counted: four characters make one."""
-        chars = len(request.instructions) + sum(
-            len(part) for part in request.content if isinstance(part, str)
-        )
-        pictures = sum(isinstance(part, bytes) for part in request.content)
-        answered = 1 if request.top_logprobs else self.settings.max_output_tokens // 4
-        return chars // 4 + pictures * _TOKENS_PER_IMAGE + answered
 
 
 def _counted(made: Sequence[CallAttempt]) -> list[CallAttempt]:

@@ -1,7 +1,7 @@
 """Between our requests and the bytes of the chat completions API."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -67,6 +67,16 @@ def data_url(image: bytes, *, max_side_px: int) -> str:
         scaled = Image.fromarray(images.decode(image)).resize(size, Image.Resampling.LANCZOS)
         image = images.encode_png(np.asarray(scaled))
     return to_data_url(image)
+
+
+def chat_content(parts: Sequence[str | bytes], *, max_side_px: int) -> list[dict[str, Any]]:
+    """The parts of a message, texts and images, as the API has them; see `data_url`."""
+    return [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": data_url(part, max_side_px=max_side_px)}}
+        for part in parts
+    ]
 
 
 ReplyOutcome = tuple[Literal["ok"] | FailureKind, str]
