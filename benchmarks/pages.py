@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # from a bare checkout
+from benchmarks.parts import middling
 from staged.allocator import keep_freed_memory
 from staged.engine import context as contexts_module
 from staged.engine.cache import CachedSequence, PagedCache
@@ -40,10 +41,6 @@ from staged.engine.engine import Engine
 from staged.engine.pages import PageTable
 from staged.engine.text_sampling import TextSampling
 from staged.generate.role_choice import open_engine
-from staged.model.autoencoder import Autoencoder
-from staged.model.bagel import Bagel
-from staged.model.codec import ImageCodec
-from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
 from staged.model.flows import FlowSettings, Guidance
 
 PLAN = "<ins>add a red circle</ins><des>a red circle above a blue star</des>"
@@ -51,37 +48,6 @@ VERDICT = "<insp>the circle is above the star, as asked</insp>"
 REFERENCE = "copied"
 Joined = list[Tensor]
 GUIDED = FlowSettings(num_flow_steps=2, guidance=Guidance(interval=(0.0, 1.0)))
-
-
-def middling(tokenizer_of: Engine) -> Engine:
-    """A hundred million weights and pictures of 256 tokens, random."""
-    config = BagelConfig(
-        transformer=TransformerConfig(
-            hidden_size=512,
-            intermediate_size=1536,
-            num_layers=12,
-            num_heads=8,
-            num_kv_heads=2,
-            head_dim=64,
-            vocab_size=tokenizer_of.model.config.transformer.vocab_size,
-        ),
-        vision=VisionConfig(
-            hidden_size=256,
-            intermediate_size=768,
-            num_layers=4,
-            num_heads=4,
-            positions_per_side=16,
-        ),
-        autoencoder=AutoencoderConfig(channels=32, multipliers=(1, 1, 1), num_blocks=1),
-        max_latent_size=16,
-        vit_max_patches_per_side=16,
-    )
-    torch.manual_seed(0)
-    model = Bagel(config)
-    model.init_weights()
-    torch.nn.init.normal_(model.latent_out.weight, std=0.02)
-    codec = ImageCodec(Autoencoder(config.autoencoder).eval(), config)
-    return Engine(model.eval(), codec, tokenizer_of.tokenizer)
 
 
 class Workload:
@@ -241,9 +207,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as commands do
-    engine = open_engine("miniature:staged", device="cpu", dtype=options.dtype)
     if options.model == "100m":
-        engine = middling(engine)
+        engine = middling.engine(getattr(torch, options.dtype))
+    else:
+        engine = open_engine("miniature:staged", device="cpu", dtype=options.dtype)
     ways = ("in_place", "gathered", "copied")
     loads = {w: Workload(engine, w, options.num_contexts, options.num_tokens) for w in ways}
     facts = {

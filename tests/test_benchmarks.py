@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,18 @@ from torch.nn.attention.flex_attention import create_mask
 
 from benchmarks import cpu_attention, engine, gpu, pages
 from benchmarks import train as train_benchmark
-from benchmarks.parts import arithmetic, models, packs, plain_step
+from benchmarks.parts import arithmetic, middling, models, packs, plain_step
 from benchmarks.parts.harness import Recorder, Setup
+from benchmarks.parts.resident import ResidentPeak
+from staged import protocol
+from staged.allocator import keep_freed_memory
 from staged.engine.cache import CachedSequence
 from staged.model import work
 from staged.model.attention import PackedAttention
+from staged.model.bagel import Bagel
 from staged.model.config_files import read_config
 from staged.model.flex import FlexAttention, mask_rule
+from staged.trajectory import Inspection, Plan, Refinement
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
@@ -240,6 +247,76 @@ def test_a_way_of_the_loop_that_draws_otherwise_fails(
     monkeypatch.setattr(engine.Requests, "run", other)
     assert engine.main(["--requests", "2", "--rounds", "1", "--flow-steps", "1"]) == 1
     assert "2 requests: unbatched and engine differ" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small_middling(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = middling.config()
+    small = replace(
+        config,
+        transformer=replace(
+            config.transformer,
+            hidden_size=64,
+            intermediate_size=96,
+            num_layers=1,
+            num_heads=2,
+            num_kv_heads=1,
+            head_dim=32,
+        ),
+        max_latent_size=6,
+    )
+    monkeypatch.setattr(middling, "config", lambda: small)
+
+
+def test_the_middling_model_has_a_hundred_million_weights() -> None:
+    with torch.device("meta"):
+        model = Bagel(middling.config())
+    assert 0.95e8 < sum(weight.numel() for weight in model.parameters()) < 1.05e8
+
+
+def test_the_middling_model_computes_in_the_precision_asked_for(small_middling: None) -> None:
+    made = middling.engine(torch.bfloat16)
+    assert made.model.embed_tokens.weight.dtype == torch.bfloat16
+    assert made.codec.autoencoder.dtype == torch.float32
+
+
+def test_a_model_of_random_weights_takes_all_the_steps_of_the_loop(small_middling: None) -> None:
+    with engine.opened("100m", "float32") as origin:
+        run = engine.Requests(origin, 6, num_flow_steps=1, max_rounds=1).run(6)
+    ways = Counter(
+        " ".join(type(step).__name__ for step in trajectory.steps)
+        for trajectory in run.trajectories
+    )
+    seen = "Plan Sketch Inspection"
+    assert ways.keys() == {f"{seen} Stop", f"{seen} Refinement Sketch Stop"}
+    steps = [step for trajectory in run.trajectories for step in trajectory.steps]
+    texts = [protocol.write(s) for s in steps if isinstance(s, Plan | Inspection | Refinement)]
+    encode = origin.engine.tokenizer.encode
+    assert run.written_tokens == sum(len(encode(text)) for text in texts)
+
+
+def test_the_loop_of_random_weights_is_the_same_in_every_way(
+    small_middling: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--requests", "1", "--rounds", "1", "--flow-steps", "1"]
+    assert engine.main(["--model", "100m", *few]) == 0
+    [found] = map(json.loads, capsys.readouterr().out.splitlines())
+    assert found["model"] == "100m"
+    assert found["plain"]["texts"] == found["unbatched"]["texts"] == found["engine"]["texts"] >= 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is told by /proc of Linux")
+def test_peak_memory_is_that_since_it_was_last_asked_for() -> None:
+    keep_freed_memory()  # as the benchmark does
+    before = ResidentPeak().gib()
+    torch.ones(2**27)  # half a gibibyte, free again
+    memory = ResidentPeak()
+    after = memory.gib()
+    torch.ones(2**26)
+    during = memory.gib()
+    assert before and after and during
+    assert after - before < 0.1
+    assert 0.2 < during - after < 0.3
 
 
 def test_the_plain_step_computes_what_the_trainer_computes(
