@@ -27,8 +27,7 @@ QUICK = ["--checkpoint", "miniature:fresh", "--num-per-skill", "1"]
 
 @cache
 def asked(manner: Manner, split: Split = "test", number: int = 6) -> tuple[Probe, ...]:
-    staged = manner == "stage"
-    return tuple(probes(num_per_skill=number, split=split, manner=manner, staged=staged, seed=3))
+    return tuple(probes(num_per_skill=number, split=split, manner=manner, seed=3))
 
 
 def perfect(probe: Probe) -> Step:

@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.results import BenchmarkResult, versions
 from eval.skills.judge import Judged
-from eval.skills.options import add_probing
+from eval.skills.options import add_probing, open_probed
 from eval.skills.probes import Manner, Probe, probes
 from eval.statistics import Observation, mean
 from staged.command_line import Parser, add_out_folder, console
@@ -38,25 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     manner: Manner = options.manner
     from eval.skills.ask import ask
-    from staged.devices import choose_arithmetic
-    from staged.generate.role_choice import open_engine
     from staged.model.weights_hash import weights_hash
 
-    chosen = choose_arithmetic(options.device, options.dtype)
-    print(chosen.words)
-    engine = open_engine(
-        options.checkpoint,
-        device=str(chosen.device),
-        dtype=chosen.dtype_name,
-        quantization=options.quantization,
-    )
+    engine, chosen = open_probed(options)
     # Building probes takes seconds, and a checkpoint that is not there is told before.
     asked = list(
         probes(
             num_per_skill=options.num_per_skill,
             split=options.split,
             manner=manner,
-            staged=manner == "stage",
             seed=options.seed,
         )
     )

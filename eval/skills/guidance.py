@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.skills.judge import Judged
-from eval.skills.options import add_probing
+from eval.skills.options import add_probing, open_probed
 from eval.skills.probes import Manner, Probe, probes
 from staged.command_line import Parser, add_out_folder, console, count
 from staged.jobs.progress import Progress
@@ -70,18 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--keep needs a checkpoint's folder; {options.checkpoint} is none")
     manner: Manner = options.manner
     from eval.skills.ask import ask
-    from staged.devices import choose_arithmetic
-    from staged.generate.role_choice import open_engine
     from staged.model.flows import FLOWS, write_flows
 
-    arithmetic = choose_arithmetic(options.device, options.dtype)
-    print(arithmetic.words)
-    engine = open_engine(
-        options.checkpoint,
-        device=str(arithmetic.device),
-        dtype=arithmetic.dtype_name,
-        quantization=options.quantization,
-    )
+    engine, _ = open_probed(options)
     # Building probes takes seconds, and a checkpoint that is not there is told before.
     asked = _asked(options, manner)
     steps = options.flow_steps
@@ -125,7 +116,6 @@ def _asked(options: argparse.Namespace, manner: Manner) -> dict[FlowKind, list[P
         num_per_skill=options.num_per_skill,
         split="train",
         manner=manner,
-        staged=manner == "stage",
         seed=options.seed,
     ):
         drawn = _drawn(probe)

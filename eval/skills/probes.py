@@ -67,23 +67,21 @@ class Probe:
     wrong: bool = False
 
 
-def probes(
-    *, num_per_skill: int, split: Split, manner: Manner, staged: bool, seed: int
-) -> Iterator[Probe]:
+def probes(*, num_per_skill: int, split: Split, manner: Manner, seed: int) -> Iterator[Probe]:
     """Set the questions; the same arguments set the same.
 
     Args:
         num_per_skill: Of each.
         split: Train: nothing that training never shows; test: something in every scene.
-        manner: How edits are asked for.
-        staged: Also ask for inspections and corrections, which a base knows nothing of.
+        manner: How edits are asked for; by stage, inspections and corrections are asked for too,
+            which a base knows nothing of.
         seed: Of scenes, edits and noise.
     """
     for index in range(num_per_skill):
         yield _draw(index, split, seed)
         for verb in VERBS:
             yield from _edit(verb, index, split, manner, seed)
-        if staged:
+        if manner == "stage":
             yield from _inspect(index, split, seed)
 
 
