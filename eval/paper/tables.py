@@ -71,12 +71,8 @@ def _tasks(section: PaperSection, cells: Cells, labels: Mapping[str, str]) -> Ta
     columns = [*map(words, parts), "overall", *["with a plan"] * staged, "images"]
     if section.minus is not None:
         columns.append(f"minus {labels[section.minus]}")
-    rows = []
-    for name in section.cells:
-        one = cells[name]
-        if one is None:
-            rows.append(_empty(labels[name], columns))
-            continue
+
+    def of(one: DrawnCell) -> list[Cell]:
         estimates = one.run.result.estimates
         row = [Cell(value=e.value) if (e := estimates.get(part)) else Cell() for part in parts]
         row.append(_score(estimates[OVERALL]))
@@ -84,7 +80,9 @@ def _tasks(section: PaperSection, cells: Cells, labels: Mapping[str, str]) -> Ta
         row.append(Cell(text=str(estimates[OVERALL].n)))
         if section.minus is not None:
             row.append(_difference(one, against))
-        rows.append(Row(label=labels[name], cells=row))
+        return row
+
+    rows = _rows(section, cells, labels, columns, of)
     rows += [_published(name, parts, columns) for name in section.published]
     return Table(title=section.title, columns=columns, rows=rows)
 
@@ -106,16 +104,13 @@ def _difference(one: DrawnCell, against: DrawnCell | None) -> Cell:
 
 def _cost(section: PaperSection, cells: Cells, labels: Mapping[str, str]) -> Table:
     columns = [*_COSTS.values(), "correct", "and nothing beside"]
-    rows = []
-    for name in section.cells:
-        one = cells[name]
-        if one is None:
-            rows.append(_empty(labels[name], columns))
-            continue
+
+    def of(one: DrawnCell) -> list[Cell]:
         also = one.run.result.also
         costs = [Cell(text=_amount(also[cost])) for cost in _COSTS]
-        scores = [_score(one.run.result.overall), Cell(value=also["exact"].value)]
-        rows.append(Row(label=labels[name], cells=[*costs, *scores]))
+        return [*costs, _score(one.run.result.overall), Cell(value=also["exact"].value)]
+
+    rows = _rows(section, cells, labels, columns, of)
     return Table(title=section.title, columns=columns, rows=rows)
 
 
@@ -138,15 +133,13 @@ def _seeds(section: PaperSection, cells: Cells, labels: Mapping[str, str]) -> Ta
     drawn = [one for name in section.cells if (one := cells[name]) is not None]
     seeds = sorted({seed for one in drawn for seed in one.records})
     columns = [*(f"seed {seed}" for seed in seeds), "all"]
-    rows = []
-    for name in section.cells:
-        one = cells[name]
-        if one is None:
-            rows.append(_empty(labels[name], columns))
-            continue
+
+    def of(one: DrawnCell) -> list[Cell]:
         alone = [one.of_seed(seed) for seed in seeds]
         scores = [Cell() if result is None else _score(result.overall) for result in alone]
-        rows.append(Row(label=labels[name], cells=[*scores, _score(one.run.result.overall)]))
+        return [*scores, _score(one.run.result.overall)]
+
+    rows = _rows(section, cells, labels, columns, of)
     return Table(title=section.title, columns=columns, rows=rows)
 
 
@@ -187,8 +180,19 @@ def _amount(estimate: Estimate) -> str:
     return "–" if estimate.value is None else f"{estimate.value:.1f}".removesuffix(".0")
 
 
-def _empty(label: str, columns: Sequence[str]) -> Row:
-    return Row(label=label, cells=[Cell(text=_NOT_DRAWN), *[Cell()] * (len(columns) - 1)])
+def _rows(
+    section: PaperSection,
+    cells: Cells,
+    labels: Mapping[str, str],
+    columns: Sequence[str],
+    of: Callable[[DrawnCell], list[Cell]],
+) -> list[Row]:
+    """One row for each cell of the study; of what was not drawn it is empty, and says so."""
+    empty = [Cell(text=_NOT_DRAWN), *[Cell()] * (len(columns) - 1)]
+    return [
+        Row(label=labels[name], cells=empty if (one := cells[name]) is None else of(one))
+        for name in section.cells
+    ]
 
 
 TABLES: dict[str, Callable[[PaperSection, Cells, Mapping[str, str]], Table | None]] = {
