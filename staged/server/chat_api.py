@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from staged import strict_json
 from staged.server.access import Client
-from staged.server.errors import bad_request
+from staged.server.errors import bad_request, told_in_stream
 from staged.server.feed import FeedReader
 from staged.server.job import Job, JobOrder
 from staged.server.models_api import check_model
@@ -146,9 +146,7 @@ async def _messages(service: DrawingService, job: Job, reader: FeedReader) -> As
                 said = text
     # An attempt that failed was told in part and cannot be taken back.
     if _answer_of(job) != said:
-        error = failure_of(job)
-        told = {"message": error.message, "type": "error", "param": None, "code": error.code}
-        yield f"data: {strict_json.dumps({'error': told})}\n\n".encode()
+        yield f"data: {told_in_stream(failure_of(job))}\n\n".encode()
     else:
         yield chunk({}, "stop")
     yield b"data: [DONE]\n\n"

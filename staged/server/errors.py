@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from staged import strict_json
+
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -75,6 +77,12 @@ def busy(
 ) -> ApiError:
     """Build the error of a request that may come again."""
     return ApiError(status, message, code=code, headers={"Retry-After": str(after_s)})
+
+
+def told_in_stream(error: ApiError) -> str:
+    """Write an error as data of a stream whose status has gone out already."""
+    told = {"message": error.message, "type": "error", "param": None, "code": error.code}
+    return strict_json.dumps({"error": told})
 
 
 def error_response(error: ApiError) -> JSONResponse:

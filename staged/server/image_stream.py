@@ -9,6 +9,7 @@ from typing import Any
 
 from staged import images, strict_json
 from staged.data_urls import from_base64, to_base64
+from staged.server.errors import told_in_stream
 from staged.server.feed import FeedReader
 from staged.server.job import Job
 from staged.server.service import DrawingService
@@ -53,9 +54,7 @@ async def _messages(
         png = await asyncio.to_thread(service.picture_of, job)
         yield _message(f"{prefix}.completed", png, {"usage": usage})
     else:
-        error = failure_of(job)
-        told = {"message": error.message, "type": "error", "param": None, "code": error.code}
-        yield f"event: error\ndata: {strict_json.dumps({'error': told})}\n\n".encode()
+        yield f"event: error\ndata: {told_in_stream(failure_of(job))}\n\n".encode()
     yield b"data: [DONE]\n\n"
 
 
