@@ -21,10 +21,10 @@ from staged.model.tokenizer import train_tokenizer
 
 CONFIG = BagelConfig(
     transformer=TransformerConfig(
-        hidden_size=16,
+        hidden_size=32,
         intermediate_size=24,
         num_layers=2,
-        num_heads=2,
+        num_heads=4,
         num_kv_heads=1,
         head_dim=8,
         vocab_size=300,
@@ -97,7 +97,7 @@ def test_a_saved_checkpoint_loads_back_exactly(saved: Path) -> None:
 def test_files_carry_upstream_names_and_shapes(saved: Path) -> None:
     tensors = load_file(saved / MODEL_FILE)
     assert tensors["language_model.model.layers.1.self_attn.q_norm_moe_gen.weight"].shape == (8,)
-    assert tensors["latent_pos_embed.pos_embed"].shape == (9, 16)
+    assert tensors["latent_pos_embed.pos_embed"].shape == (9, 32)
     ae = load_file(saved / "ae.safetensors")
     assert ae["decoder.mid.attn_1.proj_out.weight"].shape == (32, 32, 1, 1)
     # FLUX counts the decoder's levels from the image inwards: the widest is level 1 here.

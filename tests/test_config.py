@@ -5,44 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+from test_checkpoint import CONFIG
 
-from staged.model.config import AutoencoderConfig, BagelConfig, TransformerConfig, VisionConfig
+from staged.model.config import AutoencoderConfig, BagelConfig
 from staged.model.config_files import read_config, write_config
 
 PUBLISHED = Path(__file__).parents[1] / "configs/bagel_7b/model"
-
-
-def tiny_config(**changes: object) -> BagelConfig:
-    config = BagelConfig(
-        transformer=TransformerConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_layers=2,
-            num_heads=4,
-            num_kv_heads=2,
-            head_dim=8,
-            vocab_size=40,
-        ),
-        vision=VisionConfig(
-            hidden_size=24,
-            intermediate_size=40,
-            num_layers=2,
-            num_heads=3,
-            patch_size=8,
-            positions_per_side=6,
-        ),
-        autoencoder=AutoencoderConfig(
-            channels=32,
-            multipliers=(1, 2, 1),
-            num_blocks=1,
-            latent_channels=4,
-            scaling_factor=0.7,
-            shift_factor=-0.02,
-        ),
-        max_latent_size=6,
-        vit_max_patches_per_side=6,
-    )
-    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
 def edit(folder: Path, name: str, **values: object) -> None:
@@ -60,25 +28,23 @@ def test_published_files_give_the_published_sizes() -> None:
     assert config.latent_token_dim == 64
 
 
-@pytest.mark.parametrize("config", [tiny_config(), read_config(PUBLISHED)])
+@pytest.mark.parametrize("config", [CONFIG, read_config(PUBLISHED)])
 def test_written_files_read_back_equal(config: BagelConfig, tmp_path: Path) -> None:
     write_config(config, tmp_path)
     assert read_config(tmp_path) == config
 
 
 def test_a_head_dim_that_hidden_size_does_not_imply_survives(tmp_path: Path) -> None:
-    config = tiny_config()
-    wide = dataclasses.replace(config.transformer, head_dim=16)
-    config = dataclasses.replace(config, transformer=wide)
+    wide = dataclasses.replace(CONFIG.transformer, head_dim=16)
+    config = dataclasses.replace(CONFIG, transformer=wide)
     write_config(config, tmp_path)
     assert read_config(tmp_path) == config
 
 
 def test_miniature_sizes_follow_from_the_autoencoder() -> None:
-    config = tiny_config()
-    assert config.autoencoder.downsample == 4
-    assert config.pixels_per_latent_token == 8
-    assert config.latent_token_dim == 16
+    assert CONFIG.autoencoder.downsample == 4
+    assert CONFIG.pixels_per_latent_token == 8
+    assert CONFIG.latent_token_dim == 16
 
 
 @pytest.mark.parametrize(
@@ -123,7 +89,7 @@ def test_miniature_sizes_follow_from_the_autoencoder() -> None:
 def test_files_are_read_strictly(
     name: str, values: dict[str, object], message: str | None, tmp_path: Path
 ) -> None:
-    write_config(tiny_config(), tmp_path)
+    write_config(CONFIG, tmp_path)
     edit(tmp_path, name, **values)
     if message is None:
         read_config(tmp_path)
@@ -134,14 +100,14 @@ def test_files_are_read_strictly(
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000])
 def test_damaged_files_are_named(content: str, tmp_path: Path) -> None:
-    write_config(tiny_config(), tmp_path)
+    write_config(CONFIG, tmp_path)
     (tmp_path / "vit_config.json").write_text(content)
     with pytest.raises(ValueError, match=r"vit_config\.json"):
         read_config(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    write_config(tiny_config(), tmp_path)
+    write_config(CONFIG, tmp_path)
     (tmp_path / "llm_config.json").unlink()
     with pytest.raises(ValueError, match=r"llm_config\.json is missing"):
         read_config(tmp_path)
@@ -149,7 +115,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def newer(folder: Path, rope: object) -> Path:
     """Write a folder whose language model says its rope as transformers 5 does."""
-    write_config(tiny_config(), folder)
+    write_config(CONFIG, folder)
     path = folder / "llm_config.json"
     values = json.loads(path.read_text())
     del values["rope_theta"]
@@ -166,7 +132,7 @@ def test_the_newer_spelling_of_rope_is_read(tmp_path: Path) -> None:
 def test_what_transformers_itself_writes_is_read(tmp_path: Path) -> None:
     from transformers import Qwen2Config
 
-    write_config(tiny_config(), tmp_path)
+    write_config(CONFIG, tmp_path)
     before = json.loads((tmp_path / "llm_config.json").read_text())
     kept = {k: v for k, v in before.items() if k not in ("rope_theta", "architectures")}
     Qwen2Config(**kept, rope_theta=54321.0).save_pretrained(tmp_path / "llm")
@@ -192,7 +158,7 @@ def test_rope_that_is_not_built_here_is_refused(rope: object, message: str, tmp_
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     """The second one silently replaced the first."""
-    write_config(tiny_config(), tmp_path)
+    write_config(CONFIG, tmp_path)
     path = tmp_path / "llm_config.json"
     path.write_text(path.read_text().replace("{", '{"rope_theta": 5.0,', 1))
     with pytest.raises(ValueError, match=r"llm_config\.json: .*rope_theta"):
