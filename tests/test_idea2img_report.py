@@ -55,6 +55,17 @@ def test_what_a_model_wrote_is_shown_and_never_run(found: list[Exploration]) -> 
     assert "<script>" not in page and "&lt;script&gt;" in page
 
 
+def test_a_verdict_in_another_form_is_none(found: list[Exploration]) -> None:
+    """A list in the place of a mapping ended the page with an error."""
+    for odd in ("x", [1], 3, {"correct": "yes"}):
+        for said in (odd, {"refined": odd}):
+            one = replace(found[0], provenance=found[0].provenance | {"detector": said})
+            assert "The detector" not in explored_report([one]).html(), said
+    right = {"refined": {"correct": True, "reasons": "none"}}
+    one = replace(found[0], provenance=found[0].provenance | {"detector": right})
+    assert "The detector" in explored_report([one]).html()
+
+
 def test_outcomes_belong_to_explorations(found: list[Exploration]) -> None:
     with pytest.raises(ValueError, match="0 outcomes for 3 explorations"):
         Explorations(title="a", explorations=found, outcomes=[])

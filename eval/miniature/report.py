@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from eval.miniature.course import course_estimates
@@ -15,10 +16,12 @@ from eval.results import BenchmarkResult
 from eval.search.verifier import UPPER_BOUND, is_judge
 from eval.search.verifiers.detector import MINIATURE
 from eval.statistics import Estimate, Observation, mean, mean_of_means
+from eval.tables import show
 from staged.settings import fingerprint, to_dict
 from staged.shapes.players.misbehaviour import SHAPES_LMM
 
 VERSION = "1"
+_share = partial(show, digits=3)
 
 
 def result_of(record: Record, scored: Sequence[SampleScore]) -> BenchmarkResult:
@@ -144,10 +147,6 @@ def table(result: BenchmarkResult, seconds: float) -> str:
             share = f"{_share(estimate.value):>8}  {_interval(estimate):16}"
             lines.append(f"{name:32}{share}{'':6}{estimate.n:>8}{estimate.num_clusters:>9}")
     return "\n".join(lines)
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _interval(estimate: Estimate) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from eval.results import BenchmarkResult, versions
@@ -12,11 +13,13 @@ from eval.skills.judge import Judged
 from eval.skills.options import add_probing, open_probed
 from eval.skills.probes import Manner, Probe, probes
 from eval.statistics import Observation, mean
+from eval.tables import show
 from staged.command_line import Parser, add_out_folder, console
 from staged.jobs.progress import Progress
 
 VERSION = "1"
 RESULT = "result.json"
+_share = partial(show, digits=2)
 _EXAMPLE = """examples:
   staged eval skills --checkpoint miniature:base --manner request --out out/skills_base
   staged eval skills --checkpoint miniature:staged --manner stage --out out/skills_staged
@@ -118,10 +121,6 @@ def _table(result: BenchmarkResult) -> str:
             f"{name:24}{_share(estimate.value):>7}  {f'{low} to {high}':16}{shown}{estimate.n:>8}"
         )
     return "\n".join(lines)
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _parser() -> Parser:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from eval.skills.judge import Judged
 from eval.skills.options import add_probing, open_probed
 from eval.skills.probes import Manner, Probe, probes
+from eval.tables import show
 from staged.command_line import Parser, add_out_folder, console, count
 from staged.jobs.progress import Progress
 
@@ -49,10 +50,9 @@ class Tried:
     def __str__(self) -> str:
         """A line for the table."""
         guidance = self.flow.guidance
-        kept = "-" if self.kept is None else f"{self.kept:.2f}"
         return (
             f"text {guidance.text_scale:<4g} image {guidance.image_scale:<4g} "
-            f"right {self.right:.2f}  kept {kept}"
+            f"right {self.right:.2f}  kept {show(self.kept, digits=2)}"
         )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from staged.ideas.exploration import Draft, Exploration
-from staged.report.outcome import EARLY, Opinion, Outcome, detector
+from staged.report.outcome import EARLY, Opinion, Outcome, detector, noted_verdict
 from staged.report.page import Report
 from staged.report.sections import Explorations, Gallery, GalleryPicture, Notes, Section
 
@@ -117,12 +117,7 @@ def verdict(exploration: Exploration, line: str) -> tuple[bool, list[str]] | Non
         line: One of `LINES`.
     """
     said = exploration.provenance.get("detector")
-    found: Mapping[str, Any] = said.get(line) or {} if isinstance(said, dict) else {}
-    correct, reasons = found.get("correct"), found.get("reasons")
-    if not isinstance(correct, bool):
-        return None
-    listed = reasons if isinstance(reasons, list) else []
-    return correct, [reason for reason in listed if isinstance(reason, str)]
+    return noted_verdict(said.get(line)) if isinstance(said, dict) else None
 
 
 def _early(exploration: Exploration) -> list[Opinion]:

@@ -101,6 +101,20 @@ def detector(correct: bool | None, reasons: Sequence[str]) -> Opinion:
     return Opinion(who="The detector", mark=mark, good=correct, words=_cut(words))
 
 
+def noted_verdict(noted: Any) -> tuple[bool, list[str]] | None:
+    """Read what a detector has said; None where it has not.
+
+    Args:
+        noted: From provenance, so it may be anything.
+    """
+    found = _mapping(noted)
+    correct, reasons = found.get("correct"), found.get("reasons")
+    if not isinstance(correct, bool):
+        return None
+    listed = reasons if isinstance(reasons, list) else []
+    return correct, [reason for reason in listed if isinstance(reason, str)]
+
+
 def _own(trajectory: Trajectory) -> list[Opinion]:
     """The last look at the last sketch."""
     looks = [s for s in trajectory.steps if isinstance(s, Sketch | Inspection)]
@@ -128,12 +142,8 @@ def _own(trajectory: Trajectory) -> list[Opinion]:
 
 
 def _detected(trajectory: Trajectory) -> list[Opinion]:
-    found = _mapping(trajectory.provenance.get("detector"))
-    correct, reasons = found.get("correct"), found.get("reasons")
-    if not isinstance(correct, bool):
-        return []
-    listed = reasons if isinstance(reasons, list) else []
-    return [detector(correct, [reason for reason in listed if isinstance(reason, str)])]
+    found = noted_verdict(trajectory.provenance.get("detector"))
+    return [] if found is None else [detector(*found)]
 
 
 def _early(trajectory: Trajectory) -> list[Opinion]:

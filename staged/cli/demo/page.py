@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from data_pipelines.reasons import reason_in_words
 from eval.report.answer import in_words
 from eval.report.scores import cell
+from eval.tables import show
 from staged.cli.demo.stages import DemoScore
 from staged.jobs.progress import duration
 from staged.report import (
@@ -34,6 +36,7 @@ from staged.trajectory import Trajectory
 
 BASE, OWN, SHIPPED = "Base, one shot", "Demo, staged", "Shipped, staged"
 """What the three ways of drawing are called."""
+_share, _signed = partial(show, digits=2), partial(show, digits=2, signed=True)
 _NAMED = {
     BASE: "the base in one shot",
     OWN: "The demo's own model in stages",
@@ -309,11 +312,3 @@ def _some(reasons: Sequence[str]) -> str:
 
 def _cost(score: DemoScore) -> float:
     return score.result.also["num_flow_steps"].value or 0.0
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.2f}"
