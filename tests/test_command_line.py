@@ -252,6 +252,25 @@ def test_a_place_that_cannot_be_one_is_a_wrong_command_line(
     assert "name a path" in refused(out_parser("folder"), ["--out", ""], capsys)
 
 
+@pytest.mark.parametrize("made", ["out", "out/below"])
+def test_a_folder_that_another_rank_makes_meanwhile_is_taken(
+    made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Path.stat
+
+    def asked_just_before_it_is_made(path: Path, **how: bool) -> os.stat_result:
+        try:
+            return ask(path, **how)
+        except FileNotFoundError:
+            if path == tmp_path / "out":
+                (tmp_path / made).mkdir(parents=True)
+            raise
+
+    monkeypatch.setattr(Path, "stat", asked_just_before_it_is_made)
+    assert outputs.folder(tmp_path / "out") == tmp_path / "out"
+    assert (tmp_path / made).is_dir()
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that nobody can write")
 @pytest.mark.parametrize("check", [outputs.folder, outputs.file])
 def test_a_place_that_cannot_be_written_is_told_before_work(check: object) -> None:

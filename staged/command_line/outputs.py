@@ -10,6 +10,7 @@ import argparse
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -98,12 +99,18 @@ def _path(text: str) -> Path:
 def _existing(path: Path) -> Path:
     """The nearest folder that is there."""
     for place in (path, *path.absolute().parents):
-        if place.is_dir():
-            return place
-        if place.exists():
+        try:
+            # Asked once: between two questions another rank may make the folder.
+            mode = place.stat().st_mode
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            if place.is_symlink():
+                raise NotADirectoryError(errno.ENOTDIR, _LINK_TO_NOTHING, str(place)) from None
+            continue
+        if not stat.S_ISDIR(mode):
             raise NotADirectoryError(errno.ENOTDIR, "is a file; name a folder", str(place))
-        if place.is_symlink():
-            raise NotADirectoryError(errno.ENOTDIR, _LINK_TO_NOTHING, str(place))
+        return place
     raise NotADirectoryError(errno.ENOTDIR, "has no folder above it", str(path))
 
 
