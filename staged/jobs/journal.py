@@ -194,7 +194,10 @@ def _hash(text: bytes) -> bytes:
 def _parse(line: bytes, path: Path, number: int | None = None) -> dict[str, Any]:
     """Read a record whose hash fits, so that `Journal.append` wrote it: no key is there twice."""
     try:
-        record = _JSON.decode(line[_HASH_CHARS + 1 :].decode())
+        text = line.decode()
+        record, end = _JSON.raw_decode(text, _HASH_CHARS + 1)
+        if end != len(text):
+            raise ValueError(f"something follows at character {end}")
         if type(record) is not dict:
             raise ValueError(f"expected an object, got {type(record).__name__}")
     except (ValueError, RecursionError) as error:

@@ -187,6 +187,7 @@ class Records:
         self._sent: dict[str, str] = {}
         self._calls: Counter[str] = Counter()
         self._usd = 0.0
+        self._shapes: set[tuple[str | type, ...]] = set()
         with _no_collection():
             self.refresh()
 
@@ -321,7 +322,11 @@ class Records:
         kind = record.pop("kind", None)
         if kind not in _KINDS:
             raise ValueError(f"kind {kind!r:.50}; written by a newer version?")
-        strict_json.record(record, kind, _KINDS[kind], _EITHER.get(kind))
+        # Millions of records have a handful of shapes, and one of a shape says it for all.
+        shape = (kind, *record, *map(type, record.values()))
+        if shape not in self._shapes:
+            strict_json.record(record, kind, _KINDS[kind], _EITHER.get(kind))
+            self._shapes.add(shape)
         match kind:
             case "begin":
                 if record["format"] != FORMAT:
