@@ -1,5 +1,7 @@
 """Encoding, sampling, decoding, and the order of latents in tokens."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -68,3 +70,32 @@ def test_tokens_of_a_batch_are_those_of_its_members() -> None:
     tokens = tokens_from_latents(latents, 2)
     assert torch.equal(tokens[1], tokens_from_latents(latents[1], 2))
     assert torch.equal(latents_from_tokens(tokens, 3, 4, 2), latents)
+
+
+def test_it_is_the_network_that_diffusers_has() -> None:
+    """Numbers of the published weights are golden ones; here any weights will do."""
+    from diffusers import AutoencoderKL
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
+    config = replace(CONFIG, multipliers=(1, 2, 2), num_blocks=2)
+    torch.manual_seed(1)
+    ours = Autoencoder(config).eval().requires_grad_(False)
+    theirs = AutoencoderKL(
+        block_out_channels=tuple(config.channels * m for m in config.multipliers),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=config.num_blocks,
+        latent_channels=config.latent_channels,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    ).eval()
+    # It reads files of FLUX's names, which ours are.
+    theirs.load_state_dict(convert_ldm_vae_checkpoint(ours.state_dict(), theirs.config))
+    images, latents = torch.rand(2, 3, 16, 24) * 2 - 1, torch.randn(2, 4, 4, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ours.encoder(images), theirs.encoder(images), rtol=1e-4, atol=1e-5
+        )
+        torch.testing.assert_close(
+            ours.decoder(latents), theirs.decoder(latents), rtol=1e-4, atol=1e-5
+        )

@@ -40,6 +40,17 @@ def test_a_pure_module_imports_no_torch(module: str) -> None:
     assert done.stdout.split() == []
 
 
+def test_a_checkpoint_is_opened_without_what_takes_seconds_to_import() -> None:
+    slow = ("diffusers", "peft", "openai", "torch._dynamo", "transformers.modeling_utils")
+    code = (
+        "import sys; from staged.generate.role_choice import open_engine;"
+        "open_engine('miniature:fresh'); open_engine('miniature:staged');"
+        f"print('LOADED', *[m for m in {slow} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "LOADED", done.stdout + done.stderr
+
+
 def test_help_imports_no_command() -> None:
     code = (
         "import sys; from staged.cli import main; main([]);"

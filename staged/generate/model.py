@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from staged.backends.bagel import BagelPlayer
 from staged.backends.bagel_settings import BagelSettings
-from staged.backends.lmm.asker import Asker
 from staged.backends.lmm.types import AttemptLog
 from staged.backends.reading import ContextReader
 from staged.devices import settle
@@ -39,9 +38,11 @@ from staged.model.quantized import require_quantization
 from staged.model.weights_hash import weights_hash
 from staged.shapes.expectation import expectation
 from staged.shapes.miniature import is_miniature, understood
-from staged.shapes.players.lmm import client_of
 from staged.shapes.players.misbehaviour import SHAPES_LMM
 from staged.trajectory import ImageRef, Trajectory
+
+if TYPE_CHECKING:
+    from staged.backends.lmm.asker import Asker
 
 
 class DrawingModel:
@@ -199,7 +200,12 @@ class DrawingModel:
     @cached_property
     def _asker(self) -> Asker | None:
         lmm, log = self._asked.lmm, self.log
-        return None if lmm is None else Asker(lambda: client_of(lmm, log=log), lmm.model)
+        if lmm is None:
+            return None
+        from staged.backends.lmm.asker import Asker
+        from staged.shapes.players.lmm import client_of
+
+        return Asker(lambda: client_of(lmm, log=log), lmm.model)
 
     @cached_property
     def engine(self) -> Engine:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from staged.backends.bagel import BagelPlayer
 from staged.backends.editing import EditingSketcher
-from staged.backends.lmm.asker import Asker
-from staged.backends.lmm.players import LmmInspector, LmmPlanner
 from staged.devices import AUTO, DTYPES, choose_arithmetic
 from staged.engine.engine import Engine
 from staged.generate.settings import DrawSettings
@@ -24,6 +23,10 @@ from staged.roles import BatchedSketcher
 from staged.shapes.miniature import is_miniature
 from staged.shapes.players.scripted import ScriptedInspector, ScriptedPlanner, ScriptedSketcher
 from staged.shapes.world.scene import CANVAS_PX
+
+if TYPE_CHECKING:  # openai takes seconds to import, and few ask a language model
+    from staged.backends.lmm.asker import Asker
+    from staged.backends.lmm.players import LmmInspector, LmmPlanner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,8 @@ class RoleChoice:
 
     def _directing(self, asker: Asker | None) -> Unbatched | LmmPlanner:
         if self.planner == "lmm":
+            from staged.backends.lmm.players import LmmPlanner
+
             assert asker is not None  # whoever chooses a language model names it
             return LmmPlanner(asker)
         planner = ScriptedPlanner()
@@ -116,6 +121,8 @@ class RoleChoice:
 
     def _inspecting(self, asker: Asker | None) -> Unbatched | LmmInspector:
         if self.inspector == "lmm":
+            from staged.backends.lmm.players import LmmInspector
+
             assert asker is not None
             return LmmInspector(asker)
         inspector = ScriptedInspector()

@@ -3,11 +3,10 @@
 b: images.  c: latent channels.  f: downsample factor, pixels on the side of one latent.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from staged.model.autoencoder_halves import Decoder, Encoder
 from staged.model.config import AutoencoderConfig
 from staged.model.patches import patchify, unpatchify
 
@@ -15,32 +14,14 @@ __all__ = ["Autoencoder", "latents_from_tokens", "tokens_from_latents"]
 
 
 class Autoencoder(nn.Module):
-    """diffusers' ``AutoencoderKL`` in FLUX's form: no quantisation convolutions, shifted latents.
-
-    Weights initialise as diffusers leaves them; the meta device works too.
-    """
+    """Encoder, decoder, and what their latents are shifted and scaled by."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         """Build encoder and decoder."""
-        # Here and not above: diffusers is slow to import, and the decoder runs without it.
-        from diffusers import AutoencoderKL
-
         super().__init__()
         self.config = config
-        levels = len(config.multipliers)
-        build: Any = AutoencoderKL  # its constructor carries no types
-        whole = build(
-            block_out_channels=tuple(config.channels * m for m in config.multipliers),
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            layers_per_block=config.num_blocks,
-            latent_channels=config.latent_channels,
-            norm_num_groups=32,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        )
-        self.encoder: nn.Module = whole.encoder
-        self.decoder: nn.Module = whole.decoder
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -67,7 +48,7 @@ class Autoencoder(nn.Module):
                 f"{factor}; resize it with fit_size"
             )
         mean, log_variance = self.encoder(images.to(self.dtype)).chunk(2, dim=1)
-        # The bounds are diffusers' own: an untrained encoder must not overflow exp().
+        # The bounds are those of diffusers: an untrained encoder must not overflow exp().
         return mean, log_variance.clamp(-30.0, 20.0)
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -19,7 +19,7 @@ from staged.model.cross_entropy import WordHead
 from staged.model.layout import Layout
 from staged.model.positions import extrapolated_position_ids, sincos_table, time_sinusoids
 from staged.model.transformer import FinalNorm, Layer, rope_tables
-from staged.model.vision import VisionTower
+from staged.model.vision import VisionTower, table
 
 
 class TwoLayerMLP(nn.Module):
@@ -79,7 +79,7 @@ class Bagel(nn.Module):
         self.config = config
         decoder = config.transformer
         width = decoder.hidden_size
-        self.embed_tokens = nn.Embedding(decoder.vocab_size, width)
+        self.embed_tokens = table(decoder.vocab_size, width)
         self.layers = nn.ModuleList(Layer(decoder, i) for i in range(decoder.num_layers))
         self.final_norm = FinalNorm(decoder)
         self.lm_head = WordHead(width, decoder.vocab_size)

@@ -25,7 +25,6 @@ from staged.model.named_tensors import (
     check_stored,
     stored_tensors,
     table_sides,
-    upstream_names,
     upstream_shapes,
 )
 from staged.model.positions import sincos_table
@@ -184,9 +183,7 @@ def load_autoencoder(
     check_names(str(path), weights.shapes, expected)
     autoencoder.float().to_empty(device=device)
     targets = stored_tensors(autoencoder)
-    ours = {upstream: name for name, upstream in upstream_names(autoencoder).items()}
-    named = {upstream: targets[ours[upstream]] for upstream in weights.shapes}
-    _copy(weights, named, str(path), Undivided())
+    _copy(weights, {name: targets[name] for name in weights.shapes}, str(path), Undivided())
     return autoencoder.eval()
 
 
@@ -254,17 +251,9 @@ def save_autoencoder(
         autoencoder: Source of the weights; its scaling and shift factors are not in the file.
         dtype: Stored type; None keeps each tensor's own.
     """
-    expected = upstream_shapes(autoencoder)
     tensors = stored_tensors(autoencoder)
     check_finite_weights("the autoencoder to save", tensors)
-    write_safetensors(
-        Path(folder) / AUTOENCODER,
-        {
-            upstream: tensors[name].reshape(expected[upstream])
-            for name, upstream in upstream_names(autoencoder).items()
-        },
-        dtype,
-    )
+    write_safetensors(Path(folder) / AUTOENCODER, tensors, dtype)
 
 
 def _quantized(model: Bagel) -> dict[str, QuantizedLinear]:

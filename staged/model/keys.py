@@ -1,12 +1,12 @@
 """Upstream's names for our tensors, in both directions: see `named_tensors`.
 
-Ours are the attribute paths of ``Bagel`` and ``Autoencoder``. Upstream's are those of BAGEL's
-``ema.safetensors`` and of FLUX's ``ae.safetensors``.
+Ours are the attribute paths of ``Bagel``. Upstream's are those of BAGEL's ``ema.safetensors``.
+``Autoencoder`` has FLUX's own names.
 """
 
 import re
 
-__all__ = ["autoencoder_keys", "from_upstream_key", "to_upstream_key"]
+__all__ = ["from_upstream_key", "to_upstream_key"]
 
 # No leading zeros: one tensor has one name.
 _LAYER = re.compile(r"(?<=layers\.)(0|[1-9][0-9]*)(?=\.)")
@@ -28,57 +28,6 @@ def from_upstream_key(key: str) -> str:
         ValueError: BAGEL has no tensor of that name.
     """
     return _translate(key, _UPSTREAM_TABLES, _UPSTREAM_MODULES, "tensor of a BAGEL checkpoint")
-
-
-def autoencoder_keys(num_levels: int, num_blocks: int) -> dict[str, str]:
-    """FLUX's module names by diffusers' ones.
-
-    FLUX numbers the decoder's levels from the image inwards, diffusers in order of computation.
-    Shortcuts are listed for every block; only blocks that change width have one.
-
-    Args:
-        num_levels: Levels of the autoencoder.
-        num_blocks: Residual blocks a level in the encoder; the decoder has one more.
-
-    Returns:
-        Ours to upstream's, without the final ``.weight`` or ``.bias``.
-    """
-    keys = {}
-    for half in ("encoder", "decoder"):
-        keys[f"{half}.conv_in"] = f"{half}.conv_in"
-        keys[f"{half}.conv_norm_out"] = f"{half}.norm_out"
-        keys[f"{half}.conv_out"] = f"{half}.conv_out"
-        for ours, upstream in _MID_ATTENTION.items():
-            keys[f"{half}.mid_block.attentions.0.{ours}"] = f"{half}.mid.attn_1.{upstream}"
-        for block in range(2):
-            _add_block(keys, f"{half}.mid_block.resnets.{block}", f"{half}.mid.block_{block + 1}")
-    for level in range(num_levels):
-        down, up = f"encoder.down.{level}", f"decoder.up.{num_levels - 1 - level}"
-        for block in range(num_blocks):
-            _add_block(
-                keys, f"encoder.down_blocks.{level}.resnets.{block}", f"{down}.block.{block}"
-            )
-        for block in range(num_blocks + 1):
-            _add_block(keys, f"decoder.up_blocks.{level}.resnets.{block}", f"{up}.block.{block}")
-        if level < num_levels - 1:
-            keys[f"encoder.down_blocks.{level}.downsamplers.0.conv"] = f"{down}.downsample.conv"
-            keys[f"decoder.up_blocks.{level}.upsamplers.0.conv"] = f"{up}.upsample.conv"
-    return keys
-
-
-def _add_block(keys: dict[str, str], ours: str, upstream: str) -> None:
-    for part in ("norm1", "conv1", "norm2", "conv2"):
-        keys[f"{ours}.{part}"] = f"{upstream}.{part}"
-    keys[f"{ours}.conv_shortcut"] = f"{upstream}.nin_shortcut"
-
-
-_MID_ATTENTION = {
-    "group_norm": "norm",
-    "to_q": "q",
-    "to_k": "k",
-    "to_v": "v",
-    "to_out.0": "proj_out",
-}
 
 
 def _translate(key: str, tables: dict[str, str], modules: dict[str, str], kind: str) -> str:

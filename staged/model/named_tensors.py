@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from staged.model.autoencoder import Autoencoder
 from staged.model.bagel import Bagel
 from staged.model.config import BagelConfig
-from staged.model.keys import autoencoder_keys, to_upstream_key
+from staged.model.keys import to_upstream_key
 from staged.model.stored_weights import StoredWeights
 from staged.model.weights import check_names
 
@@ -24,30 +24,10 @@ def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in module.named_parameters()} | tables
 
 
-def upstream_names(module: Bagel | Autoencoder) -> dict[str, str]:
-    """Upstream's name of every stored tensor, by ours."""
-    if isinstance(module, Bagel):
-        return {name: to_upstream_key(name) for name in stored_tensors(module)}
-    config = module.config
-    modules = autoencoder_keys(len(config.multipliers), config.num_blocks)
-    names = {}
-    for name in stored_tensors(module):
-        path, _, leaf = name.rpartition(".")
-        names[name] = f"{modules[path]}.{leaf}"
-    return names
-
-
 def upstream_shapes(module: Bagel | Autoencoder) -> dict[str, tuple[int, ...]]:
     """Upstream's name and shape of every tensor of a module, which may be on the meta device."""
-    shapes = {}
-    names = upstream_names(module)
-    for name, tensor in stored_tensors(module).items():
-        upstream, shape = names[name], tuple(tensor.shape)
-        # FLUX stores the attention's projections as 1 x 1 convolutions, diffusers as linears.
-        if ".attn_1." in upstream and len(shape) == 2:
-            shape = (*shape, 1, 1)
-        shapes[upstream] = shape
-    return shapes
+    named = to_upstream_key if isinstance(module, Bagel) else str
+    return {named(name): tuple(tensor.shape) for name, tensor in stored_tensors(module).items()}
 
 
 def check_stored(weights: StoredWeights, model: Bagel) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,7 @@ from staged.model.config import VisionConfig
 from staged.model.patches import patchify
 from staged.model.recompute import RecomputingLayer
 
-__all__ = ["VisionTower", "patchify"]
+__all__ = ["VisionTower", "patchify", "table"]
 
 
 class VisionTower(nn.Module):
@@ -30,7 +30,7 @@ class VisionTower(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embedding = nn.Linear(config.patch_dim, config.hidden_size)
-        self.position_embedding = nn.Embedding(config.positions_per_side**2, config.hidden_size)
+        self.position_embedding = table(config.positions_per_side**2, config.hidden_size)
         self.layers = nn.ModuleList(VisionBlock(config) for _ in range(config.num_layers))
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
@@ -68,6 +68,16 @@ class VisionTower(nn.Module):
             hidden = layer(hidden, groups, places)
         features: Tensor = self.post_layernorm(hidden)
         return features
+
+
+def table(num_rows: int, width: int) -> nn.Embedding:
+    """Make an embedding, uninitialised.
+
+    torch would fill it with normal numbers, for which the meta device imports the whole compiler:
+    seconds of every command, for numbers that nobody reads.
+    """
+    made: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(num_rows, width), freeze=False)
+    return made
 
 
 class VisionBlock(RecomputingLayer):

@@ -40,11 +40,11 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(
-    data=("prompts.count=24",),
-    train=("num_steps=8", "log.every_steps=1", "checkpoint_every_steps=8"),
+    data=("prompts.count=12",),
+    train=("num_steps=4", "log.every_steps=1", "checkpoint_every_steps=4"),
     prompts=PROMPTS[:1],
     tasks=("colors", "position"),
-    num_per_task=2,
+    num_per_task=1,
     num_flow_steps=4,
 )
 """Every part once, in less than a minute; its numbers mean nothing."""
