@@ -14,10 +14,8 @@ PLAIN_CPU = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 def demo(out: Path) -> str:
-    command = ["demo", "--quick", "--out", str(out)]
-    command += ["--base", "miniature:fresh", "--staged", "miniature:fresh"]
     return subprocess.run(
-        [sys.executable, "-m", "staged", *command],
+        [sys.executable, "-m", "staged", "demo", "--quick", "--out", str(out)],
         env={**os.environ, **PLAIN_CPU},
         stdout=subprocess.PIPE,
         text=True,

@@ -438,7 +438,11 @@ def test_a_model_that_does_not_fit_is_told_of_int8(monkeypatch: pytest.MonkeyPat
         (["--quantization", "int8"], [], "quantization was 'int8' and is None"),
         ([], ["--quantization", "int8"], "quantization was None and is 'int8'"),
         # The same fault of another setting that is written down only where it is used.
-        (["--mode", "staged", "--max-redraws", "2"], ["--mode", "staged"], "max_redraws was 2"),
+        (
+            ["--mode", "staged", "--max-text-tokens", "4", "--max-redraws", "2"],
+            ["--mode", "staged", "--max-text-tokens", "4"],
+            "max_redraws was 2",
+        ),
     ],
 )
 def test_a_folder_goes_on_only_in_the_same(
