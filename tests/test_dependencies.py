@@ -4,7 +4,8 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,12 @@ CORE = named(PROJECT["dependencies"])
 EXTRAS = {name: named(lines) for name, lines in PROJECT["optional-dependencies"].items()}
 
 
-def imports(folder: str) -> Iterator[tuple[str, bool, str]]:
+@cache
+def imports(folder: str) -> Sequence[tuple[str, bool, str]]:
+    return tuple(_imports(folder))
+
+
+def _imports(folder: str) -> Iterator[tuple[str, bool, str]]:
     """Package, whether it is needed to import the module at all, and where, of each import."""
     for path in sorted((ROOT / folder).rglob("*.py")):
         tree = ast.parse(path.read_text())

@@ -75,7 +75,7 @@ class Sequences:
         assert self.allocator.num_held + self.allocator.num_free == self.allocator.num_pages
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     num_pages=st.integers(0, 40),

@@ -89,7 +89,8 @@ def test_training_scenes_hold_nothing_that_training_never_shows() -> None:
 def test_one_command_asks_all_of_it_and_repeats_itself(tmp_path: Path) -> None:
     results = []
     for name in "ab":
-        assert main([*QUICK, "--manner", "stage", "--out", str(tmp_path / name)]) == 0
+        line = ["--checkpoint", "miniature:staged", "--num-per-skill", "1", "--flow-steps", "2"]
+        assert main([*line, "--manner", "stage", "--out", str(tmp_path / name)]) == 0
         results.append(json.loads((tmp_path / name / "result.json").read_text()))
     assert results[0] == results[1]
     assert {"draw", "see right", *VERBS} <= set(results[0]["samples"])
