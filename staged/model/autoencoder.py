@@ -6,7 +6,7 @@ b: images.  c: latent channels.  f: downsample factor, pixels on the side of one
 import torch
 from torch import Tensor, nn
 
-from staged.model.autoencoder_halves import Decoder, Encoder
+from staged.model.autoencoder_halves import LatentDecoder, LatentEncoder
 from staged.model.config import AutoencoderConfig
 from staged.model.patches import patchify, unpatchify
 
@@ -20,8 +20,8 @@ class Autoencoder(nn.Module):
         """Build encoder and decoder."""
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = LatentEncoder(config)
+        self.decoder = LatentDecoder(config)
 
     @property
     def dtype(self) -> torch.dtype:

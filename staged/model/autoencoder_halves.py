@@ -19,7 +19,7 @@ _GROUPS = 32
 _EPS = 1e-6
 
 
-class Encoder(nn.Module):
+class LatentEncoder(nn.Module):
     """Images to mean and log-variance of latents, side by side in the channels."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         return out
 
 
-class Decoder(nn.Module):
+class LatentDecoder(nn.Module):
     """Latents, neither scaled nor shifted, to images."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
