@@ -169,6 +169,19 @@ def test_increments_grow_to_the_whole_graph_and_lose_nothing(
     assert steps == split(grouped=grouped)
 
 
+@pytest.mark.parametrize(("num_things", "max_steps"), [(9, 3), (9, 4), (4, 2), (3, 5), (7, 1)])
+def test_steps_bring_as_much_as_one_another(num_things: int, max_steps: int) -> None:
+    """One of nine things and two more brought the six others at once, whatever the editor."""
+    stars = SceneGraph([thing(f"o{i}", "star") for i in range(1, num_things + 1)])
+    seen = set()
+    for seed in range(50):
+        there = [0, *(len(g.objects) for g in increments(stars, seed=seed, max_steps=max_steps))]
+        sizes = [after - before for before, after in pairwise(there)]
+        assert len(sizes) == min(max_steps, num_things) and max(sizes) - min(sizes) <= 1
+        seen.add(tuple(sizes))
+    assert (len(seen) > 1) == (num_things % len(sizes) != 0), "which step brings more is chance"
+
+
 def test_grouped_steps_draw_several_things_at_once() -> None:
     stars = SceneGraph([thing(f"o{i}", "star") for i in range(1, 5)])
 

@@ -7,6 +7,7 @@ a later step changes, swaps or removes (arXiv 2604.04746).
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Final, Literal, get_args
 
 from staged.scene_graph.edits import (
@@ -75,7 +76,9 @@ def increments(
 
     Landmarks enter first ("a cup on a table": the table), and then along relations where they can,
     so that a step can say where things go, in the words of the prompt. An object comes with its
-    attributes, a relation with the later of its ends. Cycles of relations lose nothing.
+    attributes, a relation with the later of its ends. Cycles of relations lose nothing. Steps bring
+    as much as one another, to one unit, unless `grouped`: one that brought most of a scene would be
+    the picture drawn at once that steps are to spare.
 
     Args:
         graph: The wanted scene.
@@ -100,8 +103,7 @@ def increments(
             units.insert(rng.randint(after, len(units)), attribute)
     if not units:
         return ()
-    cuts = [cut for cut in range(1, len(units)) if not grouped or rng.random() >= grouped]
-    ends = [*sorted(rng.sample(cuts, min(max_steps - 1, len(cuts)))), len(units)]
+    ends = _ends(len(units), max_steps, grouped, rng)
     return tuple(
         graph.subgraph(
             (unit.id for unit in units[:end] if isinstance(unit, SceneObject)),
@@ -322,6 +324,18 @@ def _along_relations(graph: SceneGraph, rng: random.Random) -> list[SceneObject]
     while len(order) < len(graph.objects):
         order.append(graph.object(rng.choice(entering(graph, [item.id for item in order]))))
     return order
+
+
+def _ends(num_units: int, max_steps: int, grouped: float, rng: random.Random) -> list[int]:
+    """How many units are there after each step."""
+    if grouped:
+        cuts = [cut for cut in range(1, num_units) if rng.random() >= grouped]
+        return [*sorted(rng.sample(cuts, min(max_steps - 1, len(cuts)))), num_units]
+    num_steps = min(max_steps, num_units)
+    each, over = divmod(num_units, num_steps)
+    sizes = [each + 1] * over + [each] * (num_steps - over)
+    rng.shuffle(sizes)
+    return list(accumulate(sizes))
 
 
 def _start(base: Sequence[SceneGraph], *object_ids: str) -> int:
