@@ -29,7 +29,7 @@ demo: $(READY)
 
 # One worker more than two cores: many tests wait, for processes, servers and kills.
 test: lint
-	$(TEST_ENV) $(RUN)/python -m pytest -q -n 3 --dist worksteal -m "not slow"
+	$(TEST_ENV) $(RUN)/python -m pytest -q -n 3 --dist worksteal -m "not slow" --durations=40
 
 test-slow: $(READY)
 	$(TEST_ENV) $(RUN)/python -m pytest -q -m slow

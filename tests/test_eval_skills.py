@@ -89,7 +89,7 @@ def test_training_scenes_hold_nothing_that_training_never_shows() -> None:
 def test_one_command_asks_all_of_it_and_repeats_itself(tmp_path: Path) -> None:
     results = []
     for name in "ab":
-        line = ["--checkpoint", "miniature:staged", "--num-per-skill", "1", "--flow-steps", "2"]
+        line = ["--checkpoint", "miniature:staged", "--num-per-skill", "1"]
         assert main([*line, "--manner", "stage", "--out", str(tmp_path / name)]) == 0
         results.append(json.loads((tmp_path / name / "result.json").read_text()))
     assert results[0] == results[1]

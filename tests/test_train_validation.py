@@ -52,8 +52,8 @@ def settings(world: World, out: Path, **changes: Any) -> TrainSettings:
 
 
 def worse(world: World, out: Path, **changes: Any) -> TrainSettings:
-    """Six steps at a rate at which the loss soon rises."""
-    optimizer = OptimizerSettings(lr=0.5, warmup_steps=4, ema_decay=0.5)
+    """Six steps at a rate that only rises: the loss is 21 after the fourth, 200 at the end."""
+    optimizer = OptimizerSettings(lr=2.0, warmup_steps=6, min_lr_ratio=1.0, ema_decay=0.5)
     changes = {"num_steps": 6, "optimizer": optimizer, "keep_checkpoints": 1, **changes}
     return settings(world, out, **changes)
 
