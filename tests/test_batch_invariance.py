@@ -469,7 +469,7 @@ PROMPTS = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_six_trajectories_of_the_miniature_are_the_same_alone_and_together(dtype: str) -> None:
     """In float32 two of six pictures differed, in bfloat16 four of six and a text."""
     engine = open_engine("miniature:staged", dtype=dtype)

@@ -124,7 +124,9 @@ def test_a_training_pass_gives_the_same_on_an_accelerator() -> None:
         torch.testing.assert_close(home(found[name]), tensor, msg=name)
 
 
-@pytest.mark.parametrize("section", ["golden", "generation", "layers"])
+@pytest.mark.parametrize(
+    "section", ["golden", "layers", pytest.param("generation", marks=pytest.mark.slow)]
+)
 def test_a_section_of_the_benchmark_runs_on_an_accelerator(section: str) -> None:
     record = Recorder(section)
     with accelerator():
