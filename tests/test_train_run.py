@@ -549,13 +549,19 @@ def test_devices_that_are_not_there_are_refused() -> None:
         choose_device("cuda:99")
 
 
-def test_a_run_without_a_state_has_nothing_to_export(
-    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("option", ["--export", "--export-best"])
+def test_a_run_without_a_state_has_nothing_to_export_and_reads_nothing_first(
+    world: World,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
 ) -> None:
+    monkeypatch.setattr("train.job.open_to_train", lambda *_: pytest.fail("it reads the weights"))
     save_resolved(world.settings(tmp_path / "out"), tmp_path / "job.yaml")
-    assert cli(["train", str(tmp_path / "job.yaml"), "--export"]) == 1
+    assert cli(["train", str(tmp_path / "job.yaml"), option]) == 1
     assert "holds no state of a run" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "checkpoint").exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

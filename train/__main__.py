@@ -74,8 +74,11 @@ def _train(settings: TrainSettings, arguments: argparse.Namespace) -> int:
     # What follows needs torch; `--help` does not.
     from train.job import Trainer
     from train.ranks import joined
+    from train.state import RunState
 
     with joined(settings.parallel, settings.device) as ranks:
+        if arguments.export or arguments.export_best:
+            ranks.first(RunState(settings.out).require_any)  # before hours of encoding
         trainer = Trainer(settings, ranks)
         if arguments.export_best:
             folder = trainer.export_best()

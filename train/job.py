@@ -495,16 +495,7 @@ class Trainer:
         shown.picture(self.step, sheet)
 
     def export(self) -> Path:
-        """Write the model as it stands, averaged weights first, in the published layout.
-
-        Raises:
-            ValueError: Nothing has been trained yet: it would be `init` under another name.
-        """
-        if not self.step:
-            raise ValueError(
-                f"{self.settings.out} holds no state of a run, so there is nothing to export; "
-                "give the same command without --export"
-            )
+        """Write the model as it stands, averaged weights first, in the published layout."""
         return self._export(ADAPTER if self.settings.lora is not None else CHECKPOINT)
 
     def export_best(self) -> Path:

@@ -190,6 +190,18 @@ class RunState:
         """Steps whose states are kept, in order."""
         return steps_in(self.folder)
 
+    def require_any(self) -> None:
+        """Require a run to have something to export.
+
+        Raises:
+            ValueError: It has no state yet: its checkpoint would be `init` under another name.
+        """
+        if not self.steps():
+            raise ValueError(
+                f"{self.folder.parent} holds no state of a run, so there is nothing to export; "
+                "give the same command without --export or --export-best, or correct `out`"
+            )
+
     def _write(
         self,
         saving: Future[None],
