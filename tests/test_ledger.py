@@ -1,10 +1,12 @@
 """The ledger of a job: what outlives a kill, what is refused, and what several processes share."""
 
 import asyncio
+import json
 import multiprocessing
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -283,6 +285,17 @@ def test_a_full_disk_leaves_the_records_as_they_were(
         assert (tmp_path / "00000.jsonl").read_bytes() == before
         asyncio.run(ours.finish(0, ACCEPTED))
     assert list(Records(tmp_path).results()) == [(0, ACCEPTED)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\u2028\x00\x1f\n😀", -0.0, 0.1 + 0.2, 5e-324, 2**70, json.loads("[" * 300 + "]" * 300)],
+)
+def test_what_is_written_is_read_as_it_was(tmp_path: Path, text: Any) -> None:
+    with Journal(tmp_path / "j") as ours:
+        ours.append({"text": text})
+    (kept,) = (record["text"] for _, record in JournalReader(tmp_path / "j").new())
+    assert repr(kept) == repr(text)
 
 
 def test_a_record_that_could_not_be_read_is_not_written(

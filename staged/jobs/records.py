@@ -314,11 +314,11 @@ class Records:
         reader = self._readers.setdefault(name, JournalReader(self.folder / f"{name}.jsonl"))
         for span, record in reader.new():
             try:
-                self._take(_Place(name, span), record)
+                self._take(name, span, record)
             except ValueError as error:
                 raise ValueError(f"{reader.path}, line {reader.lines}: {error}") from None
 
-    def _take(self, place: _Place, record: dict[str, Any]) -> None:
+    def _take(self, writer: str, span: Span, record: dict[str, Any]) -> None:
         kind = record.pop("kind", None)
         if kind not in _KINDS:
             raise ValueError(f"kind {kind!r:.50}; written by a newer version?")
@@ -338,9 +338,9 @@ class Records:
             case "void":
                 self._count(record, -1)
             case "answer":
-                self._take_answer(place, record)
+                self._take_answer(_Place(writer, span), record)
             case "result":
-                self._take_result(place, record)
+                self._take_result(_Place(writer, span), record)
             case "sending":
                 self._prices[record["name"]] = record.get("price")
                 for key, number in zip(record["keys"], record["numbers"], strict=True):
