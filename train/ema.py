@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from train.sharding import local
+
 
 class WeightAverage:
     """Exponential moving average with decay min(decay, (1 + n) / (10 + n)) at step n."""
@@ -21,7 +23,8 @@ class WeightAverage:
     def update(self, parameters: Iterable[Tensor], step: int) -> None:
         """Move toward `parameters` after optimizer step number `step`, counted from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.tensors.values()), list(parameters), weight)
+        held = [local(tensor) for tensor in self.tensors.values()]
+        torch._foreach_lerp_(held, [local(p) for p in parameters], weight)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from staged.allocator import keep_freed_memory
 from staged.command_line import outputs
@@ -25,6 +24,7 @@ from staged.model.open import base_of, is_stored_as
 from staged.model.recompute import set_recompute
 from staged.model.work import train_flops
 from train.attention import attention_of
+from train.clipping import clip_gradients
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.export import write_result
@@ -69,7 +69,6 @@ from train.sharding import (
     resharded,
     shard,
     sum_over_replicas,
-    whole,
 )
 from train.state import RunState
 from train.step_end import StepEnd
@@ -458,9 +457,7 @@ class Trainer:
             name: sum(getattr(pack_losses, name) for pack_losses in found)
             for name in ("loss", "ce", "mse")
         }
-        norm = whole(
-            nn.utils.clip_grad_norm_(self.parameters.values(), settings.optimizer.max_grad_norm)
-        ).item()
+        norm = clip_gradients(self.parameters.values(), settings.optimizer.max_grad_norm)
         # A finite loss can have an infinite gradient, and moments would keep it for good.
         self._require_finite("gradient norm", norm, range(settings.packs_per_step))
         lr = learning_rate(self.step, settings.num_steps, settings.optimizer)

@@ -98,9 +98,7 @@ def make_optimizers(
         )
     elif rest:
         optimizers.append(
-            torch.optim.AdamW(
-                rest, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
-            )
+            AdamW(rest, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
         )
     if by_muon:
         optimizers.append(Muon(by_muon, lr=settings.lr, momentum=settings.momentum, dtype=dtype))
@@ -124,6 +122,20 @@ def _groups(
             "weight_decay": decay,
             "lr_ratio": ratio,
         }
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's, which updates the parts that this rank holds as what they are: plain tensors.
+
+    Given tensors in parts, it would work out where each result lies, for all of them together:
+    seconds at the first step with some dozens, and more than in proportion with more.
+    """
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
+        has_complex: bool = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
+        for tensors in lists:
+            tensors[:] = map(local, tensors)
+        return has_complex
 
 
 class Muon(torch.optim.Optimizer):

@@ -14,6 +14,7 @@ from staged.model.attention import Attend, PackedAttention
 from staged.model.bagel import Bagel
 from staged.model.layout import Layout
 from staged.model.loss import Predictions, predictions
+from train.clipping import clip_gradients
 from train.ema import WeightAverage, averaged
 from train.objective import Supervised, forward_in
 from train.optimizer import Optimizers
@@ -22,7 +23,7 @@ from train.ranks import Ranks
 from train.reinforce.loss import image_loss, text_divergence, text_loss
 from train.reinforce.packing import RewardedPack
 from train.reinforce.settings import ImageSettings, TextSettings
-from train.sharding import resharded, sum_over_replicas, whole
+from train.sharding import resharded, sum_over_replicas
 from train.stream import in_order
 
 
@@ -105,8 +106,7 @@ class PolicyStep:
         for of_pack in in_order(self.ranks.gather(mine)):
             for name, number in of_pack.items():
                 found[name] = found.get(name, 0.0) + number
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm)
-        found["grad_norm"] = whole(norm).item()
+        found["grad_norm"] = clip_gradients(self.parameters.values(), self.max_grad_norm)
         if not all(map(math.isfinite, found.values())):
             self.optimizer.zero_grad()
             said = ", ".join(f"{name} {value}" for name, value in found.items())
