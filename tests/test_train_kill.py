@@ -1,6 +1,7 @@
 """`kill -9` anywhere, and the same command ends with the same bits."""
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from training import (
     assert_same,
     build,
     made,
+    moment,
     run_and_die,
     run_and_die_while_removing,
     run_quietly,
@@ -24,6 +26,14 @@ from training import (
 
 from staged.settings import save_resolved
 from train.settings import TrainSettings
+
+
+def test_every_moment_of_a_kill_is_one_that_comes() -> None:
+    """Most are slow tests, which would not be missed at once."""
+    texts = (path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    named = re.findall(r'"((?:train|staged)\.[\w.]+:[\w.]+)", \d', " ".join(texts))
+    assert len(set(named)) > 10
+    assert [target for target in named if not hasattr(*moment(target))] == []
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +57,7 @@ def undisturbed(world: World) -> dict[str, Any]:
         # The weights have moved, they have not.
         pytest.param("train.ema:WeightAverage.update", 5, "before", marks=SLOW),
         # The line of the log is written.
-        pytest.param("train.run_log:SummaryWriter.add_scalar", 40, "before", marks=SLOW),
+        pytest.param("train.trackers:SummaryWriter.add_scalar", 40, "before", marks=SLOW),
         pytest.param("train.state_writer:write_safetensors", 2, "before", marks=SLOW),
         ("train.state_writer:write_safetensors", 2, "half"),
         pytest.param("staged.jobs.files:Path.rename", 2, "before", marks=SLOW),

@@ -17,7 +17,7 @@ from staged.settings import save_resolved
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ACCELERATE = [
-    *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"),
+    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
     *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
 ]
 
@@ -87,3 +87,16 @@ def test_ctrl_c_reaches_ranks_twice_and_still_saves(world: World, tmp_path: Path
     assert "of 100000 is saved in" in err
     [state] = (job.out / "state").iterdir()
     assert int(state.name) == len(log.read_text().splitlines())
+
+
+@pytest.mark.slow
+def test_one_process_that_accelerate_starts_for_two_is_refused(
+    world: World, tmp_path: Path
+) -> None:
+    save_resolved(world.settings(tmp_path / "out", packs_per_step=2), tmp_path / "job.yaml")
+    on_cpu = ["--cpu" if word == "--multi_gpu" else word for word in ACCELERATE]
+    process = launch(on_cpu, str(tmp_path / "job.yaml"))
+    _, err = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "accelerate launch has started one process, not --num_processes" in err
+    assert not (tmp_path / "out").exists()

@@ -61,7 +61,12 @@ def start_node(number: int, name: str, job: Path, log: Path) -> subprocess.Popen
         *("--rdzv-conf", f"is_host={1 - number}", "--local-addr", ADDRESSES[number]),
         *("-m", "train", str(job)),
     ]
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": end}
+    environment = os.environ | {
+        "GLOO_SOCKET_IFNAME": end,
+        # Without it the address of a round's store is told in the first round only, and a machine
+        # that comes back waits for it in vain.
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
     with log.open("ab") as said:
         return subprocess.Popen(
             command, cwd=ROOT, stdout=said, stderr=said, env=environment, start_new_session=True

@@ -130,6 +130,19 @@ def test_a_rank_that_never_comes_is_missed(tmp_path: Path) -> None:
         assert "within 2 s (parallel.join_timeout_s): one is missing" in outcome["OSError"]
 
 
+def test_one_process_that_a_launcher_starts_for_many_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `accelerate launch --cpu --num_processes 2` does."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with joined(ParallelSettings()):
+        pass  # an address that was left over is no reason to stop
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    with pytest.raises(ValueError, match="started one process"), joined(ParallelSettings()):
+        pass
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [

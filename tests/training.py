@@ -173,6 +173,16 @@ def run_and_die(settings: TrainSettings, target: str, call: int, when: str) -> N
     Trainer(settings).run()
 
 
+def moment(target: str) -> tuple[Any, str]:
+    """What holds a function, and its name there, of `module:name` or `module:Class.name`."""
+    module, _, path = target.partition(":")
+    *owners, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+    return owner, name
+
+
 def die_at(target: str, call: int, when: str) -> None:
     """End as by `kill -9` when a function is called for the given time.
 
@@ -182,11 +192,7 @@ def die_at(target: str, call: int, when: str) -> None:
         when: `before` the call, `after` it, or `half`: after it, with half of the file at the
             call's last path left (for `write_safetensors`, of the file written).
     """
-    module, _, path = target.partition(":")
-    *owners, name = path.split(".")
-    owner = importlib.import_module(module)
-    for part in owners:
-        owner = getattr(owner, part)
+    owner, name = moment(target)
     real, calls = getattr(owner, name), 0
 
     def deadly(*args: Any, **kwargs: Any) -> Any:

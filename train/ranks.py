@@ -234,10 +234,11 @@ def joined(settings: ParallelSettings, device: str = "cpu") -> Iterator[Ranks]:
 
     Raises:
         OSError: Not all came within `join_timeout_s`, or one was lost later.
-        ValueError: The launcher's variables are incomplete.
+        ValueError: The launcher's variables are incomplete, or it has started one process for many.
     """
     rank = rank_of(None, None)
     if rank.world_size == 1:
+        _refuse_one_for_many()
         yield Ranks()
         return
     store = _meet(rank, settings, choose_device(device))
@@ -253,6 +254,18 @@ def joined(settings: ParallelSettings, device: str = "cpu") -> Iterator[Ranks]:
         raise cause from error
     else:
         dist.destroy_process_group()
+
+
+def _refuse_one_for_many() -> None:
+    # It sets the address for several processes, and then starts one.
+    if (
+        "WORLD_SIZE" not in os.environ
+        and {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys()
+    ):
+        raise ValueError(
+            "accelerate launch has started one process, not --num_processes: with --cpu it always "
+            "does; give --multi_gpu instead (for a CPU too, with device=cpu), or use torchrun"
+        )
 
 
 def _meet(rank: Rank, settings: ParallelSettings, device: torch.device) -> Store:
