@@ -34,8 +34,9 @@ from data_pipelines.asking import Asking, UnitEndError
 from data_pipelines.runner import run
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.ledger import LedgerLog
+from staged.backends.lmm.request import LmmRequest
 from staged.backends.lmm.request_key import request_key
-from staged.backends.lmm.types import LmmRequest, LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.jobs.journal import Journal
 from staged.jobs.ledger import Ledger
 from staged.jobs.records import FORMAT, WRITERS, UnitResult

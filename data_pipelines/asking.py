@@ -5,7 +5,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel
 
 from staged.backends.lmm.client import LmmClient
-from staged.backends.lmm.types import Failure, LmmRequest
+from staged.backends.lmm.request import Failure, LmmRequest
 from staged.jobs.records import Status, UnitResult
 
 T = TypeVar("T", bound=BaseModel)

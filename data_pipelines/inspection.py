@@ -8,7 +8,7 @@ from data_pipelines.answers import StrictAnswer
 from data_pipelines.wording import Wording
 from staged import protocol
 from staged.backends.lmm.inspecting import OptionalText, Text
-from staged.backends.lmm.types import LmmRequest
+from staged.backends.lmm.request import LmmRequest
 from staged.trajectory import Plan
 
 Judgement = Literal["accept", "revise", "unusable"]

@@ -12,7 +12,7 @@ from data_pipelines.drawing import DrawingSettings
 from data_pipelines.prompts import Prompts
 from staged import strict_json
 from staged.backends.deciding import decisive
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.command_line import MAX_SEED
 from staged.jobs.budget import Budget
 from staged.ranges import check_range

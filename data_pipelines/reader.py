@@ -2,7 +2,7 @@
 
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.ledger import LedgerLog
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.jobs.ledger import Ledger
 from staged.shapes.players import lmm as shapes_lmm
 from staged.shapes.players.misbehaviour import Misbehaviour

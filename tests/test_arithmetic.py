@@ -37,7 +37,7 @@ from eval.vqa.local import LocalAnswerer
 from eval.vqa.options import _begun_dtype
 from staged import devices
 from staged.backends.diffusers.settings import DiffusersSettings
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.cli import main as staged
 from staged.cli.main import choose
 from staged.command_line import walk

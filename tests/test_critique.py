@@ -19,7 +19,7 @@ from data_pipelines.drift.limits import DriftLimits
 from data_pipelines.editors import OwnEditors
 from data_pipelines.job import LEDGER
 from data_pipelines.prompts import Prompts
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.generate.settings import DrawSettings
 from staged.jobs.budget import Budget
 from staged.jobs.rank import Rank

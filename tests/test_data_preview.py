@@ -13,7 +13,7 @@ from data_pipelines.__main__ import main
 from data_pipelines.plan_sketch.intents import in_short
 from data_pipelines.plan_sketch.mistakes import MISTAKES
 from data_pipelines.reasons import mistake_in_words, reason_in_words
-from staged.backends.lmm.types import FailureKind
+from staged.backends.lmm.outcomes import FailureKind
 from staged.report.graphs import graph_drawings
 from staged.scene_graph import Attribute, Relation, SceneGraph, SceneObject, delta
 from staged.shards import read_shards

@@ -11,8 +11,8 @@ from starlette.routing import Route
 from eval.__main__ import main as staged_eval
 from eval.wise.prompts import FILES, load_prompts
 from eval.wise.versions import NUM_PROMPTS, VERSIONS
+from staged.backends.lmm.attempts import CallAttempt
 from staged.backends.lmm.kept import kept_answers
-from staged.backends.lmm.types import CallAttempt
 from staged.images import encode_png
 from staged.jobs.budget import BudgetError
 from staged.jobs.rank import Rank

@@ -15,8 +15,10 @@ from vlm import WORDS, save_tiny, save_tiny_qwen
 from eval.vqa.local import LocalAnswerer
 from eval.vqa.question import VqaQuestion, spellings
 from eval.vqa.server import ServerAnswerer, read_first_token
+from staged.backends.lmm.attempts import MemoryLog
 from staged.backends.lmm.kept import kept_answers
-from staged.backends.lmm.types import FirstToken, LmmSettings, MemoryLog
+from staged.backends.lmm.request import FirstToken
+from staged.backends.lmm.settings import LmmSettings
 from staged.images import encode_png
 from staged.jobs.budget import BudgetError
 

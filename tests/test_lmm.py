@@ -21,9 +21,11 @@ from starlette.routing import Route
 from staged import images
 from staged.backends.http.limiter import Limiter
 from staged.backends.http.replies import retry_after_s
+from staged.backends.lmm.attempts import MemoryLog
 from staged.backends.lmm.client import LmmClient
+from staged.backends.lmm.request import Failure, LmmRequest, Reply
 from staged.backends.lmm.request_key import request_key
-from staged.backends.lmm.types import Failure, LmmRequest, LmmSettings, MemoryLog, Reply
+from staged.backends.lmm.settings import LmmSettings
 from staged.backends.lmm.wire import data_url, wire_schema
 
 

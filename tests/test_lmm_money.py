@@ -22,7 +22,8 @@ from starlette.applications import Starlette
 from data_pipelines.__main__ import main
 from data_pipelines.job import LEDGER
 from staged.backends.lmm.kept import kept_answers
-from staged.backends.lmm.types import BatchSettings, LmmRequest
+from staged.backends.lmm.request import LmmRequest
+from staged.backends.lmm.settings import BatchSettings
 from staged.jobs.journal import Journal
 from staged.jobs.records import Records
 from staged.shapes.players.lmm import client_of, create_app, local_settings

@@ -9,8 +9,9 @@ from eval.miniature import main as miniature
 from eval.miniature.store import BatchStore
 from eval.results import BenchmarkResult
 from staged.backends.lmm.asker import Asker
+from staged.backends.lmm.attempts import MemoryLog
 from staged.backends.lmm.players import LmmInspector, LmmPlanner
-from staged.backends.lmm.types import LmmSettings, MemoryLog
+from staged.backends.lmm.settings import LmmSettings
 from staged.cli import main as staged
 from staged.command_line import exit_codes
 from staged.generate.role_choice import RoleChoice

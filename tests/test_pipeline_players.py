@@ -15,8 +15,9 @@ from data_pipelines.plan_sketch.requests import drawn_later, scene_graph_request
 from data_pipelines.plan_sketch.settings import Gate
 from data_pipelines.wording import Wording
 from staged import images
+from staged.backends.lmm.attempts import MemoryLog
 from staged.backends.lmm.client import LmmClient
-from staged.backends.lmm.types import Failure, LmmRequest, MemoryLog, Reply
+from staged.backends.lmm.request import Failure, LmmRequest, Reply
 from staged.roles import RoleError
 from staged.scene_graph import SceneGraph, delta, increments
 from staged.shapes.language import instructions as say

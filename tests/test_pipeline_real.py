@@ -37,7 +37,7 @@ from staged import strict_yaml
 from staged.backends.diffusers.editor import DiffusersEditor
 from staged.backends.diffusers.settings import LICENCES, DiffusersSettings
 from staged.backends.lmm.client import LmmClient
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.jobs.budget import Budget
 from staged.jobs.ledger import Ledger
 from staged.scene_graph import Vocabulary

@@ -19,7 +19,7 @@ from staged import proxies
 from staged.backends.generators.generator import DrawnImage
 from staged.backends.http.service import ServiceError
 from staged.backends.lmm.client import LmmClient
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 
 NOWHERE = "http://somebody:secret@127.0.0.1:9"
 NAMES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")

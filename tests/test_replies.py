@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from staged.backends.http.replies import MAX_DETAIL_CHARS, Received, Refused, understand
-from staged.backends.lmm.types import FailureKind, FirstToken
+from staged.backends.lmm.outcomes import FailureKind
+from staged.backends.lmm.request import FirstToken
 from staged.backends.lmm.wire import first_token, outcome
 
 

@@ -31,7 +31,7 @@ from eval.search.verifier import UPPER_BOUND
 from eval.search.verifiers.detector import GenEvalVerifier, MiniatureVerifier
 from eval.search.verifiers.opening import open_verifier
 from staged.backends.generators.generator import DrawnImage, NoImage
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.command_line import exit_codes
 from staged.generate.settings import ModelSettings
 from staged.jobs.rank import Rank

@@ -10,7 +10,7 @@ from pydantic import Field, create_model, model_validator
 from data_pipelines.answers import StrictAnswer
 from data_pipelines.wording import Wording
 from staged.backends.lmm.inspecting import OptionalText, Text
-from staged.backends.lmm.types import LmmRequest
+from staged.backends.lmm.request import LmmRequest
 from staged.scene_graph import (
     NUMBER,
     Attribute,

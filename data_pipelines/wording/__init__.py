@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from staged import strict_json
-from staged.backends.lmm.types import LmmRequest, T
+from staged.backends.lmm.request import LmmRequest, T
 
 _FOLDER: Final = Path(__file__).parent
 _HEAD: Final = re.compile(r"version: ([\w.-]{1,40})\n\n")

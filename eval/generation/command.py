@@ -24,7 +24,7 @@ from eval.search.verifiers.opening import open_verifier
 from staged import settings as job_settings
 from staged.backends.generators.generator import Generator
 from staged.backends.generators.settings import EndpointSettings, PipelineSettings
-from staged.backends.lmm.types import AttemptLog
+from staged.backends.lmm.attempts import AttemptLog
 from staged.command_line import (
     Parser,
     UsageError,

@@ -8,7 +8,7 @@ from typing import Any
 
 from eval.generation.samples import BenchmarkSample
 from staged.backends.generators.generator import DrawOutcome
-from staged.backends.lmm.types import AttemptLog
+from staged.backends.lmm.attempts import AttemptLog
 from staged.generate import model
 from staged.generate.admission import MAX_BATCH_SIZE
 from staged.generate.outcome import outcome_of

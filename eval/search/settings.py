@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.ranges import check_range
 
 MAX_CANDIDATES = 256

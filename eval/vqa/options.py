@@ -13,7 +13,7 @@ from eval.vqa.question import Answerer
 from staged import settings as job_settings
 from staged import strict_json
 from staged.backends.lmm.kept import kept_answers
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.command_line import add_dtype, add_overrides, amount
 from staged.jobs.rank import Rank
 

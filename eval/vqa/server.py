@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from eval.vqa.question import VqaAnswer, VqaQuestion
 from staged import images
 from staged.backends.lmm.asker import ask_each
+from staged.backends.lmm.attempts import AttemptLog
 from staged.backends.lmm.client import LmmClient
-from staged.backends.lmm.types import AttemptLog, Failure, FirstToken, LmmRequest, LmmSettings
+from staged.backends.lmm.request import Failure, FirstToken, LmmRequest
+from staged.backends.lmm.settings import LmmSettings
 
 MAX_TOP_LOGPROBS = 1000
 PROMPT_VERSION = "1"

@@ -19,8 +19,10 @@ from eval.wise.prompts import WisePrompt
 from eval.wise.versions import Version
 from staged import images, strict_json
 from staged.backends.lmm.asker import ask_each
+from staged.backends.lmm.attempts import AttemptLog
 from staged.backends.lmm.client import LmmClient
-from staged.backends.lmm.types import AttemptLog, Failure, LmmRequest, LmmSettings
+from staged.backends.lmm.request import Failure, LmmRequest
+from staged.backends.lmm.settings import LmmSettings
 from staged.jobs.progress import Progress
 
 PROMPT_VERSION = "1"

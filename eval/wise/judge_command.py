@@ -14,7 +14,7 @@ from eval.wise.versions import VERSIONS
 from staged import settings as job_settings
 from staged import strict_json
 from staged.backends.lmm.kept import kept_answers
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.command_line import Parser, add_out_file, add_overrides, amount, console, exit_codes
 from staged.jobs.files import write_json_lines
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from staged.backends.lmm.attempts import AttemptLog
 from staged.backends.lmm.kept import kept_answers
-from staged.backends.lmm.types import AttemptLog
 from staged.generate.settings import DrawSettings
 from staged.jobs.rank import Rank
 

@@ -11,7 +11,7 @@ import torch
 
 from staged.backends.bagel import BagelPlayer
 from staged.backends.bagel_settings import BagelSettings
-from staged.backends.lmm.types import AttemptLog
+from staged.backends.lmm.attempts import AttemptLog
 from staged.backends.reading import ContextReader
 from staged.devices import settle
 from staged.engine.cache import PAGE_SIZE

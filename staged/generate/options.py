@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.command_line import (
     Parser,
     add_batch_size,

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from staged.backends.bagel_settings import BagelSettings
 from staged.backends.deciding import decisive
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.engine.text_sampling import MAX_TEMPERATURE
 from staged.loops.policy import Inspect, Mode, Player, Policy, Sketcher
 from staged.model.flows import FlowSettings, Renorm

@@ -10,7 +10,7 @@ from staged import settings, strict_json
 from staged.backends.deciding import decisive
 from staged.backends.diffusers.settings import DiffusersSettings
 from staged.backends.generators.settings import EndpointSettings, PipelineSettings
-from staged.backends.lmm.types import LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.command_line import MAX_SEED
 from staged.generate.settings import ModelSettings
 from staged.jobs.budget import Budget

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from staged import images, strict_json
 from staged.backends.lmm.asker import Asker
-from staged.backends.lmm.types import Failure, LmmRequest
+from staged.backends.lmm.request import Failure, LmmRequest
 from staged.roles import Rated, Rating
 
 PROMPT_VERSION = "1"

@@ -15,8 +15,9 @@ from eval.rewards.kinds import KINDS
 from eval.search.settings import VerifierSettings
 from eval.search.verifier import NOT_SELF_TESTED
 from staged.backends.lmm.asker import Asker
+from staged.backends.lmm.attempts import AttemptLog
 from staged.backends.lmm.kept import kept_answers
-from staged.backends.lmm.types import AttemptLog, LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.jobs.rank import Rank
 from staged.roles import Verifier
 from staged.shapes.players import lmm as shapes_lmm

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from staged.backends.idea2img import requests
 from staged.backends.idea2img.answers import RevisionAnswer
 from staged.backends.lmm.client import LmmClient
-from staged.backends.lmm.types import Failure, LmmRequest
+from staged.backends.lmm.request import Failure, LmmRequest
 from staged.ideas.exploration import Draft, Feedback, Preferred, Remembered
 from staged.ideas.idea import Idea
 from staged.loops.idea2img.roles import Revision, Scores

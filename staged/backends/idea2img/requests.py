@@ -21,7 +21,7 @@ from staged.backends.idea2img.answers import (
     selection_answer,
 )
 from staged.backends.lmm.interleaved import interleaved
-from staged.backends.lmm.types import LmmRequest
+from staged.backends.lmm.request import LmmRequest
 from staged.ideas.exploration import Draft, Remembered
 from staged.ideas.idea import Idea
 from staged.scene_graph import Question

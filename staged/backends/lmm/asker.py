@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from staged.backends.lmm.attempts import AttemptLog
 from staged.backends.lmm.client import LmmClient
-from staged.backends.lmm.types import AttemptLog, Failure, LmmRequest, LmmSettings, Reply, T
+from staged.backends.lmm.request import Failure, LmmRequest, Reply, T
+from staged.backends.lmm.settings import LmmSettings
 from staged.jobs.runner import in_turn
 
 Item = TypeVar("Item")

@@ -18,7 +18,8 @@ from typing import Any, Final, TypeVar
 
 from staged.backends.http.replies import Received, Refused, clean, understand
 from staged.backends.http.service import Service
-from staged.backends.lmm.types import AttemptLog, BatchSettings, SentBatch
+from staged.backends.lmm.attempts import AttemptLog, SentBatch
+from staged.backends.lmm.settings import BatchSettings
 
 ENDPOINT: Final = "/v1/chat/completions"
 MARK: Final = "staged_batch"

@@ -18,24 +18,14 @@ from typing import Any, Self
 from staged.backends.http.limiter import Limiter, Reservation
 from staged.backends.http.replies import Received, Refused
 from staged.backends.http.service import Service, ServiceError
+from staged.backends.lmm.attempts import AttemptLog, CallAttempt, MemoryLog, SentBatch
 from staged.backends.lmm.batches import Batches
 from staged.backends.lmm.dialect import Dialect
+from staged.backends.lmm.outcomes import RETRIED, UNANSWERED
 from staged.backends.lmm.prices import likely_tokens, most_usd, usd_of
+from staged.backends.lmm.request import Failure, LmmRequest, Reply, T
 from staged.backends.lmm.request_key import request_key
-from staged.backends.lmm.types import (
-    RETRIED,
-    UNANSWERED,
-    AttemptLog,
-    BatchSettings,
-    CallAttempt,
-    Failure,
-    LmmRequest,
-    LmmSettings,
-    MemoryLog,
-    Reply,
-    SentBatch,
-    T,
-)
+from staged.backends.lmm.settings import BatchSettings, LmmSettings
 from staged.backends.lmm.wire import chat_content, first_token, outcome
 from staged.jobs.budget import BudgetError
 

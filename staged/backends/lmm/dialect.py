@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from staged import strict_json
 from staged.backends.http.replies import Refused
-from staged.backends.lmm.types import LmmRequest, LmmSettings, StructuredOutput
+from staged.backends.lmm.request import LmmRequest
+from staged.backends.lmm.settings import LmmSettings, StructuredOutput
 from staged.backends.lmm.wire import wire_schema
 
 _FIELDS = {

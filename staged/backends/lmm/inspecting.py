@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from staged import protocol, strict_json
-from staged.backends.lmm.types import LmmRequest
+from staged.backends.lmm.request import LmmRequest
 from staged.trajectory import Plan, Verdict
 
 PROMPT_VERSION = "2"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 from staged import strict_json
-from staged.backends.lmm.types import CallAttempt, SentBatch
+from staged.backends.lmm.attempts import CallAttempt, SentBatch
 from staged.jobs.ledger import Ledger
 
 _ATTEMPT = {"outcome": str, "text": str, "input_tokens": int, "output_tokens": int, "usd": float}

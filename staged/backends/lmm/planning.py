@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from staged import protocol, strict_json
 from staged.backends.lmm.inspecting import OptionalText
-from staged.backends.lmm.types import LmmRequest
+from staged.backends.lmm.request import LmmRequest
 from staged.trajectory import Inspection, Plan, Refinement, Sketch, Trajectory
 
 PROMPT_VERSION = "1"

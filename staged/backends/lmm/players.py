@@ -11,7 +11,7 @@ from staged.backends.lmm.inspecting import (
     sketch_inspection_request,
 )
 from staged.backends.lmm.planning import NextStepAnswer, next_step_request
-from staged.backends.lmm.types import Failure, LmmRequest, Reply
+from staged.backends.lmm.request import Failure, LmmRequest, Reply
 from staged.roles import RoleError, StepRequest, TextPreview
 from staged.trajectory import (
     Inspection,

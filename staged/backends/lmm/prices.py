@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from staged.backends.lmm.types import LmmRequest, LmmSettings
+from staged.backends.lmm.request import LmmRequest
+from staged.backends.lmm.settings import LmmSettings
 from staged.backends.lmm.wire import wire_schema
 
 _TOKENS_PER_IMAGE = 1000

@@ -6,7 +6,8 @@ import hashlib
 from typing import Any
 
 from staged import strict_json
-from staged.backends.lmm.types import LmmRequest, LmmSettings
+from staged.backends.lmm.request import LmmRequest
+from staged.backends.lmm.settings import LmmSettings
 from staged.backends.lmm.wire import wire_schema
 
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from staged import images
 from staged.backends.http.replies import MAX_DETAIL_CHARS, clean
-from staged.backends.lmm.types import FailureKind, FirstToken
+from staged.backends.lmm.outcomes import FailureKind
+from staged.backends.lmm.request import FirstToken
 from staged.data_urls import to_data_url
 
 MAX_ANSWER_CHARS = 1_000_000

@@ -20,8 +20,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from staged.backends.lmm.attempts import AttemptLog
 from staged.backends.lmm.client import LmmClient
-from staged.backends.lmm.types import AttemptLog, LmmSettings
+from staged.backends.lmm.settings import LmmSettings
 from staged.data_urls import from_base64
 from staged.shapes.players.answers import ANSWERS
 from staged.shapes.players.batches import BatchDesk, error_body
