@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from benchmarks.parts import models, packs
@@ -30,6 +29,7 @@ from staged.model.config import BagelConfig
 from staged.model.recompute import set_recompute
 from staged.model.work import train_flops
 from train.attention import AttendTo, choose_attention
+from train.clipping import clip_gradients
 from train.lora import trained_parameters
 from train.memory import kept_bytes
 from train.objective import Objective, Supervised, forward_in, mean_losses
@@ -136,7 +136,7 @@ def _measure(
         losses = forward_in(setup.dtype, objective, pack, sharded=True)
         ce, mse = mean_losses(losses, pack, supervised)
         (settings.ce_weight * ce + mse).backward()
-        nn.utils.clip_grad_norm_(parameters.values(), settings.optimizer.max_grad_norm)
+        clip_gradients(parameters.values(), settings.optimizer.max_grad_norm)
         optimizer.step(settings.optimizer.lr)
         optimizer.zero_grad()
 
