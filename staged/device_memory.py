@@ -13,6 +13,7 @@ GIB = 2**30
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+_STATUS = Path("/proc/self/status")
 
 
 def memory_of(device: torch.device) -> int:
@@ -34,6 +35,21 @@ def free_memory(device: torch.device) -> int:
         held_back = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + held_back
     return max(min([_available(), *(limit - used for limit, used in _limits())]), 0)
+
+
+def peak_gib(device: torch.device) -> float | None:
+    """The most memory in GiB that this process has held so far; None where no one tells (no Linux).
+
+    Of a GPU it is what tensors took; of a CPU what was resident, code and all.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIB
+    try:
+        # Not `ru_maxrss`, which a new process has from the one that started it.
+        lines = (line.split() for line in _STATUS.read_text(encoding="ascii").split("\n") if line)
+        return next((int(words[1]) * 1024 / GIB for words in lines if words[0] == "VmHWM:"), None)
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def gib(size: int) -> str:

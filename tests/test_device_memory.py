@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from staged import device_memory
-from staged.device_memory import free_memory, gib, memory_of
+from staged.device_memory import free_memory, gib, memory_of, peak_gib
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -55,6 +55,25 @@ def test_limits_of_the_first_version_count_too(groups: Path) -> None:
 def test_what_is_no_number_is_no_limit(groups: Path, text: str) -> None:
     (groups / "job/memory.max").write_text(text)
     assert memory_of(CPU) > 100 * MIB
+
+
+def test_a_peak_stays_when_what_made_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = peak_gib(CPU)
+    assert before is not None and 0 < before * 2**30 <= memory_of(CPU)
+    held = torch.ones(256, MIB // 4 + 1)
+    after = peak_gib(CPU)
+    assert after is not None and after >= before
+    del held
+    assert peak_gib(CPU) == pytest.approx(after, abs=0.02)
+    status = tmp_path / "status"
+    monkeypatch.setattr(device_memory, "_STATUS", status)
+    status.write_text("Name:\tpython\n\nVmHWM:\t  3145728 kB\nVmRSS:\t 12 kB\n")
+    assert peak_gib(CPU) == 3.0
+    for none in ("", "VmHWM:\n", "VmHWM: lots kB\n"):
+        status.write_text(none)
+        assert peak_gib(CPU) is None
 
 
 def test_gib() -> None:

@@ -39,6 +39,7 @@ from staged.engine.engine import Engine
 from staged.model import checkpoint
 from staged.model.autoencoder import Autoencoder
 from staged.model.flows import FlowSettings, Guidance, read_flows, write_flows
+from staged.model.loss import TokenLosses
 from staged.roles import StepRequest
 from staged.settings import load, save_resolved
 from staged.trajectory import Answer, Move, Stop, Trajectory
@@ -479,6 +480,33 @@ def test_samples_longer_than_a_pack_are_counted_and_named(world: World, tmp_path
     assert f"{too_long} of {len(lengths)} samples exceed pack_tokens=100" in message
     assert f"{world.data}: s003 ({lengths[3]} tokens)" in message
     assert f"raise pack_tokens to {lengths.max()}" in message
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_of_a_pack_the_sample_is_named_that_a_loss_of_nan_comes_from(
+    world: World, tmp_path: Path, spread: bool
+) -> None:
+    trainer = Trainer(world.settings(tmp_path, pack_tokens=2000))
+    real = trainer._forward
+
+    def forward(pack: Any) -> TokenLosses:
+        """One sample's picture is broken, or what it does reaches a neighbour too."""
+        sample = pack.layout.sample_ids()[pack.layout.latent_index]
+        for place in [broken, neighbour] if spread else [broken]:
+            pack.inputs.latents[sample == place] = torch.nan
+        return real(pack)
+
+    packed = [sample for sample, _ in trainer.plan.pack(0)]
+    pack = trainer.packs.build(0)
+    drawn = [place for place, task in enumerate(pack.tasks) if task != "understanding"]
+    broken, neighbour = drawn[-1], drawn[0]
+    trainer._forward = forward  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="the loss is nan at step 0") as caught:
+        trainer.run()
+    said = str(caught.value)
+    named = {place for place, n in enumerate(packed) if trainer.examples.name(n) in said}
+    assert named == ({broken, neighbour} if spread else {broken})
+    assert len(packed) > 2 and "it comes from" in said
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient norm"])

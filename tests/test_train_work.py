@@ -1,16 +1,22 @@
 """The work of a step is counted as the masks have it, and compared with what a device can do."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from tiny import CONFIG
 from torch.utils.flop_counter import FlopCounterMode
-from training import ALL_KINDS, build
+from training import ALL_KINDS, build, write_data
 
 from staged.model.bagel import Bagel
 from staged.model.work import expert_weights, train_flops, visible_pairs
 from train.gpus import GPUS, rate_of
 from train.job import Trainer
 from train.packing import Pack
+from train.settings import Log, ValidationSettings
 from train.throughput import Throughput, rate_of_device
 
 
@@ -76,3 +82,56 @@ def test_work_is_counted_beside_tokens() -> None:
     throughput.add(10, 0.0, 1000)
     throughput.add(10, 0.0, 3000)
     assert throughput.flops_per_s == pytest.approx(200 * throughput.tokens_per_s, rel=0.5)
+
+
+class Clock:
+    """Stands still unless it is told what time has passed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        shown = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr("train.throughput.time", shown)
+
+    def after(self, seconds: float, act: Any) -> Any:
+        """`act`, which takes so long from now on."""
+
+        def acts(*arguments: Any) -> Any:
+            self.now += seconds
+            return act(*arguments)
+
+        return acts
+
+
+def test_what_is_done_aside_is_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    throughput = Throughput()
+    for _ in range(40):
+        clock.now += 2.0
+        throughput.add(10, 0.5, 1000)
+        with pytest.raises(OSError, match="full"), throughput.aside():
+            clock.now += 100.0
+            raise OSError("full")
+    assert throughput.step_s == 2.0 and throughput.tokens_per_s == 5.0
+    assert throughput.flops_per_s == 500.0 and throughput.data_wait == 0.25
+
+
+def test_rates_of_a_run_are_those_of_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of validation, pictures and states between them."""
+    world = build(tmp_path, [kind(0) for kind in ALL_KINDS])
+    write_data(tmp_path / "held_out", [kind(100) for kind in ALL_KINDS])
+    settings = world.settings(
+        tmp_path / "run",
+        num_steps=4,
+        checkpoint_every_steps=1,
+        validation=ValidationSettings(data=(tmp_path / "held_out",), every_steps=1),
+        log=Log(every_steps=1, sample_prompts=("a",), sample_every_steps=2),
+    )
+    trainer, clock = Trainer(settings), Clock(monkeypatch)
+    for name, seconds in {"train_step": 3.0, "validate": 70, "sample": 800, "_save": 9000}.items():
+        monkeypatch.setattr(trainer, name, clock.after(seconds, getattr(trainer, name)))
+    trainer.run()
+    lines = [json.loads(line) for line in (settings.out / "log.jsonl").read_text().splitlines()]
+    assert [line["step_s"] for line in lines if line["step"]] == [3.0] * 4
+    assert lines[-1]["memory_gib"] > 0

@@ -26,7 +26,7 @@ from train.settings import Log, OptimizerSettings, Subset, TrainSettings
 
 SLOW = pytest.mark.slow
 """Of some cases among others of the same, which `make test` runs."""
-TIMING = ("tokens_per_s", "data_wait", "tflop_per_s", "mfu")
+TIMING = ("step_s", "tokens_per_s", "data_wait", "tflop_per_s", "memory_gib", "mfu")
 
 
 def one_shot(seed: int) -> Trajectory:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-# A setting, and rates over a window of their own.
-_LATEST = ("lr", "tokens_per_s", "data_wait", "tflop_per_s", "mfu")
+# A setting, rates over a window of their own, and a peak.
+_LATEST = ("lr", "step_s", "tokens_per_s", "data_wait", "tflop_per_s", "memory_gib", "mfu")
 _MAX_CHARS = 1 << 20
 
 

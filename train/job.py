@@ -15,6 +15,7 @@ import torch
 
 from staged.allocator import keep_freed_memory
 from staged.command_line import outputs
+from staged.device_memory import peak_gib
 from staged.model.bagel import Bagel
 from staged.model.codec import ImageCodec
 from staged.model.finite import NotFiniteError
@@ -40,7 +41,6 @@ from train.objective import (
     forward_in,
     mean_losses,
     task_means,
-    task_sums,
 )
 from train.opening import open_to_train
 from train.optimizer import learning_rate, make_optimizers
@@ -216,7 +216,6 @@ class Trainer:
 
     def _train(self) -> None:
         settings, ranks = self.settings, self.ranks
-        throughput = Throughput()
         deadline = time.monotonic() + 60 * (settings.max_minutes or math.inf)
         rate = rate_of_device(self.device, self.dtype)
         peak = None if rate is None else ranks.world_size * rate
@@ -237,6 +236,7 @@ class Trainer:
                     shown.record_once(self.step, {"validation/score": self.score})
             if self._unscored() and (stop := self._grade(shown, interrupts)):
                 self._leave(stop, shown, interrupts)
+            throughput = Throughput()
             while self.step < settings.num_steps:
                 record = self._timed_step(packs, throughput)
                 self.step += 1
@@ -247,12 +247,15 @@ class Trainer:
                     tokens_per_s=throughput.tokens_per_s,
                     flops_per_s=throughput.flops_per_s,
                     data_wait=throughput.data_wait,
+                    step_s=throughput.step_s,
+                    memory_gib=peak_gib(self.device),
                 )
                 end = StepEnd.of_all(ranks.gather(mine))
-                self._after_step(record | end.figures(peak), end, shown)
-                ends = end.stop or (end.late and self.step < settings.num_steps)
-                if self._unscored() and not ends:  # else the next part asks for it
-                    end = replace(end, stop=self._grade(shown, interrupts))
+                with throughput.aside():
+                    self._after_step(record | end.figures(peak), end, shown)
+                    ends = end.stop or (end.late and self.step < settings.num_steps)
+                    if self._unscored() and not ends:  # else the next part asks for it
+                        end = replace(end, stop=self._grade(shown, interrupts))
                 if end.stop:
                     self._leave(end.stop, shown, interrupts)
                 if ends:
@@ -447,19 +450,21 @@ class Trainer:
             loss = settings.ce_weight * ce + mse
             sum_over_replicas(self.objective, turn == len(packs))
             loss.backward()
-            mine.append(PackLosses(loss.item(), ce.item(), mse.item(), task_sums(losses, pack)))
+            mine.append(PackLosses.of(pack, losses, loss, ce, mse))
         # Only now: where one rank left before its backward pass, the others would wait in theirs.
         found = in_order(self.ranks.gather(mine))
         for place, pack_losses in enumerate(found):
             detail = f" (ce {pack_losses.ce}, mse {pack_losses.mse})"
-            self._require_finite("loss", pack_losses.loss, [place], detail)
+            found_in = [(place, pack_losses.not_finite)]
+            self._require_finite("loss", pack_losses.loss, found_in, detail)
         record = {
             name: sum(getattr(pack_losses, name) for pack_losses in found)
             for name in ("loss", "ce", "mse")
         }
         norm = clip_gradients(self.parameters.values(), settings.optimizer.max_grad_norm)
         # A finite loss can have an infinite gradient, and moments would keep it for good.
-        self._require_finite("gradient norm", norm, range(settings.packs_per_step))
+        found_in = [(place, ()) for place in range(settings.packs_per_step)]
+        self._require_finite("gradient norm", norm, found_in)
         lr = learning_rate(self.step, settings.num_steps, settings.optimizer)
         self.optimizer.step(lr)
         self.optimizer.zero_grad()
@@ -530,23 +535,37 @@ class Trainer:
         return losses
 
     def _require_finite(
-        self, what: str, value: float, places: Iterable[int], detail: str = ""
+        self,
+        what: str,
+        value: float,
+        found_in: Iterable[tuple[int, tuple[int, ...]]],
+        detail: str = "",
     ) -> None:
-        """Name the samples of those of the step's packs that a number comes from."""
-        if not math.isfinite(value):
-            self.optimizer.zero_grad()
-            first = self.step * self.settings.packs_per_step
-            samples = [
-                self.examples.name(sample)
-                for place in places
-                for sample, _ in self.plan.pack(first + place)
-            ]
-            more = f" and {len(samples) - 4} more" if len(samples) > 4 else ""
-            raise ValueError(
-                f"the {what} is {value} at step {self.step}{detail}; the pack holds "
-                f"{', '.join(samples[:4])}{more}. Look at these samples; or start another `out` "
-                "with a lower optimizer.lr or dtype=float32"
-            )
+        """Name the samples that a number comes from.
+
+        Args:
+            what: The number is.
+            value: The number.
+            found_in: Of the step's packs those that it comes from, each with the places of samples
+                in it; without any, it may be each.
+            detail: Told behind the value.
+        """
+        if math.isfinite(value):
+            return
+        self.optimizer.zero_grad()
+        first, samples, known = self.step * self.settings.packs_per_step, list[str](), True
+        for number, places in found_in:
+            names = [self.examples.name(sample) for sample, _ in self.plan.pack(first + number)]
+            places = tuple(place for place in places if place < len(names))  # filler has no name
+            samples += [names[place] for place in places] or names
+            known = known and bool(places)
+        more = f" and {len(samples) - 4} more" if len(samples) > 4 else ""
+        raise ValueError(
+            f"the {what} is {value} at step {self.step}{detail}; "
+            f"{'it comes from' if known else 'the pack holds'} {', '.join(samples[:4])}{more}. "
+            "Look at these samples; or start another `out` with a lower optimizer.lr or "
+            "dtype=float32"
+        )
 
 
 def _due(step: int, every_steps: int) -> bool:

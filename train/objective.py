@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -128,12 +129,35 @@ class PackLosses:
         ce: Nats.
         mse: Squared error a number.
         tasks: Sums and counts of its own, by task.
+        not_finite: Places in the pack of the samples that a loss of nan or infinity comes from.
     """
 
     loss: float
     ce: float
     mse: float
     tasks: TaskSums
+    not_finite: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, pack: Pack, losses: TokenLosses, loss: Tensor, ce: Tensor, mse: Tensor) -> Self:
+        """Read off the device what `mean_losses` and `token_losses` made of a pack."""
+        value = loss.item()
+        strange = () if math.isfinite(value) else samples_not_finite(losses, pack)
+        return cls(value, ce.item(), mse.item(), task_sums(losses, pack), strange)
+
+
+@torch.no_grad()
+def samples_not_finite(losses: TokenLosses, pack: Pack) -> tuple[int, ...]:
+    """Places in a pack of samples with a loss that is nan or infinite, of a label or a latent."""
+    of_label, of_velocity = _sample_of_losses(losses, pack.layout)
+    strange = (of_label[~losses.ce.isfinite()], of_velocity[~losses.mse.isfinite().all(dim=-1)])
+    return tuple(sorted({place for places in strange for place in places.tolist()}))
+
+
+def _sample_of_losses(losses: TokenLosses, layout: Layout) -> tuple[Tensor, Tensor]:
+    """(num_labels,) and (num_velocity,) int64: in which sample each loss lies."""
+    samples = layout.sample_ids().to(losses.ce.device)
+    return samples[layout.ce_index], samples[layout.latent_index[layout.velocity_rows]]
 
 
 @torch.no_grad()
@@ -143,20 +167,19 @@ def task_sums(losses: TokenLosses, pack: Pack) -> TaskSums:
     # Filler samples at the end have no task, and nothing in them is supervised.
     number = torch.zeros(len(layout.sample_lens), dtype=torch.int64)
     number[: len(pack.tasks)] = torch.tensor([names.index(task) for task in pack.tasks])
-    of_place = number[layout.sample_ids()].to(losses.ce.device)
-    of_label = of_place[layout.ce_index]
-    of_velocity = of_place[layout.latent_index[layout.velocity_rows]]
+    number = number.to(losses.ce.device)
+    of_label, of_velocity = _sample_of_losses(losses, layout)
     terms = {
-        "ce": (of_label, losses.ce * layout.ce_weights, layout.ce_weights),
+        "ce": (number[of_label], losses.ce * layout.ce_weights, layout.ce_weights),
         "mse": (
-            of_velocity,
+            number[of_velocity],
             losses.mse.mean(dim=-1) * pack.velocity_weights,
             pack.velocity_weights,
         ),
     }
     found: TaskSums = {}
     for kind, (tasks, values, counts) in terms.items():
-        sums = torch.zeros(2, len(names), device=of_place.device)
+        sums = torch.zeros(2, len(names), device=number.device)
         sums[0].index_add_(0, tasks, values)
         sums[1].index_add_(0, tasks, counts)
         for name, total, count in zip(names, *sums.tolist(), strict=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -26,11 +28,15 @@ _NUM_STEPS = 32
 
 
 class Throughput:
-    """Tokens and work a second over the last steps, and the share of the time spent on waiting."""
+    """Tokens and work a second over the last steps, and the share of the time spent on waiting.
+
+    What is done between steps (validation, pictures, grading, states) is not theirs: see `aside`.
+    """
 
     def __init__(self) -> None:
         """Start the clock."""
-        self._marks = deque([(time.monotonic(), 0, 0.0, 0)], maxlen=_NUM_STEPS + 1)
+        self._aside_s = 0.0
+        self._marks = deque([(self._now(), 0, 0.0, 0)], maxlen=_NUM_STEPS + 1)
 
     def add(self, tokens: int, waited_s: float, flops: int) -> None:
         """Count a step that ends now.
@@ -41,7 +47,16 @@ class Throughput:
             flops: Operations that the mathematics of its packs asks for.
         """
         _, total, waited, work = self._marks[-1]
-        self._marks.append((time.monotonic(), total + tokens, waited + waited_s, work + flops))
+        self._marks.append((self._now(), total + tokens, waited + waited_s, work + flops))
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Stop the clock for what is no step."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._aside_s += time.monotonic() - began
 
     @property
     def tokens_per_s(self) -> float:
@@ -57,6 +72,14 @@ class Throughput:
     def data_wait(self) -> float:
         """Share in [0, 1] over the window."""
         return (self._marks[-1][2] - self._marks[0][2]) / self._seconds
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step, the mean over the window."""
+        return self._seconds / max(len(self._marks) - 1, 1)
+
+    def _now(self) -> float:
+        return time.monotonic() - self._aside_s
 
     @property
     def _seconds(self) -> float:

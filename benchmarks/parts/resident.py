@@ -10,7 +10,10 @@ import gc
 from pathlib import Path
 from typing import Final
 
-_STATUS: Final = Path("/proc/self/status")
+import torch
+
+from staged.device_memory import peak_gib
+
 _FORGET: Final = Path("/proc/self/clear_refs")
 
 
@@ -33,7 +36,4 @@ class ResidentPeak:
 
     def gib(self) -> float | None:
         """So far; None where the system does not tell."""
-        if not self._told:
-            return None
-        lines = (line.split() for line in _STATUS.read_text().splitlines())
-        return next(int(words[1]) / 2**20 for words in lines if words[0] == "VmHWM:")
+        return peak_gib(torch.device("cpu")) if self._told else None

@@ -62,7 +62,9 @@ class PackedAttention:
             offset += queries.numel()
             keys = pad_sequence([places_in(block.keys) for block in members], True, -1)
             queries, keys = queries.to(device), keys.to(device)
-            inside, keys = keys >= 0, keys.clamp(min=0)
+            inside = keys >= 0
+            # A padded key is its block's first once more: what is not finite stays in its sample.
+            keys = torch.where(inside, keys, keys[:, :1])
             sees = _tokens(layout, queries).may_see(_tokens(layout, keys)) & inside[:, None]
             self._calls.append(_Call(rows[queries], rows[keys], sees[:, None]))
         # Where each expert row's result lies among those of all calls.
