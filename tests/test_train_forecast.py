@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from training import CONFIG as TINY
 from training import World, build, one_shot, start
 
 from staged.cli import main as staged
@@ -22,14 +23,16 @@ from staged.model.recompute import Recompute, set_recompute
 from staged.model.transformer import Layer, rope_tables
 from staged.settings import find_config, load
 from train.activations import count_activations
-from train.forecast import Machine, config_of, forecast, ranks_needed, tell, ways_out
-from train.gpus import GPUS
+from train.forecast import Machine, config_of, forecast, ranks_needed, tell
+from train.gpus import GPUS, Gpu
 from train.job import Trainer
 from train.live_bytes import LiveBytes
 from train.memory import kept_bytes
+from train.num_ranks import problem_of_ranks
 from train.objective import Objective
 from train.settings import LoraSettings, ParallelSettings, Subset, TrainSettings
 from train.sharding import local, shard
+from train.ways_out import ways_out
 
 CONFIG = "configs/bagel_7b/plan_sketch.yaml"
 
@@ -147,13 +150,52 @@ def test_more_ranks_less_memory_and_less_time(full: TrainSettings) -> None:
         eight.step_s(GPUS["h100"], 0.5)
     )
     assert ranks_needed(job, config, GPUS["h100"]) == 8
-    assert ranks_needed(full, config, GPUS["h100"]) is None  # 33,000 tokens, nothing made again
+    never = replace(job, activation_checkpointing="none")  # 33,000 tokens, nothing made again
+    assert ranks_needed(never, config, GPUS["h100"]) is None
+
+
+@pytest.mark.parametrize(
+    ("packs", "replicas", "least", "expected"),
+    [
+        *((16, 1, 3, 4), (3, 1, 3, 3), (2, 1, 3, None), (1, 1, 1, 1)),
+        *((12, 3, 2, 6), (9, 3, 3, 9), (8, 3, 3, None), (2, 3, 1, None)),
+    ],
+)
+def test_a_number_of_ranks_that_is_proposed_is_one_that_the_run_takes(
+    tmp_path: Path, packs: int, replicas: int, least: int, expected: int | None
+) -> None:
+    """Where memory asks for more ranks than there are packs, none was refused before."""
+    job = TrainSettings(
+        init="miniature:fresh",
+        data=(Subset(path=tmp_path),),
+        out=tmp_path,
+        packs_per_step=packs,
+        parallel=ParallelSettings(replicas=replicas),
+    )
+    able = replace(job, packs_per_step=64)
+    memory = forecast(able, TINY, least * replicas).total
+    found = ranks_needed(job, TINY, Gpu(memory, 1e12))
+    assert found == expected
+    assert found is None or not problem_of_ranks(job, found)
+
+
+def test_where_packs_are_what_it_lacks_the_plan_says_how_many(
+    full: TrainSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("train.forecast.config_of", lambda init: TINY)
+    job = replace(full, pack_tokens=10, packs_per_step=3)
+    memory = forecast(replace(job, packs_per_step=8), TINY, 8).total
+    gpu = Gpu(memory, 1e12)
+    tell(job, Machine(name="tiny", gpu=gpu, ranks=2, utilization=0.3, usd_per_gpu_hour=None))
+    said = capsys.readouterr().out
+    assert "it fits on no number of tiny; with packs_per_step=8 it fits on 8\n" in said
 
 
 def test_every_way_out_takes_less_and_the_last_fits_one_gpu(full: TrainSettings) -> None:
     config = config_of(full.init)
-    totals = [forecast(changed, config).total for _, changed in ways_out(full)]
-    assert totals == sorted(totals, reverse=True)
+    ways = list(ways_out(full, lambda settings: forecast(settings, config).total))
+    totals = [total for *_, total in ways]
+    assert len(totals) > 4 and totals == sorted(totals, reverse=True)
     assert forecast(full, config).total > totals[0] > 79 * GIB >= totals[-1]
 
 
@@ -184,11 +226,29 @@ def test_the_command_says_what_fits_without_data_weights_or_a_folder(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("ranks", "override", "words"),
+    [
+        (8, "packs_per_step=1", "packs_per_step=1 leaves 7 of 8 ranks without work; give packs"),
+        (64, "parallel.replicas=8", "packs_per_step=8 leaves 56 of 64 ranks without work"),
+        (8, "parallel.replicas=3", "which does not divide 8 ranks; give one of 1, 2, 4, 8"),
+        (1, "parallel.replicas=2", "which does not divide 1 rank; give one of 1"),
+    ],
+)
+def test_the_plan_refuses_the_ranks_that_the_run_refuses(
+    capsys: pytest.CaptureFixture[str], ranks: int, override: str, words: str
+) -> None:
+    """It had said that they fit; the run's words are those of `test_train_ranks_faults`."""
+    assert staged(["train", CONFIG, "--plan", "--ranks", str(ranks), override]) == 1
+    said = capsys.readouterr()
+    assert words in said.err and "fits" not in said.out
+
+
 def test_what_cannot_be_planned_is_said(full: TrainSettings) -> None:
     with pytest.raises(ValueError, match="hf download someone/else --local-dir"):
         config_of("someone/else")
-    with pytest.raises(ValueError, match=r"parallel\.replicas is 3, which does not divide 8"):
-        forecast(replace(full, parallel=ParallelSettings(replicas=3)), config_of(full.init), 8)
+    with pytest.raises(ValueError, match="takes dtype=bfloat16, and dtype is float32"):
+        forecast(replace(full, matmuls="float8", dtype="float32"), config_of(full.init))
     with pytest.raises(ValueError, match="a100-80 does not multiply float8"):
         tell(
             replace(full, matmuls="float8"),

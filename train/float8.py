@@ -53,7 +53,16 @@ def require_float8(settings: TrainSettings, device: torch.device, dtype: torch.d
         way_out="leave it at as_dtype, or try what it does to losses with float8_emulated, which "
         "is slow",
     )
-    if dtype is not torch.bfloat16:
+    require_float8_sums(settings, dtype)
+
+
+def require_float8_sums(settings: TrainSettings, dtype: torch.dtype) -> None:
+    """Require products in float8 to be added up in bfloat16, as kernels do.
+
+    Raises:
+        ValueError: They would not be.
+    """
+    if settings.matmuls == "float8" and dtype is not torch.bfloat16:
         raise ValueError(f"matmuls=float8 takes dtype=bfloat16, and dtype is {settings.dtype}")
 
 

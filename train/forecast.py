@@ -8,7 +8,6 @@ inside of themselves, and what an allocator loses, are a share on top.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,15 @@ from staged.model.config_files import read_config
 from staged.model.open import base_of, look_at_checkpoint
 from staged.model.work import attention_flops, linear_flops
 from train.activations import count_activations, head_bytes
+from train.float8 import require_float8_sums
 from train.gpus import Gpu
 from train.lora import trained_parameters
 from train.memory import kept_bytes
+from train.num_ranks import problem_of_ranks, require_ranks
 from train.optimizer import make_optimizers
 from train.parts import keep_frozen_narrow
-from train.settings import LoraSettings, TrainSettings
+from train.settings import TrainSettings
+from train.ways_out import ways_out
 
 PUBLISHED = "ByteDance-Seed/BAGEL-7B-MoT"
 _SHIPPED = Path(staged.__file__).parents[1] / "configs/bagel_7b/model"
@@ -93,13 +95,12 @@ def forecast(settings: TrainSettings, config: BagelConfig, ranks: int = 1) -> Fo
         ranks: Among which the model is cut, but for `parallel.replicas`.
 
     Raises:
-        ValueError: The ranks do not divide into so many replicas, or some have no work.
+        ValueError: So many ranks cannot share the run, or the settings ask for what no device
+            computes; as the run itself says it.
     """
-    if ranks % settings.parallel.replicas:
-        raise ValueError(
-            f"parallel.replicas is {settings.parallel.replicas}, which does not divide {ranks}"
-        )
+    require_ranks(settings, ranks)
     dtype = torch.bfloat16 if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    require_float8_sums(settings, dtype)
     with torch.device("meta"):
         model = Bagel(config).to(torch.float32 if settings.lora is None else dtype)
     trained = trained_parameters(model, settings)
@@ -154,43 +155,21 @@ def _flops(
     return model, again
 
 
-def ways_out(settings: TrainSettings) -> Iterator[tuple[str, TrainSettings]]:
-    """What takes less memory, one upon the other; the learning stays as it is as long as it can."""
-
-    def optimizer(**changes: Any) -> TrainSettings:
-        return replace(settings, optimizer=replace(settings.optimizer, **changes))
-
-    if settings.activation_checkpointing != "full":
-        settings = replace(settings, activation_checkpointing="full")
-        yield "activation_checkpointing=full", settings
-    if settings.max_logits_mib > 256:
-        settings = replace(settings, max_logits_mib=256)
-        yield "max_logits_mib=256", settings
-    if settings.optimizer.kind == "adamw" and settings.optimizer.states != "8bit":
-        settings = optimizer(states="8bit")
-        yield "optimizer.states=8bit", settings
-    if settings.optimizer.ema_decay:
-        settings = optimizer(ema_decay=0.0)
-        yield "optimizer.ema_decay=0", settings
-    if settings.pack_tokens > 16_000:
-        packs = settings.packs_per_step * math.ceil(settings.pack_tokens / 16_000)
-        settings = replace(settings, pack_tokens=16_000, packs_per_step=packs)
-        yield f"pack_tokens=16000 packs_per_step={packs}", settings
-    if settings.lora is None:
-        if not settings.freeze:
-            settings = replace(settings, freeze=("und", "vit", "connector", "words"))
-            yield "freeze=[und,vit,connector,words]", settings
-        yield "lora={}", replace(settings, freeze=(), lora=LoraSettings())
-
-
 def ranks_needed(settings: TrainSettings, config: BagelConfig, gpu: Gpu) -> int | None:
-    """Fewest ranks, in powers of two, among which a run fits as it is; None for none."""
-    ranks = settings.parallel.replicas
-    while ranks <= _MAX_RANKS:
-        if forecast(settings, config, ranks).total <= gpu.memory:
-            return ranks
-        ranks *= 2
-    return None
+    """Ranks among which a run fits as it is, and which can share it; None for none.
+
+    The fewest where each copy of the model is cut among a power of two, or else as many as can.
+    """
+
+    def fits(ranks: int) -> bool:
+        return forecast(settings, config, ranks).total <= gpu.memory
+
+    able = [n for n in range(1, _MAX_RANKS + 1) if not problem_of_ranks(settings, n)]
+    # The more there are the less each holds, but for one alone, which gathers nothing.
+    if not able or not (fits(able[-1]) or fits(able[0])):
+        return None
+    usual = [n for n in able if (n // settings.parallel.replicas).bit_count() == 1]
+    return next(n for n in (*usual, able[-1]) if fits(n))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,23 +245,26 @@ def tell(settings: TrainSettings, machine: Machine) -> dict[str, Any]:
 def _tell_ways_out(
     settings: TrainSettings, config: BagelConfig, machine: Machine
 ) -> list[dict[str, Any]]:
-    needed = ranks_needed(settings, config, machine.gpu)
-    print(
-        f"as it is, it fits on no number of {machine.name}"
-        if needed is None
-        else f"as it is, it fits on {needed} x {machine.name}"
-    )
+    print(f"as it is, it fits on {_where(settings, config, machine)}")
     print(f"on {machine.ranks}, one upon the other:")
     ways: list[dict[str, Any]] = []
-    least = forecast(settings, config, machine.ranks).total
-    for words, changed in ways_out(settings):
-        total = forecast(changed, config, machine.ranks).total
-        if total >= least:
-            continue
-        least = total
+    for words, _, total in ways_out(settings, lambda s: forecast(s, config, machine.ranks).total):
         fits = total <= machine.gpu.memory
         ways.append({"change": words, "bytes": total, "fits": fits})
         print(f"  {words:36} {total / GIB:7.1f}{'   it fits' if fits else ''}")
         if fits:
             break
     return ways
+
+
+def _where(settings: TrainSettings, config: BagelConfig, machine: Machine) -> str:
+    """On how many devices a run fits, with more packs where it has too few for them."""
+    if needed := ranks_needed(settings, config, machine.gpu):
+        return f"{needed} x {machine.name}"
+    none = f"no number of {machine.name}"
+    if settings.packs_per_step >= _MAX_RANKS:
+        return none
+    more = ranks_needed(replace(settings, packs_per_step=_MAX_RANKS), config, machine.gpu)
+    if more is None:
+        return none
+    return f"{none}; with packs_per_step={more} it fits on {more}"

@@ -34,6 +34,7 @@ from train.interrupts import Interrupts
 from train.interval import IntervalMeans
 from train.lora import draw_lora, trained_parameters
 from train.memory import bytes_to_write, kept_bytes, require_memory
+from train.num_ranks import require_ranks
 from train.objective import (
     Objective,
     PackLosses,
@@ -72,7 +73,7 @@ from train.sharding import (
 )
 from train.state import RunState
 from train.step_end import StepEnd
-from train.stream import StepPacks, explaining_dead_workers, in_order, packs_each, require_work
+from train.stream import StepPacks, explaining_dead_workers, in_order, packs_each
 from train.throughput import Throughput, rate_of_device
 from train.trackers import open_trackers, require_trackers
 from train.validation import HeldOut
@@ -106,8 +107,8 @@ class Trainer:
         self.device = torch.device(settings.device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         require_float8(settings, self.device, self.dtype)
+        require_ranks(settings, ranks.world_size)
         self.mesh = make_mesh(ranks, settings.parallel, self.device)
-        require_work(settings.packs_per_step, ranks.world_size)
         # Before the weights are read: a folder of another run is told at once.
         ranks.first(lambda: require_trackers(settings))
         ranks.first(lambda: require_own(settings, resuming=resuming))

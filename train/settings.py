@@ -376,6 +376,20 @@ class TrainSettings:
             )
         if set(self.freeze) == set(PARTS):
             raise ValueError("freeze names every part; leave at least one to train")
+        for part in self.optimizer.lr_ratios:
+            if reason := self._untrained(part):
+                raise ValueError(
+                    f"optimizer.lr_ratios names {part}, of which nothing is trained: {reason}; "
+                    f"leave {part} out of lr_ratios, or train it"
+                )
         check_range(self, "ce_weight", "num_threads", "num_workers", minimum=0)
         check_range(self, "timestep_shift", "max_minutes", minimum=0, above=True)
         check_range(self, "seed", minimum=0, maximum=1 << 63, below=True)
+
+    def _untrained(self, part: str) -> str:
+        """Why nothing of a part is trained; empty where something is."""
+        if self.lora is None:
+            return f"freeze={part} leaves it as it is" if part in self.freeze else ""
+        if part not in ("und", "gen"):
+            return "lora trains matrices of its own beside und and gen alone"
+        return f"lora.{part} is null" if getattr(self.lora, part) is None else ""

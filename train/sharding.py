@@ -28,17 +28,8 @@ def make_mesh(ranks: Ranks, settings: ParallelSettings, device: torch.device) ->
     """How a run's ranks stand to one another; None for one that is alone.
 
     Ranks that follow one another share a copy of the model, so that with as many copies as
-    machines all shards of one lie on one machine.
-
-    Raises:
-        ValueError: The ranks do not divide into so many copies.
+    machines all shards of one lie on one machine. They divide so: `require_ranks` was asked.
     """
-    if ranks.world_size % settings.replicas:
-        raise ValueError(
-            f"parallel.replicas is {settings.replicas}, which does not divide {ranks.world_size} "
-            f"{'ranks' if ranks.world_size > 1 else 'rank'}; give one of "
-            f"{', '.join(str(n) for n in _divisors(ranks.world_size))}"
-        )
     if ranks.world_size == 1:
         return None
     sizes: tuple[int, ...] = (settings.replicas, ranks.world_size // settings.replicas)
@@ -184,7 +175,3 @@ def whole(tensor: Tensor) -> Tensor:
         with torch.no_grad():
             tensor = tensor.full_tensor()
     return tensor.detach()
-
-
-def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]

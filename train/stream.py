@@ -107,20 +107,6 @@ def packs_each(packs_per_step: int, world_size: int) -> int:
     return -(-packs_per_step // world_size)
 
 
-def require_work(packs_per_step: int, world_size: int) -> None:
-    """Require a pack in each step for each rank.
-
-    Raises:
-        ValueError: There are fewer; some ranks would never have any.
-    """
-    if packs_per_step < world_size:
-        raise ValueError(
-            f"packs_per_step={packs_per_step} leaves {world_size - packs_per_step} of {world_size} "
-            f"ranks without work; give packs_per_step={world_size} or more (it counts the packs of "
-            "all ranks), or start fewer ranks"
-        )
-
-
 def numbers(steps: Iterable[int], packs_per_step: int, rank: Rank) -> Iterator[int]:
     """Numbers of a rank's packs, step after step: every n-th of a step's, where n ranks share it.
 

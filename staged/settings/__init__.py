@@ -65,19 +65,27 @@ def load(cls: type[S], path: str | Path | None = None, overrides: Sequence[str] 
         source = str(found)
         data, lines = strict_yaml.read(found)
         data = {} if data is None else data
-    builder = SettingsBuilder(source, lines)
-    for expression in overrides:
-        data = builder.override(data, expression)
-    return builder.finish(cls, data)
+    return _built(cls, data, SettingsBuilder(source, lines), overrides)
 
 
-def from_dict(cls: type[S], data: Mapping[str, Any], source: str = "settings") -> S:
-    """Build settings from plain data, such as `to_dict` gives.
+def from_dict(
+    cls: type[S],
+    data: Mapping[str, Any],
+    source: str = "settings",
+    overrides: Sequence[str] = (),
+) -> S:
+    """Build settings from plain data, such as `to_dict` gives, with overrides on top as in `load`.
 
     Raises:
         SettingsError: everything that is wrong, at once; `source` names the origin.
     """
-    return SettingsBuilder(source, {}).finish(cls, data)
+    return _built(cls, data, SettingsBuilder(source, {}), overrides)
+
+
+def _built(cls: type[S], data: Any, builder: SettingsBuilder, overrides: Sequence[str]) -> S:
+    for expression in overrides:
+        data = builder.override(data, expression)
+    return builder.finish(cls, data)
 
 
 def fingerprint(settings: Any) -> str:

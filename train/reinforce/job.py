@@ -43,6 +43,7 @@ from train.interrupts import Interrupts
 from train.job import ADAPTER, CHECKPOINT
 from train.lora import draw_lora, trained_parameters
 from train.memory import bytes_to_write, kept_bytes, require_memory
+from train.num_ranks import require_ranks
 from train.opening import open_to_train
 from train.optimizer import learning_rate, make_optimizers
 from train.parts import keep_frozen_narrow
@@ -61,7 +62,7 @@ from train.run_folder import alone_in, require_nobody_in
 from train.run_log import RunLog
 from train.sharding import Shards, make_mesh, num_shards, shard
 from train.state import RunState
-from train.stream import packs_each, require_work
+from train.stream import packs_each
 from train.trackers import open_trackers, require_trackers
 
 
@@ -99,8 +100,8 @@ class Reinforcer:
         training = settings.training()
         self.device = torch.device(settings.device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
+        require_ranks(training, ranks.world_size)
         self.mesh = make_mesh(ranks, settings.parallel, self.device)
-        require_work(settings.packs_per_step, ranks.world_size)
         shards = Shards(self._prepare)
         self.loaded, self.tokenizer = open_to_train(training, self.device, self.dtype, shards)
         self.codec = self.loaded.codec
