@@ -1,7 +1,9 @@
 """Whatever goes wrong on one rank is named on all of them, and the last good state serves."""
 
+import os
 import resource
 import shutil
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -238,3 +240,42 @@ def test_only_within_a_step_or_a_state_ranks_lose_patience(where: str, tmp_path:
         assert said == [{"returned": "met"}] * 2
     else:
         assert "2 has lost another process" in errors(said[:1], "OSError")[0]
+
+
+def encode_on_rank_1(ranks: Ranks, act: str) -> str:
+    """Its machine has a cache of its own: there is work when rank 0 has done."""
+
+    def read() -> str:
+        if ranks.number == 0 and act == "first encodes":
+            time.sleep(4.0)
+        if ranks.number == 1:
+            if act == "fails":
+                raise ValueError("data/x: sample s003 is bad")
+            time.sleep(4.0)
+            if act == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+        return f"opened by {ranks.number}"
+
+    opened = ranks.first_opens(read)
+    ranks.require_same("the data", "fingerprint")
+    return opened
+
+
+@pytest.mark.parametrize(
+    "act", ["encodes", pytest.param("first encodes", marks=SLOW), "fails", "dies"]
+)
+def test_ranks_wait_for_one_that_encodes_and_miss_one_that_is_lost_then(
+    act: str, tmp_path: Path
+) -> None:
+    """A machine with a cache of its own counted as silent when it encoded for long."""
+    impatient = ParallelSettings(silence_timeout_s=1.0)
+    said = run_ranks(tmp_path / "said", 3, encode_on_rank_1, act, settings=impatient)
+    if act == "fails":
+        bad = "data/x: sample s003 is bad"
+        assert errors(said, "ValueError") == [f"rank 1: {bad}", bad, f"rank 1: {bad}"]
+    elif act == "dies":
+        assert said[1] is None
+        for text in errors([said[0], said[2]], "OSError"):
+            assert "has lost another process of this run" in text
+    else:
+        assert said == [{"returned": f"opened by {number}"} for number in range(3)]

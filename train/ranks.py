@@ -144,12 +144,22 @@ class Ranks:
     def first_opens(self, read: Callable[[], T]) -> T:
         """Open what the first one to do so prepares for the others, such as a cache; see `first`.
 
+        Where machines do not share what is prepared, each prepares its own: however long that
+        takes one of them, all wait for it, unless it fails or is lost.
+
         Args:
             read: Called once on every rank, on rank 0 before the others.
+
+        Raises:
+            ValueError: It failed on a rank with such an error.
+            OSError: As well, or a rank was lost.
         """
         opened: list[T] = []
         self.first(lambda: opened.append(read()))
-        return opened[0] if opened else read()
+        if not opened:
+            opened.append(read())
+        self.meet()
+        return opened[0]
 
     def require_same(self, what: str, value: str) -> None:
         """Require a text to be the same on all ranks.
