@@ -41,12 +41,12 @@ from staged.model.autoencoder import Autoencoder
 from staged.model.flows import FlowSettings, Guidance, read_flows, write_flows
 from staged.model.loss import TokenLosses
 from staged.roles import StepRequest
-from staged.settings import load, save_resolved
+from staged.settings import save_resolved
 from staged.trajectory import Answer, Move, Stop, Trajectory
 from staged.trajectory_folder import load_trajectory
 from train.job import Trainer
 from train.memory import bytes_to_write
-from train.run_folder import alone_in, cut_log
+from train.run_folder import cut_log
 from train.run_log import Silence
 from train.settings import ConditionDropout, Log, OptimizerSettings, Subset, TrainSettings
 
@@ -543,31 +543,6 @@ def test_a_worker_that_dies_ends_the_run_with_a_way_out(
     with pytest.raises(OSError, match=r"builds packs has died.*num_workers=0"):
         trainer.run()
     assert_same(train(world.settings(tmp_path)), undisturbed)
-
-
-def test_two_processes_do_not_train_in_one_folder(world: World, tmp_path: Path) -> None:
-    trainer = Trainer(world.settings(tmp_path))
-    process = start(hold_alone, tmp_path)
-    while not (tmp_path / "held").exists():
-        assert process.is_alive()
-        time.sleep(0.01)
-    with pytest.raises(ValueError, match="another process is training in"):
-        trainer.run()
-    with pytest.raises(ValueError, match="another process is training in"):
-        Trainer(world.settings(tmp_path, pack_tokens=320))
-    assert load(TrainSettings, tmp_path / "settings.yaml") == trainer.settings
-    process.kill()  # and its forked child, which lives on, holds nothing
-    process.join()
-    trainer.run()
-    os.kill(int((tmp_path / "held").read_text()), signal.SIGKILL)
-
-
-def hold_alone(folder: Path) -> None:
-    with alone_in(folder):
-        if child := os.fork():
-            (folder / "pid").write_text(str(child))
-            (folder / "pid").rename(folder / "held")
-        time.sleep(300)
 
 
 def test_devices_that_are_not_there_are_refused() -> None:

@@ -74,9 +74,10 @@ def _train(settings: TrainSettings, arguments: argparse.Namespace) -> int:
     # What follows needs torch; `--help` does not.
     from train.job import Trainer
     from train.ranks import joined
+    from train.run_folder import alone_together
     from train.state import RunState
 
-    with joined(settings.parallel, settings.device) as ranks:
+    with joined(settings.parallel, settings.device) as ranks, alone_together(settings.out, ranks):
         if arguments.export or arguments.export_best:
             ranks.first(RunState(settings.out).require_any)  # before hours of encoding
         trainer = Trainer(settings, ranks)

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -51,8 +50,9 @@ from train.plan import PackPlan
 from train.profiles import profiled, watched_memory
 from train.ranks import Ranks
 from train.run_folder import (
-    alone_in,
+    alone_together,
     claim,
+    require_nobody_in,
     require_one_run,
     require_own,
     require_own_data,
@@ -110,6 +110,7 @@ class Trainer:
         require_ranks(settings, ranks.world_size)
         self.mesh = make_mesh(ranks, settings.parallel, self.device)
         # Before the weights are read: a folder of another run is told at once.
+        ranks.first(lambda: require_nobody_in(settings.out))
         ranks.first(lambda: require_trackers(settings))
         ranks.first(lambda: require_own(settings, resuming=resuming))
         require_one_run(settings, ranks)
@@ -151,8 +152,6 @@ class Trainer:
         self.packs = StepPacks(self.examples, self.plan, self.examples.special, settings)
         self.average = WeightAverage(self.parameters, decay) if decay else None
         self.held_out = self._open_held_out()
-        # Only now: a run that cannot begin leaves nothing that would speak for it.
-        ranks.first(lambda: claim(settings, fingerprint, resuming=resuming))
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
         facts = ranks.first(self.state.facts)
         self.interval = IntervalMeans()
@@ -205,8 +204,13 @@ class Trainer:
 
         Returns:
             The checkpoint's folder.
+
+        Raises:
+            ValueError: Another process trains there, or has since this one looked.
         """
-        with alone_in(self.settings.out) if self.ranks.is_first else nullcontext():
+        with alone_together(self.settings.out, self.ranks):
+            # Only now: a run that cannot begin leaves nothing that would speak for it.
+            self.ranks.first(self._claim)
             # Of a run at its end the score, or only its line of the log, may be missing.
             if self.step < self.settings.num_steps or self.scoring is not None:
                 self._train()
@@ -214,6 +218,15 @@ class Trainer:
             if self.best_step is not None:
                 self.export_best()
             return folder
+
+    def _claim(self) -> None:
+        out = self.settings.out
+        if (newest := max(self.state.steps(), default=0)) > self.step:
+            raise ValueError(
+                f"another process has taken the run in {out} to step {newest}; the same command "
+                "goes on from there"
+            )
+        claim(self.settings, self.examples.fingerprint)
 
     def _train(self) -> None:
         settings, ranks = self.settings, self.ranks

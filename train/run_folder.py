@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,16 +108,13 @@ def require_own(settings: TrainSettings, *, resuming: bool) -> None:
         resuming: A state of an earlier part is there, and binds.
 
     Raises:
-        ValueError: The earlier part had other settings; names each. Or another process has begun
-            a run there and saved nothing yet.
+        ValueError: The earlier part had other settings; names each.
         OSError: The folder cannot be written, or a part of its path is a file.
     """
     out, path = settings.out, settings.out / _SETTINGS
     # How much room is needed is asked once the model is known.
     outputs.folder(out, need_bytes=0)
-    if not resuming:
-        require_nobody_in(out)
-    elif path.is_file():
+    if resuming and path.is_file():
         before = _binding(job_settings.load(TrainSettings, path))
         now = _binding(settings)
         if changed := job_settings.changes(before, now):
@@ -141,33 +139,46 @@ def require_own_data(out: Path, fingerprint: str, *, resuming: bool) -> None:
         )
 
 
-def claim(settings: TrainSettings, fingerprint: str, *, resuming: bool) -> None:
-    """Take the folder for a run and record its settings and data, which were found to be its own.
+def claim(settings: TrainSettings, fingerprint: str) -> None:
+    """Record settings and data in the folder of a run, which no other process may be in.
 
     Args:
         settings: Of this run.
         fingerprint: Of its data.
-        resuming: As in `require_own`.
 
     Raises:
-        ValueError: Another process has begun a run there meanwhile: its record must stay its own.
         OSError: The folder cannot be written.
     """
-    out = settings.out
-    out.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if resuming else alone_in(out):
-        job_settings.save_resolved(settings, out / _SETTINGS)
-        write_whole(out / _DATA, (fingerprint + "\n").encode())
+    job_settings.save_resolved(settings, settings.out / _SETTINGS)
+    write_whole(settings.out / _DATA, (fingerprint + "\n").encode())
+
+
+@contextmanager
+def alone_together(out: Path, ranks: Ranks) -> Iterator[None]:
+    """As `alone_in`, for all ranks of a run: the first has the lock, and all are told if it cannot.
+
+    Raises:
+        ValueError: Another process trains there.
+        OSError: The folder cannot be made.
+    """
+    with ExitStack() as leaving:
+        ranks.first(lambda: leaving.enter_context(alone_in(out)))
+        yield
 
 
 def alone_in(out: Path) -> AbstractContextManager[None]:
     """Keep other processes out of the run while the block lasts; a killed one blocks nobody.
 
+    The folder is made if need be, and goes away again if it stays empty. In a process that has the
+    run to itself it changes nothing.
+
     Raises:
-        ValueError: Another process trains there.
+        ValueError: Another process trains there; says which.
+        OSError: The folder cannot be made.
     """
-    return locks.alone(
-        out / _LOCK,
+    return locks.alone_in(
+        out,
+        _LOCK,
         f"another process is training in {out}; wait for it, end it, or choose another `out`",
         forks=True,
     )

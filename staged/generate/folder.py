@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -59,15 +59,8 @@ class OutFolder:
         Raises:
             ValueError: another process draws there.
         """
-        missing = [p for p in (self.path, *self.path.absolute().parents) if not p.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._leaving.callback(_remove_empty, missing)
         busy = f"another process draws into {self.path}; wait for it, or choose another --out"
-        try:
-            self._leaving.enter_context(locks.alone(self.path / _LOCK, busy))
-        except BaseException:
-            self._leaving.close()
-            raise
+        self._leaving.enter_context(locks.alone_in(self.path, _LOCK, busy))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -172,9 +165,3 @@ class OutFolder:
                 "remove the folder"
             )
         return found
-
-
-def _remove_empty(folders: Sequence[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()

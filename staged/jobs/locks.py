@@ -8,15 +8,20 @@ import errno
 import fcntl
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 _MOUNTS: Final = Path("/proc/self/mounts")
 _LOCAL: Final = re.compile(r"nolock|localflock|local_lock=(all|flock|posix)")
 _BUSY: Final = (errno.EAGAIN, errno.EACCES)
+_MAX_HOLDER: Final = 300  # bytes: a host's name has at most 255
+_HOLDER: Final = re.compile(r"process \d+ on [\w.-]+")
+_ours: Final = set[tuple[int, str]]()
+"""Process and file of each lock that is held and that forked processes shall not have."""
 
 
 def check_reach(folder: Path, mounts: Path = _MOUNTS) -> None:
@@ -98,33 +103,85 @@ def held(path: Path, *, waiting_for: str = "") -> Iterator[int]:
 
 @contextmanager
 def alone(path: Path, busy: str, *, forks: bool = False) -> Iterator[None]:
-    """Be the only process that has a file's lock; the file is there for that long.
+    """Be the only process that has a file's lock; the file is there for that long, and says whose.
 
     Args:
         path: The file, in a folder that is there.
-        busy: Said where another process has it.
+        busy: Said where another process has it, and then which.
         forks: The process will fork, and what it forked may outlive it: that shall not have the
-            lock. It then holds between processes only, not within one.
+            lock. It then holds between processes only: within one, who takes it once more meanwhile
+            changes nothing.
 
     Raises:
         ValueError: another process has it, or the file system has no locks.
     """
+    if not forks:
+        with _alone(path, busy, try_whole):
+            yield
+        return
+    key = (os.getpid(), os.path.realpath(path))
+    if key in _ours:  # opened once more, it would be lost where that is closed
+        yield
+        return
+    with _alone(path, busy, lambda file, path: try_byte(file, path, 0)):
+        _ours.add(key)
+        try:
+            yield
+        finally:
+            _ours.discard(key)
+
+
+@contextmanager
+def alone_in(folder: Path, name: str, busy: str, *, forks: bool = False) -> Iterator[None]:
+    """As `alone`, in a folder that is made if need be, and goes away again if it stays empty.
+
+    Args:
+        folder: The folder.
+        name: Of the lock's file in it.
+        busy: As in `alone`.
+        forks: As in `alone`.
+
+    Raises:
+        ValueError: as `alone`.
+        OSError: the folder cannot be made.
+    """
+    missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with alone(folder / name, busy, forks=forks):
+            yield
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+
+
+@contextmanager
+def _alone(path: Path, busy: str, take: Callable[[int, Path], bool]) -> Iterator[None]:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         while True:
-            if not (try_byte(file, path, 0) if forks else try_whole(file, path)):
-                raise ValueError(busy)
+            if not take(file, path):
+                raise ValueError(busy + _held_by(file))
             if _names(path, file):
                 break
             # Whoever had it took the file away meanwhile: this lock keeps nobody out.
             os.close(file)
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        os.ftruncate(file, 0)  # of a process that was killed
+        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
     finally:
         os.close(file)
+
+
+def _held_by(file: int) -> str:
+    """Who says in a lock's file that it has it; nothing where nobody does."""
+    said = os.pread(file, _MAX_HOLDER, 0).decode(errors="replace")
+    return f" (it is {said})" if _HOLDER.fullmatch(said) else ""
 
 
 def _names(path: Path, file: int) -> bool:

@@ -55,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What follows needs torch; `--help` does not.
     from train.ranks import joined
     from train.reinforce.job import Reinforcer
+    from train.run_folder import alone_together
 
-    with joined(settings.parallel, settings.device) as ranks:
+    with joined(settings.parallel, settings.device) as ranks, alone_together(settings.out, ranks):
         reinforcer = Reinforcer(settings, ranks)
         folder = reinforcer.run()
     if ranks.is_first:

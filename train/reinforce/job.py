@@ -58,7 +58,7 @@ from train.reinforce.settings import ReinforceSettings
 from train.reinforce.sharing import dealt, drop_parts, put_part, take_parts, whole_policy
 from train.reinforce.step import PolicyObjective, PolicyStep
 from train.reinforce.watch import collapse, unrated_in_words, warnings_of
-from train.run_folder import alone_in, require_nobody_in
+from train.run_folder import alone_together, require_nobody_in
 from train.run_log import RunLog
 from train.sharding import Shards, make_mesh, num_shards, shard
 from train.state import RunState
@@ -217,9 +217,7 @@ class Reinforcer:
             ValueError: Another process is in the run's folder, or was since this one looked.
         """
         settings, first = self.settings, self.ranks.is_first
-        if first:
-            settings.out.mkdir(parents=True, exist_ok=True)
-        with alone_in(settings.out) if first else nullcontext():
+        with alone_together(settings.out, self.ranks):
             self.ranks.first(self._folder.claim)
             with (
                 self._open_log() if first else nullcontext() as log,
