@@ -25,6 +25,7 @@ from staged.model.recompute import set_recompute
 from staged.model.work import train_flops
 from train.attention import attention_of
 from train.clipping import clip_gradients
+from train.determinism import deterministic_kernels, prepare_determinism
 from train.ema import WeightAverage, averaged
 from train.examples import Examples
 from train.export import write_result
@@ -99,6 +100,8 @@ class Trainer:
         """
         self.ranks = ranks = ranks or Ranks()
         keep_freed_memory()
+        if settings.deterministic:
+            prepare_determinism()
         if settings.num_threads:
             torch.set_num_threads(settings.num_threads)
         self.state = RunState(settings.out, ranks, num_kept=settings.keep_checkpoints)
@@ -239,6 +242,7 @@ class Trainer:
             self._open_log() as shown,
             Interrupts(told=ranks.is_first) as interrupts,
             explaining_dead_workers(),
+            deterministic_kernels(settings.deterministic),
             watched_memory(settings.out, ranks.number, self.device, history=history),
         ):
             packs = self.packs.from_step(self.step, ranks.rank)
@@ -570,9 +574,9 @@ class Trainer:
         first, samples, known = self.step * self.settings.packs_per_step, list[str](), True
         for number, places in found_in:
             names = [self.examples.name(sample) for sample, _ in self.plan.pack(first + number)]
-            places = tuple(place for place in places if place < len(names))  # filler has no name
-            samples += [names[place] for place in places] or names
-            known = known and bool(places)
+            of_some = [names[place] for place in places if place < len(names)]  # filler has none
+            known = known and 0 < len(of_some) < len(names)
+            samples += of_some or names
         more = f" and {len(samples) - 4} more" if len(samples) > 4 else ""
         raise ValueError(
             f"the {what} is {value} at step {self.step}{detail}; "

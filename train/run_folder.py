@@ -26,10 +26,10 @@ _PATIENCE_S = 60.0
 _FREE = (
     *("out", "cache", "device", "num_threads", "num_workers"),
     *("checkpoint_every_steps", "keep_checkpoints", "max_minutes", "log", "parallel"),
-    *("validation", "streaming", "attention"),
+    *("validation", "streaming", "attention", "deterministic"),
 )
 """What may differ between the two parts of a run: none of it changes what is learned. Kernels of
-attention are CUDA's, where no two runs agree to the bit."""
+attention are CUDA's, where other ones differ in the last bits."""
 
 
 def settled(settings: TrainSettings, ranks: Ranks, *, resuming: bool) -> TrainSettings:

@@ -328,6 +328,10 @@ class TrainSettings:
     `adapter` in PEFT's format, which `--checkpoint` and `init` take like any checkpoint."""
     seed: int = 0
     """Of data order, dropout, times and noise."""
+    deterministic: bool = False
+    """Compute with kernels that repeat bit by bit on a GPU too (cuBLAS with workspaces of its own,
+    sums in a fixed order), which are slower; an operation that has none is an error. A CPU repeats
+    anyway."""
     cache: Path | None = None
     """Folder for latents and lengths, to share among runs; `<out>/cache` by default."""
     streaming: Streaming = field(default_factory=Streaming)

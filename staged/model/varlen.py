@@ -86,7 +86,11 @@ def installed_kernel() -> Kernel:
 
         def of_package(*tensors_and_sizes: Any) -> Tensor:
             *arguments, causal = tensors_and_sizes
-            attended: Tensor = flash_attn_varlen_func(*arguments, causal=causal)
+            # torch's own asks that itself.
+            repeats = torch.are_deterministic_algorithms_enabled()
+            attended: Tensor = flash_attn_varlen_func(
+                *arguments, causal=causal, deterministic=repeats
+            )
             return attended
 
         return of_package
