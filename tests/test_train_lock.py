@@ -87,7 +87,9 @@ def test_a_second_command_changes_nothing_and_is_told_who_trains_before_it_reads
     with resting_at(3, job) as holder, monkeypatch.context() as patch:
         found = content(job.out)
         assert any(name.endswith("state.safetensors") for name in found), "no state that binds"
-        patch.setattr("train.job.open_to_train", lambda *_: pytest.fail("it reads the weights"))
+        patch.setattr(
+            "train.run_model.open_to_train", lambda *_: pytest.fail("it reads the weights")
+        )
         assert cli(["train", str(tmp_path / "out.yaml"), *free]) == 1
         said = capsys.readouterr().err
         assert f"another process is training in {job.out}; wait for it, end it, or choose" in said
@@ -109,6 +111,30 @@ def test_a_second_command_is_refused_while_the_first_has_no_state_yet(
         assert cli(["train", str(tmp_path / "out.yaml"), "pack_tokens=320"]) == 1
         assert "another process is training" in capsys.readouterr().err
         assert content(job.out) == found
+
+
+def test_a_run_that_goes_on_is_exported_elsewhere_and_not_over_its_own_result(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = world.settings(tmp_path / "out")
+    config, to = str(tmp_path / "out.yaml"), tmp_path / "so_far"
+    with resting_at(3, job):
+        found = content(job.out)
+        assert cli(["train", config, "--export"]) == 1
+        said = capsys.readouterr().err
+        assert "another process is training" in said and "or give --to FOLDER" in said
+        assert cli(["train", config, "keep_checkpoints=9", "--export", "--to", str(to)]) == 0
+        assert f"checkpoint: {to}" in capsys.readouterr().out
+        assert content(job.out) == found
+    assert cli(["train", config, "--export"]) == 0
+    assert content(job.out / "checkpoint").keys() == {
+        name.replace(str(to), str(job.out / "checkpoint")) for name in content(to)
+    }
+    exported = (job.out / "checkpoint" / "ema.safetensors").read_bytes()
+    assert exported == (to / "ema.safetensors").read_bytes()
+    assert content(job.out).keys() - content(job.out / "checkpoint").keys() == found.keys() - {
+        str(job.out / "lock")
+    }
 
 
 def begin_beside(ranks: Ranks, job: TrainSettings) -> None:

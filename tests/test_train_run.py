@@ -41,13 +41,16 @@ from staged.model.autoencoder import Autoencoder
 from staged.model.flows import FlowSettings, Guidance, read_flows, write_flows
 from staged.model.loss import TokenLosses
 from staged.roles import StepRequest
-from staged.settings import save_resolved
+from staged.settings import load, save_resolved
 from staged.trajectory import Answer, Move, Stop, Trajectory
 from staged.trajectory_folder import load_trajectory
+from train.export_run import export_run
 from train.job import Trainer
 from train.memory import bytes_to_write
+from train.ranks import Ranks
 from train.run_folder import cut_log
 from train.run_log import Silence
+from train.run_model import RunModel
 from train.settings import ConditionDropout, Log, OptimizerSettings, Subset, TrainSettings
 
 
@@ -560,11 +563,53 @@ def test_a_run_without_a_state_has_nothing_to_export_and_reads_nothing_first(
     monkeypatch: pytest.MonkeyPatch,
     option: str,
 ) -> None:
-    monkeypatch.setattr("train.job.open_to_train", lambda *_: pytest.fail("it reads the weights"))
+    monkeypatch.setattr(
+        "train.run_model.open_to_train", lambda *_: pytest.fail("it reads the weights")
+    )
     save_resolved(world.settings(tmp_path / "out"), tmp_path / "job.yaml")
     assert cli(["train", str(tmp_path / "job.yaml"), option]) == 1
     assert "holds no state of a run" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_export_reads_no_data_and_needs_no_gpu_that_multiplies_float8(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It encoded all of the data first, which a machine that exports need not have."""
+    out = shutil.copytree(world.folder / "undisturbed", tmp_path / "out")
+    shutil.rmtree(out / "checkpoint")
+    shutil.rmtree(out / "cache")
+    begun = load(TrainSettings, out / "settings.yaml")
+    save_resolved(replace(begun, matmuls="float8"), out / "settings.yaml")
+    found = sorted(out.rglob("*"))
+    options = ["data=[{path: gone}]", "matmuls=float8", f"out={out}", "--export"]
+    job = str(world.folder / "undisturbed" / "settings.yaml")
+    assert cli(["train", job, *options]) == 0
+    assert_same(made(out), undisturbed)
+    made_now = set(out.rglob("*")) - set(found)
+    assert {path.relative_to(out).parts[0] for path in made_now} == {"checkpoint"}
+    capsys.readouterr()
+    assert cli(["train", job, *options, "--to", str(out)]) == 1
+    assert f"{out} is not empty; name another folder" in capsys.readouterr().err
+    assert cli(["train", job, *options, "ce_weight=1", "--to", str(tmp_path / "to")]) == 1
+    assert "ce_weight was 0.25 and is 1.0" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_state_that_a_run_drops_while_it_is_exported_is_not_called_damaged(
+    world: World, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(world.folder / "undisturbed", tmp_path / "out")
+    job = replace(load(TrainSettings, out / "settings.yaml"), out=out)
+    real = RunModel.begin_average
+
+    def begin(run: RunModel) -> None:
+        shutil.rmtree(out / "state" / "00000008")
+        real(run)
+
+    monkeypatch.setattr(RunModel, "begin_average", begin)
+    with pytest.raises(ValueError, match=r"00000008 is gone: the run goes on, .* same command"):
+        export_run(job, Ranks(), tmp_path / "to", best=False)
 
 
 @pytest.mark.parametrize(

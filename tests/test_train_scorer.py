@@ -16,6 +16,7 @@ from rank_processes import QUICK, as_rank, free_port, run_trainer, train_on, wai
 from test_train_validation import SLOW, curve, held_out, kept, many_packs, worse
 from training import World, assert_same, build, run_quietly, start, train
 
+from train.__main__ import main
 from train.scorer import ScorerError, score
 from train.settings import ScorerSettings, TrainSettings, ValidationSettings
 
@@ -70,6 +71,9 @@ def test_the_best_score_decides(larger: bool, world: World, tmp_path: Path) -> N
     best = (max if larger else min)((2, 4, 6), key=lambda step: found[step])
     assert kept(job.out) == sorted({best, 6})
     assert grade_of(job.out / "best") == found[best]
+    settings, to = str(job.out / "settings.yaml"), tmp_path / "to"
+    assert main([settings, "data=[{path: gone}]", "--export-best", "--to", str(to)]) == 0
+    assert grade_of(to) == found[best]
     assert grade_of(job.out / "checkpoint") == found[6]
     assert not leftovers(job.out)
 

@@ -133,6 +133,10 @@ def test_the_best_state_stays_and_is_exported(world: World, tmp_path: Path) -> N
     weights = dict(checkpoint.load(job.out / "best").model.named_parameters())
     found = first_measurement(replace(job, out=tmp_path / "new", init=str(job.out / "best")))
     assert found["validation/loss"] == pytest.approx(losses[best], rel=1e-6)
+    gone = ("data=[{path: gone}]", "validation.data=[gone]")  # what was best is with the state
+    to = tmp_path / "to"
+    assert main([str(job.out / "settings.yaml"), *gone, "--export-best", "--to", str(to)]) == 0
+    assert (to / "ema.safetensors").read_bytes() == best_of(job.out)
     last = dict(checkpoint.load(job.out / "checkpoint").model.named_parameters())
     assert any(not torch.equal(weights[name], last[name]) for name in weights)
 

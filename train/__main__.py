@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from staged import settings as job_settings
@@ -35,6 +36,8 @@ example:
 
   staged train configs/bagel_7b/plan_sketch.yaml --plan --gpu h100 --ranks 8
 
+  staged train configs/shapes/base.yaml out=runs/base --export --to weights/so_far
+
   torchrun --nproc-per-node 8 -m train configs/bagel_7b/plan_sketch.yaml out=runs/plan
 
 The same command continues an interrupted run, bit for bit on a CPU, and on another number of
@@ -49,11 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.export and arguments.export_best:
         raise UsageError("--export is of the newest state, --export-best of another: give one")
+    exporting = arguments.export or arguments.export_best
+    if arguments.to is not None and not exporting:
+        raise UsageError("--to is of --export and --export-best: say which state")
     if arguments.page is not None and arguments.show_pack is None:
         raise UsageError("--page is of --show-pack: say which pack")
     settings = job_settings.load(TrainSettings, arguments.config, arguments.overrides)
     if arguments.plan:
         return _tell_plan(settings, arguments)
+    if exporting:
+        return _export(settings, arguments)
     for subset in settings.data:
         if not is_remote(subset.path):
             shard_paths(Path(subset.path).expanduser())
@@ -62,41 +70,59 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         console().figures(show_pack(settings, arguments.show_pack, arguments.page))
         return exit_codes.OK
-    return _train(settings, arguments)
+    return _train(settings)
 
 
-def _train(settings: TrainSettings, arguments: argparse.Namespace) -> int:
+def _train(settings: TrainSettings) -> int:
     outputs.folder(settings.out)
     if settings.cache is not None:
         outputs.folder(settings.cache)
-    # Of a lost rank torch tells dozens of lines of its own; ours are one. Read when it is loaded.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    _quieten_torch()
     # What follows needs torch; `--help` does not.
     from train.job import Trainer
     from train.ranks import joined
     from train.run_folder import alone_together
-    from train.state import RunState
 
     with joined(settings.parallel, settings.device) as ranks, alone_together(settings.out, ranks):
-        if arguments.export or arguments.export_best:
-            ranks.first(RunState(settings.out).require_any)  # before hours of encoding
         trainer = Trainer(settings, ranks)
-        if arguments.export_best:
-            folder = trainer.export_best()
-        elif arguments.export:
-            folder = trainer.export()
-        else:
-            if ranks.is_first and trainer.step >= settings.num_steps:
-                print(
-                    f"all {settings.num_steps} steps were taken before; writing the checkpoint "
-                    "again"
-                )
-            folder = trainer.run()
-        step = trainer.best_step if arguments.export_best else trainer.step
+        if ranks.is_first and trainer.step >= settings.num_steps:
+            print(f"all {settings.num_steps} steps were taken before; writing the checkpoint again")
+        folder = trainer.run()
     if ranks.is_first:
-        print(f"checkpoint: {folder}")
-        console().figures({"checkpoint": str(folder), "step": step})
+        _tell_result(folder, trainer.step)
     return exit_codes.OK
+
+
+def _export(settings: TrainSettings, arguments: argparse.Namespace) -> int:
+    to: Path | None = arguments.to
+    if to is not None and to.is_dir() and any(to.iterdir()):
+        raise ValueError(f"{to} is not empty; name another folder, or remove it")
+    _quieten_torch()
+    from train.export_run import export_run
+    from train.ranks import joined
+    from train.run_folder import alone_together
+    from train.run_model import result_of
+
+    best = arguments.export_best
+    folder = result_of(settings, best=best) if to is None else to
+    with joined(settings.parallel, settings.device) as ranks, ExitStack() as leaving:
+        if to is None:  # the run's own result, which a process that trains will write
+            words = "; or give --to FOLDER, which a run that goes on does not mind"
+            leaving.enter_context(alone_together(settings.out, ranks, way_out=words))
+        step = export_run(settings, ranks, folder, best=best)
+    if ranks.is_first:
+        _tell_result(folder, step)
+    return exit_codes.OK
+
+
+def _quieten_torch() -> None:
+    # Of a lost rank torch tells dozens of lines of its own; ours are one. Read when it is loaded.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def _tell_result(folder: Path, step: int) -> None:
+    print(f"checkpoint: {folder}")
+    console().figures({"checkpoint": str(folder), "step": step})
 
 
 def _parser() -> Parser:
@@ -113,6 +139,8 @@ def _parser() -> Parser:
     add("--export", action="store_true", help=words)
     words = "train no further: write the state with the least validation loss, to `<out>/best`"
     add("--export-best", action="store_true", help=words)
+    words = "with either: write it there, also while the run goes on"
+    add("--to", type=outputs.out_folder, metavar="FOLDER", help=words)
     add(
         "--show-pack",
         type=natural,

@@ -60,8 +60,7 @@ def export(folder: Path, loaded: LoadedBagel, weights: Mapping[str, Tensor]) -> 
 
 
 def write_result(
-    out: Path,
-    name: str,
+    folder: Path,
     loaded: LoadedBagel,
     parameters: Mapping[str, nn.Parameter],
     average: WeightAverage | None,
@@ -71,8 +70,7 @@ def write_result(
     """Write what a run has made, averaged weights first; all ranks must call it.
 
     Args:
-        out: The run's folder.
-        name: Of the result in it; replaced when the new one is whole.
+        folder: Of the result; replaced when the new one is whole.
         loaded: What the run began with, its model as it stands.
         parameters: That are trained.
         average: Of them.
@@ -85,7 +83,6 @@ def write_result(
     """
     held = parameters if lora_base is not None else dict(loaded.model.named_parameters())
     weights = weights_to_export(held, average, ranks)
-    folder = out / name
 
     def write() -> None:  # what a rank returns travels as JSON, which knows no paths
         if lora_base is not None:

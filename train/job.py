@@ -15,38 +15,29 @@ import torch
 from staged.allocator import keep_freed_memory
 from staged.command_line import outputs
 from staged.device_memory import peak_gib
-from staged.model.bagel import Bagel
 from staged.model.codec import ImageCodec
 from staged.model.finite import NotFiniteError
-from staged.model.lora import lora_layers
 from staged.model.loss import TokenLosses
-from staged.model.open import base_of, is_stored_as
-from staged.model.recompute import set_recompute
 from staged.model.work import train_flops
-from train.attention import attention_of
 from train.clipping import clip_gradients
 from train.determinism import deterministic_kernels, prepare_determinism
-from train.ema import WeightAverage, averaged
+from train.ema import averaged
 from train.examples import Examples
-from train.export import write_result
-from train.float8 import float8_problem, require_float8, use_float8
+from train.float8 import require_float8
 from train.interrupts import Interrupts
 from train.interval import IntervalMeans
-from train.lora import draw_lora, trained_parameters
 from train.memory import bytes_to_write, kept_bytes, require_memory
 from train.num_ranks import require_ranks
 from train.objective import (
-    Objective,
     PackLosses,
     Supervised,
     forward_in,
     mean_losses,
     task_means,
 )
-from train.opening import open_to_train
 from train.optimizer import learning_rate, make_optimizers
 from train.packing import MAX_FILLER, Pack
-from train.parts import PARTS, keep_frozen_narrow
+from train.parts import PARTS
 from train.plan import PackPlan
 from train.profiles import profiled, watched_memory
 from train.ranks import Ranks
@@ -61,15 +52,13 @@ from train.run_folder import (
     settled,
 )
 from train.run_log import RunLog, Silence
+from train.run_model import RunModel, result_of
 from train.scoring import Scoring
 from train.settings import Subset, TrainSettings
 from train.sharding import (
-    Shards,
     gathered_root,
-    make_mesh,
     num_shards,
     resharded,
-    shard,
     sum_over_replicas,
 )
 from train.state import RunState
@@ -79,12 +68,8 @@ from train.throughput import Throughput, rate_of_device
 from train.trackers import open_trackers, require_trackers
 from train.validation import HeldOut
 
-CHECKPOINT, ADAPTER, BEST = "checkpoint", "adapter", "best"
-"""Folders of what a run's folder ends up with: the finished model, or the LoRA that it trained; and
-either of these where the validation loss was least, or the score best."""
 
-
-class Trainer:
+class Trainer(RunModel):
     """One run, or one rank's part of it, on one device."""
 
     def __init__(self, settings: TrainSettings, ranks: Ranks | None = None) -> None:
@@ -98,7 +83,7 @@ class Trainer:
             ValueError: Settings, data or state do not fit one another; the message says which.
             OSError: The run's folder cannot be written.
         """
-        self.ranks = ranks = ranks or Ranks()
+        ranks = ranks or Ranks()
         keep_freed_memory()
         if settings.deterministic:
             prepare_determinism()
@@ -106,34 +91,25 @@ class Trainer:
             torch.set_num_threads(settings.num_threads)
         self.state = RunState(settings.out, ranks, num_kept=settings.keep_checkpoints)
         resuming = ranks.first(lambda: bool(self.state.steps()))
-        self.settings = settings = settled(settings, ranks, resuming=resuming)
-        self.device = torch.device(settings.device)
-        self.dtype: torch.dtype = getattr(torch, settings.dtype)
-        require_float8(settings, self.device, self.dtype)
+        settings = settled(settings, ranks, resuming=resuming)
+        require_float8(settings, torch.device(settings.device), getattr(torch, settings.dtype))
         require_ranks(settings, ranks.world_size)
-        self.mesh = make_mesh(ranks, settings.parallel, self.device)
         # Before the weights are read: a folder of another run is told at once.
         ranks.first(lambda: require_nobody_in(settings.out))
         ranks.first(lambda: require_trackers(settings))
         ranks.first(lambda: require_own(settings, resuming=resuming))
         require_one_run(settings, ranks)
         require_shared_folder(settings.out, ranks)  # before hours of encoding
-        shards = Shards(self._prepare)
-        self.loaded, self.tokenizer = open_to_train(settings, self.device, self.dtype, shards)
-        self.model = self.loaded.model.train()
-        if self._new_lora:
-            draw_lora(self.model, settings.seed, shards.rows_here)
+        super().__init__(settings, ranks)
         # The autoencoder is frozen: its working copy may be narrow, what is exported is not.
         autoencoder = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
         self.codec = ImageCodec(autoencoder, self.loaded.config)
-        self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        decay = settings.optimizer.ema_decay
         self.optimizer = make_optimizers(self.parameters, settings.optimizer, self.dtype)
         kept = kept_bytes(
             self.model,
             self.parameters,
             self.optimizer,
-            averaged=decay > 0,
+            averaged=settings.optimizer.ema_decay > 0,
             dtype=self.dtype,
             shards=num_shards(self.mesh),
         )
@@ -153,7 +129,7 @@ class Trainer:
             name=self.examples.name,
         )
         self.packs = StepPacks(self.examples, self.plan, self.examples.special, settings)
-        self.average = WeightAverage(self.parameters, decay) if decay else None
+        self.begin_average()
         self.held_out = self._open_held_out()
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
         facts = ranks.first(self.state.facts)
@@ -165,40 +141,6 @@ class Trainer:
         if self.held_out is not None:
             self.held_out.resume(facts.get("best"), kept=ranks.first(self.state.steps))
             self._open_scoring(self.held_out)
-
-    def _prepare(self, model: Bagel) -> None:
-        """Make of a model what a step calls, and give this rank its part of it."""
-        settings = self.settings
-        self._new_lora = settings.lora is not None and not lora_layers(model)
-        trained_parameters(model, settings)
-        if settings.freeze and is_stored_as(settings.init, self.dtype):
-            keep_frozen_narrow(model, self.dtype)  # and exported as it came, bit by bit
-        if settings.matmuls != "as_dtype":
-            self._use_float8(model)
-        if settings.compile:
-            model.compile_experts()
-        set_recompute(model, settings.activation_checkpointing)
-        self.objective = Objective(
-            model,
-            max_logits_mib=settings.max_logits_mib,
-            attend_to=attention_of(
-                *(settings, model.config.transformer, self.device, self.dtype, self.ranks)
-            ),
-        )
-        if self.mesh is not None:
-            shard(self.objective, self.mesh, self.dtype, settings.parallel)
-
-    def _use_float8(self, model: Bagel) -> None:
-        emulate, decoder = self.settings.matmuls == "float8_emulated", model.config.transformer
-        said = use_float8(model, emulate=emulate)
-        problem = float8_problem(
-            *(decoder.hidden_size, decoder.intermediate_size, self.device, self.dtype),
-            emulate=emulate,
-        )
-        if problem:
-            raise ValueError(f"matmuls={self.settings.matmuls} computes wrongly here: {problem}")
-        if self.ranks.is_first:
-            print(said)
 
     def run(self) -> Path:
         """Train to the end, or as long as the settings allow, and write the checkpoint.
@@ -217,9 +159,11 @@ class Trainer:
             # Of a run at its end the score, or only its line of the log, may be missing.
             if self.step < self.settings.num_steps or self.scoring is not None:
                 self._train()
-            folder = self.export()
+            folder = self.write(result_of(self.settings))
             if self.best_step is not None:
-                self.export_best()
+                # The last that is done with a run: its weights are those of that step then.
+                self.state.load(self.parameters, self.optimizer, self.average, self.best_step)
+                self.write(result_of(self.settings, best=True))
             return folder
 
     def _claim(self) -> None:
@@ -426,7 +370,7 @@ class Trainer:
         """
         assert self.scoring is not None
         self.state.finish()
-        self._take_score(self.scoring.grade(self.step, self._export, interrupts))
+        self._take_score(self.scoring.grade(self.step, self.write, interrupts))
         if self.score is not None:
             shown.record_once(self.step, {"validation/score": self.score})
             self.state.keep_best(self.best_step)
@@ -513,33 +457,6 @@ class Trainer:
             shown.say(f"step {self.step}: no sample pictures: {error}")
             return
         shown.picture(self.step, sheet)
-
-    def export(self) -> Path:
-        """Write the model as it stands, averaged weights first, in the published layout."""
-        return self._export(ADAPTER if self.settings.lora is not None else CHECKPOINT)
-
-    def export_best(self) -> Path:
-        """Write the model as it was where the validation loss was least, or the score best.
-
-        The last that is done with a run: its weights are those of that step then.
-
-        Raises:
-            ValueError: No such state is kept, or it is damaged.
-        """
-        if self.best_step is None:
-            raise ValueError(
-                f"{self.settings.out} holds no state with the least validation loss: that takes "
-                "`validation` with keep_best=true, and a step at which it was measured"
-            )
-        self.state.load(self.parameters, self.optimizer, self.average, self.best_step)
-        return self._export(BEST)
-
-    def _export(self, name: str) -> Path:
-        settings = self.settings
-        base = None if settings.lora is None else base_of(settings.init)
-        return write_result(
-            settings.out, name, self.loaded, self.parameters, self.average, self.ranks, base
-        )
 
     def _require_room(self) -> None:
         need = bytes_to_write(self.settings, self.model, self.parameters, self.optimizer)

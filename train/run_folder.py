@@ -111,10 +111,20 @@ def require_own(settings: TrainSettings, *, resuming: bool) -> None:
         ValueError: The earlier part had other settings; names each.
         OSError: The folder cannot be written, or a part of its path is a file.
     """
-    out, path = settings.out, settings.out / _SETTINGS
     # How much room is needed is asked once the model is known.
-    outputs.folder(out, need_bytes=0)
-    if resuming and path.is_file():
+    outputs.folder(settings.out, need_bytes=0)
+    if resuming:
+        require_own_settings(settings)
+
+
+def require_own_settings(settings: TrainSettings) -> None:
+    """Require the run that a folder holds to have these settings; nothing is written.
+
+    Raises:
+        ValueError: It has others; names each.
+    """
+    out, path = settings.out, settings.out / _SETTINGS
+    if path.is_file():
         before = _binding(job_settings.load(TrainSettings, path))
         now = _binding(settings)
         if changed := job_settings.changes(before, now):
@@ -154,23 +164,32 @@ def claim(settings: TrainSettings, fingerprint: str) -> None:
 
 
 @contextmanager
-def alone_together(out: Path, ranks: Ranks) -> Iterator[None]:
+def alone_together(out: Path, ranks: Ranks, *, way_out: str = "") -> Iterator[None]:
     """As `alone_in`, for all ranks of a run: the first has the lock, and all are told if it cannot.
+
+    Args:
+        out: The run's folder.
+        ranks: That share the work.
+        way_out: As in `alone_in`.
 
     Raises:
         ValueError: Another process trains there.
         OSError: The folder cannot be made.
     """
     with ExitStack() as leaving:
-        ranks.first(lambda: leaving.enter_context(alone_in(out)))
+        ranks.first(lambda: leaving.enter_context(alone_in(out, way_out=way_out)))
         yield
 
 
-def alone_in(out: Path) -> AbstractContextManager[None]:
+def alone_in(out: Path, *, way_out: str = "") -> AbstractContextManager[None]:
     """Keep other processes out of the run while the block lasts; a killed one blocks nobody.
 
     The folder is made if need be, and goes away again if it stays empty. In a process that has the
     run to itself it changes nothing.
+
+    Args:
+        out: The run's folder.
+        way_out: What else can be done where another process trains there.
 
     Raises:
         ValueError: Another process trains there; says which.
@@ -179,7 +198,8 @@ def alone_in(out: Path) -> AbstractContextManager[None]:
     return locks.alone_in(
         out,
         _LOCK,
-        f"another process is training in {out}; wait for it, end it, or choose another `out`",
+        f"another process is training in {out}; wait for it, end it, or choose another `out`"
+        + way_out,
         forks=True,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from staged import strict_json
@@ -57,12 +58,12 @@ class Scoring:
             if not step:
                 (self._out / _KEPT).unlink(missing_ok=True)
 
-    def grade(self, step: int, export: Callable[[str], Path], heard: Interrupts) -> float | None:
+    def grade(self, step: int, export: Callable[[Path], Path], heard: Interrupts) -> float | None:
         """Let the command draw with the model; all ranks must call it at the same point.
 
         Args:
             step: Steps done; from 1 on its state is kept.
-            export: Writes the model under a name in the run's folder.
+            export: Writes the model to a folder.
             heard: On any rank a signal ends the command.
 
         Returns:
@@ -71,7 +72,7 @@ class Scoring:
         Raises:
             ScorerError: It failed before the first step.
         """
-        folder = export(SCORED)
+        folder = export(self._out / SCORED)
 
         def graded(stop: Callable[[], bool]) -> float | None:
             try:
@@ -91,11 +92,36 @@ class Scoring:
         return self._ranks.first_unless(lambda: heard.received is not None, graded)
 
     def _read(self, step: int) -> float | None:
-        path = self._out / _KEPT
-        if not step or not path.is_file():
+        kept = kept_score(self._out) if step else None
+        if kept is None or (kept.step, kept.of) != (step, self._fingerprint):
             return None
-        found = strict_json.read(path, max_bytes=_MAX_BYTES)
-        kept = strict_json.record(found, str(path), {"step": int, "score": float, "of": str})
-        if (kept["step"], kept["of"]) != (step, self._fingerprint):
-            return None
-        return float(kept["score"])
+        return kept.score
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptScore:
+    """The last score of a run.
+
+    Attributes:
+        step: Of the state that has it.
+        score: As the command told it.
+        of: Fingerprint of all that it depends on but the weights.
+    """
+
+    step: int
+    score: float
+    of: str
+
+
+def kept_score(out: Path) -> KeptScore | None:
+    """Read the last score that a run was told; None where there is none.
+
+    Raises:
+        ValueError: What was kept cannot be read.
+    """
+    path = out / _KEPT
+    if not path.is_file():
+        return None
+    found = strict_json.read(path, max_bytes=_MAX_BYTES)
+    kept = strict_json.record(found, str(path), {"step": int, "score": float, "of": str})
+    return KeptScore(step=kept["step"], score=float(kept["score"]), of=kept["of"])

@@ -121,31 +121,40 @@ class RunState:
     def load(
         self,
         parameters: Mapping[str, nn.Parameter],
-        optimizer: Optimizers,
+        optimizer: Optimizers | None,
         average: WeightAverage | None,
         step: int | None = None,
     ) -> int:
         """Take up the newest state, or that of a step; all ranks must call it at the same point.
 
+        Args:
+            parameters: By name.
+            optimizer: Over them; None where its moments are not wanted.
+            average: Of them.
+            step: Of the state; None for the newest.
+
         Returns:
             Steps done; 0 when there is no state.
 
         Raises:
-            ValueError: The state is damaged or belongs to another model.
+            ValueError: The state is damaged or belongs to another model, or a run that goes on has
+                dropped it meanwhile.
         """
         if step is None:
             step = self._ranks.first(lambda: max(self.steps(), default=0))
         if not step:
             return 0
         folder = self.folder / f"{step:08d}"
-        moments = {name: optimizer.empty_state(p) for name, p in parameters.items()}
+        moments = {}
+        if optimizer is not None:
+            moments = {name: optimizer.empty_state(p) for name, p in parameters.items()}
         tensors = {f"weights.{name}": p.detach() for name, p in parameters.items()}
         for name, state in moments.items():
             tensors |= {f"optimizer.{key}.{name}": tensor for key, tensor in state.items()}
         if average is not None:
             tensors |= {f"average.{name}": t for name, t in average.tensors.items()}
         try:
-            _check(folder, tensors)
+            _check(folder, tensors, moments=optimizer is not None)
             load_tensors(
                 tensors,
                 storage_reader=HuggingFaceStorageReader(str(folder)),
@@ -153,12 +162,18 @@ class RunState:
             )
             check_finite_weights(str(folder), {name: local(t) for name, t in tensors.items()})
         except (SafetensorError, OSError, ValueError, CheckpointException) as error:
+            if not folder.is_dir():
+                raise ValueError(
+                    f"{folder} is gone: the run goes on, and has newer states; give the same "
+                    "command again"
+                ) from error
             raise ValueError(
                 f"{folder} is damaged or of another model ({_first_cause(error)}); remove it to "
                 "continue from an older state or from the start, or choose another `out`"
             ) from error
-        for name, parameter in parameters.items():
-            optimizer.set_state(parameter, moments[name])
+        if optimizer is not None:
+            for name, parameter in parameters.items():
+                optimizer.set_state(parameter, moments[name])
         return step
 
     def facts(self) -> dict[str, str]:
@@ -233,8 +248,13 @@ class RunState:
             saving.set_exception(error)
 
 
-def _check(folder: Path, expected: Mapping[str, Tensor]) -> None:
+def _check(folder: Path, expected: Mapping[str, Tensor], *, moments: bool) -> None:
     """Require the files of a state to be all there, with every tensor whole and in its shape.
+
+    Args:
+        folder: Of the state.
+        expected: Tensors by name.
+        moments: Whether those of the optimizer are among them.
 
     Raises:
         ValueError: They are not; says what is wrong.
@@ -250,6 +270,7 @@ def _check(folder: Path, expected: Mapping[str, Tensor]) -> None:
         .read_metadata()
         .state_dict_metadata.items()
         if isinstance(entry, TensorStorageMetadata)
+        and (moments or not name.startswith("optimizer."))
     }
     check_names(
         str(folder),

@@ -40,7 +40,6 @@ from train.attention import attention_of
 from train.ema import WeightAverage, averaged
 from train.export import write_result
 from train.interrupts import Interrupts
-from train.job import ADAPTER, CHECKPOINT
 from train.lora import draw_lora, trained_parameters
 from train.memory import bytes_to_write, kept_bytes, require_memory
 from train.num_ranks import require_ranks
@@ -60,6 +59,7 @@ from train.reinforce.step import PolicyObjective, PolicyStep
 from train.reinforce.watch import collapse, unrated_in_words, warnings_of
 from train.run_folder import alone_together, require_nobody_in
 from train.run_log import RunLog
+from train.run_model import ADAPTER, CHECKPOINT
 from train.sharding import Shards, make_mesh, num_shards, shard
 from train.state import RunState
 from train.stream import packs_each
@@ -230,8 +230,7 @@ class Reinforcer:
                     self._obey(f"iteration {self.iteration} of {settings.iterations} is saved")
             lora = settings.lora is not None
             return write_result(
-                settings.out,
-                ADAPTER if lora else CHECKPOINT,
+                settings.out / (ADAPTER if lora else CHECKPOINT),
                 self.loaded,
                 self.parameters,
                 self.drawing,
