@@ -27,6 +27,9 @@ _RESULTS = ROOT / "benchmarks/results"
 _RECORDS = ROOT / "staged/shapes/checkpoints"
 _MIB = 2**20
 _UTILIZATION = 0.3
+_OTHER_MACHINES = ((1, "h100"), (1, "h200"), (2, "h100"), (8, "h100"), (16, "h100"), (64, "h100"))
+_MACHINE = 8
+"""Devices of one of several machines."""
 
 FULL_SIZE = tuple(
     f"bagel_7b/{name}"
@@ -146,14 +149,7 @@ def _full_size(recipe: Recipe) -> str:
         "[several machines](../launch.md#many-machines).",
         f"## What it takes\n\n```sh\n{plan}\n```\n\n```text\n{_plan(recipe, ranks)}```",
     ]
-    if ranks > 1:
-        packs, more = 2 * settings.packs_per_step, 2 * ranks
-        changes = f"packs_per_step={packs} parallel.replicas=2"
-        sections.append(
-            f"On two such machines, with twice the packs (`{changes}`):\n\n```sh\n"
-            f"staged train {recipe.config} --plan --gpu {recipe.gpu} --ranks {more} \\\n"
-            f"    {changes}\n```\n\n```text\n{_plan(recipe, more, changes.split())}```"
-        )
+    sections.append(_other_machines(recipe))
     sections.append(
         "## Expected losses\n\nNone are known: the published run names none, and ours has not "
         "been made. `validation/ce` and `validation/mse` before the first step are those of the "
@@ -249,9 +245,46 @@ warm-up, {optimizer.schedule} to {optimizer.min_lr_ratio:g} of it, states {optim
 | result | `{settings.out}/{"adapter" if settings.lora is not None else "checkpoint"}` |"""
 
 
-def _plan(recipe: Recipe, ranks: int, changes: list[str] | None = None) -> str:
+def _other_machines(recipe: Recipe) -> str:
+    """What the same settings take elsewhere, with the overrides that give every rank work."""
+    rows, fitting = [], ""
+    for ranks, gpu in _OTHER_MACHINES:
+        if (ranks, gpu) == (recipe.ranks, recipe.gpu):
+            continue
+        changes = []
+        if recipe.settings.packs_per_step < ranks:
+            changes.append(f"packs_per_step={ranks}")
+        if ranks > _MACHINE:
+            changes.append(f"parallel.replicas={ranks // _MACHINE}")
+        settings = load(TrainSettings, ROOT / recipe.config, changes)
+        found = forecast(settings, config_of(settings.init), ranks)
+        memory, step_s = GPUS[gpu].memory, found.step_s(GPUS[gpu], _UTILIZATION)
+        fits = found.total <= memory
+        if fits and ranks == _MACHINE and gpu == "h100":
+            fitting = f"{recipe.command(ranks)} {' '.join(changes)}".rstrip()
+        time = f"{step_s:.1f} | {settings.num_steps * step_s / 3600:.0f}" if fits else "- | -"
+        rows.append(
+            f"| {ranks} x {gpu} | {f'`{chr(32).join(changes)}`' if changes else 'none'} | "
+            f"{found.total / 2**30:.0f} of {memory / 2**30:.0f}{'' if fits else ', does not fit'} "
+            f"| {time} |"
+        )
+    tokens = recipe.settings.pack_tokens
+    text = (
+        "## On other machines\n\nBy the planner, with `--gpu`, `--ranks` and these overrides. A "
+        f"step has as many packs of {tokens:,} tokens as `packs_per_step` says, and as many steps "
+        "as above: more packs learn from more data, at a rate that nobody has tuned for them. What devices "
+        "send one another takes time that is not counted. "
+        f"Several machines have {_MACHINE} each: `packs_per_step={_MACHINE}N "
+        "parallel.replicas=N` on N of them.\n\n"
+        "| devices | overrides | GiB a rank, of | s a step | hours |\n|---|---|---|---|---|\n"
+        + "\n".join(rows)
+    )
+    return f"{text}\n\n```sh\n{fitting}\n```" if fitting and recipe.ranks == 1 else text
+
+
+def _plan(recipe: Recipe, ranks: int) -> str:
     assert recipe.gpu is not None
-    settings = load(TrainSettings, ROOT / recipe.config, changes or [])
+    settings = load(TrainSettings, ROOT / recipe.config)
     machine = Machine(
         name=recipe.gpu,
         gpu=GPUS[recipe.gpu],
