@@ -272,8 +272,8 @@ def _other_machines(recipe: Recipe) -> str:
     text = (
         "## On other machines\n\nBy the planner, with `--gpu`, `--ranks` and these overrides. A "
         f"step has as many packs of {tokens:,} tokens as `packs_per_step` says, and as many steps "
-        "as above: more packs learn from more data, at a rate that nobody has tuned for them. What devices "
-        "send one another takes time that is not counted. "
+        "as above: more packs learn from more data, at a rate that nobody has tuned for them. What "
+        "devices send one another takes time that is not counted. "
         f"Several machines have {_MACHINE} each: `packs_per_step={_MACHINE}N "
         "parallel.replicas=N` on N of them.\n\n"
         "| devices | overrides | GiB a rank, of | s a step | hours |\n|---|---|---|---|---|\n"
