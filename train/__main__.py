@@ -34,6 +34,8 @@ example:
 
   staged train configs/shapes/demo_train.yaml --show-pack 0 --page out/pack.html
 
+  staged train configs/shapes/base.yaml cache=runs/cache --prepare
+
   staged train configs/bagel_7b/plan_sketch.yaml --plan --gpu h100 --ranks 8
 
   staged train configs/shapes/base.yaml out=runs/base --export --to weights/so_far
@@ -69,6 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from train.show_pack import show_pack
 
         console().figures(show_pack(settings, arguments.show_pack, arguments.page))
+        return exit_codes.OK
+    if arguments.prepare:
+        if settings.cache is not None:
+            outputs.folder(settings.cache)
+        from train.prepare import prepare
+
+        console().figures(prepare(settings))
         return exit_codes.OK
     return _train(settings)
 
@@ -148,6 +157,11 @@ def _parser() -> Parser:
         help="train nothing: print pack number N token by token: kind, position, label, weight, "
         "who sees whom",
     )
+    words = (
+        "train nothing: read every sample as the run would, on the CPU and without the model; with "
+        "`cache` also encode them ahead, and go on where that was interrupted"
+    )
+    add("--prepare", action="store_true", help=words)
     words = "with --show-pack: also as a web page"
     add("--page", type=outputs.out_file, metavar="FILE", help=words)
     _add_plan(parser)

@@ -28,6 +28,7 @@ from staged.shards.checks import damage
 from staged.shards.folder import INDEX, ShardEntry, read_index
 from staged.shards.streaming import RemoteShards, Streaming, is_remote, shown
 from staged.trajectory import ImageRef, Trajectory
+from train.partial_latents import PartialLatents, note_of
 
 _ENCODE_BATCH = 64
 _SUMS = ".sums"
@@ -156,6 +157,17 @@ class EncodedFolder:
         """The folder and the sample's key in it."""
         return f"{self.folder}: {self.index.keys[place]}"
 
+    def pixels(self, place: int, ref: ImageRef) -> NDArray[np.uint8]:
+        """(h, w, 3) uint8 of one image of a sample.
+
+        Raises:
+            ValueError: It cannot be decoded; names the sample.
+        """
+        try:
+            return ref.array()
+        except ValueError as error:
+            raise ValueError(f"{self.name(place)}: {error}") from error
+
     def grids_of(self, ref: ImageRef) -> Grids:
         """Token grids of an image."""
         _, width, height = images.probe(ref.loaded)
@@ -212,26 +224,25 @@ class EncodedFolder:
                 return  # another run was faster
             # Once, before its images cost minutes: a byte that changed may still make a picture.
             # Of an empty set the plan tells.
-            if local is not None and len(self) and (problems := damage(local)):
-                raise ValueError(
-                    f"{self.folder} is damaged: {'; '.join(problems[:3])}; build it again, or copy "
-                    "it anew (staged data validate tells all)"
-                )
+            if local is not None and len(self):
+                require_undamaged(str(local))
             sums = table.with_suffix(_SUMS)
-            names = {table.name, latents.name, sums.name}
+            names = {table.name, note_of(latents).name, sums.name}
             sweep(table.parent, names.__contains__, everyones=True)
-            with whole(latents) as file, nullcontext() if local else whole(sums) as summed:
+            with PartialLatents(latents) as file, nullcontext() if local else whole(sums) as summed:
                 measured = self._measure(file, summed)
+                file.finish()
             # The table last: where it is, the latents are.
             with whole(table) as file:
                 np.savez(file, allow_pickle=False, **measured)
 
     def _measure(
-        self, file: BinaryIO | None, sums: BinaryIO | None = None
+        self, file: PartialLatents | None, sums: BinaryIO | None = None
     ) -> dict[str, NDArray[np.int64]]:
         """Write every image's latents and sums to files, if there are any; returns the columns."""
         lengths, noised, first_token, tokens = [], [], [], 0
-        progress = Progress(f"reading {self.folder}", len(self), unit="samples/s")
+        done = 0 if file is None else file.samples
+        progress = Progress(f"reading {self.folder}", len(self), unit="samples/s", done=done)
         pending: list[NDArray[np.uint8]] = []
         for sample, trajectory in enumerate(self._in_order(sums)):
             segments = interleave(trajectory, self.encode, self._special, self.grids_of).segments
@@ -240,16 +251,32 @@ class EncodedFolder:
             first_token.append(tokens)
             for ref in trajectory.images:
                 tokens += _num_latents(self.grids_of(ref))
-                if file is not None:
-                    pending.append(ref.array())
+                if file is not None and sample >= done:
+                    pending.append(self.pixels(sample, ref))
+            if sample < done:  # an earlier process has encoded it
+                continue
             if file is not None and (len(pending) >= _ENCODE_BATCH or sample + 1 == len(self)):
                 for latents in self.codec.to_latents_each(pending):
                     require_finite(latents, f"latents of an image of {self.name(sample)} are")
                     file.write(latents.float().cpu().numpy().tobytes())
+                file.mark(sample + 1)
                 pending = []
             progress.advance()
         columns = {"lengths": lengths, "noised": noised, "first_token": first_token}
         return {name: np.array(column, dtype=np.int64) for name, column in columns.items()}
+
+
+def require_undamaged(path: str) -> None:
+    """Compare a data set with its index; one at an address is compared as it is read.
+
+    Raises:
+        ValueError: It has other bytes, or lacks some.
+    """
+    if not is_remote(path) and (problems := damage(Path(path).expanduser())):
+        raise ValueError(
+            f"{path} is damaged: {'; '.join(problems[:3])}; build it again, or copy it anew "
+            "(staged data validate tells all)"
+        )
 
 
 def _open(folder: Path) -> ShardIndex:

@@ -29,6 +29,7 @@ class Examples:
     generation will see.
 
     Attributes:
+        parts: One for each subset.
         folders: Of the subsets, by their fingerprints.
     """
 
@@ -60,23 +61,23 @@ class Examples:
         self.codec, self.special, config = codec, tokenizer.special, codec.config
         self.latent_dim, self.patch_dim = config.latent_token_dim, config.vision.patch_dim
         self.encode = lru_cache(maxsize=1 << 18)(tokenizer.encode)
-        self._parts = [
+        self.parts = [
             EncodedFolder(
                 s.path, codec, tokenizer, self.encode, cache, latents=latents, streaming=streaming
             )
             for s in subsets
         ]
-        self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
+        self._starts = np.cumsum([0, *(len(part) for part in self.parts)])
         self.lengths = np.concatenate(
             # Tables count one copy, so that runs with other numbers of them share a table.
-            [part.lengths + (noised_copies - 1) * part.noised for part in self._parts]
+            [part.lengths + (noised_copies - 1) * part.noised for part in self.parts]
         )
         self.repeats = np.concatenate(
-            [np.full(len(part), s.repeats) for part, s in zip(self._parts, subsets, strict=True)]
+            [np.full(len(part), s.repeats) for part, s in zip(self.parts, subsets, strict=True)]
         )
         self._weights = [(s.ce_weight, s.mse_weight) for s in subsets]
-        self.folders = {part.fingerprint: part.folder for part in self._parts}
-        self.fingerprint = " ".join(part.fingerprint for part in self._parts)
+        self.folders = {part.fingerprint: part.folder for part in self.parts}
+        self.fingerprint = " ".join(part.fingerprint for part in self.parts)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -97,16 +98,27 @@ class Examples:
 
     def grids_of(self, ref: ImageRef) -> Grids:
         """Token grids of an image."""
-        return self._parts[0].grids_of(ref)
+        return self.parts[0].grids_of(ref)
 
     def latents(self, sample: int, trajectory: Trajectory, image: int) -> Tensor:
         """(n, Z) float32 latent tokens of one image of a sample."""
         part, place = self._find(sample)
         return part.latents(place, trajectory, image)
 
-    def patches(self, trajectory: Trajectory, image: int) -> Tensor:
+    def patches(self, sample: int, trajectory: Trajectory, image: int) -> Tensor:
         """(m, P) float32 ViT patches of one image of a sample."""
-        return self.codec.to_patches(trajectory.images[image].array())
+        part, place = self._find(sample)
+        return self.codec.to_patches(part.pixels(place, trajectory.images[image]))
+
+    def require_images(self, sample: int) -> None:
+        """Require every image of a sample to be one, also those of which latents are kept.
+
+        Raises:
+            ValueError: One cannot be decoded, or the sample not be read; names it.
+        """
+        part, place = self._find(sample)
+        for ref in part.trajectory(place).images:
+            part.pixels(place, ref)
 
     @contextmanager
     def at_hand(self, samples: Sequence[int]) -> Iterator[None]:
@@ -116,7 +128,7 @@ class Examples:
             ValueError, OSError: One cannot be had.
         """
         with ExitStack() as kept:
-            for number, part in enumerate(self._parts):
+            for number, part in enumerate(self.parts):
                 start, stop = int(self._starts[number]), int(self._starts[number + 1])
                 places = [sample - start for sample in samples if start <= sample < stop]
                 kept.enter_context(part.at_hand(places))
@@ -124,7 +136,7 @@ class Examples:
 
     def _find(self, sample: int) -> tuple[EncodedFolder, int]:
         subset = self._subset(sample)
-        return self._parts[subset], sample - int(self._starts[subset])
+        return self.parts[subset], sample - int(self._starts[subset])
 
     def _subset(self, sample: int) -> int:
         return int(np.searchsorted(self._starts, sample, side="right")) - 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,6 @@ import torch
 from staged.allocator import keep_freed_memory
 from staged.command_line import outputs
 from staged.device_memory import peak_gib
-from staged.model.codec import ImageCodec
 from staged.model.finite import NotFiniteError
 from staged.model.loss import TokenLosses
 from staged.model.work import train_flops
@@ -35,10 +33,10 @@ from train.objective import (
     mean_losses,
     task_means,
 )
+from train.opening import codec_to_train
 from train.optimizer import learning_rate, make_optimizers
-from train.packing import MAX_FILLER, Pack
+from train.packing import Pack
 from train.parts import PARTS
-from train.plan import PackPlan
 from train.profiles import profiled, watched_memory
 from train.ranks import Ranks
 from train.run_folder import (
@@ -102,8 +100,8 @@ class Trainer(RunModel):
         require_shared_folder(settings.out, ranks)  # before hours of encoding
         super().__init__(settings, ranks)
         # The autoencoder is frozen: its working copy may be narrow, what is exported is not.
-        autoencoder = copy.deepcopy(self.loaded.autoencoder).to(self.dtype)
-        self.codec = ImageCodec(autoencoder, self.loaded.config)
+        loaded = self.loaded
+        self.codec = codec_to_train(loaded.autoencoder, loaded.config, self.dtype, self.device)
         self.optimizer = make_optimizers(self.parameters, settings.optimizer, self.dtype)
         kept = kept_bytes(
             self.model,
@@ -120,15 +118,8 @@ class Trainer(RunModel):
         fingerprint = self.examples.fingerprint
         ranks.first(lambda: require_own_data(settings.out, fingerprint, resuming=resuming))
         ranks.require_same("the data (or tokenizer, or autoencoder)", fingerprint)
-        self.plan = PackPlan(
-            self.examples.lengths,
-            self.examples.repeats,
-            pack_tokens=settings.pack_tokens,
-            reserve=MAX_FILLER,
-            seed=settings.seed,
-            name=self.examples.name,
-        )
-        self.packs = StepPacks(self.examples, self.plan, self.examples.special, settings)
+        self.packs = StepPacks.of(self.examples, settings)
+        self.plan = self.packs.plan
         self.begin_average()
         self.held_out = self._open_held_out()
         self.step = self.state.load(self.parameters, self.optimizer, self.average)
@@ -314,7 +305,7 @@ class Trainer(RunModel):
                 subsets,
                 self.codec,
                 self.tokenizer,
-                settings.cache or settings.out / "cache",
+                settings.cache_folder,
                 noised_copies=noised_copies,
                 streaming=settings.streaming,
             )

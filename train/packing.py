@@ -92,7 +92,7 @@ def build_pack(
             if image is None or segment.dropped:
                 continue
             if segment.kind is SegmentKind.VISION:
-                patches.append(examples.patches(trajectory, image))
+                patches.append(examples.patches(sample, trajectory, image))
                 continue
             clean = examples.latents(sample, trajectory, image)
             latents.append(clean)

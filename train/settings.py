@@ -397,3 +397,8 @@ class TrainSettings:
         if part not in ("und", "gen"):
             return "lora trains matrices of its own beside und and gen alone"
         return f"lora.{part} is null" if getattr(self.lora, part) is None else ""
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where latents and lengths are kept."""
+        return self.cache or self.out / "cache"

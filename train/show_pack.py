@@ -6,7 +6,6 @@ nothing is encoded and no weights are read but the autoencoder's, which tell one
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -16,15 +15,13 @@ import torch
 from torch import Tensor
 
 from staged.devices import settle
-from staged.model.codec import ImageCodec
 from staged.model.layout import Layout, SegmentKind, Tokens
-from staged.model.open import open_codec
 from staged.model.tokenizer import BagelTokenizer
 from staged.report.packed import PackedGrid, PackedSample, PackedSegment, PackedToken, TokenKind
 from staged.report.page import Report
 from train.examples import Examples
-from train.packing import MAX_FILLER, Pack
-from train.plan import PackPlan
+from train.opening import open_to_read
+from train.packing import Pack
 from train.settings import TrainSettings
 from train.stream import StepPacks
 
@@ -47,27 +44,19 @@ def show_pack(settings: TrainSettings, number: int, page: Path | None = None) ->
     if not 0 <= number < count:
         raise ValueError(f"the run has packs 0 to {count - 1}; {number} is none of them")
     settings = settle(settings, tell=lambda _: None)
-    codec, tokenizer = open_codec(settings.init, seed=settings.seed)
-    narrow = copy.deepcopy(codec.autoencoder).to(getattr(torch, settings.dtype))
+    codec, tokenizer = open_to_read(settings)
     examples = Examples(
         settings.data,
-        ImageCodec(narrow, codec.config),
+        codec,
         tokenizer,
-        settings.cache or settings.out / "cache",
+        settings.cache_folder,
         noised_copies=settings.noised_copies,
         latents=False,
         streaming=settings.streaming,
     )
-    plan = PackPlan(
-        examples.lengths,
-        examples.repeats,
-        pack_tokens=settings.pack_tokens,
-        reserve=MAX_FILLER,
-        seed=settings.seed,
-        name=examples.name,
-    )
-    pack = StepPacks(examples, plan, examples.special, settings).build(number)
-    names = [examples.name(sample) for sample, _ in plan.pack(number)]
+    packs = StepPacks.of(examples, settings)
+    pack = packs.build(number)
+    names = [examples.name(sample) for sample, _ in packs.plan.pack(number)]
     samples = list(packed_samples(pack, tokenizer, names))
     counts = _counts(pack)
     title = f"Pack {number} of {count}, step {number // settings.packs_per_step}"

@@ -15,14 +15,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from staged.jobs.rank import Rank
 from staged.model.layout import SpecialTokens
 from train.examples import Examples
-from train.packing import Pack, build_pack
+from train.packing import MAX_FILLER, Pack, build_pack
 from train.plan import PackPlan
 from train.randomness import SampleRandom
 from train.settings import TrainSettings
@@ -53,6 +53,23 @@ class StepPacks(Dataset[Pack | PackFailure]):
     plan: PackPlan
     special: SpecialTokens
     settings: TrainSettings
+
+    @classmethod
+    def of(cls, examples: Examples, settings: TrainSettings) -> Self:
+        """The packs of a run.
+
+        Raises:
+            ValueError: There are no samples, or one is longer than a pack; names those.
+        """
+        plan = PackPlan(
+            examples.lengths,
+            examples.repeats,
+            pack_tokens=settings.pack_tokens,
+            reserve=MAX_FILLER,
+            seed=settings.seed,
+            name=examples.name,
+        )
+        return cls(examples, plan, examples.special, settings)
 
     def __getitem__(self, number: int) -> Pack | PackFailure:
         """A pack, or why there is none."""
