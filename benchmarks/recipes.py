@@ -1,4 +1,4 @@
-"""Verification cards of the shipped trainings, in docs/recipes: what each takes and what is known.
+"""Verification cards of the shipped trainings, in docs/recipes: what each takes, what is known.
 
     python benchmarks/recipes.py
 
@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # from a bare checkout
+from benchmarks.parts import reinforcement_card
 from staged.settings import load
-from train.forecast import Machine, config_of, forecast, tell
+from train.forecast import PUBLISHED, Machine, config_of, forecast, tell
 from train.gpus import GPUS
+from train.reinforce.settings import ReinforceSettings
 from train.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +50,11 @@ MINIATURES = {
     "shapes/plan_sketch": "staged",
 }
 """Trainings of the miniature world, and the shipped checkpoint that each has a part in."""
+REINFORCEMENTS: dict[str, Path | None] = {
+    "bagel_7b/reinforce_lora": None,
+    "shapes/reinforce": _RESULTS / "2026-11-28-reinforce.json",
+}
+"""Reinforcements, and what a run of each has left."""
 MEASURED = {"shapes/demo_train": _RESULTS / "2026-11-27-demo-train.json"}
 
 
@@ -73,22 +80,7 @@ class Recipe:
     def read(cls, name: str) -> "Recipe":
         """Read a shipped settings file."""
         path = ROOT / f"configs/{name}.yaml"
-        comment = []
-        for line in path.read_text().splitlines():
-            if not line.startswith("#"):
-                break
-            comment.append(line.removeprefix("#").strip())
-        machine = re.search(r"^# machine: (\d+) x (\S+)$", path.read_text(), re.M)
-        words = " ".join(line for line in comment if not line.startswith("machine:"))
-        # What follows says where to look for what this page says.
-        words = re.sub(r" (`staged train|Needs:).*", "", words)
-        ranks, gpu = (int(machine[1]), machine[2]) if machine else (1, None)
-        return cls(name, load(TrainSettings, path), words.strip(), ranks, gpu)
-
-    @property
-    def file(self) -> str:
-        """Name of its card."""
-        return f"{self.name.replace('/', '_')}.md"
+        return cls(name, load(TrainSettings, path), *_first_comment(path.read_text()))
 
     @property
     def config(self) -> str:
@@ -102,8 +94,30 @@ class Recipe:
         return f"torchrun --nproc-per-node {ranks} -m train {self.config}"
 
 
+def file_of(name: str) -> str:
+    """Name of the card of a settings file."""
+    return f"{name.replace('/', '_')}.md"
+
+
+def _first_comment(text: str) -> tuple[str, int, str | None]:
+    """What a settings file says of itself, and the devices that it is for."""
+    comment = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        comment.append(line.removeprefix("#").strip())
+    machine = re.search(r"^# machine: (\d+) x (\S+)$", text, re.M)
+    words = " ".join(line for line in comment if not line.startswith("machine:"))
+    # What follows says where to look for what this page says.
+    words = re.sub(r" (`staged train|Needs:).*", "", words)
+    ranks, gpu = (int(machine[1]), machine[2]) if machine else (1, None)
+    return words.strip(), ranks, gpu
+
+
 def card(name: str) -> str:
-    """Text of the card of a training."""
+    """Text of the card of a training or a reinforcement."""
+    if name in REINFORCEMENTS:
+        return _reinforcement(name)
     recipe = Recipe.read(name)
     return _miniature(recipe) if name in MINIATURES else _full_size(recipe)
 
@@ -112,21 +126,22 @@ def index() -> str:
     """Text of the page before them."""
     full = [Recipe.read(name) for name in FULL_SIZE]
     small = [Recipe.read(name) for name in MINIATURES]
+    rewarded = ", ".join(f"[{name}]({file_of(name)})" for name in REINFORCEMENTS)
     rows = []
     for recipe in full:
         assert recipe.gpu is not None
         found = forecast(recipe.settings, config_of(recipe.settings.init), recipe.ranks)
         hours = recipe.settings.num_steps * found.step_s(GPUS[recipe.gpu], _UTILIZATION) / 3600
         rows.append(
-            f"| [{recipe.name}]({recipe.file}) | {recipe.ranks} x {recipe.gpu} | "
+            f"| [{recipe.name}]({file_of(recipe.name)}) | {recipe.ranks} x {recipe.gpu} | "
             f"{found.total / 2**30:.0f} of {GPUS[recipe.gpu].memory / 2**30:.0f} | {hours:.0f} |"
         )
-    names = ", ".join(f"[{recipe.name}]({recipe.file})" for recipe in small)
+    names = ", ".join(f"[{recipe.name}]({file_of(recipe.name)})" for recipe in small)
     return f"""# Verification cards
 
-For each training that ships: its exact command, what it takes, what has been verified and what has
-not. `python benchmarks/recipes.py` writes these pages from the settings files, the planner and
-measured runs, and a test requires them to be what it writes.
+For each training and reinforcement that ships: its exact command, what it takes, what has been
+verified and what has not. `python benchmarks/recipes.py` writes these pages from the settings
+files, the planner and measured runs, and a test requires them to be what it writes.
 
 **No training of full size has been run.** Memory is counted, not measured, and hours assume that a
 step reaches {_UTILIZATION:.0%} of the device's rate.
@@ -136,6 +151,8 @@ step reaches {_UTILIZATION:.0%} of the device's rate.
 {chr(10).join(rows)}
 
 In miniature, on a CPU: {names}.
+
+Reinforcement, in both sizes: {rewarded}.
 """
 
 
@@ -180,6 +197,45 @@ def _miniature(recipe: Recipe) -> str:
         "the planner; libraries and data come on top.",
         _measured(MEASURED[recipe.name]) if recipe.name in MEASURED else _not_measured(),
         _verified(recipe),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _reinforcement(name: str) -> str:
+    path, record = ROOT / f"configs/{name}.yaml", REINFORCEMENTS[name]
+    settings, text = load(ReinforceSettings, path), path.read_text()
+    words, ranks, gpu = _first_comment(text)
+    config = config_of(PUBLISHED if gpu else settings.init)
+    before = reinforcement_card.needs(text)
+    command = f"{before}\nstaged reinforce configs/{name}.yaml".lstrip()
+    if gpu:
+        takes = reinforcement_card.full_size(settings, config, gpu, _UTILIZATION)
+    else:
+        parts = reinforcement_card.learning(settings, config).parts
+        takes = (
+            f"{sum(parts.values()) / _MIB:.0f} MiB while it learns (up to twice that in float32), "
+            "counted by the planner; libraries, and caches while it draws, come on top."
+        )
+    sections = [
+        f"# configs/{name}.yaml\n\n{words}\n\n| | |\n|---|---|\n"
+        f"| machine | {f'{ranks} x {gpu}' if gpu else 'a CPU'} |\n"
+        + reinforcement_card.what_it_is(settings),
+        f"## Run\n\n```sh\n{command}\n```\n\n"
+        "[An iteration, what to watch, several devices](../reinforce.md).",
+        f"## What it takes\n\n{takes}",
+        "## Expected rewards and losses\n\n"
+        + (reinforcement_card.measured(record) if record else "None are known: it was never run."),
+        "## Verified, and not\n\n| | |\n|---|---|\n"
+        "| `make test` | the settings are read; the same job makes an iteration of two rollouts "
+        "from the miniature, another scorer in place of a detector with weights of its own, and "
+        "writes its result (`tests/test_train_configs.py`); an iteration that is killed, resume, "
+        "ranks (`tests/test_reinforce*.py`) |\n"
+        + (
+            "| never | this recipe at full size: memory, speed, rewards, scores; the detector as "
+            "its grader; more than one device |"
+            if gpu
+            else "| never | recorded to its last iteration; whether its result draws better |"
+        ),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -301,7 +357,7 @@ def main(argv: list[str]) -> int:
     """Write the cards."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(argv)
     CARDS.mkdir(exist_ok=True)
-    pages = {Recipe.read(name).file: card(name) for name in (*FULL_SIZE, *MINIATURES)}
+    pages = {file_of(name): card(name) for name in (*FULL_SIZE, *MINIATURES, *REINFORCEMENTS)}
     pages["README.md"] = index()
     for stale in {path.name for path in CARDS.glob("*.md")} - pages.keys():
         (CARDS / stale).unlink()
