@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +22,21 @@ from staged.settings import save_resolved
 from train.__main__ import main
 from train.job import Trainer
 from train.ranks import Ranks
-from train.run_folder import alone_in, alone_together
+from train.run_lock import alone_in, alone_together
 from train.settings import TrainSettings
+
+ROOT = Path(__file__).parents[1]
+WITHOUT_TORCH = """
+import sys
+from train.__main__ import main
+try:
+    main(sys.argv[1:])
+except ValueError as error:
+    assert "another process is training" in str(error)
+    assert "torch" not in sys.modules, "it is refused in a second, or after half a minute"
+else:
+    raise AssertionError
+"""
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +109,8 @@ def test_a_second_command_changes_nothing_and_is_told_who_trains_before_it_reads
         said = capsys.readouterr().err
         assert f"another process is training in {job.out}; wait for it, end it, or choose" in said
         assert f"(it is process {holder.pid} on {socket.gethostname()})" in said
+        command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "out.yaml"), *free]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
         with pytest.raises(ValueError, match="another process is training"):
             Trainer(replace(job, keep_checkpoints=9))
         assert content(job.out) == found

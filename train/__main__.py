@@ -26,6 +26,7 @@ from staged.command_line.applications import run_as_module
 from staged.shards.folder import shard_paths
 from staged.shards.streaming import is_remote
 from train.gpus import GPUS
+from train.run_lock import alone_together, require_nobody_yet
 from train.settings import TrainSettings
 
 _EPILOG = """
@@ -84,13 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(settings: TrainSettings) -> int:
     outputs.folder(settings.out)
+    require_nobody_yet(settings.out)
     if settings.cache is not None:
         outputs.folder(settings.cache)
     _quieten_torch()
     # What follows needs torch; `--help` does not.
     from train.job import Trainer
     from train.ranks import joined
-    from train.run_folder import alone_together
 
     with joined(settings.parallel, settings.device) as ranks, alone_together(settings.out, ranks):
         trainer = Trainer(settings, ranks)
@@ -109,7 +110,6 @@ def _export(settings: TrainSettings, arguments: argparse.Namespace) -> int:
     _quieten_torch()
     from train.export_run import export_run
     from train.ranks import joined
-    from train.run_folder import alone_together
     from train.run_model import result_of
 
     best = arguments.export_best

@@ -40,15 +40,14 @@ from train.parts import PARTS
 from train.profiles import profiled, watched_memory
 from train.ranks import Ranks
 from train.run_folder import (
-    alone_together,
     claim,
-    require_nobody_in,
     require_one_run,
     require_own,
     require_own_data,
     require_shared_folder,
     settled,
 )
+from train.run_lock import alone_together, require_nobody_in
 from train.run_log import RunLog, Silence
 from train.run_model import RunModel, result_of
 from train.scoring import Scoring

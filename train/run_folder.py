@@ -1,11 +1,9 @@
-"""The folder of a run: one process at a time, and one set of choices from start to end."""
+"""The folder of a run: one set of choices from start to end."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from typing import Any
 from staged import settings as job_settings
 from staged.command_line import outputs
 from staged.devices import settle
-from staged.jobs import locks
 from staged.jobs.files import temporary, write_whole
 from staged.lines import read_lines
 from train.ranks import Ranks
@@ -21,7 +18,6 @@ from train.settings import TrainSettings
 
 _SETTINGS = "settings.yaml"
 _DATA = "data.sha256"
-_LOCK = "lock"
 _PATIENCE_S = 60.0
 _FREE = (
     *("out", "cache", "device", "num_threads", "num_workers"),
@@ -161,58 +157,6 @@ def claim(settings: TrainSettings, fingerprint: str) -> None:
     """
     job_settings.save_resolved(settings, settings.out / _SETTINGS)
     write_whole(settings.out / _DATA, (fingerprint + "\n").encode())
-
-
-@contextmanager
-def alone_together(out: Path, ranks: Ranks, *, way_out: str = "") -> Iterator[None]:
-    """As `alone_in`, for all ranks of a run: the first has the lock, and all are told if it cannot.
-
-    Args:
-        out: The run's folder.
-        ranks: That share the work.
-        way_out: As in `alone_in`.
-
-    Raises:
-        ValueError: Another process trains there.
-        OSError: The folder cannot be made.
-    """
-    with ExitStack() as leaving:
-        ranks.first(lambda: leaving.enter_context(alone_in(out, way_out=way_out)))
-        yield
-
-
-def alone_in(out: Path, *, way_out: str = "") -> AbstractContextManager[None]:
-    """Keep other processes out of the run while the block lasts; a killed one blocks nobody.
-
-    The folder is made if need be, and goes away again if it stays empty. In a process that has the
-    run to itself it changes nothing.
-
-    Args:
-        out: The run's folder.
-        way_out: What else can be done where another process trains there.
-
-    Raises:
-        ValueError: Another process trains there; says which.
-        OSError: The folder cannot be made.
-    """
-    return locks.alone_in(
-        out,
-        _LOCK,
-        f"another process is training in {out}; wait for it, end it, or choose another `out`"
-        + way_out,
-        forks=True,
-    )
-
-
-def require_nobody_in(out: Path) -> None:
-    """As `alone_in`, for now: to tell early, without a trace in the folder.
-
-    Raises:
-        ValueError: Another process trains there.
-    """
-    if (out / _LOCK).is_file():
-        with alone_in(out):
-            pass
 
 
 def cut_log(path: Path, step: int) -> None:

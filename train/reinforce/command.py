@@ -10,6 +10,7 @@ from staged import settings as job_settings
 from staged.command_line import Parser, add_overrides, console, exit_codes, outputs
 from staged.generate.requests import read_prompts
 from train.reinforce.settings import ReinforceSettings
+from train.run_lock import alone_together, require_nobody_yet
 
 _EPILOG = """
 example:
@@ -50,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.probe is not None:
         read_prompts(settings.probe.prompts)
     outputs.folder(settings.out)
+    require_nobody_yet(settings.out)
     # Of a lost rank torch tells dozens of lines of its own; ours are one. Read when it is loaded.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # What follows needs torch; `--help` does not.
     from train.ranks import joined
     from train.reinforce.job import Reinforcer
-    from train.run_folder import alone_together
 
     with joined(settings.parallel, settings.device) as ranks, alone_together(settings.out, ranks):
         reinforcer = Reinforcer(settings, ranks)

@@ -57,7 +57,7 @@ from train.reinforce.settings import ReinforceSettings
 from train.reinforce.sharing import dealt, drop_parts, put_part, take_parts, whole_policy
 from train.reinforce.step import PolicyObjective, PolicyStep
 from train.reinforce.watch import collapse, unrated_in_words, warnings_of
-from train.run_folder import alone_together, require_nobody_in
+from train.run_lock import alone_together, require_nobody_in
 from train.run_log import RunLog
 from train.run_model import ADAPTER, CHECKPOINT
 from train.sharding import Shards, make_mesh, num_shards, shard
