@@ -7,7 +7,6 @@ from functools import lru_cache
 from itertools import permutations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from staged import images
 from staged.scene_graph import Relation, SceneGraph
@@ -61,6 +60,9 @@ def recognise(graph: SceneGraph, shapes: Sequence[Shape]) -> Found:
                 if attribute(shape, kind) != value
             )
             cost[row, column] = wrong
+    # A seventh of the time that it takes to start drawing; this alone needs it.
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(cost)
     found: dict[str, Shape | None] = {
         wanted[row][0]: shapes[column] if column < len(shapes) else None
