@@ -2,15 +2,21 @@
 
 import gzip
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rank_processes import run_ranks
 from training import assert_same, build, train
 
-from train.profiles import profiled
-from train.settings import Log
+from train.job import Trainer
+from train.packing import Pack
+from train.profiles import TraceRequests, profiled
+from train.ranks import Ranks
+from train.settings import Log, TrainSettings
 
 
 @pytest.mark.slow
@@ -26,6 +32,36 @@ def test_traced_steps_leave_a_file_each_and_change_nothing(tmp_path: Path) -> No
         events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
         operations = {str(event.get("name")) for event in events}
         assert "aten::mul" in operations and any("Backward" in name for name in operations)
+
+
+def ask_for_a_trace(ranks: Ranks, job: TrainSettings) -> None:
+    """The second rank is sent the signal in the first step, and another one in the last."""
+    trainer = Trainer(job, ranks)
+    real = trainer.train_step
+
+    def train_step(*packs: Pack) -> dict[str, float]:
+        if trainer.step in (0, job.num_steps - 1) and ranks.number == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return real(*packs)
+
+    trainer.train_step = train_step  # type: ignore[method-assign]
+    trainer.run()
+
+
+def test_a_signal_to_any_rank_has_all_of_them_trace_the_next_step(tmp_path: Path) -> None:
+    job = build(tmp_path).settings(tmp_path / "run", num_steps=3, packs_per_step=2)
+    assert run_ranks(tmp_path / "said", 2, ask_for_a_trace, job) == [{"returned": None}] * 2
+    files = sorted(path.name for path in (job.out / "profile").iterdir())
+    assert files == ["00000002-rank0.json.gz", "00000002-rank1.json.gz"]
+
+
+def test_a_request_holds_once_and_the_signal_is_given_back() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    with TraceRequests() as requests:
+        assert not requests.taken()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert requests.taken() and not requests.taken()
+    assert signal.getsignal(signal.SIGUSR1) is before
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

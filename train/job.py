@@ -37,7 +37,7 @@ from train.opening import codec_to_train
 from train.optimizer import learning_rate, make_optimizers
 from train.packing import Pack
 from train.parts import PARTS
-from train.profiles import profiled, watched_memory
+from train.profiles import TraceRequests, profile_folder, profiled, watched_memory
 from train.ranks import Ranks
 from train.run_folder import (
     claim,
@@ -175,6 +175,7 @@ class Trainer(RunModel):
             self.state.written(),
             self._open_log() as shown,
             Interrupts(told=ranks.is_first) as interrupts,
+            TraceRequests() as requests,
             explaining_dead_workers(),
             deterministic_kernels(settings.deterministic),
             watched_memory(settings.out, ranks.number, self.device, history=history),
@@ -188,14 +189,16 @@ class Trainer(RunModel):
                     shown.record_once(self.step, {"validation/score": self.score})
             if self._unscored() and (stop := self._grade(shown, interrupts)):
                 self._leave(stop, shown, interrupts)
-            throughput = Throughput()
+            throughput, trace = Throughput(), False
             while self.step < settings.num_steps:
-                record = self._timed_step(packs, throughput)
+                trace |= self.step + 1 in settings.log.profile_steps
+                record = self._timed_step(packs, throughput, trace=trace)
                 self.step += 1
                 self.state.check()
                 mine = StepEnd(
                     stop=interrupts.received or 0,
                     late=time.monotonic() >= deadline,
+                    trace=requests.taken(),
                     tokens_per_s=throughput.tokens_per_s,
                     flops_per_s=throughput.flops_per_s,
                     data_wait=throughput.data_wait,
@@ -203,6 +206,10 @@ class Trainer(RunModel):
                     memory_gib=peak_gib(self.device),
                 )
                 end = StepEnd.of_all(ranks.gather(mine))
+                trace = end.trace
+                if trace and self.step < settings.num_steps:
+                    folder = profile_folder(settings.out)
+                    shown.say(f"\nstep {self.step + 1} is traced, as asked, into {folder}")
                 with throughput.aside():
                     self._after_step(record | end.figures(peak), end, shown)
                     ends = end.stop or (end.late and self.step < settings.num_steps)
@@ -229,14 +236,16 @@ class Trainer(RunModel):
         shown.say(done)
         interrupts.leave(stop)
 
-    def _timed_step(self, packs: Iterator[Pack], throughput: Throughput) -> dict[str, float]:
+    def _timed_step(
+        self, packs: Iterator[Pack], throughput: Throughput, *, trace: bool
+    ) -> dict[str, float]:
         """Take the next step, traced where that is wanted, and note how long it took."""
         settings, ranks, number = self.settings, self.ranks, self.step + 1
         asked = time.monotonic()
         step = list(islice(packs, packs_each(settings.packs_per_step, ranks.world_size)))
         waited_s = time.monotonic() - asked
         with profiled(
-            number in settings.log.profile_steps,
+            trace,
             settings.out,
             number,
             ranks.number,

@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any, Self
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 _MAX_EVENTS = 200_000
+
+
+def profile_folder(out: Path) -> Path:
+    """Where the traces of a run lie."""
+    return out / "profile"
+
+
+class TraceRequests:
+    """A context in which SIGUSR1 asks for a trace of the next step, instead of ending the process.
+
+    A file would have to be looked for after every step, on a file system that may be far away.
+    """
+
+    def __init__(self) -> None:
+        """Nobody has asked."""
+        self._asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        """Take over the signal; in another thread than the main one there is none to take."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGUSR1, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signal back."""
+        if self._before is not None:
+            signal.signal(signal.SIGUSR1, self._before)
+
+    def taken(self) -> bool:
+        """Whether somebody has asked since this was looked at last."""
+        asked, self._asked = self._asked, False
+        return asked
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
 
 
 @contextmanager
@@ -34,7 +74,7 @@ def watched_memory(out: Path, rank: int, device: torch.device, *, history: bool)
         yield
     except torch.OutOfMemoryError:
         # The traceback still holds what the step held.
-        path = out / "profile" / f"out-of-memory-rank{rank}.pickle"
+        path = profile_folder(out) / f"out-of-memory-rank{rank}.pickle"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.cuda.memory._dump_snapshot(str(path))
@@ -72,7 +112,7 @@ def profiled(
     if not wanted:
         yield
         return
-    folder = out / "profile"
+    folder = profile_folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{step:08d}-rank{rank}"
     activities = [ProfilerActivity.CPU]

@@ -13,6 +13,7 @@ class StepEnd:
     Attributes:
         stop: Number of a signal that came, or 0; on several ranks, the largest.
         late: `max_minutes` are over.
+        trace: Somebody asks for a trace of the next step.
         tokens_per_s: Of one rank; in all, their sum.
         flops_per_s: Likewise.
         data_wait: Share of the time spent waiting for data; in all, the largest.
@@ -23,6 +24,7 @@ class StepEnd:
 
     stop: int
     late: bool
+    trace: bool
     tokens_per_s: float
     flops_per_s: float
     data_wait: float
@@ -51,6 +53,7 @@ class StepEnd:
         return cls(
             stop=max(end.stop for end in ends),
             late=any(end.late for end in ends),
+            trace=any(end.trace for end in ends),
             tokens_per_s=sum(end.tokens_per_s for end in ends),
             flops_per_s=sum(end.flops_per_s for end in ends),
             data_wait=max(end.data_wait for end in ends),
