@@ -131,7 +131,10 @@ class Told:
 def run(made: Engine, mode: str, previews: int = 0) -> Told:
     flow = FlowSettings(num_flow_steps=2)
     player = BagelPlayer(
-        made, BagelSettings(flows=Flows().each(lambda _: flow), preview_every=previews)
+        made,
+        BagelSettings(
+            flows=Flows().each(lambda _: flow), preview_every=previews, max_text_tokens=20
+        ),
     )
     policy = Policy(mode=mode)  # type: ignore[arg-type]
     loop = StagedLoop(RoleChoice().roles(player, "tiny"), policy)
