@@ -6,16 +6,20 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rank_processes import run_ranks
-from training import assert_same, build, train
+from training import assert_same, build, start, train
 
+from staged.cli import main as cli
+from staged.settings import save_resolved
 from train.job import Trainer
 from train.packing import Pack
 from train.profiles import TraceRequests, profiled
 from train.ranks import Ranks
+from train.run_model import RunModel
 from train.settings import Log, TrainSettings
 
 
@@ -62,6 +66,28 @@ def test_a_request_holds_once_and_the_signal_is_given_back() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
         assert requests.taken() and not requests.taken()
     assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def ask_at_any_time(job: Path) -> None:
+    """The signal comes as the model is loaded, and as the checkpoint is written."""
+    for owner, name in ((Trainer, "__init__"), (RunModel, "write")):
+        real = getattr(owner, name)
+
+        def acts(*arguments: Any, real: Any = real) -> Any:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return real(*arguments)
+
+        setattr(owner, name, acts)
+    raise SystemExit(cli(["train", str(job)]))
+
+
+def test_a_request_while_it_loads_or_writes_does_not_end_a_run(tmp_path: Path) -> None:
+    job = build(tmp_path).settings(tmp_path / "run", num_steps=1)
+    save_resolved(job, tmp_path / "job.yaml")
+    process = start(ask_at_any_time, tmp_path / "job.yaml")
+    process.join()
+    assert process.exitcode == 0
+    assert (job.out / "checkpoint").is_dir() and not (job.out / "profile").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

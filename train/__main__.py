@@ -91,9 +91,14 @@ def _train(settings: TrainSettings) -> int:
     _quieten_torch()
     # What follows needs torch; `--help` does not.
     from train.job import Trainer
+    from train.profiles import TraceRequests
     from train.ranks import joined
 
-    with joined(settings.parallel, settings.device) as ranks, alone_together(settings.out, ranks):
+    with (
+        joined(settings.parallel, settings.device) as ranks,
+        alone_together(settings.out, ranks),
+        TraceRequests(),  # outside of its steps, too, a run does not end by one
+    ):
         trainer = Trainer(settings, ranks)
         if ranks.is_first and trainer.step >= settings.num_steps:
             print(f"all {settings.num_steps} steps were taken before; writing the checkpoint again")
