@@ -64,6 +64,17 @@ def test_ranks_exchange_values_and_the_first_works_for_all(tmp_path: Path) -> No
         assert outcome == {"returned": [[0, 1, 2], True, [{"made_by": 0}, None], calls]}
 
 
+def come_late(ranks: Ranks) -> int:
+    if ranks.number == 1:
+        time.sleep(3)  # rank 0, who holds what they share, is done by then
+    return ranks.first(lambda: 5)
+
+
+def test_nobody_leaves_before_the_last_has_heard(tmp_path: Path) -> None:
+    """A run of several machines without torchrun ended with a lost connection, all of it done."""
+    assert run_ranks(tmp_path, 2, come_late) == [{"returned": 5}] * 2
+
+
 def fail_on_rank_1(ranks: Ranks) -> None:
     if ranks.number == 1:
         raise ValueError("sample s003 is bad")

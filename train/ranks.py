@@ -255,6 +255,7 @@ def joined(settings: ParallelSettings, device: str = "cpu") -> Iterator[Ranks]:
     ranks = Ranks(rank, store, timedelta(seconds=settings.silence_timeout_s))
     try:
         yield ranks
+        ranks.meet()  # the first may hold the store, and others still have to read from it
     except BaseException as error:
         cause = ranks.explained(error)
         ranks.tell(cause)
