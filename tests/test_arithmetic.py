@@ -254,11 +254,14 @@ def test_a_run_goes_on_in_the_precision_that_it_began_in(
     machine(monkeypatch, fast=fast)
     short = world.settings(tmp_path, dtype="auto", device="auto", num_steps=6)
     first = Trainer(short)
-    first._train = lambda: None  # type: ignore[method-assign]
-    pack = next(first.packs.from_step(0))
-    first.train_step(pack)
-    first.state.save(3, first.parameters, first.optimizer, first.average)
-    first.state.finish()  # it is written while the run goes on
+
+    def train() -> None:
+        first.train_step(next(first.packs.from_step(0)))
+        first.state.save(3, first.parameters, first.optimizer, first.average)
+        first.state.finish()  # it is written while the run goes on
+
+    first._train = train  # type: ignore[method-assign]
+    first.run()
     assert settings_of(tmp_path).dtype == began and settings_of(tmp_path).device == "cpu"
     assert f"computing on cpu in {began}" in capsys.readouterr().out
 
@@ -274,12 +277,14 @@ def test_a_run_goes_on_in_the_precision_that_it_began_in(
 def test_a_run_without_a_state_binds_nothing(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine(monkeypatch, fast=True)
     short = world.settings(tmp_path, dtype="auto")
-    Trainer(short)
-    machine(monkeypatch, fast=False)
-    assert Trainer(short).dtype == torch.float32
-    assert settings_of(tmp_path).dtype == "float32"
+    monkeypatch.setattr(Trainer, "_train", lambda self: None)
+    for fast, dtype in ((True, "bfloat16"), (False, "float32")):
+        machine(monkeypatch, fast=fast)
+        trainer = Trainer(short)
+        assert str(trainer.dtype) == f"torch.{dtype}"
+        trainer.run()
+        assert settings_of(tmp_path).dtype == dtype
 
 
 def test_an_autoencoder_goes_on_in_the_precision_that_it_began_in(

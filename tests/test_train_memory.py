@@ -105,7 +105,7 @@ def test_what_is_frozen_is_kept_as_narrow_as_it_is_stored(
     )
     assert stored[f"{queries}_moe_gen.weight"].dtype == torch.float32
     with monkeypatch.context() as patched:
-        patched.setattr("train.job.is_stored_as", lambda *_: False)
+        patched.setattr("train.run_model.is_stored_as", lambda *_: False)
         wide = load_file(Trainer(replace(job, out=tmp_path / "wide")).run() / "ema.safetensors")
     assert [name for name in wide if not torch.equal(wide[name], stored[name].float())] == []
     rounded = Trainer(replace(job, init=str(world.init), out=tmp_path / "rounded"))

@@ -288,7 +288,8 @@ def test_stored_latents_and_patches_are_those_that_generation_makes(world: World
         for image, ref in enumerate(trajectory.images):
             stored = examples.latents(sample, trajectory, image)
             torch.testing.assert_close(stored, codec.to_latents(ref.array()), atol=1e-5, rtol=1e-5)
-            assert torch.equal(examples.patches(trajectory, image), codec.to_patches(ref.array()))
+            patches = examples.patches(sample, trajectory, image)
+            assert torch.equal(patches, codec.to_patches(ref.array()))
 
 
 # --- who reads it and when -----------------------------------------------------------------------

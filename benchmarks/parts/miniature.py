@@ -114,7 +114,7 @@ class SceneExamples:
         """(n, Z) float32 latent tokens of a sample's only image."""
         return self._latents[sample]
 
-    def patches(self, trajectory: Trajectory, image: int) -> Tensor:
+    def patches(self, sample: int, trajectory: Trajectory, image: int) -> Tensor:
         """(m, P) float32 ViT patches of a sample's only image."""
         return self.codec.to_patches(trajectory.images[0].array())
 
