@@ -1,4 +1,4 @@
-"""The base miniature's data: one-shot images, single edits and descriptions, from exact scenes.
+"""The base miniature's data: one-shot images, single edits, descriptions, and facts in words.
 
 BAGEL was trained on pairs of text and image, on edits and on understanding before anybody taught
 it to plan; this is the same diet in the miniature world. Sample i is a function of (seed, i).
@@ -22,6 +22,7 @@ from staged.settings import fingerprint, to_dict
 from staged.shapes.drills import VERBS, draw_drill
 from staged.shapes.language.asked import QUESTION
 from staged.shapes.language.prompts import describe
+from staged.shapes.language.told import draw_told
 from staged.shapes.tasks import ALL_TASKS, Task, sample_prompt, sample_scene
 from staged.shapes.world.render import render
 from staged.shapes.world.scene import Scene
@@ -43,7 +44,7 @@ class BaseSettings:
     kinds: dict[str, float] = field(
         default_factory=lambda: {"one_shot": 0.8, "edit": 0.1, "understanding": 0.1}
     )
-    """Weights of what a sample teaches."""
+    """Weights of what a sample teaches; `told` are facts in words, also those of the test split."""
     tasks: dict[str, float] = field(
         default_factory=lambda: {
             "single_object": 0.15,
@@ -167,7 +168,15 @@ def _edit(
     )
 
 
-_MAKERS = {"one_shot": _one_shot, "edit": _edit, "understanding": _understanding}
+def _told(
+    settings: BaseSettings, prompt: str, scene: Scene, rng: np.random.Generator
+) -> Trajectory:
+    question, answer = draw_told(rng)
+    steps = (Answer(text=answer), Stop(loss=False))
+    return Trajectory(prompt=question, task="told", steps=steps)
+
+
+_MAKERS = {"one_shot": _one_shot, "edit": _edit, "understanding": _understanding, "told": _told}
 
 
 def _picture(scene: Scene) -> ImageRef:

@@ -13,6 +13,7 @@ from ranks import Command
 from data_pipelines.__main__ import main
 from data_pipelines.base import BaseSettings
 from data_pipelines.base import build as build_base
+from data_pipelines.base import sample as sample_of_base
 from data_pipelines.job import LEDGER, JobSummary
 from data_pipelines.plan_sketch.job import run_job
 from data_pipelines.plan_sketch.settings import Critiques, PlanSketchSettings, Steps
@@ -25,15 +26,18 @@ from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
 from staged.jobs.records import Records, UnitResult
 from staged.shapes.drills import VERBS
+from staged.shapes.language.asked import read_request
+from staged.shapes.language.phrases import GrammarError
 from staged.shapes.language.prompts import read_description, read_prompt
 from staged.shapes.players.editor import EditorMistakes
 from staged.shapes.players.misbehaviour import Misbehaviour
 from staged.shapes.sight.detect import detect, scene_from
 from staged.shapes.sight.verdict import satisfied
+from staged.shapes.world.scene import COLORS, KINDS
 from staged.shapes.world.spec import Spec
 from staged.shapes.world.splits import is_held_out
 from staged.shards import Sample, read_manifest, read_shards, validate
-from staged.trajectory import Inspection, Plan, Refinement, Sketch, Stop, Trajectory
+from staged.trajectory import Answer, Inspection, Plan, Refinement, Sketch, Stop, Trajectory
 
 COUNT = 24
 PERFECT = EditorMistakes(wrong_side=0, wrong_color=0, wrong_kind=0, lost_object=0)
@@ -337,6 +341,26 @@ def test_the_base_diet_is_a_function_of_its_seed(
     assert files(tmp_path / "one") == files(tmp_path / "two") != files(tmp_path / "other")
     for sample in read_shards(tmp_path / "one"):
         _is_right(sample.trajectory)
+
+
+def test_facts_are_told_in_words_that_are_no_prompt(tmp_path: Path) -> None:
+    settings = base(tmp_path, kinds={"told": 1.0}, num_samples=400)
+    told = [sample_of_base(settings, index) for index in range(settings.num_samples)]
+    said = {
+        (one.prompt, answer.text)
+        for one in told
+        for answer in one.steps
+        if isinstance(answer, Answer)
+    }
+    assert {("the colour of milk", "white"), ("how many legs has a dog", "four")} <= said
+    assert ("describe a pumpkin", "a pumpkin is orange") in said
+    assert len({answer for _, answer in said if answer in COLORS}) == len(COLORS)
+    words = {word.rstrip("s") for pair in said for word in " ".join(pair).split()}
+    assert not words & ({*KINDS} - {"triangle", "square"})  # which are what facts are about, too
+    assert not any(one.images for one in told)
+    for prompt, _ in said:
+        with pytest.raises(GrammarError):
+            read_request(prompt)
 
 
 def _is_right(trajectory: Trajectory) -> None:
