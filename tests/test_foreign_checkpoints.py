@@ -12,6 +12,7 @@ from test_checkpoint import CONFIG, assert_same_tensors, build
 from torch import Tensor, nn
 
 from staged.cli import main as staged
+from staged.model import adapter as adapters
 from staged.model import checkpoint
 from staged.model import rewrite as rewriting
 from staged.model.adapter import write_adapter
@@ -19,6 +20,7 @@ from staged.model.bagel import Bagel
 from staged.model.checkpoint import load, save
 from staged.model.lora import LowRank, add_lora, lora_layers, merge_lora, modules_of
 from staged.model.open import open_checkpoint
+from staged.model.safetensors_writer import write_safetensors
 from staged.model.tokenizer import train_tokenizer
 
 PATCHES = "vit_model.vision_model.embeddings.patch_embedding.weight"
@@ -238,11 +240,8 @@ def test_an_export_can_change_the_type(folder: Path, tmp_path: Path) -> None:
         assert torch.equal(stored[name], tensor.bfloat16())
 
 
-def test_nothing_is_written_over_or_half(
-    folder: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_nothing_is_written_over(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert staged(["export", str(folder), "--out", str(folder)]) == 1
     assert "is where the checkpoint is read from" in capsys.readouterr().err
@@ -251,20 +250,37 @@ def test_nothing_is_written_over_or_half(
     (out / "mine").write_text("x")
     assert staged(["export", str(folder), "--out", str(out)]) == 1
     assert "is not empty" in capsys.readouterr().err
-    real = rewriting.save_autoencoder
 
-    def flips_a_bit(fresh: Path, *rest: object) -> None:
-        with (fresh / "ema.safetensors").open("r+b") as file:
-            file.seek(-3, 2)
-            byte = file.read(1)[0]
-            file.seek(-3, 2)
-            file.write(bytes([byte ^ 1]))
-        real(fresh, *rest)
 
-    monkeypatch.setattr(rewriting, "save_autoencoder", flips_a_bit)
-    assert staged(["export", str(folder), "--out", str(tmp_path / "new")]) == 1
-    assert "as something else; check the disk" in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
+@pytest.mark.parametrize("writes", ["weights", "autoencoder", "lora"])
+def test_what_does_not_come_back_from_the_disk_is_not_written(
+    writes: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = load(saved)
+    model, tokenizer = there.model, there.tokenizer
+    bad = {"weights": "ema", "autoencoder": "ae", "lora": "adapter_model"}[writes] + ".safetensors"
+
+    def flips_a_bit(path: Path, *rest: object, **named: object) -> None:
+        write_safetensors(path, *rest, **named)
+        if path.name == bad:
+            data = bytearray(path.read_bytes())
+            data[-3] ^= 1
+            path.write_bytes(data)
+
+    for module in (checkpoint, adapters, rewriting):
+        monkeypatch.setattr(module, "write_safetensors", flips_a_bit)
+    folder = tmp_path / "new"
+    with pytest.raises(OSError, match=rf"came back from .*{bad} as something else"):
+        if writes == "lora":
+            layer = modules_of(CONFIG.transformer, "gen")[0]
+            add_lora(model, {layer: LowRank(rank=1, scale=1)}, seed=0)
+            write_adapter(folder, model, base=str(saved))
+        else:
+            checkpoint.save(folder, model=model, autoencoder=there.autoencoder, tokenizer=tokenizer)
+    assert not folder.exists()
+    if writes != "lora":
+        assert staged(["export", str(saved), "--out", str(folder)]) == 1
+        assert not folder.exists()
 
 
 def test_weights_that_are_not_finite_are_not_exported(

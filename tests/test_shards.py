@@ -333,8 +333,23 @@ def test_a_key_that_comes_again_is_an_error(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(tar_of(good_members()))
     with pytest.raises(ShardError, match=r"b\.tar, sample 'a': duplicate key"):
         list(read_shards(tmp_path))
-    with pytest.raises(ShardError, match="duplicate key"):
+    with pytest.raises(ShardError, match=rf"{tmp_path}/b\.tar, sample 'a': duplicate key"):
         ShardIndex(tmp_path)
+
+
+@pytest.mark.parametrize(("kept", "said"), [(700, "truncated"), (None, "missing shard")])
+def test_what_cannot_be_opened_is_named_with_its_folder(
+    tmp_path: Path, kept: int | None, said: str
+) -> None:
+    folder = write(tmp_path / "one of several")
+    (folder / "offsets.json").unlink()
+    shard = folder / "shard-000001.tar"
+    data = shard.read_bytes()
+    shard.unlink()
+    if kept is not None:
+        shard.write_bytes(data[:kept])
+    with pytest.raises(ShardError, match=rf"{shard}.*: {said}"):
+        ShardIndex(folder)
 
 
 def test_links_and_folders_are_refused(tmp_path: Path) -> None:

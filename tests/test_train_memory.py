@@ -11,14 +11,21 @@ from training import World, build
 from staged.cli import main as staged
 from staged.model.bagel import Bagel
 from staged.model.config_files import read_config
+from staged.settings import load
 from train import memory
 from train.job import Trainer
 from train.memory import kept_bytes, require_memory
 from train.optimizer import Optimizers
 from train.parts import freeze
-from train.settings import OptimizerSettings, Subset
+from train.settings import OptimizerSettings, Subset, TrainSettings
+from train.ways_out import keeping_less
 
-FULL = Path(__file__).parents[1] / "configs/bagel_7b/model"
+CONFIGS = Path(__file__).parents[1] / "configs/bagel_7b"
+FULL = CONFIGS / "model"
+
+
+def settings_of(config: str, *overrides: str) -> TrainSettings:
+    return load(TrainSettings, CONFIGS / config, list(overrides))
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +53,39 @@ def test_the_full_size_model_is_refused_on_one_gpu_of_today(
     optimizer = Optimizers(torch.optim.AdamW(trained.values()))
     kept = kept_bytes(model, trained, optimizer, averaged=averaged, dtype=torch.bfloat16)
     monkeypatch.setattr(memory, "memory_of", lambda device: 79 * 2**30)
+    settings = settings_of("plan_sketch.yaml", f"freeze=[{','.join(frozen)}]")
+    cuda = torch.device("cuda")
     with pytest.raises(ValueError) as error:
-        require_memory(kept, torch.device("cuda"))
+        require_memory(kept, cuda, settings)
     assert str(error.value).startswith(f"a step keeps {parts}, activations not counted, and cuda")
-    assert "ema_decay=0" in str(error.value)
+    assert "  optimizer.ema_decay=0\n" in str(error.value)
+    assert ("  freeze=[und,vit" in str(error.value)) == (not frozen)
     with pytest.raises(ValueError) as error:
-        require_memory(kept, torch.device("cuda"), needs_average=True)
-    assert "ema_decay" not in str(error.value) and ". optimizer.states=8bit" in str(error.value)
+        require_memory(kept, cuda, settings, needs_average=True)
+    assert "ema_decay" not in str(error.value) and "  optimizer.states=8bit" in str(error.value)
     monkeypatch.setattr(memory, "memory_of", lambda device: sum(kept.values()))
-    require_memory(kept, torch.device("cuda"))
+    require_memory(kept, cuda, settings)
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        ("plan_sketch.yaml", []),
+        ("plan_sketch.yaml", ["optimizer.betas=[0.9,0.999]"]),
+        ("plan_sketch_gen.yaml", []),
+        ("plan_sketch_lora.yaml", ["optimizer.ema_decay=0.9"]),
+        ("plan_sketch_lora.yaml", ["optimizer.ema_decay=0"]),
+    ],
+)
+def test_what_is_said_to_keep_less_is_taken_by_the_run(config: str, overrides: list[str]) -> None:
+    settings = settings_of(config, *overrides)
+    for way in keeping_less(settings):
+        changed = settings_of(config, *overrides, *way.split())
+        assert changed != settings
+        assert not ("lora" in way and settings.lora is not None)
+    nothing_left = [*overrides, "optimizer.states=8bit", "optimizer.ema_decay=0"]
+    if settings.lora is not None:
+        assert not keeping_less(settings_of(config, *nothing_left))
 
 
 def test_a_run_is_refused_before_its_data_are_read(

@@ -61,6 +61,23 @@ def test_each_epoch_holds_every_sample_once_in_a_new_order_and_fills_its_packs()
     assert min(full) > 100 - LENGTHS.max()
 
 
+def test_packs_are_full_with_samples_of_a_quarter_of_a_pack_and_come_in_the_order_drawn() -> None:
+    """One pack at a time leaves a seventh free; like lengths together would bring like tasks."""
+    images = np.random.default_rng(0).integers(3, 6, 2000)
+    lengths = images * 2048 + 500
+    plan = plan_of(lengths=lengths, repeats=np.ones(2000), pack_tokens=33_000)
+    packs = []
+    while (pack := plan.pack(len(packs)))[0][1] == 0:
+        packs.append([sample for sample, _ in pack])
+    assert np.mean([lengths[pack].sum() for pack in packs]) > 0.905 * 33_000
+    place_of = {int(sample): place for place, sample in enumerate(plan._order(0))}
+    first_to_last = [place_of[sample] for pack in packs for sample in pack]
+    late = np.abs(np.array(first_to_last) - np.arange(2000))
+    assert late.max() < 60
+    images_of_a_pack = [images[pack].mean() for pack in packs]
+    assert np.std(images_of_a_pack) < np.std(images) / 2 + 0.2
+
+
 def test_the_plan_of_a_step_depends_on_nothing_before_it() -> None:
     expected = first_packs(plan_of(), 60)
     jumping = plan_of()

@@ -110,7 +110,7 @@ class Trainer(RunModel):
             dtype=self.dtype,
             shards=num_shards(self.mesh),
         )
-        require_memory(kept, self.device)
+        require_memory(kept, self.device, settings)
         if not resuming:  # afterwards they take the place of what is there
             ranks.first(self._require_room)
         self.examples = self._open_examples(settings.data, settings.noised_copies)

@@ -11,16 +11,22 @@ from torch import nn
 from staged.device_memory import gib, memory_of
 from train.optimizer import Optimizers
 from train.settings import TrainSettings
+from train.ways_out import keeping_less
 
 
 def require_memory(
-    kept: Mapping[str, int], device: torch.device, *, needs_average: bool = False
+    kept: Mapping[str, int],
+    device: torch.device,
+    settings: TrainSettings,
+    *,
+    needs_average: bool = False,
 ) -> None:
     """Require room for what is there in every step; activations, which packs decide, come on top.
 
     Args:
         kept: Bytes, as `kept_bytes` counts them.
         device: Of the run.
+        settings: Of the run, which say what could be left.
         needs_average: It cannot go without an average of its weights.
 
     Raises:
@@ -29,12 +35,11 @@ def require_memory(
     there = memory_of(device)
     if sum(kept.values()) > there:
         parts = ", ".join(f"{name} {gib(size)}" for name, size in kept.items() if size)
-        without = "" if needs_average else "optimizer.ema_decay=0 goes without an average, "
+        less = "".join(f"  {way}\n" for way in keeping_less(settings, needs_average=needs_average))
+        way_out = f"less is kept with any of\n{less}and" if less else "less is kept by each GPU"
         raise ValueError(
             f"a step keeps {gib(sum(kept.values()))} GiB ({parts}), activations not counted, and "
-            f"{device} has {gib(there)}. {without}"
-            "optimizer.states=8bit takes a quarter of the moments, `freeze` trains less of the "
-            "model, `lora={}` a LoRA beside it"
+            f"{device} has {gib(there)}; {way_out} where more GPUs share the model (torchrun)"
         )
 
 

@@ -32,17 +32,37 @@ def ways_out(
     least = weigh(settings)
     for way in (_recompute, _logits, _moments, _average, _packs, _frozen, _lora):
         overrides = way(settings)
-        if not overrides:
-            continue
-        try:
-            changed = job_settings.from_dict(
-                TrainSettings, job_settings.to_dict(settings), overrides=overrides
-            )
-        except SettingsError:
-            continue  # something else that is set forbids it, so it is no way out
-        if (total := weigh(changed)) < least:
+        changed = _changed(settings, overrides)
+        if changed is not None and (total := weigh(changed)) < least:
             settings, least = changed, total
             yield " ".join(overrides), settings, total
+
+
+def keeping_less(settings: TrainSettings, *, needs_average: bool = False) -> list[str]:
+    """What leaves less on a device from step to step, each change by itself.
+
+    Args:
+        settings: Of a run.
+        needs_average: It cannot go without an average of its weights.
+
+    Returns:
+        Overrides, those of a change with spaces between; most of the learning stays with the first.
+    """
+    ways = (*(() if needs_average else (_average,)), _moments, _frozen, _lora)
+    found = (way(settings) for way in ways)
+    return [" ".join(overrides) for overrides in found if _changed(settings, overrides)]
+
+
+def _changed(settings: TrainSettings, overrides: list[str]) -> TrainSettings | None:
+    """The settings with overrides; None where there are none, or something set forbids them."""
+    if not overrides:
+        return None
+    try:
+        return job_settings.from_dict(
+            TrainSettings, job_settings.to_dict(settings), overrides=overrides
+        )
+    except SettingsError:
+        return None
 
 
 def _recompute(settings: TrainSettings) -> list[str]:

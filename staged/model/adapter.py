@@ -21,7 +21,7 @@ from staged.model.adapter_config import CONFIG, AdapterConfig, config_fields
 from staged.model.finite import all_finite
 from staged.model.keys import from_upstream_key, to_upstream_key
 from staged.model.lora import LowRank, add_lora, lora_layers
-from staged.model.safetensors_writer import write_safetensors
+from staged.model.safetensors_writer import require_written, write_safetensors
 from staged.model.stored_weights import load_tensors
 from staged.model.weights import check_weights, listed
 
@@ -117,6 +117,7 @@ def write_adapter(
 
     Raises:
         ValueError: The model has none, or `weights` are not theirs or not finite.
+        OSError: It cannot be written, or comes back from the disk as something else.
     """
     layers = lora_layers(model)
     if not layers:
@@ -140,6 +141,7 @@ def write_adapter(
     with whole_folder(Path(folder)) as fresh:
         write_json(fresh / CONFIG, config_fields(low_ranks, base))
         write_safetensors(fresh / WEIGHTS, named)
+        require_written(fresh / WEIGHTS, named)
     return Path(folder)
 
 

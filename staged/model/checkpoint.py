@@ -36,7 +36,7 @@ from staged.model.quantized import (
     refuse_quantized,
     require_undivided,
 )
-from staged.model.safetensors_writer import write_safetensors
+from staged.model.safetensors_writer import require_written, write_safetensors
 from staged.model.stored_weights import AUTOENCODER, WEIGHTS, StoredWeights, as_published
 from staged.model.tokenizer import BagelTokenizer
 from staged.model.weights import check_finite_weights, check_names, check_weights
@@ -199,8 +199,8 @@ def save(
 ) -> Path:
     """Write a complete checkpoint that ``load`` and other BAGEL tools read.
 
-    Everything is written beside ``folder`` and takes its place only when it is whole and on the
-    disk, so an interrupted save leaves the earlier checkpoint.
+    Everything is written beside ``folder`` and takes its place only when it is whole, on the disk
+    and read back as what was to be written, so an interrupted save leaves the earlier checkpoint.
 
     Args:
         folder: Where the checkpoint shall stand; one that stands there is replaced.
@@ -218,6 +218,7 @@ def save(
     Raises:
         ValueError: ``weights`` lacks a tensor, has one too many, or one of another shape or that
             is not finite; or the model's were rounded.
+        OSError: It cannot be written, or comes back from the disk as something else.
     """
     refuse_quantized(model, "saved")
     folder = Path(folder)
@@ -230,9 +231,9 @@ def save(
     config = dataclasses.replace(model.config, autoencoder=autoencoder.config)
     with whole_folder(folder) as fresh:
         write_config(config, fresh)
-        write_safetensors(
-            fresh / WEIGHTS[0], {named[name]: source[name] for name in sorted(source)}, dtype
-        )
+        tensors = {named[name]: source[name] for name in sorted(source)}
+        write_safetensors(fresh / WEIGHTS[0], tensors, dtype)
+        require_written(fresh / WEIGHTS[0], tensors, dtype)
         save_autoencoder(fresh, autoencoder, dtype)
         if tokenizer is not None:
             tokenizer.save_pretrained(fresh)
@@ -254,6 +255,7 @@ def save_autoencoder(
     tensors = stored_tensors(autoencoder)
     check_finite_weights("the autoencoder to save", tensors)
     write_safetensors(Path(folder) / AUTOENCODER, tensors, dtype)
+    require_written(Path(folder) / AUTOENCODER, tensors, dtype)
 
 
 def _quantized(model: Bagel) -> dict[str, QuantizedLinear]:

@@ -28,7 +28,7 @@ from staged.model.keys import from_upstream_key, to_upstream_key
 from staged.model.lora import merged
 from staged.model.named_tensors import check_stored, table_sides
 from staged.model.positions import sincos_table
-from staged.model.safetensors_writer import DTYPES, write_safetensors
+from staged.model.safetensors_writer import DTYPES, require_written, write_safetensors
 from staged.model.stored_weights import WEIGHTS, StoredWeights
 
 _BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
@@ -91,12 +91,12 @@ def rewrite(
                 return work.made(key, read)
 
             write_safetensors(fresh / WEIGHTS[0], work.shapes, read=data)
+            require_written(fresh / WEIGHTS[0], work.shapes, read=data)
         save_autoencoder(fresh, autoencoder)
         if tokenizer is not None:
             tokenizer.save_pretrained(fresh)
         flows = facts.flows if adapter is None else facts.flows.for_other_weights()
         write_flows(flows, fresh)
-        _require_same(fresh, work, progress)
     return Rewritten(
         folder=Path(folder),
         num_tensors=len(work.shapes),
@@ -165,14 +165,3 @@ class _Work:
                 "written; say which type to store instead (--dtype)"
             )
         return stored
-
-
-def _require_same(folder: Path, work: _Work, progress: Progress) -> None:
-    """Require what lies on the disk to be what was to be written."""
-    there = StoredWeights.find(folder)
-    with work.weights.reader() as read, there.reader() as read_back:
-        for key, shape in work.shapes.items():
-            progress.advance()
-            found, wanted = read_back(key), work.made(key, read)
-            if found.dtype != shape.dtype or not torch.equal(found, wanted):
-                raise OSError(f"{key} came back from {folder} as something else; check the disk")

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
-__all__ = ["DTYPES", "write_safetensors"]
+__all__ = ["DTYPES", "require_written", "write_safetensors"]
 
 DTYPES = {
     torch.float64: "F64",
@@ -69,5 +70,39 @@ def write_safetensors(
         for name, tensor in tensors.items():
             given = tensor if read is None else read(name)
             assert given.shape == tensor.shape, name
-            data = given.detach().to(device="cpu", dtype=types[name]).contiguous()
-            file.write(data.reshape(-1).view(torch.uint8).numpy().data)
+            data = given.detach().to(device="cpu", dtype=types[name])
+            file.write(_bytes(data).numpy().data)
+
+
+def require_written(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None = None,
+    *,
+    read: Callable[[str], Tensor] | None = None,
+) -> None:
+    """Require that the library reads from a file, bit by bit, what was to be written.
+
+    Args:
+        path: What `write_safetensors` wrote from the same arguments.
+        tensors: By name.
+        dtype: Stored type of real tensors.
+        read: Gives a tensor once more when its turn has come.
+
+    Raises:
+        OSError: A tensor is missing, is another, or there is one too many.
+    """
+    with safe_open(path, framework="pt") as file:
+        if others := set(file.keys()) ^ set(tensors):
+            raise OSError(f"{path} came back with other tensors ({min(others)}); check the disk")
+        for name, tensor in tensors.items():
+            given = tensor if read is None else read(name)
+            if dtype is not None and tensor.is_floating_point():
+                given = given.to(dtype)
+            found, given = file.get_tensor(name), given.detach().cpu()
+            if found.dtype != given.dtype or not torch.equal(_bytes(found), _bytes(given)):
+                raise OSError(f"{name} came back from {path} as something else; check the disk")
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -28,7 +28,7 @@ class ShardIndex:
         """Open a data set.
 
         Raises:
-            ShardError: a shard is missing or damaged.
+            ShardError: a shard is missing or damaged; names its folder, for a job may open several.
             ValueError: no data set, or malformed files beside the shards.
         """
         self.limits = limits
@@ -40,7 +40,7 @@ class ShardIndex:
         for number, path in enumerate(self.shards):
             for key, start, stop in _rows(path, stored.get(path.name)):
                 if key in self._by_key:
-                    raise ShardError(path.name, key, "duplicate key", "it stands before too")
+                    raise ShardError(str(path), key, "duplicate key", "it stands before too")
                 self._by_key[key] = len(self.keys)
                 self.keys.append(key)
                 self._shard.append(number)
@@ -125,13 +125,13 @@ def _rows(path: Path, stored: Any) -> _Rows:
     try:
         size = path.stat().st_size
         if stored is not None:
-            rows = rows_of(stored, size, f"{OFFSETS}: {path.name}")
+            rows = rows_of(stored, size, f"{path.parent / OFFSETS}: {path.name}")
             if rows is not None:
                 return rows
         with path.open("rb") as file:
-            return [(group.key, group.start, group.stop) for group in tar.groups(file, path.name)]
+            return [(group.key, group.start, group.stop) for group in tar.groups(file, str(path))]
     except OSError as error:
-        raise ShardError(path.name, None, "missing shard", str(error.strerror)) from None
+        raise ShardError(str(path), None, "missing shard", str(error.strerror)) from None
 
 
 def _row(row: Any, size: int, place: str) -> tuple[str, int, int]:

@@ -129,7 +129,7 @@ class Reinforcer:
             # Each rank holds all of it while it draws, when there are no gradients.
             whole = sum(p.nbytes for p in model.parameters())
             kept["whole policy, to draw"] = max(0, whole - kept["gradients"])
-        require_memory(kept, self.device, needs_average=True)
+        require_memory(kept, self.device, training, needs_average=True)
         if not resuming:
             need = bytes_to_write(training, model, self.parameters, self.optimizer)
             ranks.first(lambda: str(outputs.folder(settings.out, need_bytes=need)))

@@ -27,6 +27,7 @@ def draw_told(rng: np.random.Generator) -> tuple[str, str]:
         What is asked, and the answer.
     """
     fact = FACTS[int(rng.integers(len(FACTS)))]
+    ways: tuple[tuple[str, str], ...]
     if isinstance(fact, ColorFact):
         ways = (
             (f"the colour of {fact.subject}", fact.color),
