@@ -38,6 +38,8 @@ from staged.model.lora import (
     modules_of,
 )
 from staged.model.open import look_at_checkpoint, open_checkpoint
+from train.forecast import Machine, tell
+from train.gpus import GPUS
 from train.job import Trainer
 from train.settings import LoraSettings, LowRankSettings
 
@@ -279,6 +281,12 @@ def test_a_run_begins_at_a_lora_and_trains_it_on(world: World, tmp_path: Path) -
     other = replace(LORA, gen=LowRankSettings(rank=5))
     with pytest.raises(ValueError, match=r"asks for another one; 21 layers differ.*layers\.0\.gen"):
         Trainer(world.settings(tmp_path / "third", init=str(first), lora=other))
+    machine = Machine(
+        name="h100", gpu=GPUS["h100"], ranks=1, utilization=0.3, usd_per_gpu_hour=None
+    )
+    assert tell(world.settings(tmp_path, init=str(first), lora=LORA), machine)["fits"]
+    with pytest.raises(ValueError, match="asks for another one; 21 layers differ"):
+        tell(world.settings(tmp_path, init=str(first), lora=other), machine)
 
 
 def trainer_run(trainer: Trainer, num_steps: int) -> Path:

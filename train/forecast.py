@@ -17,6 +17,7 @@ from torch import nn
 
 import staged
 from staged.device_memory import GIB, gib
+from staged.model.adapter import read_adapter
 from staged.model.bagel import Bagel
 from staged.model.config import BagelConfig, TransformerConfig
 from staged.model.config_files import read_config
@@ -25,7 +26,7 @@ from staged.model.work import attention_flops, linear_flops
 from train.activations import count_activations, head_bytes
 from train.float8 import require_float8_sums
 from train.gpus import Gpu
-from train.lora import trained_parameters
+from train.lora import low_ranks, require_same_lora, trained_parameters
 from train.memory import kept_bytes
 from train.num_ranks import problem_of_ranks, require_ranks
 from train.optimizer import make_optimizers
@@ -206,6 +207,9 @@ def tell(settings: TrainSettings, machine: Machine) -> dict[str, Any]:
             "or plan for an h100 and its like"
         )
     config = config_of(settings.init)
+    if settings.lora is not None and base_of(settings.init) != settings.init:
+        wanted = low_ranks(config.transformer, settings.lora)
+        require_same_lora(read_adapter(settings.init).low_ranks, wanted)
     found = forecast(settings, config, machine.ranks)
     fits = found.total <= machine.gpu.memory
     print(f"{settings.init} on {machine.ranks} x {machine.name}, GiB a rank:")

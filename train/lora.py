@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,21 @@ def begin_lora(model: Bagel, settings: LoraSettings, *, seed: int) -> None:
     if not there:
         add_lora(model, wanted, seed=seed)
         return
+    require_same_lora(there, wanted)
+
+
+def require_same_lora(there: Mapping[str, LowRank], wanted: Mapping[str, LowRank]) -> None:
+    """Require the LoRA that a run begins with to be the one that its settings ask for.
+
+    Args:
+        there: Additions by their layer's name.
+        wanted: As `low_ranks` makes them of settings.
+
+    Raises:
+        ValueError: They differ; names layers.
+    """
     if there != wanted:
-        other = sorted(n for n in there.keys() | wanted if there.get(n) != wanted.get(n))
+        other = sorted(n for n in there.keys() | wanted.keys() if there.get(n) != wanted.get(n))
         raise ValueError(
             f"init is a LoRA, and lora asks for another one; {len(other)} layers differ in rank, "
             f"scale or being there: {listed(other)}. Give it the settings with which it was "
