@@ -79,19 +79,19 @@ def with_images(trajectory: Trajectory, records: Records) -> Trajectory:
 def acceptance(records: Records) -> dict[str, dict[str, int]]:
     """Count ends by stage and reason; `samples` holds accepted, rejected and failed."""
     counts: dict[str, Counter[str]] = {"samples": Counter()}
-    for _, result in records.results():
-        counts["samples"][result.status] += 1
-        if result.status != "accepted":
-            counts.setdefault(result.stage, Counter())[result.reason] += 1
+    for _, end in records.ends():
+        counts["samples"][end.status] += 1
+        if end.status != "accepted":
+            counts.setdefault(end.stage, Counter())[end.reason] += 1
     return {stage: dict(sorted(rows.items())) for stage, rows in sorted(counts.items())}
 
 
 def examples(records: Records) -> dict[tuple[str, str], str]:
     """Return what is known of one end of each stage and reason, where anything is."""
     found: dict[tuple[str, str], str] = {}
-    for _, result in records.results():
-        if result.detail:
-            found.setdefault((result.stage, result.reason), result.detail)
+    for unit, end in records.ends():
+        if end.has_detail and (end.stage, end.reason) not in found:
+            found[end.stage, end.reason] = records.result(unit).detail
     return found
 
 

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, BinaryIO, Final, NamedTuple, Self
 
 from pydantic_core import from_json
 
@@ -41,6 +41,17 @@ class JournalReader:
         """Bytes of the whole records that were read."""
         self.lines = 0
         """Lines that were read."""
+        self.digest: hashlib.blake2b | None = None
+        """Where one is set, the hash of the whole records that were read since."""
+
+    def skip(self, end: int, lines: int) -> None:
+        """Go on behind records that are known, from a byte on.
+
+        Args:
+            end: Where they end.
+            lines: How many they are.
+        """
+        self.end, self.lines = end, self.lines + lines
 
     def new(self) -> Iterator[tuple[Span, dict[str, Any]]]:
         """Yield the records that were added since.
@@ -62,19 +73,26 @@ class JournalReader:
                     return
                 span = Span(self.end, len(line) - 1)
                 record = _parse(line[:-1], self.path, self.lines + 1)
+                if self.digest is not None:
+                    self.digest.update(line)
                 self.end += len(line)
                 self.lines += 1
                 yield span, record
 
-    def at(self, span: Span) -> dict[str, Any]:
+    def at(self, span: Span, file: BinaryIO | None = None) -> dict[str, Any]:
         """Read one record again.
+
+        Args:
+            span: Where it stands.
+            file: The journal, open, for whoever reads many.
 
         Raises:
             ValueError: it is no longer what it was.
         """
-        with self.path.open("rb") as file:
-            file.seek(span.start)
-            line = file.read(span.size + 1)
+        if file is None:
+            with self.path.open("rb") as opened:
+                return self.at(span, opened)
+        line = os.pread(file.fileno(), span.size + 1, span.start)
         if not _fits(line):
             raise ValueError(
                 f"{self.path}: the record at byte {span.start} has changed; restore the file"
@@ -121,7 +139,11 @@ class Journal:
         if b"\n" in os.pread(self._file, size - reader.end, reader.end):
             raise damaged(self.path, reader.lines + 1)
         if size > reader.end:
-            os.ftruncate(self._file, reader.end)
+            self.cut(reader.end)
+
+    def cut(self, end: int) -> None:
+        """Drop everything from a byte on."""
+        os.ftruncate(self._file, end)
 
     def append(self, record: dict[str, Any]) -> Span:
         """Add a record; it outlives this process when this returns, and the machine after `flush`.

@@ -64,14 +64,15 @@ class Ledger(Records):
         folder.mkdir(parents=True, exist_ok=True)
         if rank.world_size > 1:
             locks.check_reach(folder)
-        super().__init__(folder)
-        self._budget, self._fingerprint = budget or Budget(), fingerprint
         self._name = f"{rank.number:05d}"
+        super().__init__(folder, writer=self._name)
+        self._budget, self._fingerprint = budget or Budget(), fingerprint
         self._turns: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
         with ExitStack() as opened:
             self._journal = opened.enter_context(journal.Journal(folder / f"{self._name}.jsonl"))
             self._images = _open(folder / f"{self._name}.blobs", opened)
             self._claims = _open(folder / _CLAIMS, opened)
+            self._index: journal.Journal | None = None
             self._flusher = opened.enter_context(ThreadPoolExecutor(1, "flush"))
             self._flushing: asyncio.Future[None] | None = None
             self._appended = self._flushed = 0
@@ -85,6 +86,7 @@ class Ledger(Records):
                 if not self._readers[self._name].lines:
                     self._begin()
             self._opened = opened.pop_all()
+            self._keep_index()
 
     def __enter__(self) -> Self:
         """Return the ledger."""
@@ -291,6 +293,19 @@ class Ledger(Records):
         before = self._usd
         self._read(self._name)
         self.usd_here += self._usd - before
+        self._keep_index()
+
+    def _keep_index(self) -> None:
+        """Write down what full stretches of our journal come to, for whoever opens it next."""
+        if not self._full_stretches:
+            return
+        if self._index is None:
+            path = self.folder / f"{self._name}.index"
+            self._index = self._opened.enter_context(journal.Journal(path))
+            self._index.cut(self._index_end)  # what is behind did not fit
+        for stretch in self._full_stretches:
+            self._index.append(stretch)
+        self._full_stretches.clear()
 
     async def _on_disk(self) -> None:
         """Wait until what was added is on the disk; all who wait at a time share one flush."""

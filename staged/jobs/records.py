@@ -3,22 +3,24 @@
     writers         a line for each process that ever wrote, by name
     NAME.jsonl      its records, one a line (`journal`)
     NAME.blobs      bytes of the images it drew, one after another
+    NAME.index      what its records come to, for whoever opens the folder next (`journal_index`)
 
-Only that process appends to its two files, and a record is on the disk before anybody relies on it.
+Only that process appends to its files, and a record is on the disk before anybody relies on it.
 """
 
 import gc
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
 from staged import strict_json
 from staged.jobs.budget import Spent
 from staged.jobs.journal import JournalReader, Span
+from staged.jobs.journal_index import Row, Stretch, known_stretches, new_digest
 
 Status = Literal["accepted", "rejected", "failed"]
 
@@ -136,7 +138,8 @@ class _Held(NamedTuple):
 
 class _Place(NamedTuple):
     writer: str
-    span: Span
+    start: int
+    size: int
 
 
 class _Made(NamedTuple):
@@ -148,10 +151,29 @@ class _Made(NamedTuple):
     place: _Place
 
 
-class _End(NamedTuple):
+class UnitEnd(NamedTuple):
+    """How a unit ended, without what is read from the disk when it is wanted.
+
+    Attributes:
+        round: In which it was tried.
+        status: As in `UnitResult`.
+        stage: As in `UnitResult`.
+        reason: As in `UnitResult`.
+        has_detail: Whether more is known of that.
+        place: Where the record stands.
+    """
+
     round: int
-    failed: bool
+    status: Status
+    stage: str
+    reason: str
+    has_detail: bool
     place: _Place
+
+    @property
+    def failed(self) -> bool:
+        """Whether a later round tries again."""
+        return self.status == "failed"
 
 
 class Records:
@@ -161,12 +183,14 @@ class Records:
 
     Args:
         folder: Of the ledger.
+        writer: Name of the process that is going to write, whose index is to be kept; None for
+            one that only reads.
 
     Raises:
         ValueError: records are damaged or missing, or are those of an older version.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, writer: str | None = None) -> None:
         """Read everything that is there."""
         if is_older(folder):
             raise ValueError(
@@ -179,7 +203,7 @@ class Records:
         self.fingerprints: set[str] = set()
         self._readers: dict[str, JournalReader] = {}
         self._made: dict[str, list[_Made]] = {}
-        self._ends: dict[int, _End] = {}
+        self._ends: dict[int, UnitEnd] = {}
         self._blobs: dict[str, _Place] = {}
         self._sending: dict[str, list[tuple[int, str]]] = {}
         self._prices: dict[str, float | None] = {}
@@ -188,6 +212,10 @@ class Records:
         self._calls: Counter[str] = Counter()
         self._usd = 0.0
         self._shapes: set[tuple[str | type, ...]] = set()
+        self._writer = writer
+        self._stretch: Stretch | None = None
+        self._full_stretches: list[dict[str, Any]] = []
+        self._index_end = 0
         with _no_collection():
             self.refresh()
 
@@ -207,19 +235,39 @@ class Records:
 
     def results(self) -> Iterator[tuple[int, UnitResult]]:
         """Yield how every unit ended, ordered by unit: the last time, if it was tried again."""
+        with ExitStack() as opened:
+            journals: dict[str, BinaryIO] = {}
+            for unit in sorted(self._ends):
+                writer = self._ends[unit].place.writer
+                if writer not in journals:
+                    path = self._readers[writer].path
+                    journals[writer] = opened.enter_context(path.open("rb"))
+                yield unit, self.result(unit, journals[writer])
+
+    def result(self, unit: int, journal: BinaryIO | None = None) -> UnitResult:
+        """Return how a unit ended.
+
+        Args:
+            unit: One that has.
+            journal: The file that holds its record, open, for whoever reads many.
+
+        Raises:
+            ValueError: its record is no longer what it was.
+        """
+        place = self._ends[unit].place
+        record = self._readers[place.writer].at(Span(place.start, place.size), journal)
+        return UnitResult(
+            status=record["status"],
+            stage=record["stage"],
+            reason=record["reason"],
+            detail=record.get("detail") or "",
+            sample=record.get("sample"),
+        )
+
+    def ends(self) -> Iterator[tuple[int, UnitEnd]]:
+        """Yield how every unit ended, as `results`, but for what takes reading from the disk."""
         for unit in sorted(self._ends):
-            place = self._ends[unit].place
-            record = self._readers[place.writer].at(place.span)
-            yield (
-                unit,
-                UnitResult(
-                    status=record["status"],
-                    stage=record["stage"],
-                    reason=record["reason"],
-                    detail=record.get("detail") or "",
-                    sample=record.get("sample"),
-                ),
-            )
+            yield unit, self._ends[unit]
 
     def finished(self, round_: int) -> set[int]:
         """Return the units that need no more work in a round."""
@@ -276,8 +324,8 @@ class Records:
             return None
         try:
             with (self.folder / f"{place.writer}.blobs").open("rb") as file:
-                file.seek(place.span.start)
-                data = file.read(place.span.size)
+                file.seek(place.start)
+                data = file.read(place.size)
         except FileNotFoundError:
             return None
         return data if hashlib.sha256(data).hexdigest() == digest else None
@@ -286,7 +334,8 @@ class Records:
         return sorted(self._made.get(key, ()))
 
     def _answer(self, made: _Made) -> CallResult:
-        record = self._readers[made.place.writer].at(made.place.span)
+        writer, start, size = made.place
+        record = self._readers[writer].at(Span(start, size))
         return CallResult(
             purpose=made.purpose,
             paid=made.paid,
@@ -311,12 +360,38 @@ class Records:
         return names
 
     def _read(self, name: str) -> None:
-        reader = self._readers.setdefault(name, JournalReader(self.folder / f"{name}.jsonl"))
+        reader = self._readers.get(name)
+        if reader is None:
+            reader = self._readers[name] = self._known(name)
         for span, record in reader.new():
             try:
                 self._take(name, span, record)
             except ValueError as error:
                 raise ValueError(f"{reader.path}, line {reader.lines}: {error}") from None
+            if self._stretch is not None and name == self._writer:
+                self._count_line(self._stretch, reader)
+
+    def _known(self, name: str) -> JournalReader:
+        """Take what the index of a journal has, and return a reader of what is behind that."""
+        path = self.folder / f"{name}.jsonl"
+        reader = JournalReader(path)
+        for stretch in known_stretches(self.folder / f"{name}.index", path):
+            for table, rows in stretch.tables.items():
+                self._fill(name, table, rows)
+            reader.skip(stretch.end, stretch.lines)
+            if name == self._writer:
+                self._index_end = stretch.index_end
+        if name == self._writer:
+            self._stretch, reader.digest = Stretch(reader.end), new_digest()
+        return reader
+
+    def _count_line(self, stretch: Stretch, reader: JournalReader) -> None:
+        stretch.lines += 1
+        if stretch.is_full(reader.end):
+            assert reader.digest is not None  # it is our journal
+            full = stretch.record(end=reader.end, digest=reader.digest.hexdigest())
+            self._full_stretches.append(full)
+            self._stretch, reader.digest = Stretch(reader.end), new_digest()
 
     def _take(self, writer: str, span: Span, record: dict[str, Any]) -> None:
         kind = record.pop("kind", None)
@@ -331,55 +406,101 @@ class Records:
             case "begin":
                 if record["format"] != FORMAT:
                     raise ValueError(f"format {record['format']!r:.50} is not {FORMAT}")
-                self.fingerprints.add(record["fingerprint"])
-                self.newest_round = max(self.newest_round, record["round"])
+                self._put(writer, "begins", (record["fingerprint"], record["round"]))
             case "call":
-                self._count(record, 1)
+                self._take_call(writer, record, 1)
             case "void":
-                self._count(record, -1)
+                self._take_call(writer, record, -1)
             case "answer":
-                self._take_answer(_Place(writer, span), record)
+                self._take_answer(writer, span, record)
             case "result":
-                self._take_result(_Place(writer, span), record)
+                result = (
+                    record["unit"],
+                    record["round"],
+                    record["status"],
+                    record["stage"],
+                    record["reason"],
+                    bool(record.get("detail")),
+                    *span,
+                )
+                self._put(writer, "results", result)
             case "sending":
-                self._prices[record["name"]] = record.get("price")
+                price = record.get("price")
                 for key, number in zip(record["keys"], record["numbers"], strict=True):
-                    self._sending.setdefault(key, []).append((number, record["name"]))
+                    self._put(writer, "sending", (record["name"], key, number, price))
             case "sent":
-                self._sent[record["name"]] = record["number"]
+                self._put(writer, "sent", (record["name"], record["number"]))
 
-    def _count(self, record: Mapping[str, Any], times: int) -> None:
-        self._calls[record["of"]] += times
-        self._usd += times * record["usd"]
+    def _take_call(self, writer: str, record: Mapping[str, Any], times: int) -> None:
+        usd = times * record["usd"]
+        self._put(writer, "counts", (record["of"], times, usd))
         if record.get("key") is not None:
-            # The journals of several writers come in any order, so these are sums.
-            place = record["key"], record["number"]
-            calls, usd = self._held.get(place, _Held(0, 0.0))
-            self._held[place] = _Held(calls + times, usd + times * record["usd"])
+            self._put(writer, "held", (record["key"], record["number"], times, usd))
 
-    def _take_answer(self, place: _Place, record: dict[str, Any]) -> None:
-        made = _Made(
+    def _take_answer(self, writer: str, span: Span, record: Mapping[str, Any]) -> None:
+        answer = (
+            record["key"],
             record["number"],
             record["round"],
             record["paid"],
             record["purpose"],
             record["usd"],
-            place,
+            *span,
         )
-        self._made.setdefault(record["key"], []).append(made)
-        self._usd += record["usd"] - record["reserved"]
+        self._put(writer, "answers", answer)
+        self._put(writer, "counts", (record["of"], 0, record["usd"] - record["reserved"]))
         if record.get("sha256") is not None:
-            self._take_blob(place.writer, record)
+            self._take_blob(writer, record)
         if record.get("beside") is not None:
-            beside = strict_json.record(record["beside"], "beside", _BLOB)
-            self._take_blob(place.writer, beside)
+            self._take_blob(writer, strict_json.record(record["beside"], "beside", _BLOB))
 
     def _take_blob(self, writer: str, named: Mapping[str, Any]) -> None:
-        self._blobs[named["sha256"]] = _Place(writer, Span(named["start"], named["size"]))
+        self._put(writer, "blobs", (named["sha256"], named["start"], named["size"]))
 
-    def _take_result(self, place: _Place, record: dict[str, Any]) -> None:
-        end = _End(record["round"], record["status"] == "failed", place)
-        other = self._ends.get(record["unit"])
+    def _put(self, writer: str, table: str, row: Row) -> None:
+        self._fill(writer, table, (row,))
+        if self._stretch is not None and writer == self._writer:
+            self._stretch.add(table, row)
+
+    def _fill(self, writer: str, table: str, rows: Iterable[Row]) -> None:
+        """Take rows of a table of `journal_index.TABLES` into the index."""
+        match table:
+            case "begins":
+                for fingerprint, round_ in rows:
+                    self.fingerprints.add(fingerprint)
+                    self.newest_round = max(self.newest_round, round_)
+            case "counts":
+                for meter, calls, usd in rows:
+                    self._calls[meter] += calls
+                    self._usd += usd
+            case "held":
+                for key, number, calls, usd in rows:
+                    # The journals of several writers come in any order, so these are sums.
+                    held = self._held.get((key, number), _Held(0, 0.0))
+                    self._held[key, number] = _Held(held.calls + calls, held.usd + usd)
+            case "answers":
+                for key, number, round_, paid, purpose, usd, start, size in rows:
+                    place = _Place(writer, start, size)
+                    made = _Made(number, round_, paid, purpose, usd, place)
+                    self._made.setdefault(key, []).append(made)
+            case "blobs":
+                for sha256, start, size in rows:
+                    self._blobs[sha256] = _Place(writer, start, size)
+            case "results":
+                for unit, round_, status, stage, reason, has_detail, start, size in rows:
+                    place = _Place(writer, start, size)
+                    end = UnitEnd(round_, status, stage, reason, has_detail, place)
+                    self._take_end(unit, end)
+            case "sending":
+                for name, key, number, price in rows:
+                    self._prices[name] = price
+                    self._sending.setdefault(key, []).append((number, name))
+            case "sent":
+                for name, number in rows:
+                    self._sent[name] = number
+
+    def _take_end(self, unit: int, end: UnitEnd) -> None:
+        other = self._ends.get(unit)
         # What did not fail is final; otherwise the newest round's end stands.
         if other is None or (other.failed and (not end.failed or end.round >= other.round)):
-            self._ends[record["unit"]] = end
+            self._ends[unit] = end
