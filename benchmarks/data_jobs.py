@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # from a bare checkout
+import openai
 import torch
 from pydantic import BaseModel, ConfigDict
 
@@ -41,6 +42,7 @@ from staged.device_memory import peak_gib
 from staged.jobs.journal import Journal
 from staged.jobs.ledger import Ledger
 from staged.jobs.records import FORMAT, WRITERS, UnitResult
+from staged.jobs.runner import in_turn
 
 CONCURRENCY: Final = 64
 PROMISES: Final = {"throughput": 0.95, "cpu_ms": 3.0, "resume_s": 10.0, "resume_gib": 1.0}
@@ -192,8 +194,36 @@ def soak(
     }
 
 
+async def ask_alone(address: str, units: Sequence[int]) -> None:
+    """Ask the same with the client library as it comes: no limits, retries, checks or ledger."""
+    async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none") as client:
+
+        async def work(unit: int) -> None:
+            await client.chat.completions.create(
+                model="nasty-1",
+                messages=[
+                    {"role": "system", "content": "Say it again."},
+                    {"role": "user", "content": [{"type": "text", "text": f"unit {unit}"}]},
+                ],
+                temperature=0.0,
+                response_format={
+                    "type": "json_schema",
+                    "json_schema": {
+                        "name": "echo",
+                        "schema": Echo.model_json_schema(),
+                        "strict": True,
+                    },
+                },
+            )
+
+        await in_turn(units, work, workers=CONCURRENCY)
+
+
 def throughput(folder: Path, number: int, *, latency_s: float = 1.0) -> dict[str, Any]:
-    """Ask a server of fixed latency, and compare with the least time that it takes by itself."""
+    """Ask a server of fixed latency, and compare with the least time that it takes by itself.
+
+    And with the processor time of the client library alone, which most of ours is.
+    """
     warm = CONCURRENCY
     with served(faults=0.0, latency_s=latency_s) as address:
 
@@ -206,6 +236,10 @@ def throughput(folder: Path, number: int, *, latency_s: float = 1.0) -> dict[str
 
         timed("warm", range(warm))  # imports
         took_s, cpu_s = timed("measured", range(number))
+        asyncio.run(ask_alone(address, range(warm)))
+        cpu = time.process_time()
+        asyncio.run(ask_alone(address, range(number)))
+        alone_s = time.process_time() - cpu
     ideal_s = -(-number // CONCURRENCY) * latency_s
     ratio, cpu_ms = ideal_s / took_s, 1e3 * cpu_s / number
     return {
@@ -216,6 +250,7 @@ def throughput(folder: Path, number: int, *, latency_s: float = 1.0) -> dict[str
         "ideal_s": round(ideal_s, 2),
         "share_of_ideal": round(ratio, 4),
         "cpu_ms_per_sample": round(cpu_ms, 3),
+        "cpu_ms_of_the_client_alone": round(1e3 * alone_s / number, 3),
         "ok": ratio >= PROMISES["throughput"] and cpu_ms < PROMISES["cpu_ms"],
     }
 

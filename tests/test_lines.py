@@ -139,7 +139,6 @@ def test_settings_and_json_may_begin_with_a_mark(tmp_path: Path) -> None:
                 "staged/cli/configs.py",
                 "staged/device_memory.py",
                 "staged/jobs/locks.py",
-                "staged/jobs/records.py",
                 "staged/report/page.py",
                 "staged/shapes/expectation.py",
                 "staged/shapes/miniature.py",

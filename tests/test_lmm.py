@@ -156,6 +156,8 @@ def test_errors_of_the_service_are_retried_and_counted() -> None:
     assert outcomes(log)[:2] == ["rate_limit", "server_error"]
     assert outcomes(log)[2] in ("server_error", "invalid_output")
     assert [h["x-stainless-retry-count"] for h in server.headers] == ["0", "1", "2", "3"]
+    told = {name for headers in server.headers for name in headers if "stainless" in name}
+    assert told == {"x-stainless-retry-count", "x-stainless-read-timeout"}, "nothing of the machine"
     # What broke on the way is asked for again as it was, or the network would decide the answer.
     assert [body["seed"] for body in server.bodies[:3]] == [0, 0, 0]
 

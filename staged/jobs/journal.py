@@ -71,13 +71,30 @@ class JournalReader:
                 if not _fits(line):
                     self._refuse_damage(line, file)
                     return
-                span = Span(self.end, len(line) - 1)
-                record = _parse(line[:-1], self.path, self.lines + 1)
-                if self.digest is not None:
-                    self.digest.update(line)
-                self.end += len(line)
-                self.lines += 1
-                yield span, record
+                yield self._took(line)
+
+    def wrote(self, start: int, line: bytes) -> Iterator[tuple[Span, dict[str, Any]]]:
+        """Yield the record that the journal's one writer has just added, without reading it back.
+
+        And those before it that were not read yet.
+
+        Args:
+            start: Where the line begins.
+            line: As it was written.
+        """
+        if start == self.end:
+            yield self._took(line)
+        else:
+            yield from self.new()
+
+    def _took(self, line: bytes) -> tuple[Span, dict[str, Any]]:
+        span = Span(self.end, len(line) - 1)
+        record = _parse(line[:-1], self.path, self.lines + 1)
+        if self.digest is not None:
+            self.digest.update(line)
+        self.end += len(line)
+        self.lines += 1
+        return span, record
 
     def at(self, span: Span, file: BinaryIO | None = None) -> dict[str, Any]:
         """Read one record again.
@@ -145,8 +162,11 @@ class Journal:
         """Drop everything from a byte on."""
         os.ftruncate(self._file, end)
 
-    def append(self, record: dict[str, Any]) -> Span:
+    def append(self, record: dict[str, Any]) -> tuple[int, bytes]:
         """Add a record; it outlives this process when this returns, and the machine after `flush`.
+
+        Returns:
+            Where its line begins, and the line.
 
         Raises:
             ValueError: the record is too long.
@@ -155,7 +175,8 @@ class Journal:
         text = strict_json.dumps(record).encode()
         if len(text) > MAX_LINE_BYTES - _HASH_CHARS - 2:
             raise ValueError(f"{self.path}: a record of {len(text)} bytes is too long to be read")
-        return append(self._file, _hash(text) + b" " + text + b"\n")
+        line = _hash(text) + b" " + text + b"\n"
+        return append(self._file, line).start, line
 
     def flush(self) -> None:
         """Bring everything to the disk, and to where other machines see it."""

@@ -71,7 +71,8 @@ class Ledger(Records):
         with ExitStack() as opened:
             self._journal = opened.enter_context(journal.Journal(folder / f"{self._name}.jsonl"))
             self._images = _open(folder / f"{self._name}.blobs", opened)
-            self._claims = _open(folder / _CLAIMS, opened)
+            self._claims_path = folder / _CLAIMS
+            self._claims = _open(self._claims_path, opened)
             self._index: journal.Journal | None = None
             self._flusher = opened.enter_context(ThreadPoolExecutor(1, "flush"))
             self._flushing: asyncio.Future[None] | None = None
@@ -81,6 +82,7 @@ class Ledger(Records):
                 self._register()
                 self.refresh()
                 self._journal.repair(self._readers[self._name])
+                self._ours = self._name
                 self._check_settings()
                 self.round = max(self.newest_round, 1)
                 if not self._readers[self._name].lines:
@@ -139,7 +141,7 @@ class Ledger(Records):
             turn = self._turns[place] = asyncio.Lock()
         async with turn:
             wait_s = _FIRST_WAIT_S
-            while not locks.try_byte(self._claims, self.folder / _CLAIMS, place):
+            while not locks.try_byte(self._claims, self._claims_path, place):
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
             try:
@@ -288,10 +290,10 @@ class Ledger(Records):
 
     def _append(self, record: dict[str, Any]) -> None:
         """Add a record, which outlives the process, and once it is flushed the machine."""
-        self._journal.append(record)
+        start, line = self._journal.append(record)
         self._appended += 1
-        before = self._usd
-        self._read(self._name)
+        before, reader = self._usd, self._readers[self._name]
+        self._take_all(self._name, reader, reader.wrote(start, line))
         self.usd_here += self._usd - before
         self._keep_index()
 

@@ -202,6 +202,11 @@ class Records:
         self.newest_round = 0
         self.fingerprints: set[str] = set()
         self._readers: dict[str, JournalReader] = {}
+        self._writers_path = folder / WRITERS
+        self._writers_listed = b""
+        self._names: list[str] = []
+        self._ours: str | None = None
+        """Whose journal nobody but this process adds to."""
         self._made: dict[str, list[_Made]] = {}
         self._ends: dict[int, UnitEnd] = {}
         self._blobs: dict[str, _Place] = {}
@@ -226,7 +231,8 @@ class Records:
             ValueError: a record is damaged.
         """
         for name in self._writers():
-            self._read(name)
+            if name != self._ours:
+                self._read(name)
 
     @property
     def spent(self) -> Spent:
@@ -347,23 +353,35 @@ class Records:
 
     def _writers(self) -> list[str]:
         """List who writes. From a file, since listings of network folders lag behind."""
-        path = self.folder / WRITERS
-        if not path.is_file():
+        path = self._writers_path
+        try:
+            # Opened anew each time: so a network file system shows what others have written.
+            with path.open("rb", buffering=0) as file:
+                listed = file.read()
+        except FileNotFoundError:
             return []
-        names = path.read_text(encoding="ascii", errors="replace").split("\n")[:-1]
+        if listed == self._writers_listed:
+            return self._names
+        names = listed.decode("ascii", errors="replace").split("\n")[:-1]
         for name in names:
             if name not in self._readers and not (self.folder / f"{name}.jsonl").is_file():
                 raise ValueError(
                     f"{self.folder / f'{name}.jsonl'} is missing: restore it, or delete its line "
                     f"from {path} to go on; what it recorded is then done and paid for again"
                 )
+        self._writers_listed, self._names = listed, names
         return names
 
     def _read(self, name: str) -> None:
         reader = self._readers.get(name)
         if reader is None:
             reader = self._readers[name] = self._known(name)
-        for span, record in reader.new():
+        self._take_all(name, reader, reader.new())
+
+    def _take_all(
+        self, name: str, reader: JournalReader, records: Iterable[tuple[Span, dict[str, Any]]]
+    ) -> None:
+        for span, record in records:
             try:
                 self._take(name, span, record)
             except ValueError as error:

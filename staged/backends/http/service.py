@@ -26,6 +26,8 @@ from staged.backends.http.pools import Pools
 from staged.backends.http.replies import MAX_DETAIL_CHARS, Received, Refused, clean, understand
 from staged.jobs.runner import JobStopError
 
+_TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+"""What the client tells of this machine: no service needs it, and each header costs both sides."""
 MAX_REFUSED = 8
 """So many requests of a kind in vain, and not one answered: then it is not the requests."""
 MAX_REFUSED_ALIKE = 3
@@ -86,6 +88,7 @@ class Service:
             api_key=self._key or "none",  # it insists on one
             max_retries=0,  # every attempt is to be admitted, priced and logged by the caller
             timeout=timeout_s,
+            default_headers={f"X-Stainless-{name}": cast(str, openai.Omit()) for name in _TOLD},
             # Version 3 names httpx2 as its transport's type and takes httpx as well.
             http_client=cast(Any, http),
         )

@@ -99,7 +99,7 @@ class LmmClient:
         self._opened_batches: Batches | None = None
         self._dialect = Dialect(settings)
         self._first = asyncio.Lock()
-        self._in_flight: dict[str, asyncio.Task[CallAttempt]] = {}
+        self._in_flight: dict[str, asyncio.Task[Sequence[CallAttempt]]] = {}
         self._exchanges: dict[str, asyncio.Task[CallAttempt]] = {}
         self._closing = False
 
@@ -144,18 +144,18 @@ class LmmClient:
             running.add_done_callback(lambda _: self._in_flight.pop(key))
             running.add_done_callback(_seen)
         # One caller that is cancelled must not take the others' answer with it.
-        attempt = await asyncio.shield(running)
-        usd = sum(a.usd for a in self.log.attempts(key))
+        made = await asyncio.shield(running)
+        attempt, usd = made[-1], sum(one.usd for one in made)
         if attempt.outcome == "ok":
             value = request.answer.model_validate_json(attempt.text)
             return Reply(value=value, key=key, usd=usd)
         return Failure(kind=attempt.outcome, detail=attempt.text, key=key, usd=usd)
 
-    async def _settle(self, key: str, request: LmmRequest[Any]) -> CallAttempt:
-        """Make attempts until one is final; those of an earlier run count."""
+    async def _settle(self, key: str, request: LmmRequest[Any]) -> Sequence[CallAttempt]:
+        """Make attempts until one is final, and return all; those of an earlier run count."""
         made = list(self.log.attempts(key))
         if self._is_final(made):
-            return made[-1]
+            return made
         async with self.log.claim(key):
             # Another process may have asked until now.
             made = list(self.log.attempts(key))
@@ -167,7 +167,7 @@ class LmmClient:
                     await self._service.rest(self._service.backoff_s(len(_counted(made))))
                 made.append(await self._attempt(key, request, made))
             self._take_note(request.purpose, made[-1])
-        return made[-1]
+        return made
 
     def _take_note(self, purpose: str, ended: CallAttempt) -> None:
         """Tell a request that failed from an endpoint with which every request would.
@@ -367,7 +367,7 @@ def _counted(made: Sequence[CallAttempt]) -> list[CallAttempt]:
     return [attempt for attempt in made if attempt.outcome != "unsupported"]
 
 
-def _seen(task: asyncio.Task[CallAttempt]) -> None:
+def _seen(task: asyncio.Task[Any]) -> None:
     """Look at a task's error: whoever waited for it may have been cancelled, and asyncio prints."""
     if not task.cancelled():
         task.exception()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
+
+from pydantic import BaseModel
 
 from staged.backends.lmm.request import LmmRequest
 from staged.backends.lmm.settings import LmmSettings
@@ -26,8 +29,9 @@ def most_usd(settings: LmmSettings, request: LmmRequest[Any], price: float) -> f
     """
     if not (settings.usd_per_million_input_tokens or settings.usd_per_million_output_tokens):
         return 0.0  # most jobs of a server of one's own: nothing to be added up
-    texts = [request.instructions, json.dumps(wire_schema(request.answer)), *_texts(request)]
-    read = sum(len(text.encode()) for text in texts)
+    read = sum(len(text.encode()) for text in (request.instructions, *_texts(request)))
+    answer: type[BaseModel] = request.answer
+    read += _schema_bytes(answer)
     read += _num_pictures(request) * settings.tokens_per_image
     written = settings.max_output_tokens if request.top_logprobs is None else 1
     return usd_of(settings, read + _TOKENS_OF_FORM, written, price)
@@ -50,6 +54,11 @@ def likely_tokens(settings: LmmSettings, request: LmmRequest[Any]) -> int:
     chars = len(request.instructions) + sum(map(len, _texts(request)))
     answered = 1 if request.top_logprobs else settings.max_output_tokens // 4
     return chars // 4 + _num_pictures(request) * _TOKENS_PER_IMAGE + answered
+
+
+@lru_cache(maxsize=256)
+def _schema_bytes(answer: type[BaseModel]) -> int:
+    return len(json.dumps(wire_schema(answer)).encode())
 
 
 def _texts(request: LmmRequest[Any]) -> list[str]:
