@@ -60,6 +60,7 @@ _MISTAKES: Final = {
     "class": "a wrong object",
     "attribute": "a wrong look",
     "relation": "a wrong place",
+    "elsewhere": "a place beside the right one",
     "extra": "one object too many",
     "lost": "a lost object",
     "undone": "nothing done",

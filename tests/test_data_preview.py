@@ -5,13 +5,14 @@ import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from test_report import Page
 
 from data_pipelines.__main__ import main
 from data_pipelines.plan_sketch.intents import in_short
-from data_pipelines.plan_sketch.mistakes import MISTAKES
+from data_pipelines.plan_sketch.mistakes import MistakeKind
 from data_pipelines.reasons import mistake_in_words, reason_in_words
 from staged.backends.lmm.outcomes import FailureKind
 from staged.report.graphs import graph_drawings
@@ -205,6 +206,6 @@ def test_every_failure_and_every_mistake_has_words() -> None:
     for kind in FailureKind.__args__:  # type: ignore[attr-defined]
         assert "_" not in reason_in_words("draw", kind), kind
         assert reason_in_words("draw", kind) != f"drawing a plan: {kind}"
-    for mistake in MISTAKES:
+    for mistake in get_args(MistakeKind):
         assert mistake_in_words(f"plan: {mistake}") != f"{mistake} in a plan"
     assert mistake_in_words("anything") == "anything"

@@ -5,6 +5,7 @@ import hashlib
 import random
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,27 @@ def test_subsets_inspect_only_their_own(tmp_path: Path, inspect: str) -> None:
         if isinstance(step, Inspection)
     }
     assert targets == (set() if inspect == "nothing" else {inspect})
+
+
+def test_a_thing_beside_its_place_is_drawn_refused_and_put_right(tmp_path: Path) -> None:
+    """The opposite side has no room left where the editor knew what was to come."""
+    critiques = Critiques(sketches=1.0, wrong_sketches=1.0, sketch_mistakes=("elsewhere",))
+    prompts = Prompts(count=12, tasks={"position": 1.0})
+    run_job(replace(job(12, critiques=critiques), prompts=prompts), tmp_path / "data")
+    refused = 0
+    for sample in read_shards(tmp_path / "data"):
+        steps = sample.trajectory.steps
+        for drawn, said in pairwise(steps):
+            if isinstance(drawn, Sketch) and isinstance(said, Inspection):
+                refused += said.verdict == "revise"
+                assert (said.verdict == "accept") == drawn.loss
+                if said.verdict == "revise":
+                    assert " but should be " in said.critique
+        last = sample.trajectory.last_sketch
+        assert last is not None
+        shown = detect(last.image.array())
+        assert satisfied(read_prompt(sample.trajectory.prompt).spec, shown).correct
+    assert refused >= 5
 
 
 def test_concurrency_does_not_change_the_data(tmp_path: Path, folder: Path) -> None:

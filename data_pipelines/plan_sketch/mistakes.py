@@ -18,11 +18,13 @@ from staged.scene_graph import (
     apply,
 )
 
-MistakeKind = Literal["class", "attribute", "relation", "extra", "lost", "undone"]
-"""A wrong class, a wrong attribute, the opposite relation, one object too many, an earlier object
-gone, nothing done."""
+MistakeKind = Literal["class", "attribute", "relation", "elsewhere", "extra", "lost", "undone"]
+"""A wrong class, a wrong attribute, the opposite relation, a relation that is turned by a right
+angle, one object too many, an earlier object gone, nothing done."""
 
-MISTAKES: tuple[MistakeKind, ...] = get_args(MistakeKind)
+MISTAKES: tuple[MistakeKind, ...] = tuple(k for k in get_args(MistakeKind) if k != "elsewhere")
+"""Those that contradict what was asked in any picture. What stands below something may stand right
+of it as well: `elsewhere` is for worlds whose judge draws the line."""
 IN_PLANS: tuple[MistakeKind, ...] = ("class", "attribute", "relation", "extra")
 """Mistakes that contradict a prompt. A plan that leaves something out may still plan it later."""
 
@@ -37,6 +39,13 @@ OPPOSITES = {
     "behind": "in front of",
     "inside": "outside",
     "outside": "inside",
+}
+
+_ELSEWHERE = {
+    "left of": ("above", "below"),
+    "right of": ("above", "below"),
+    "above": ("left of", "right of"),
+    "below": ("left of", "right of"),
 }
 
 
@@ -112,10 +121,21 @@ def _attributes(step: Delta, words: Vocabulary) -> Iterator[SceneGraph]:
 
 
 def _relations(step: Delta, words: Vocabulary) -> Iterator[SceneGraph]:
-    new = [r for r in step.after.relations if r not in step.before.relations]
-    for relation in new:
-        if relation.name in OPPOSITES:
-            turned = replace(relation, name=OPPOSITES[relation.name])
+    return _turned(step, lambda name: (OPPOSITES[name],) if name in OPPOSITES else ())
+
+
+def _elsewhere(step: Delta, words: Vocabulary) -> Iterator[SceneGraph]:
+    # Whoever left room for what was to come left none on the opposite side.
+    return _turned(step, lambda name: _ELSEWHERE.get(name, ()))
+
+
+def _turned(step: Delta, others: Callable[[str], tuple[str, ...]]) -> Iterator[SceneGraph]:
+    """The step with one of its new relations replaced by another."""
+    for relation in step.after.relations:
+        if relation in step.before.relations:
+            continue
+        for name in others(relation.name):
+            turned = replace(relation, name=name)
             yield apply(step.after, Relate(before=(relation,), after=(turned,)))
 
 
@@ -143,6 +163,7 @@ _FINDERS = {
     "class": _classes,
     "attribute": _attributes,
     "relation": _relations,
+    "elsewhere": _elsewhere,
     "extra": _extras,
     "lost": _losses,
     "undone": _undone,
