@@ -1,6 +1,5 @@
 """Commands as processes of their own, several at once, without seconds of imports for each."""
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -8,11 +7,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-_context = multiprocessing.get_context("forkserver")
-# A server that has imported these and runs nothing else gives birth to the processes.
-_context.set_forkserver_preload(
-    ["data_pipelines.__main__", "data_pipelines.plan_sketch.job", "httpx", "openai", "uvicorn"]
-)
+from forks import forks
 
 
 class Command:
@@ -25,7 +20,7 @@ class Command:
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
         self._log = log
-        self._process = _context.Process(target=_run, args=(list(arguments), str(log)))
+        self._process = forks.Process(target=_run, args=(list(arguments), str(log)))
         self._process.start()
 
     def kill(self) -> bool:

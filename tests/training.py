@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from forks import forks
 from tiny import CONFIG, picture, plan, sketch, tokenizer
 
 from staged.model import checkpoint
@@ -156,9 +156,7 @@ def assert_same(results: dict[str, Any], expected: dict[str, Any]) -> None:
 
 def start(function: Callable[..., None], *arguments: Any) -> Any:
     """Run a function in a process forked from a server that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train.job", "diffusers.models.autoencoders.autoencoder_kl"])
-    process = context.Process(target=function, args=arguments)
+    process = forks.Process(target=function, args=arguments)
     process.start()
     return process
 
