@@ -14,7 +14,9 @@ CODE := staged data_pipelines train eval tests benchmarks
 # Without an NVIDIA GPU the plain wheel for Linux brings some GB of CUDA that nothing would use.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 # Workers share the cores already; more threads in each only slow them down.
-TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+# Compiled modules are kept whatever the shell says: hundreds of processes would compile anew.
+TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
+  PYTHONDONTWRITEBYTECODE=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format clean

@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import gc
 import signal
 from collections.abc import Iterator
 
@@ -20,6 +21,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # until all is collected: modules and tests are millions of objects that stay
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on among what tests make, not through torch and all tests anew."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
