@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,12 @@ class Report:
         return path
 
 
+@cache
 def environment() -> Environment:
-    """Give templates of this folder what they are made of; markup in values is escaped."""
+    """Give templates of this folder what they are made of; markup in values is escaped.
+
+    It is one for all pages, as it keeps templates compiled: that takes longer than most pages do.
+    """
     folder = files("staged.report")
     environment = Environment(
         loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
