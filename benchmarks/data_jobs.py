@@ -41,7 +41,9 @@ from staged.backends.lmm.settings import LmmSettings
 from staged.device_memory import peak_gib
 from staged.jobs.journal import Journal
 from staged.jobs.ledger import Ledger
-from staged.jobs.records import FORMAT, WRITERS, UnitResult
+from staged.jobs.record_rows import FORMAT
+from staged.jobs.records import WRITERS
+from staged.jobs.results import UnitResult
 from staged.jobs.runner import in_turn
 
 CONCURRENCY: Final = 64

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from staged.backends.lmm.client import LmmClient
 from staged.backends.lmm.request import Failure, LmmRequest
-from staged.jobs.records import Status, UnitResult
+from staged.jobs.results import Status, UnitResult
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -18,7 +18,7 @@ from staged.command_line import (
     outputs,
     percent,
 )
-from staged.jobs.records import Status
+from staged.jobs.results import Status
 from staged.shards import damage, read_index, read_manifest, validate
 from staged.shards.checks import merge
 from staged.shards.writer import DEFAULT_MAX_SAMPLES

@@ -15,7 +15,8 @@ from data_pipelines.job import LEDGER
 from data_pipelines.reasons import mistake_in_words, reason_in_words
 from data_pipelines.shards import trajectories, with_images
 from staged.jobs.files import whole_folder
-from staged.jobs.records import Records, Status, UnitResult, is_older
+from staged.jobs.records import Records, is_older
+from staged.jobs.results import Status, UnitResult
 from staged.report import (
     Cell,
     Claim,

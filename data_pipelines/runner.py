@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from staged.jobs.budget import BudgetError
 from staged.jobs.ledger import Ledger
 from staged.jobs.progress import Progress
-from staged.jobs.records import UnitResult
+from staged.jobs.results import UnitResult
 from staged.jobs.runner import in_turn
 from staged.roles import RoleError
 

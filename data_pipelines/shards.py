@@ -10,7 +10,8 @@ from data_pipelines.prompts import PromptOf
 from staged import strict_json
 from staged.jobs import files, locks
 from staged.jobs.ledger import Ledger
-from staged.jobs.records import Records, UnitResult
+from staged.jobs.records import Records
+from staged.jobs.results import UnitResult
 from staged.settings import to_dict
 from staged.shards import ShardWriter, read_index, read_manifest
 from staged.trajectory import ImageRef, Trajectory

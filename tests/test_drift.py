@@ -29,7 +29,8 @@ from data_pipelines.wording import Wording
 from staged import images
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
-from staged.jobs.records import Records, UnitResult
+from staged.jobs.records import Records
+from staged.jobs.results import UnitResult
 from staged.roles import Pixels
 from staged.shapes.players.editor import NO_MISTAKES, ShapesEditor
 from staged.shapes.world.render import render

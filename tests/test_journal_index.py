@@ -15,7 +15,8 @@ from staged.jobs import journal, journal_index
 from staged.jobs.journal import Journal, JournalReader
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
-from staged.jobs.records import Records, UnitResult
+from staged.jobs.records import Records
+from staged.jobs.results import UnitResult
 
 LINES = 4
 ACCEPTED = UnitResult(status="accepted", sample={"text": "é"})

@@ -16,7 +16,8 @@ from staged.jobs.budget import Budget, BudgetError, Spent, check
 from staged.jobs.journal import Journal, JournalReader
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
-from staged.jobs.records import Records, UnitResult
+from staged.jobs.records import Records
+from staged.jobs.results import UnitResult
 
 ACCEPTED = UnitResult(status="accepted", sample={"text": "é"})
 FAILED = UnitResult(status="failed", stage="service", reason="timeout")

@@ -25,7 +25,8 @@ from staged.backends.http.service import ServiceError
 from staged.jobs.budget import Budget
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
-from staged.jobs.records import Records, UnitResult
+from staged.jobs.records import Records
+from staged.jobs.results import UnitResult
 from staged.shapes.drills import VERBS
 from staged.shapes.language.asked import read_request
 from staged.shapes.language.phrases import GrammarError

@@ -30,7 +30,8 @@ from data_pipelines.shards import trajectories
 from data_pipelines.wording import Wording
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
-from staged.jobs.records import Records, UnitResult
+from staged.jobs.records import Records
+from staged.jobs.results import UnitResult
 from staged.settings import load
 from staged.trajectory import Trajectory
 

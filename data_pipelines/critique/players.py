@@ -18,7 +18,7 @@ from data_pipelines.inspection import (
 )
 from data_pipelines.services import Services
 from data_pipelines.wording import Wording
-from staged.jobs.records import UnitResult
+from staged.jobs.results import UnitResult
 from staged.loops.roles import Roles
 from staged.roles import Preview, RoleError, StepRequest, TextPreview
 from staged.trajectory import (

@@ -18,7 +18,8 @@ from data_pipelines.runner import Work
 from staged import images
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
-from staged.jobs.records import Records, UnitResult
+from staged.jobs.records import Records
+from staged.jobs.results import UnitResult
 from staged.tables import BadRowError
 from staged.trajectory import Trajectory
 

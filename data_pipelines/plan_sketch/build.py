@@ -29,7 +29,7 @@ from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.prompts import UnitPrompt
 from data_pipelines.services import ONTO_LATENTS, Services
 from data_pipelines.wording import Wording
-from staged.jobs.records import UnitResult
+from staged.jobs.results import UnitResult
 from staged.scene_graph import Delta, SceneGraph, delta
 from staged.trajectory import (
     Inspection,

@@ -19,7 +19,7 @@ from data_pipelines.services import Services
 from data_pipelines.wording import Wording
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
-from staged.jobs.records import UnitResult
+from staged.jobs.results import UnitResult
 from staged.settings import load
 
 _ALONE = Rank()

@@ -26,7 +26,7 @@ from data_pipelines.runner import Work
 from data_pipelines.wording import Wording
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
-from staged.jobs.records import UnitResult
+from staged.jobs.results import UnitResult
 from staged.tables import BadRowError
 from staged.trajectory import (
     Inspection,

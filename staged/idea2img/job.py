@@ -32,7 +32,7 @@ from staged.jobs.budget import BudgetError
 from staged.jobs.files import read_json, write_json
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
-from staged.jobs.records import UnitResult
+from staged.jobs.results import UnitResult
 from staged.jobs.runner import in_turn
 from staged.loops.idea2img.events import IdeaEvent
 from staged.loops.idea2img.loop import Idea2ImgLoop

@@ -23,7 +23,9 @@ from staged import strict_json
 from staged.jobs import files, journal, locks
 from staged.jobs.budget import Budget, Meter, check
 from staged.jobs.rank import Rank
-from staged.jobs.records import FORMAT, WRITERS, CallResult, Records, UnitResult
+from staged.jobs.record_rows import FORMAT
+from staged.jobs.records import WRITERS, Records
+from staged.jobs.results import CallResult, UnitResult
 
 _LOCK: Final = "lock"
 _CLAIMS: Final = "claims"

@@ -13,87 +13,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
-from staged import strict_json
 from staged.jobs.budget import Spent
 from staged.jobs.journal import JournalReader, Span
 from staged.jobs.journal_index import Row, Stretch, known_stretches, new_digest
+from staged.jobs.record_rows import RecordRows
+from staged.jobs.results import CallResult, Status, UnitResult
 
-Status = Literal["accepted", "rejected", "failed"]
-
-FORMAT: Final = "staged-ledger/1"
 WRITERS: Final = "writers"
-_BLOB: Final[Mapping[str, type]] = {"sha256": str, "start": int, "size": int}
-_KINDS: Final[Mapping[str, Mapping[str, type]]] = {
-    "begin": {"format": str, "fingerprint": str, "round": int},
-    "call": {"of": str, "usd": float},
-    "void": {"of": str, "usd": float},
-    "answer": {
-        "of": str,
-        "key": str,
-        "purpose": str,
-        "number": int,
-        "round": int,
-        "paid": bool,
-        "reserved": float,
-        "usd": float,
-        "data": dict,
-    },
-    "result": {"round": int, "unit": int, "status": str, "stage": str, "reason": str},
-    "sending": {"name": str, "keys": list, "numbers": list},
-    "sent": {"name": str, "number": str},
-}
-_EITHER: Final[Mapping[str, Mapping[str, type]]] = {
-    "call": {"key": str, "number": int},
-    "void": {"key": str, "number": int},
-    "sending": {"price": float},
-    "answer": {**_BLOB, "beside": dict},
-    "result": {"sample": dict, "detail": str},
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CallResult:
-    """What came of a call.
-
-    Attributes:
-        purpose: What it was for; costs are added up by it.
-        paid: Whether it was answered, so that it is never made again.
-        usd: What it cost.
-        data: The answer, as plain JSON.
-        sha256: Of the bytes that came with it, if any did.
-        beside: SHA-256 of further bytes that came with those.
-    """
-
-    purpose: str
-    paid: bool
-    usd: float
-    data: Mapping[str, Any]
-    sha256: str | None = None
-    beside: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitResult:
-    """The end of one unit of work.
-
-    Attributes:
-        status: Whether it became a sample.
-        stage: The stage that decided.
-        reason: Why it did not; empty for accepted ones.
-        detail: What is known of that, such as a service's own sentence; reasons are counted, and
-            this is shown.
-        sample: What is needed to write the sample, as JSON; None unless there is something.
-    """
-
-    status: Status
-    stage: str = ""
-    reason: str = ""
-    detail: str = ""
-    sample: dict[str, Any] | None = None
 
 
 def is_older(folder: Path) -> bool:
@@ -216,7 +145,7 @@ class Records:
         self._sent: dict[str, str] = {}
         self._calls: Counter[str] = Counter()
         self._usd = 0.0
-        self._shapes: set[tuple[str | type, ...]] = set()
+        self._rows = RecordRows()
         self._writer = writer
         self._stretch: Stretch | None = None
         self._full_stretches: list[dict[str, Any]] = []
@@ -412,68 +341,8 @@ class Records:
             self._stretch, reader.digest = Stretch(reader.end), new_digest()
 
     def _take(self, writer: str, span: Span, record: dict[str, Any]) -> None:
-        kind = record.pop("kind", None)
-        if kind not in _KINDS:
-            raise ValueError(f"kind {kind!r:.50}; written by a newer version?")
-        # Millions of records have a handful of shapes, and one of a shape says it for all.
-        shape = (kind, *record, *map(type, record.values()))
-        if shape not in self._shapes:
-            strict_json.record(record, kind, _KINDS[kind], _EITHER.get(kind))
-            self._shapes.add(shape)
-        match kind:
-            case "begin":
-                if record["format"] != FORMAT:
-                    raise ValueError(f"format {record['format']!r:.50} is not {FORMAT}")
-                self._put(writer, "begins", (record["fingerprint"], record["round"]))
-            case "call":
-                self._take_call(writer, record, 1)
-            case "void":
-                self._take_call(writer, record, -1)
-            case "answer":
-                self._take_answer(writer, span, record)
-            case "result":
-                result = (
-                    record["unit"],
-                    record["round"],
-                    record["status"],
-                    record["stage"],
-                    record["reason"],
-                    bool(record.get("detail")),
-                    *span,
-                )
-                self._put(writer, "results", result)
-            case "sending":
-                price = record.get("price")
-                for key, number in zip(record["keys"], record["numbers"], strict=True):
-                    self._put(writer, "sending", (record["name"], key, number, price))
-            case "sent":
-                self._put(writer, "sent", (record["name"], record["number"]))
-
-    def _take_call(self, writer: str, record: Mapping[str, Any], times: int) -> None:
-        usd = times * record["usd"]
-        self._put(writer, "counts", (record["of"], times, usd))
-        if record.get("key") is not None:
-            self._put(writer, "held", (record["key"], record["number"], times, usd))
-
-    def _take_answer(self, writer: str, span: Span, record: Mapping[str, Any]) -> None:
-        answer = (
-            record["key"],
-            record["number"],
-            record["round"],
-            record["paid"],
-            record["purpose"],
-            record["usd"],
-            *span,
-        )
-        self._put(writer, "answers", answer)
-        self._put(writer, "counts", (record["of"], 0, record["usd"] - record["reserved"]))
-        if record.get("sha256") is not None:
-            self._take_blob(writer, record)
-        if record.get("beside") is not None:
-            self._take_blob(writer, strict_json.record(record["beside"], "beside", _BLOB))
-
-    def _take_blob(self, writer: str, named: Mapping[str, Any]) -> None:
-        self._put(writer, "blobs", (named["sha256"], named["start"], named["size"]))
+        for table, row in self._rows.of(span, record):
+            self._put(writer, table, row)
 
     def _put(self, writer: str, table: str, row: Row) -> None:
         self._fill(writer, table, (row,))

@@ -11,7 +11,7 @@ from typing import Any
 from staged import images
 from staged.jobs.budget import BudgetError
 from staged.jobs.ledger import Ledger
-from staged.jobs.records import UnitResult
+from staged.jobs.results import UnitResult
 from staged.loops.rollout import step_seed
 from train.self_reward.asking import Questions, read_assessment, read_judgement
 from train.self_reward.rewards import (

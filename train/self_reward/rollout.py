@@ -17,7 +17,7 @@ from staged import strict_json
 from staged.backends.idea2img.painter import IdeaImageModel, LedgerPainter
 from staged.jobs.budget import BudgetError
 from staged.jobs.ledger import Ledger, unit_key
-from staged.jobs.records import UnitResult
+from staged.jobs.results import UnitResult
 from staged.jobs.runner import in_turn
 from staged.loops.idea2img.roles import DraftRequest, PaintedDraft
 from staged.loops.rollout import step_seed
