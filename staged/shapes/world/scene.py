@@ -7,6 +7,7 @@ under relations, so that every relation holds by GenEval's own rule with a margi
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -56,6 +57,8 @@ BACKGROUND_RANGE = (160, 184)
 
 MIN_GAP_PX = 2
 """Free pixels between the boxes of two shapes."""
+_TRIES = 30
+"""Seats that are tried for an item before a layout is given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,20 +184,30 @@ def place(
         relations: `(a, relation, b)` with indices into `fixed + items`; related pairs also
             avoid the diagonal, so that one relation holds and not two.
         fixed: Shapes that stay where they are.
-        first: What else is asked of the first item.
+        first: What else is asked of the first item; of the same shape always the same answer.
         attempts: How many whole layouts to try.
 
     Returns:
         The placed items in order, or None when no layout was found.
     """
+    # Where there is no room, the same few seats are tried thousands of times.
+    refused: dict[tuple[Size | Shape, ...], set[tuple[int, int]]] = defaultdict(set)
     for attempt in range(attempts):
         placed = list(fixed)
         for item in items:
             size = item.size or ("large" if rng.random() < 0.6 and attempt < 200 else "small")
             free = seats(size)
-            for _ in range(30):
-                x, y = (free[i] for i in rng.integers(len(free), size=2))
-                shape = Shape(kind=item.kind, color=item.color, size=size, x=x, y=y)
+            known = refused[size, *placed[len(fixed) :]]
+            state = rng.bit_generator.state
+            # All tries at once: one by one, drawing them took longer than all else.
+            drawn = rng.integers(len(free), size=(_TRIES, 2)).tolist()
+            for tries, (column, row) in enumerate(drawn, 1):
+                if (column, row) in known:
+                    continue
+                shape = Shape(
+                    kind=item.kind, color=item.color, size=size, x=free[column], y=free[row]
+                )
+                known.add((column, row))
                 if not all(boxes_apart(shape, other) for other in placed):
                     continue
                 if len(placed) == len(fixed) and not first(shape):
@@ -205,6 +218,10 @@ def place(
                     for a, relation, b in relations
                     if max(a, b) == len(placed) - 1
                 ):
+                    known.remove((column, row))
+                    # As if the tries after it had never been drawn.
+                    rng.bit_generator.state = state
+                    rng.integers(len(free), size=(tries, 2))
                     break
                 placed.pop()
             else:
