@@ -1,10 +1,10 @@
 """A job that builds a data set: settings to a folder with a ledger and, at the end, shards."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from data_pipelines.claim import record_settings, refuse_other_settings
@@ -20,6 +20,7 @@ from data_pipelines.shards import (
     from_records,
     write_shards,
 )
+from data_pipelines.summary import JobSummary
 from staged.jobs.budget import BudgetError
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
@@ -28,31 +29,6 @@ LEDGER = "ledger"
 
 Working = Callable[[Ledger], AbstractAsyncContextManager[Work]]
 """Opens what a pipeline asks and draws with, and gives what does one unit."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobSummary:
-    """How a job stands.
-
-    Attributes:
-        accepted: Samples in the shards.
-        rejected: Units that a filter ended.
-        failed: Units that a service ended.
-        reasons: Stage -> reason -> number, of those two.
-        examples: (stage, reason) -> what a service said of one of them.
-        unfinished: Units that are still to be done.
-        new: Units that this process ended now.
-        stopped: The limit that stopped the job, if one did.
-    """
-
-    accepted: int = 0
-    rejected: int = 0
-    failed: int = 0
-    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    examples: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    unfinished: int = 0
-    stopped: str = ""
-    new: int = field(default=0, compare=False)
 
 
 def run_job(

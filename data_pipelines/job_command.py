@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_pipelines.job import JobSummary
+from data_pipelines.summary import JobSummary
 from staged.command_line import (
     Parser,
     Part,

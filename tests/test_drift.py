@@ -25,6 +25,7 @@ from data_pipelines.reader import open_lmm
 from data_pipelines.reasons import reason_in_words
 from data_pipelines.runner import Work
 from data_pipelines.services import PricedEditor, Services
+from data_pipelines.summary import JobSummary
 from data_pipelines.wording import Wording
 from staged import images
 from staged.jobs.ledger import Ledger
@@ -212,7 +213,7 @@ class Unsteady(ShapesEditor):
         return drawn[rows][:, np.clip(np.arange(width) - right, 0, width - 1)]
 
 
-def run(settings: PlanSketchSettings, folder: Path) -> job.JobSummary:
+def run(settings: PlanSketchSettings, folder: Path) -> JobSummary:
     """The job as the command runs it, with that editor."""
     prompt_of = settings.prompts.of_units(settings.seed)
 

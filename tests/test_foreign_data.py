@@ -20,8 +20,8 @@ from foreign import png, write_lines, write_parquet
 
 from data_pipelines.imports.job import run_job
 from data_pipelines.imports.settings import ImportJobSettings, Source
-from data_pipelines.job import JobSummary
 from data_pipelines.rows import ParquetRows
+from data_pipelines.summary import JobSummary
 from staged.cli import main
 from staged.data_urls import to_data_url
 from staged.jobs.rank import Rank

@@ -15,11 +15,12 @@ from data_pipelines.__main__ import main
 from data_pipelines.base import BaseSettings
 from data_pipelines.base import build as build_base
 from data_pipelines.base import sample as sample_of_base
-from data_pipelines.job import LEDGER, JobSummary
+from data_pipelines.job import LEDGER
 from data_pipelines.plan_sketch.job import run_job
 from data_pipelines.plan_sketch.settings import Critiques, PlanSketchSettings, Steps
 from data_pipelines.prompts import Prompts
 from data_pipelines.runner import run
+from data_pipelines.summary import JobSummary
 from staged import settings as settings_of
 from staged.backends.http.service import ServiceError
 from staged.jobs.budget import Budget

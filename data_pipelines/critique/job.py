@@ -27,6 +27,7 @@ from data_pipelines.reader import open_lmm
 from data_pipelines.runner import Work
 from data_pipelines.services import ONTO_LATENTS, Services
 from data_pipelines.shards import trajectories
+from data_pipelines.summary import JobSummary
 from data_pipelines.wording import Wording
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
@@ -48,7 +49,7 @@ def run_job(
     rank: Rank = _ALONE,
     retry_failed: bool = False,
     editors: Editors = OWN,
-) -> job.JobSummary:
+) -> JobSummary:
     """Do what is left of a job, and write the shards once nothing is; see `data_pipelines.job`.
 
     Raises:

@@ -15,6 +15,7 @@ from data_pipelines.imports.settings import FORMS, ImportJobSettings
 from data_pipelines.imports.source import Samples
 from data_pipelines.kept_images import named_image
 from data_pipelines.runner import Work
+from data_pipelines.summary import JobSummary
 from staged import images
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
@@ -32,7 +33,7 @@ def run_job(
     *,
     rank: Rank = _ALONE,
     retry_failed: bool = False,
-) -> job.JobSummary:
+) -> JobSummary:
     """Do what is left of a job, and write the shards once nothing is; see `data_pipelines.job`.
 
     Every row is read twice: first to check it, image by image, and then into the shards. What is

@@ -16,6 +16,7 @@ from data_pipelines.prompts import Allowed, PromptOf, shown_in
 from data_pipelines.reader import open_lmm
 from data_pipelines.runner import Work
 from data_pipelines.services import Services
+from data_pipelines.summary import JobSummary
 from data_pipelines.wording import Wording
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
@@ -33,7 +34,7 @@ def run_job(
     rank: Rank = _ALONE,
     retry_failed: bool = False,
     editors: Editors = OWN,
-) -> job.JobSummary:
+) -> JobSummary:
     """Do what is left of a job, and write the shards once nothing is; see `data_pipelines.job`."""
     wording = Wording(settings.wording)
     settings = replace(settled(settings, folder, editors), words=wording.versions(*_ASKED))

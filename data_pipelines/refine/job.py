@@ -23,6 +23,7 @@ from data_pipelines.refine.requests import fit_request, pair_request
 from data_pipelines.refine.settings import ImportSettings, RefineSettings
 from data_pipelines.refine.triples import Triple, Triples, TripleSource
 from data_pipelines.runner import Work
+from data_pipelines.summary import JobSummary
 from data_pipelines.wording import Wording
 from staged.jobs.ledger import Ledger
 from staged.jobs.rank import Rank
@@ -48,7 +49,7 @@ def run_job(
     *,
     rank: Rank = _ALONE,
     retry_failed: bool = False,
-) -> job.JobSummary:
+) -> JobSummary:
     """Do what is left of a job, and write the shards once nothing is; see `data_pipelines.job`.
 
     Raises:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -91,15 +92,13 @@ def suite_prompts(
         split: Whether they hold what training never shows.
         tasks: Which, in order.
     """
-    return {
-        task: sample_prompts(
-            num_per_task,
-            np.random.default_rng((seed, ALL_TASKS.index(task))),
-            split=split,
-            tasks=(task,),
-        )
-        for task in tasks
-    }
+    return {task: _suite_prompts(task, num_per_task, seed, split) for task in tasks}
+
+
+@lru_cache(maxsize=64)  # a study asks for the same in each of its cells
+def _suite_prompts(task: Task, num: int, seed: int, split: Split) -> tuple[TaskPrompt, ...]:
+    rng = np.random.default_rng((seed, ALL_TASKS.index(task)))
+    return sample_prompts(num, rng, split=split, tasks=(task,))
 
 
 def sample_prompts(
