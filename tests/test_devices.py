@@ -125,7 +125,12 @@ def test_a_training_pass_gives_the_same_on_an_accelerator() -> None:
 
 
 @pytest.mark.parametrize(
-    "section", ["golden", "layers", pytest.param("generation", marks=pytest.mark.slow)]
+    "section",
+    [
+        "layers",
+        pytest.param("golden", marks=pytest.mark.slow),
+        pytest.param("generation", marks=pytest.mark.slow),
+    ],
 )
 def test_a_section_of_the_benchmark_runs_on_an_accelerator(section: str) -> None:
     record = Recorder(section)

@@ -1,6 +1,7 @@
 """Skills one by one: probes that a perfect player passes and an idle one fails."""
 
 import json
+import shutil
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from eval.skills.probes import MANNERS, Manner, Probe, probes
 from staged.model.flows import FLOWS, Flows, FlowSettings, Guidance, read_flows, write_flows
 from staged.roles import RoleError
 from staged.shapes.drills import VERBS
-from staged.shapes.miniature import fresh
+from staged.shapes.miniature import CHECKPOINTS, fresh
 from staged.shapes.tasks import Split
 from staged.shapes.world.render import render
 from staged.shapes.world.spec import Spec
@@ -87,9 +88,14 @@ def test_training_scenes_hold_nothing_that_training_never_shows() -> None:
 
 
 def test_one_command_asks_all_of_it_and_repeats_itself(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(CHECKPOINTS / "staged", checkpoint)
+    shutil.copy(CHECKPOINTS / "ae.safetensors", checkpoint)
+    # Four steps show as well as the checkpoint's twenty that it is all asked, and alike.
+    write_flows(read_flows(checkpoint).each(lambda f: f.otherwise(num_flow_steps=4)), checkpoint)
     results = []
     for name in "ab":
-        line = ["--checkpoint", "miniature:staged", "--num-per-skill", "1"]
+        line = ["--checkpoint", str(checkpoint), "--num-per-skill", "1"]
         assert main([*line, "--manner", "stage", "--out", str(tmp_path / name)]) == 0
         results.append(json.loads((tmp_path / name / "result.json").read_text()))
     assert results[0] == results[1]

@@ -91,7 +91,7 @@ def test_nothing_is_drawn_or_paid_for_twice_after_a_kill(ideas: Path, tmp_path: 
     less = ("policy.max_rounds=2", "policy.num_prompts=2")
     services, out = Services(Misbehaviour(wrong_json=0.1, rate_limit=0.1)), tmp_path / "out"
     running: list[subprocess.Popen[bytes]] = []
-    deaths = {3, 8, 22}
+    deaths = {3, 20}
 
     def kill(number: int) -> None:
         if number in deaths:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from staged.jobs.files import whole_folder
 from staged.model.autoencoder import Autoencoder
@@ -138,7 +138,7 @@ def load(
     model.to(dtype)
     quantize_experts(model, quantization)
     division.apply(model)
-    model.to_empty(device=device)
+    _allocate(model, device)
     targets = stored_tensors(model)
     named = {upstream: targets[from_upstream_key(upstream)] for upstream in weights.shapes}
     _copy(weights, named, str(folder), division, quantized=_quantized(model))
@@ -181,10 +181,25 @@ def load_autoencoder(
         autoencoder = Autoencoder(config)
     expected = upstream_shapes(autoencoder)
     check_names(str(path), weights.shapes, expected)
-    autoencoder.float().to_empty(device=device)
+    _allocate(autoencoder.float(), device)
     targets = stored_tensors(autoencoder)
     _copy(weights, {name: targets[name] for name in weights.shapes}, str(path), Undivided())
     return autoencoder.eval()
+
+
+def _allocate(module: nn.Module, device: str | torch.device) -> None:
+    """Give a module on the meta device memory, as `to_empty` does.
+
+    That asks `empty_like` of meta tensors, whose first call imports sympy: half a second, most of
+    what it takes to load a small model.
+    """
+
+    def empty(tensor: Tensor) -> Tensor:
+        if type(tensor) in (Tensor, nn.Parameter):
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+        return torch.empty_like(tensor, device=device)  # of several ranks
+
+    module._apply(empty)
 
 
 def save(
