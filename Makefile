@@ -19,7 +19,7 @@ TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
   PYTHONDONTWRITEBYTECODE=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test tests test-slow lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -29,9 +29,13 @@ setup: $(READY)
 demo: $(READY)
 	$(RUN)/staged demo --out out/demo
 
-# One worker more than two cores: many tests wait, for processes, servers and kills.
-test: lint
-	$(TEST_ENV) $(RUN)/python -m pytest -q -n 3 --dist worksteal -m "not slow" --durations=40
+# Side by side: neither has work for two cores at its beginning and its end.
+test: $(READY)
+	$(MAKE) --no-print-directory -j 2 lint tests
+
+# Two workers more than two cores: many tests wait, for processes, servers and kills.
+tests: $(READY)
+	$(TEST_ENV) $(RUN)/python -m pytest -q -n 4 --dist worksteal -m "not slow" --durations=40
 
 test-slow: $(READY)
 	$(TEST_ENV) $(RUN)/python -m pytest -q -m slow
@@ -61,6 +65,9 @@ $(RUN)/python:
 	echo 'One that is elsewhere: make PYTHON=/path/to/python ...' >&2; \
 	exit 1
 
+# Nothing is compiled that nobody imports: that took longer than to unpack it.
+PIP_INSTALL := $(RUN)/python -m pip install -q --no-compile -c constraints.txt
+
 # Torch first and alone, so that the CPU index can serve nothing but torch and what it needs.
 $(READY): pyproject.toml constraints.txt | $(RUN)/python
 	@extra=''; \
@@ -71,9 +78,9 @@ $(READY): pyproject.toml constraints.txt | $(RUN)/python
 	  extra='--extra-index-url $(TORCH_CPU_INDEX)'; \
 	fi; \
 	echo "Installing torch $$extra"; \
-	$(RUN)/python -m pip install -q -c constraints.txt $$extra torch
+	$(PIP_INSTALL) $$extra torch
 	@echo 'Installing staged and its dependencies'
-	@$(RUN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@$(PIP_INSTALL) -e '.[dev]'
 	@touch $@
 
 clean:
