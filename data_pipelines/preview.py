@@ -331,10 +331,13 @@ def _outcome(
     more = [*facts]
     if trajectory.task:
         more.append(("task", trajectory.task.replace("_", " ")))
-    noted = trajectory.provenance.get("mistakes")
-    if isinstance(noted, list) and noted:
-        said = ", ".join(mistake_in_words(str(note)) for note in noted)
-        more.append(("deliberate mistakes", said))
+    for name, words in (
+        ("mistakes", "deliberate mistakes"),
+        ("mistakes_not_drawn", "mistakes that the editor did not draw"),
+    ):
+        noted = trajectory.provenance.get(name)
+        if isinstance(noted, list) and noted:
+            more.append((words, ", ".join(mistake_in_words(str(note)) for note in noted)))
     if drift := drift_in_words(trajectory):
         more.append(("drift of edits", drift))
     return Outcome.of(trajectory, facts=more, opinions=opinions)

@@ -355,9 +355,7 @@ def staged(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize(
-    "words", ["train", "eval compare", "data stats", "shapes"]
-)
+@pytest.mark.parametrize("words", ["train", "eval compare", "data stats", "shapes"])
 @pytest.mark.parametrize("searched", [False, True], ids=["", "searched"])
 def test_a_users_files_are_never_run(
     users_folder: Path, words: str, searched: bool, monkeypatch: pytest.MonkeyPatch

@@ -148,6 +148,25 @@ def test_a_thing_beside_its_place_is_drawn_refused_and_put_right(tmp_path: Path)
     assert refused >= 5
 
 
+def test_mistakes_that_the_editor_cannot_draw_are_counted(tmp_path: Path) -> None:
+    """They fell away unsaid: data of 920 refusals had seven of a place, and nobody knew why."""
+    critiques = Critiques(sketches=1.0, wrong_sketches=1.0, sketch_mistakes=("relation",))
+    prompts, out = Prompts(count=8, tasks={"position": 1.0}), tmp_path / "data"
+    run_job(replace(job(8, critiques=critiques), prompts=prompts), out)
+    missed = 0
+    for sample in read_shards(out):
+        said = sample.trajectory.provenance
+        missed += len(said.get("mistakes_not_drawn", ()))
+        seen = sum(isinstance(step, Inspection) and step.target == "sketch" and
+                   step.verdict == "revise" for step in sample.trajectory.steps)  # fmt: skip
+        assert seen == said["mistakes"].count("sketch: relation")
+    assert missed and read_manifest(out).stats["not_drawn"] == {"sketch: relation": missed}
+    assert validate(out).ok
+    assert main(["preview", str(out), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "mistakes that the editor did not draw" in page
+
+
 def test_concurrency_does_not_change_the_data(tmp_path: Path, folder: Path) -> None:
     run_job(job(concurrency=1), tmp_path / "data")
     assert files(tmp_path / "data") == files(folder)

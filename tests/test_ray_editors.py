@@ -276,23 +276,26 @@ def test_clusters_without_room_and_commands_that_fail_are_one_error(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("deaths", [5, 200])
 def test_editors_and_ranks_that_are_killed_leave_the_same_and_lose_nothing(
-    ray: Any, tmp_path: Path
+    ray: Any, tmp_path: Path, deaths: int
 ) -> None:
     model, rng, killed = Endpoint(), random.Random(0), list[str]()
     with serve(model) as url:
         lmm = [f"lmm.model={SHAPES_LMM}", f"lmm.base_url={url}", "lmm.api_key_env=null"]
-        job = ["plan-sketch", "concurrency=2", *lmm, "prompts.count=40", "lmm.backoff_s=0"]
+        job = ["plan-sketch", "concurrency=2", *lmm, f"prompts.count={8 * deaths}"]
+        job.append("lmm.backoff_s=0")
         assert main([*job, "--out", str(tmp_path / "one")]) == 0
         whole, needed = model.asked.copy(), Records(tmp_path / "one" / LEDGER)
         model.asked.clear()
         out, over = tmp_path / "ray", threading.Event()
 
         def kill() -> None:
-            for named in ("EditorActor", "EditorActor", "_run", "EditorActor", "_run"):
+            while len(killed) < deaths and not over.is_set():
                 enough = lines(out) + rng.randint(10, 25)
                 while lines(out) < enough and not over.is_set():
                     time.sleep(0.01)
+                named = rng.choice(("EditorActor", "EditorActor", "_run"))
                 if found := workers(named):
                     os.kill(rng.choice(found), signal.SIGKILL)
                     killed.append(named)
@@ -300,12 +303,17 @@ def test_editors_and_ranks_that_are_killed_leave_the_same_and_lose_nothing(
         killer = threading.Thread(target=kill)
         killer.start()
         try:
-            assert main(["on-ray", "--editors", "2", "2", *job, "--out", str(out)]) == 0
+            for attempt in range(1, 20):
+                try:
+                    assert main(["on-ray", "--editors", "2", "2", *job, "--out", str(out)]) == 0
+                    break
+                except OSError as error:  # a task has died as often as Ray begins it anew
+                    assert "the same command goes on" in str(error) and attempt < 19
         finally:
             over.set()
             killer.join()
     made = Records(out / LEDGER)
-    assert killed.count("EditorActor") >= 2 and "_run" in killed, killed
+    assert len(killed) >= 0.8 * deaths and {"EditorActor", "_run"} == set(killed), killed
     assert answered(made) == answered(needed)
     assert model.asked.keys() == whole.keys()
     assert content(out) == content(tmp_path / "one")

@@ -74,6 +74,7 @@ class TrajectoryBuilder:
         self._look: dict[str, str] = {}
         self._chosen: list[Intent] = []
         self._notes: list[str] = []
+        self._not_drawn: list[str] = []
         self._refused: list[dict[str, Any]] = []
         self._first: bytes | None = None
         self._drift: list[dict[str, Any]] = []
@@ -215,6 +216,8 @@ class TrajectoryBuilder:
             )
             inspect = intent.look_again[1]
         else:
+            if intent.wrong_sketch:
+                self._not_drawn.append(f"sketch: {intent.wrong_sketch[0]}")
             sketch = await self._passing(
                 "draw", intent.step, before, text.editor_prompt, number, last=last, whole=last
             )
@@ -364,6 +367,7 @@ class TrajectoryBuilder:
                 "graphs": [intent.step.after.to_dict() for intent in self._chosen],
                 "deltas": [in_short(intent.step) for intent in self._chosen],
                 "mistakes": self._notes,
+                **({"mistakes_not_drawn": self._not_drawn} if self._not_drawn else {}),
                 **({"look": self._look} if self._look else {}),
                 **({REFUSED: self._refused} if self._refused else {}),
                 **({DRIFT: self._drift} if self._drift else {}),

@@ -166,6 +166,7 @@ def share(
 
     Raises:
         UsageError: a task asks for more GPUs than a machine has.
+        OSError: Ray gave a task up, such as one whose worker died too often.
         Exception: what a task failed with.
     """
     each = options.gpus
@@ -179,7 +180,19 @@ def share(
         task.remote(application, os.getcwd(), command, rank, options.processes)
         for rank in range(options.processes)
     ]
-    return int(max(result(ray, running)))
+    try:
+        return int(max(result(ray, running)))
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as error:
+        said = str(error).strip().partition("\n")[0]
+        raise OSError(
+            f"Ray gave a task up ({type(error).__name__}: {said}); the same command goes on from "
+            "what is saved"
+        ) from None
+    finally:
+        for one in running:  # they would go on where the cluster does; those that ended stay so
+            ray.cancel(one, force=True)
 
 
 def result(ray: Any, awaited: Any) -> Any:

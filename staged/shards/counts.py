@@ -30,6 +30,8 @@ class Stats:
         cost: Unit -> amount, of these trajectories only.
         drift: What edits did to the whole of a picture, where that was measured: how far it moved
             and how much its colours changed -> sketches, and whether its motion was undone.
+        not_drawn: Deliberate mistake of the plan-sketch pipeline that its editor did not draw, so
+            that nothing refuses it -> sketches.
     """
 
     trajectories: int = 0
@@ -48,6 +50,7 @@ class Stats:
     licences: Counter[str] = field(default_factory=Counter)
     cost: dict[str, float] = field(default_factory=dict)
     drift: dict[str, Counter[str]] = field(default_factory=dict)
+    not_drawn: Counter[str] = field(default_factory=Counter)
 
     def add(self, trajectory: Trajectory) -> None:
         """Count one more."""
@@ -78,10 +81,13 @@ class Stats:
         for one in drifts(trajectory):
             for name, kind in one.items():
                 self.drift.setdefault(name, Counter())[kind] += 1
+        missed = provenance.get("mistakes_not_drawn")
+        self.not_drawn.update(map(str, missed if isinstance(missed, list) else []))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data; nothing of drift where none was measured."""
-        return {n: plain(value) for n, value in vars(self).items() if n != "drift" or value}
+        """Return plain JSON data, without what is counted in some data sets only where it is 0."""
+        rare = ("drift", "not_drawn")
+        return {n: plain(value) for n, value in vars(self).items() if n not in rare or value}
 
 
 MOVED: Final = ("up to 0.1%", "up to 0.3%", "up to 1%", "up to 3%", "beyond 3%")
