@@ -167,6 +167,49 @@ def test_what_fits_nowhere_is_named(
         load(rewritten(folder, change))
 
 
+@pytest.mark.parametrize("name", [f"{QUERIES}.weight", "connector.fc1.bias"])
+@pytest.mark.parametrize("stored", [torch.int8, torch.uint8])
+def test_weights_rounded_to_integers_are_not_taken_for_weights(
+    folder: Path, tmp_path: Path, name: str, stored: torch.dtype, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewritten(folder, lambda tensors: tensors | {name: tensors[name].mul(100).to(stored)})
+    with pytest.raises(ValueError, match="rounded to integers") as caught:
+        load(folder)
+    assert f"1 of them: {name} (" in str(caught.value)
+    command = ["export", str(folder), "--out", str(tmp_path / "out"), "--dtype", "bfloat16"]
+    assert staged(command) != 0
+    assert "rounded to integers" in capsys.readouterr().err
+
+
+def test_an_autoencoder_and_a_lora_of_integers_are_refused(
+    folder: Path, lora: Path, tmp_path: Path
+) -> None:
+    path = lora / "adapter_model.safetensors"
+    save_file({k: t.to(torch.int8) for k, t in load_file(path).items()}, path)
+    with pytest.raises(ValueError, match="are no LoRA"):
+        adapters.read_adapter(lora)
+    path = folder / "ae.safetensors"
+    save_file({k: t.to(torch.int32) for k, t in load_file(path).items()}, path)
+    with pytest.raises(ValueError, match=r"ae\.safetensors holds weights that were rounded"):
+        load(folder)
+
+
+def test_weights_in_eight_bits_of_real_numbers_load(folder: Path) -> None:
+    name = f"{QUERIES}.weight"
+    narrow = load_file(folder / "ema.safetensors")[name].to(torch.float8_e4m3fn)
+    rewritten(folder, lambda tensors: tensors | {name: narrow})
+    loaded = load(folder).model.get_submodule("layers.0.und.q_proj").weight
+    assert torch.equal(loaded, narrow.float())
+
+
+def test_pieces_of_torchs_distributed_checkpoints_say_what_to_do(folder: Path) -> None:
+    (folder / "ema.safetensors").unlink()
+    for rank in range(20):
+        (folder / f"__{rank}_0.distcp").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"__0_0\.distcp, .* and 8 more; .* Convert them to"):
+        load(folder)
+
+
 def test_several_files_of_unknown_names_are_not_guessed_at(folder: Path) -> None:
     (folder / "ema.safetensors").rename(folder / "a.safetensors")
     shutil.copy(folder / "a.safetensors", folder / "b.safetensors")

@@ -80,6 +80,35 @@ def test_a_partial_section_keeps_the_defaults_of_its_field(tmp_path: Path) -> No
     assert load(tmp_path, "out: a", "optimizer.schedule=constant").optimizer.lr == 1e-3
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    parts: tuple[Optimizer, ...] = ()
+    names: dict[str, float] = field(default_factory=dict)
+    title: str = "a"
+    most: int | float | None = None
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("parts.0.lr", "parts: expected a list, which has no keys; give parts=[...] whole"),
+        ("title.x", "title: expected str, which has no keys; give title=... whole"),
+        ("most.x.y", "most: expected int or float or null, which has no keys; give most=... whole"),
+    ],
+)
+def test_an_override_of_a_part_of_what_has_none_is_told_as_it_was_written(
+    key: str, message: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings.from_dict(Mixture, {"parts": [{"lr": 1.0}]}, overrides=[f"{key}=2", "names.a=1"])
+    assert str(caught.value) == f"override '{key}=2': {message}"
+
+
+def test_a_list_can_be_given_whole_beside_parts_of_a_mapping() -> None:
+    found = settings.from_dict(Mixture, {}, overrides=["names.a=1", "parts=[{lr: 2}]"])
+    assert found == Mixture(names={"a": 1.0}, parts=(Optimizer(lr=2.0),))
+
+
 @pytest.mark.parametrize(
     ("override", "key", "value"),
     [

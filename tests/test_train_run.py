@@ -473,6 +473,22 @@ def test_missing_unfinished_and_empty_data_are_named(world: World, tmp_path: Pat
     assert "the data hold no samples" in error(write_data(tmp_path / "empty", []))
 
 
+@pytest.mark.parametrize("more", [[], ["--show-pack", "0"], ["--prepare"]])
+def test_so_they_are_by_the_command(
+    world: World, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, missing, unfinished = tmp_path / "job.yaml", tmp_path / "missing", tmp_path / "unfinished"
+    shutil.copytree(world.data, unfinished)
+    (unfinished / "index.json").unlink()
+    for folder, message in (
+        (missing, f"data folder {missing} does not exist; build it, or correct data.path"),
+        (unfinished, f"{unfinished} holds no finished data set (no index.json); let its build"),
+    ):
+        save_resolved(world.settings(tmp_path / "out", data=(Subset(path=folder),)), job)
+        assert cli(["train", str(job), *more]) == 1
+        assert message in capsys.readouterr().err
+
+
 def test_samples_longer_than_a_pack_are_counted_and_named(world: World, tmp_path: Path) -> None:
     with pytest.raises(ValueError) as caught:
         Trainer(world.settings(tmp_path, pack_tokens=100))

@@ -23,8 +23,8 @@ from staged.command_line import (
     share,
 )
 from staged.command_line.applications import run_as_module
-from staged.shards.folder import shard_paths
 from staged.shards.streaming import is_remote
+from train.data_folder import finished
 from train.gpus import GPUS
 from train.run_lock import alone_together, require_nobody_yet
 from train.settings import TrainSettings
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _export(settings, arguments)
     for subset in settings.data:
         if not is_remote(subset.path):
-            shard_paths(Path(subset.path).expanduser())
+            finished(subset.path)
     if arguments.show_pack is not None:
         from train.show_pack import show_pack
 

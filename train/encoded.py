@@ -25,9 +25,10 @@ from staged.model.tokenizer import BagelTokenizer
 from staged.sequence import interleave
 from staged.shards import ShardError, ShardIndex
 from staged.shards.checks import damage
-from staged.shards.folder import INDEX, ShardEntry, read_index
+from staged.shards.folder import ShardEntry, read_index
 from staged.shards.streaming import RemoteShards, Streaming, is_remote, shown
 from staged.trajectory import ImageRef, Trajectory
+from train.data_folder import finished
 from train.partial_latents import PartialLatents, note_of
 
 _ENCODE_BATCH = 64
@@ -89,8 +90,8 @@ class EncodedFolder:
                 raise ValueError(f"{self.folder}: {error}") from error
             entries = self.index.entries
         else:
-            local = Path(folder).expanduser()
-            self.index, entries = _open(local), read_index(local)
+            local = finished(folder)
+            self.index, entries = ShardIndex(local), read_index(local)
         self.fingerprint = _fingerprint(entries, codec, tokenizer)
         self._latents: NDArray[np.float32] | None = None
         table = cache / f"{self.fingerprint[:16]}.npz"
@@ -277,17 +278,6 @@ def require_undamaged(path: str) -> None:
             f"{path} is damaged: {'; '.join(problems[:3])}; build it again, or copy it anew "
             "(staged data validate tells all)"
         )
-
-
-def _open(folder: Path) -> ShardIndex:
-    if not folder.is_dir():
-        raise ValueError(f"data folder {folder} does not exist; build it, or correct data.path")
-    if not (folder / INDEX).is_file():
-        raise ValueError(
-            f"{folder} holds no finished data set (no {INDEX}); let its build finish, or correct "
-            "data.path"
-        )
-    return ShardIndex(folder)
 
 
 def _map(path: Path, columns: int) -> NDArray[np.float32]:

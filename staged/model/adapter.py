@@ -68,7 +68,7 @@ def read_adapter(folder: str | Path) -> Adapter:
     for key, tensor in stored.items():
         match = _TENSOR.fullmatch(key.removeprefix(_PREFIX))
         module = None if match is None else _our_module(match["module"])
-        if match is None or module is None or tensor.ndim != 2:
+        if match is None or module is None or not _is_matrix(tensor):
             strange.append(key)
             continue
         halves.setdefault(module, {})[match["half"]] = tensor
@@ -86,6 +86,10 @@ def read_adapter(folder: str | Path) -> Adapter:
     if bad := [name for name, tensor in tensors.items() if not bool(all_finite(tensor))]:
         raise ValueError(f"{folder / WEIGHTS}: NaN or infinite numbers in {listed(bad)}")
     return Adapter(folder=folder, base=config.base, low_ranks=low_ranks, tensors=tensors)
+
+
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.ndim == 2 and tensor.is_floating_point()
 
 
 def read_base(folder: str | Path) -> str:

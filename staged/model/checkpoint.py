@@ -39,7 +39,7 @@ from staged.model.quantized import (
 from staged.model.safetensors_writer import require_written, write_safetensors
 from staged.model.stored_weights import AUTOENCODER, WEIGHTS, StoredWeights, as_published
 from staged.model.tokenizer import BagelTokenizer
-from staged.model.weights import check_finite_weights, check_names, check_weights
+from staged.model.weights import check_finite_weights, check_names, check_real, check_weights
 
 __all__ = [
     "FROZEN_TABLES",
@@ -181,6 +181,7 @@ def load_autoencoder(
         autoencoder = Autoencoder(config)
     expected = upstream_shapes(autoencoder)
     check_names(str(path), weights.shapes, expected)
+    check_real(str(path), weights.types)
     _allocate(autoencoder.float(), device)
     targets = stored_tensors(autoencoder)
     _copy(weights, {name: targets[name] for name in weights.shapes}, str(path), Undivided())

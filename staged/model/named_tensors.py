@@ -9,7 +9,7 @@ from staged.model.bagel import Bagel
 from staged.model.config import BagelConfig
 from staged.model.keys import to_upstream_key
 from staged.model.stored_weights import StoredWeights
-from staged.model.weights import check_names
+from staged.model.weights import check_names, check_real
 
 FROZEN_TABLES: Final = {
     "latent_positions": "max_latent_size",
@@ -41,11 +41,13 @@ def check_stored(weights: StoredWeights, model: Bagel) -> dict[str, tuple[int, .
         Upstream's name and shape of every tensor of the model.
 
     Raises:
-        ValueError: One error that lists all that are missing, unexpected or of another shape.
+        ValueError: One error that lists all that are missing, unexpected or of another shape, or
+            else all that are no real numbers.
     """
     expected = upstream_shapes(model)
     optional = {to_upstream_key(table) for table in FROZEN_TABLES}
     check_names(weights.place, weights.shapes, expected, optional=optional)
+    check_real(weights.place, weights.types)
     return expected
 
 

@@ -156,9 +156,9 @@ class _Work:
         return tensor
 
     def _type(self, key: str) -> torch.dtype:
-        stored = _BY_NAME.get(self.weights.types[key])
-        if self._dtype is not None and (stored is None or stored.is_floating_point):
+        if self._dtype is not None:
             return self._dtype
+        stored = _BY_NAME.get(self.weights.types[key])
         if stored is None:
             raise ValueError(
                 f"{self.weights.place}: {key} is stored as {self.weights.types[key]}, which is not "

@@ -28,7 +28,7 @@ __all__ = ["AUTOENCODER", "WEIGHTS", "StoredWeights", "as_published"]
 WEIGHTS = ("ema.safetensors", "model.safetensors")
 AUTOENCODER = "ae.safetensors"
 
-_UNSAFE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+_UNSAFE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".distcp")
 _MAX_INDEX_BYTES = 1 << 24
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 _WRAPPERS = frozenset(
@@ -245,7 +245,7 @@ def _none_there(folder: Path, others: list[Path]) -> str:
     unsafe = sorted(path.name for path in folder.iterdir() if path.suffix in _UNSAFE_SUFFIXES)
     if unsafe:
         return (
-            f"{folder} has weights only as {', '.join(unsafe)}; such files can run code when "
+            f"{folder} has weights only as {listed(unsafe)}; such files can run code when "
             f"opened and are not read. Convert them to {WEIGHTS[0]}"
         )
     if (folder / "checkpoint").is_dir():

@@ -17,10 +17,19 @@ from torch import Tensor, nn
 
 from staged.model.finite import all_finite
 
-__all__ = ["check_finite_weights", "check_names", "check_weights", "listed", "load_pretrained"]
+__all__ = [
+    "check_finite_weights",
+    "check_names",
+    "check_real",
+    "check_weights",
+    "listed",
+    "load_pretrained",
+]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+_REAL = re.compile(r"B?F[0-9]+(_.*)?")
+"""Of the format's types, those of real numbers."""
 _MAX_LISTED = 12  # names of each kind that an error message spells out
 
 
@@ -58,6 +67,27 @@ def check_names(
             if tuple(found[name]) != tuple(expected[name])
         ],
     )
+
+
+def check_real(place: str, types: Mapping[str, str]) -> None:
+    """Require weights to be stored as real numbers, of whatever width.
+
+    Integers are numbers that something multiplied; without it they would pass for weights.
+
+    Args:
+        place: Where they were found, for the message.
+        types: Name to stored type, by safetensors' names.
+
+    Raises:
+        ValueError: One error that lists all that are not.
+    """
+    whole = sorted(f"{name} ({of})" for name, of in types.items() if not _REAL.fullmatch(of))
+    if whole:
+        raise ValueError(
+            f"{place} holds weights that were rounded to integers, {len(whole)} of them: "
+            f"{listed(whole)}. Their scales are not read; take the checkpoint as it was before, "
+            "which --quantization rounds as it is read"
+        )
 
 
 def check_finite_weights(place: str, tensors: Mapping[str, Tensor]) -> None:

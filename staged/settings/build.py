@@ -106,6 +106,12 @@ class SettingsBuilder:
         """Return the value as the field's type, or `MISSING` after noting why not."""
         if isinstance(value, Override):
             return self._text(kind, value, path)
+        if next(_overrides(value), None) and not _has_keys(kind):
+            expected, way = kinds.name(kind), "..."
+            if get_origin(kind) is tuple:
+                expected, way = "a list", "[...]"
+            message = f"expected {expected}, which has no keys; give {'.'.join(path)}={way} whole"
+            return self._problem(path, message, value)
         if kinds.is_union(kind):
             return self._union(get_args(kind), value, path, default)
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
@@ -205,6 +211,13 @@ class SettingsBuilder:
         key = f"{'.'.join(path)}: " if path else ""
         self.problems.append(f"{place}: {key}{message}")
         return MISSING
+
+
+def _has_keys(kind: Any) -> bool:
+    """Whether a value of a type has parts of their own names."""
+    if kinds.is_union(kind):
+        return any(map(_has_keys, get_args(kind)))
+    return kind is Any or dataclasses.is_dataclass(kind) or get_origin(kind) in (dict, Mapping)
 
 
 def at_fault(data: Mapping[str, Any], message: str) -> Override | None:
