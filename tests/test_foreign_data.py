@@ -112,6 +112,20 @@ def test_each_answer_of_a_conversation_is_a_sample(tmp_path: Path) -> None:
     assert imported(tmp_path / "few", lines, "conversations", turns="first").accepted == 3
 
 
+def test_a_picture_that_is_named_again_is_looked_at_and_not_drawn_again(tmp_path: Path) -> None:
+    row = foreign.zebra(3)
+    drawn = "<image_start>[reasoning_image_1]<image_end>"
+    row["Text Reasoning Trace"] += f"\nTHOUGHT 4: As in {drawn} it was."
+    path = write_parquet(tmp_path / "a.parquet", [row])
+    imported(tmp_path / "out", path, "zebra-cot")
+    [made] = trajectories(tmp_path / "out")
+    assert moves(made.steps) == ("think", "sketch", "think", "sketch", "answer", "stop")
+    assert pictures(made) == crcs(3, 4, 5)
+    assert made.steps[-2] == Answer(
+        text="<think>It is on the left.\nAs in [image 2] it was.</think>\nleft"
+    )
+
+
 def test_zebras_thoughts_and_pictures_come_in_turn(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", [foreign.zebra(3)])
     assert imported(tmp_path / "out", path, "zebra-cot").accepted == 1

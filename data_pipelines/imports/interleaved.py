@@ -52,6 +52,7 @@ class ZebraCot(OneSample):
             else:
                 steps += _drawn(row, text, piece)
                 text = ""
+                shown[piece] = f"[image {len(shown) + 1}]"
         return Trajectory(
             prompt=_PLACE.sub(lambda match: shown[match[1]], question).strip(),
             inputs=refs([row.image(name) for name in given]),
