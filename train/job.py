@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,26 +15,18 @@ from staged.allocator import keep_freed_memory
 from staged.command_line import outputs
 from staged.device_memory import peak_gib
 from staged.model.finite import NotFiniteError
-from staged.model.loss import TokenLosses
 from staged.model.work import train_flops
-from train.clipping import clip_gradients
 from train.determinism import deterministic_kernels, prepare_determinism
 from train.ema import averaged
 from train.examples import Examples
 from train.float8 import require_float8
 from train.interrupts import Interrupts
 from train.interval import IntervalMeans
+from train.learner import Learner
 from train.memory import bytes_to_write, kept_bytes, require_memory
 from train.num_ranks import require_ranks
-from train.objective import (
-    PackLosses,
-    Supervised,
-    forward_in,
-    mean_losses,
-    task_means,
-)
 from train.opening import codec_to_train
-from train.optimizer import learning_rate, make_optimizers
+from train.optimizer import make_optimizers
 from train.packing import Pack
 from train.parts import PARTS
 from train.profiles import TraceRequests, profile_folder, profiled, watched_memory
@@ -49,24 +41,23 @@ from train.run_folder import (
 )
 from train.run_lock import alone_together, require_nobody_in
 from train.run_log import RunLog, Silence
-from train.run_model import RunModel, result_of
+from train.run_model import result_of
 from train.scoring import Scoring
 from train.settings import Subset, TrainSettings
 from train.sharding import (
     gathered_root,
     num_shards,
     resharded,
-    sum_over_replicas,
 )
 from train.state import RunState
 from train.step_end import StepEnd
-from train.stream import StepPacks, explaining_dead_workers, in_order, packs_each
+from train.stream import StepPacks, explaining_dead_workers, packs_each
 from train.throughput import Throughput, rate_of_device
 from train.trackers import open_trackers, require_trackers
 from train.validation import HeldOut
 
 
-class Trainer(RunModel):
+class Trainer(Learner):
     """One run, or one rank's part of it, on one device."""
 
     def __init__(self, settings: TrainSettings, ranks: Ranks | None = None) -> None:
@@ -390,53 +381,6 @@ class Trainer(RunModel):
         if score is not None and scorer is not None:
             self.held_out.compare(self.step, -score if scorer.larger_is_better else score)
 
-    def train_step(self, *packs: Pack) -> dict[str, float]:
-        """One optimizer step over one or more packs, one after the other.
-
-        Returns:
-            Losses (nats and squared error a number), also by task, gradient norm and learning
-            rate.
-
-        Raises:
-            ValueError: A loss or the gradient is not finite; the weights are as before the step.
-        """
-        settings = self.settings
-        counts = in_order(self.ranks.gather([Supervised.of(pack) for pack in packs]))
-        supervised = Supervised.total(counts)
-        mine = []
-        for turn, pack in enumerate(packs, start=1):
-            pack = pack.to(self.device)
-            losses = self._forward(pack)
-            ce, mse = mean_losses(losses, pack, supervised)
-            loss = settings.ce_weight * ce + mse
-            sum_over_replicas(self.objective, turn == len(packs))
-            loss.backward()
-            mine.append(PackLosses.of(pack, losses, loss, ce, mse))
-        # Only now: where one rank left before its backward pass, the others would wait in theirs.
-        found = in_order(self.ranks.gather(mine))
-        for place, pack_losses in enumerate(found):
-            detail = f" (ce {pack_losses.ce}, mse {pack_losses.mse})"
-            found_in = [(place, pack_losses.not_finite)]
-            self._require_finite("loss", pack_losses.loss, found_in, detail)
-        record = {
-            name: sum(getattr(pack_losses, name) for pack_losses in found)
-            for name in ("loss", "ce", "mse")
-        }
-        norm = clip_gradients(self.parameters.values(), settings.optimizer.max_grad_norm)
-        # A finite loss can have an infinite gradient, and moments would keep it for good.
-        found_in = [(place, ()) for place in range(settings.packs_per_step)]
-        self._require_finite("gradient norm", norm, found_in)
-        lr = learning_rate(self.step, settings.num_steps, settings.optimizer)
-        self.optimizer.step(lr)
-        self.optimizer.zero_grad()
-        if self.average is not None:
-            self.average.update(self.parameters.values(), self.step)
-        return (
-            record
-            | {"grad_norm": norm, "lr": lr}
-            | task_means(pack_losses.tasks for pack_losses in found)
-        )
-
     def sample(self, shown: Silence) -> None:
         """Draw the fixed prompts with the averaged weights; all ranks draw, one shows."""
         # A run that draws nothing needs no engine; nothing else of training does.
@@ -460,46 +404,6 @@ class Trainer(RunModel):
     def _require_room(self) -> None:
         need = bytes_to_write(self.settings, self.model, self.parameters, self.optimizer)
         outputs.folder(self.settings.out, need_bytes=need)
-
-    def _forward(self, pack: Pack) -> TokenLosses:
-        """Forward in the working dtype; see `forward_in`."""
-        losses: TokenLosses = forward_in(
-            self.dtype, self.objective, pack, sharded=self.mesh is not None
-        )
-        return losses
-
-    def _require_finite(
-        self,
-        what: str,
-        value: float,
-        found_in: Iterable[tuple[int, tuple[int, ...]]],
-        detail: str = "",
-    ) -> None:
-        """Name the samples that a number comes from.
-
-        Args:
-            what: The number is.
-            value: The number.
-            found_in: Of the step's packs those that it comes from, each with the places of samples
-                in it; without any, it may be each.
-            detail: Told behind the value.
-        """
-        if math.isfinite(value):
-            return
-        self.optimizer.zero_grad()
-        first, samples, known = self.step * self.settings.packs_per_step, list[str](), True
-        for number, places in found_in:
-            names = [self.examples.name(sample) for sample, _ in self.plan.pack(first + number)]
-            of_some = [names[place] for place in places if place < len(names)]  # filler has none
-            known = known and 0 < len(of_some) < len(names)
-            samples += of_some or names
-        more = f" and {len(samples) - 4} more" if len(samples) > 4 else ""
-        raise ValueError(
-            f"the {what} is {value} at step {self.step}{detail}; "
-            f"{'it comes from' if known else 'the pack holds'} {', '.join(samples[:4])}{more}. "
-            "Look at these samples; or start another `out` with a lower optimizer.lr or "
-            "dtype=float32"
-        )
 
 
 def _due(step: int, every_steps: int) -> bool:

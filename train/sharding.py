@@ -57,7 +57,7 @@ def shard(
     policy = MixedPrecisionPolicy(
         param_dtype=None if dtype == torch.float32 else dtype,
         reduce_dtype=torch.float32,
-        cast_forward_inputs=False,  # times are to stay float32; `Trainer` casts what is to be cast
+        cast_forward_inputs=False,  # times are to stay float32; `Learner` casts what is to be cast
     )
     for module in list(root.modules()):
         if isinstance(module, Layer | VisionBlock):
