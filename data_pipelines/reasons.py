@@ -22,6 +22,7 @@ _REASONS: Final = {
     "attribute not as planned": "an object does not look as planned",
     "relation not as planned": "an object does not stand where it was planned",
     "absence not as planned": "something is still there that was to go",
+    "look not as planned": "style, setting, light or view are not those of the prompt",
     "number not as planned": "there are more or fewer of a kind than were planned",
     "something extra": "something is there that nobody asked for",
     "poor quality": "the image is poor as an image",

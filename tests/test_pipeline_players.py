@@ -171,7 +171,7 @@ def test_steps_get_an_instruction_and_a_description_each() -> None:
     graph = graph_of("a photo of a red star left of a blue ring")
     path = increments(graph, seed=1, max_steps=4)
     deltas = tuple(delta(a, b) for a, b in zip((SceneGraph(), *path), path, strict=False))
-    later = drawn_later(deltas)
+    later = drawn_later(deltas, {})
     answer = ask(
         steps_request(WORDING, "a photo of a red star left of a blue ring", {}, deltas, later)
     )

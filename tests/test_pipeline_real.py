@@ -204,14 +204,31 @@ def test_the_judge_is_told_nothing_but_questions(kontext: Path, tmp_path: Path) 
     texts = {q["question"] for content in asked for q in content["questions"]}
     assert {"Is the parasol red?", "Is the parasol on the beach?"} <= texts
     assert "Is there exactly 1 deckchair?" in texts
-    assert "Are there many of this kind: crowd?" in texts
+    assert "Are there many, or one mass of many, of this kind: crowd?" in texts
     assert not any("exactly 1 crowd" in text for text in texts), "nobody counts a crowd"
     assert any("as it was in the other image" in text for text in texts)
     assert {q["id"] for content in asked for q in content["questions"]} == {
         f"q{n}" for n in range(1, 1 + max(len(c["questions"]) for c in asked))
     }
+    styles = [
+        json.dumps(content).count("this style: in the style of Van Gogh") for content in asked
+    ]
+    assert set(styles) == {0, 1} and styles[0] == 1, "where an image is the first, or the last"
     said = json.dumps(asked)
     assert PROMPT not in said and "show " not in said, "nor what was planned"
+
+
+def test_mistakes_are_written_from_what_is_described_so_far(kontext: Path, tmp_path: Path) -> None:
+    reader = Reader()
+    critiques = Critiques(plans=1.0, wrong_plans=1.0, sketches=0.0)
+    with serve(reader.app) as url:
+        job = replace(settings(kontext, tmp_path, url, concurrency=1), critiques=critiques)
+        run_job(replace(job, prompts=replace(job.prompts, count=2)), tmp_path / "out")
+    alone = [c["steps"] for c in reader.asked("plan_steps") if "drawn_so_far" in c["steps"][0]]
+    assert alone and len(alone) < len(reader.asked("plan_steps"))
+    for step in (step for steps in alone for step in steps):
+        drawn = [item["class"] for item in step["before"]["objects"]]
+        assert step["drawn_so_far"] == (" and ".join(drawn) or None)
 
 
 def test_an_editor_that_is_told_too_much_too_early_is_asked_for_again(

@@ -28,6 +28,7 @@ from staged.scene_graph import (
     delta,
     entering,
     increments,
+    look_questions,
     questions,
     resolve,
     rest_questions,
@@ -483,6 +484,37 @@ def test_things_are_named_so_that_they_can_be_told_apart() -> None:
     acting = Attribute(object="o0", kind="action", value="waving")
     two = SceneGraph([thing("o0", "star"), thing("o1", "star")], [*attributes, acting])
     assert the(two, "o0") == "the small red star"
+    gold = "white with a gold rim"
+    assert the(graph(gold, "white"), "o0") == "the star that is white with a gold rim"
+
+
+def test_groups_of_a_kind_are_counted_together() -> None:
+    """Of three red lanterns and two white ones nobody is to see about three, and about two."""
+
+    def asked(*numbers: str) -> set[str]:
+        scene = SceneGraph(
+            [thing(f"o{i}", "lantern") for i in range(len(numbers))],
+            [
+                Attribute(object=f"o{i}", kind=NUMBER, value=value)
+                for i, value in enumerate(numbers)
+                if value != "1"
+            ],
+        )
+        texts = {q.text for q in questions(delta(SceneGraph(), scene))}
+        return {text for text in texts if text.endswith("of this kind: lantern?")}
+
+    assert "Are there about 5 of this kind: lantern?" in asked("3", "2")
+    assert "Are there about 13 of this kind: lantern?" in asked("12", "1")
+    assert not any("about" in text for text in asked("many", "1"))
+
+
+def test_the_whole_image_is_asked_about_as_far_as_something_is_said_of_it() -> None:
+    asked = look_questions({"light": "dusk", "style": "gouache"})
+    assert [(q.id, q.text) for q in asked] == [
+        ("look style", "Does the whole image have this style: gouache?"),
+        ("look light", "Is the light of the whole image like this: dusk?"),
+    ]
+    assert not look_questions({})
 
 
 def test_counts_and_the_rest_are_asked_about() -> None:
@@ -495,12 +527,15 @@ def test_counts_and_the_rest_are_asked_about() -> None:
     assert [q.text for q in count_questions(scene)] == ["Are there exactly 2 of this kind: cat?"]
     asked = {q.text for q in questions(delta(SceneGraph(), scene))}
     assert {
-        "Are there many of this kind: crowd?",
+        "Are there many, or one mass of many, of this kind: crowd?",
         "Are there about 12 of this kind: flock?",
     } < asked
     sign = SceneGraph([thing("o1", "sign")], [Attribute(object="o1", kind="text", value="OPEN")])
     written = [q.text for q in questions(delta(SceneGraph(), sign))]
-    assert written == ["Is there a sign?", 'Is "OPEN" written on the sign?']
+    assert written == [
+        "Is there a sign?",
+        "Is this written on the sign, letter for letter: OPEN",
+    ]
 
     step = delta(CYCLE.subgraph(["o2", "o3"]), CYCLE)
     assert [q.text for q in rest_questions(step)] == [

@@ -21,9 +21,9 @@ from data_pipelines.plan_sketch.intents import Intent, in_short, intents
 from data_pipelines.plan_sketch.requests import (
     StepAnswer,
     drawn_later,
-    names,
     scene_graph_request,
     steps_request,
+    unsaid,
 )
 from data_pipelines.plan_sketch.settings import PlanSketchSettings
 from data_pipelines.prompts import UnitPrompt
@@ -41,6 +41,8 @@ from staged.trajectory import (
     Trajectory,
 )
 
+_FROM_THE_FIRST = ("style", "setting")
+"""What is said of the whole image and must be seen before everything is drawn."""
 REFUSED = "refused_edits"
 """Where in a trajectory's provenance stand drawings that the gate refused before one passed."""
 
@@ -104,9 +106,9 @@ class TrajectoryBuilder:
             allowed=self._allowed,
         )
         path = [intent.step for intent in chosen]
-        later = drawn_later(path)
+        later = drawn_later(path, self._look)
         texts = await self._texts(path, later)
-        wrong_texts = iter(await self._wrong_texts(chosen, later))
+        wrong_texts = iter(await self._wrong_texts(chosen, texts, later))
         drawn: bytes | None = None
         described: str | None = None
         for number, (intent, text) in enumerate(zip(chosen, texts, strict=True)):
@@ -117,7 +119,10 @@ class TrajectoryBuilder:
         self._steps.append(Stop())
 
     async def _texts(
-        self, steps: Sequence[Delta], later: Sequence[tuple[str, ...]]
+        self,
+        steps: Sequence[Delta],
+        later: Sequence[tuple[str, ...]],
+        drawn_so_far: Sequence[str | None] | None = None,
     ) -> list[StepAnswer]:
         if not steps:
             return []
@@ -128,23 +133,28 @@ class TrajectoryBuilder:
                 self._look,
                 steps,
                 later,
+                drawn_so_far=drawn_so_far,
                 seed=self._settings.seed,
             )
         )
         return answer.steps
 
     async def _wrong_texts(
-        self, chosen: Sequence[Intent], later: Sequence[tuple[str, ...]]
+        self,
+        chosen: Sequence[Intent],
+        texts: Sequence[StepAnswer],
+        later: Sequence[tuple[str, ...]],
     ) -> list[StepAnswer]:
         """The texts of all deliberate mistakes that something is drawn or planned for."""
-        steps, not_yet = [], []
-        for intent, coming in zip(chosen, later, strict=True):
+        steps, not_yet, drawn_so_far = [], [], []
+        described = [None, *(text.description for text in texts)]
+        for intent, coming, so_far in zip(chosen, later, described, strict=False):
             for wrong in (intent.wrong_plan, intent.wrong_sketch):
                 if wrong and wrong[1] != intent.step.before:
                     steps.append(delta(intent.step.before, wrong[1]))
-                    here = [item.class_name for item in wrong[1].objects]
-                    not_yet.append(tuple(name for name in coming if not names(name, *here)))
-        return await self._texts(steps, not_yet)
+                    not_yet.append(unsaid(coming, self._look, wrong[1]))
+                    drawn_so_far.append(so_far)
+        return await self._texts(steps, not_yet, drawn_so_far)
 
     async def _plan(
         self,
@@ -282,6 +292,8 @@ class TrajectoryBuilder:
         Raises:
             UnitEndError: none has passed; the last one is among the steps.
         """
+        # Light may come from what is not drawn yet, and a composition is of all that is.
+        look = self._look if last else {k: v for k, v in self._look.items() if k in _FROM_THE_FIRST}
         attempts = self._settings.gate.attempts or 1
         for attempt in range(attempts):
             name = f"{stage} {number}" if attempt == 0 else f"{stage} {number} again {attempt}"
@@ -298,6 +310,7 @@ class TrajectoryBuilder:
                 sketch.image.loaded,
                 whole=whole,
                 seed=self._settings.seed,
+                look=look,
             )
             if wrong is None:
                 break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from data_pipelines.asking import Asking
@@ -16,6 +16,7 @@ from staged.scene_graph import (
     SceneGraph,
     count_questions,
     delta,
+    look_questions,
     questions,
     resolve,
     rest_questions,
@@ -34,6 +35,7 @@ async def objection(
     *,
     whole: bool,
     seed: int,
+    look: Mapping[str, str] | None = None,
 ) -> Objection | None:
     """Let a drawing be judged.
 
@@ -46,6 +48,8 @@ async def objection(
         image: The drawing.
         whole: Ask about everything in it, and not about what the step did alone.
         seed: See `LmmRequest`.
+        look: What is said of the whole image. It is asked about in a first image, which sets the
+            style of all others, and where everything is asked about.
 
     Returns:
         What is wrong with it; None where it passes.
@@ -53,43 +57,53 @@ async def objection(
     Raises:
         UnitEndError: the judge gave no answer.
     """
-    asked = _asked(step, has_before=before is not None, whole=whole)
+    asked = _asked(step, look or {}, has_before=before is not None, whole=whole)
     orders: tuple[Which, ...] = ("last", "first") if gate.both_orders and before else ("last",)
+    # Of three apples in a bowl each is "an apple in the bowl": said once, and answered for all.
+    once = {question.text: question for question in reversed(asked)}
+    told = [question for question in asked if once[question.text] is question]
     seen = [
-        await asking.ask(judgement_request(wording, asked, before, image, result=order, seed=seed))
+        await asking.ask(judgement_request(wording, told, before, image, result=order, seed=seed))
         for order in orders
     ]
-    return _weighed(gate, asked, seen)
+    return _weighed(gate, asked, told, seen)
 
 
-def _asked(step: Delta, *, has_before: bool, whole: bool) -> tuple[Question, ...]:
+def _asked(
+    step: Delta, look: Mapping[str, str], *, has_before: bool, whole: bool
+) -> tuple[Question, ...]:
     about = delta(SceneGraph(), step.after) if whole else step
     asked = {question.id: question for question in questions(step)}
     asked |= {question.id: question for question in questions(about)}
     asked |= {question.id: question for question in count_questions(step.after)}
+    if whole or not has_before:
+        asked |= {question.id: question for question in look_questions(look)}
     if has_before:
         asked |= {question.id: question for question in rest_questions(step)}
     return tuple(asked.values())
 
 
 def _weighed(
-    gate: Gate, asked: Sequence[Question], seen: Sequence[StepJudgement]
+    gate: Gate,
+    asked: Sequence[Question],
+    told: Sequence[Question],
+    seen: Sequence[StepJudgement],
 ) -> Objection | None:
-    names = {f"q{number}": question.id for number, question in enumerate(asked, 1)}
-    given = [{names.get(a.id): a for a in judgement.answers} for judgement in seen]
-    if any(question.id not in answers for question in asked for answers in given):
+    texts = {f"q{number}": question.text for number, question in enumerate(told, 1)}
+    given = [{texts.get(a.id): a for a in judgement.answers} for judgement in seen]
+    if any(question.text not in answers for question in asked for answers in given):
         return Objection("question left unanswered", "")
     holds = resolve(
         asked,
         {
-            question.id: mean(answers[question.id].grade for answers in given) >= gate.min_grade
+            question.id: mean(answers[question.text].grade for answers in given) >= gate.min_grade
             for question in asked
         },
     )
     for question in asked:
         if not holds[question.id]:
             reason = f"{question.subject} not as planned"
-            said = f"{question.text} {given[0][question.id].seen}"
+            said = f"{question.text} {given[0][question.text].seen}"
             return Objection(_REST if question.subject == "rest" else reason, said)
     extras = min((judgement.extras for judgement in seen), key=len)
     if len(extras) > gate.max_extras:

@@ -1,6 +1,5 @@
 """What the pipeline asks a language model about a prompt, its steps and their images."""
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -8,10 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model, model_validator
 
 from data_pipelines.answers import StrictAnswer
+from data_pipelines.naming import names
 from data_pipelines.wording import Wording
 from staged.backends.lmm.inspecting import OptionalText, Text
 from staged.backends.lmm.request import LmmRequest
 from staged.scene_graph import (
+    MANY,
     NUMBER,
     Attribute,
     Delta,
@@ -27,7 +28,6 @@ Grade = Annotated[int, Field(ge=1, le=5)]
 """1 is certainly not, 5 certainly."""
 
 Which = Literal["last", "first"]
-_MANY = "many"
 
 
 class AttributeAnswer(StrictAnswer):
@@ -77,6 +77,13 @@ class SceneAnswer(StrictAnswer):
         if not self.objects:
             raise ValueError("a scene holds at least one object")
         self.graph()
+        # What could be there instead is drawn as well, so it must be a label too.
+        for item in self.objects:
+            for name in item.instead:
+                SceneObject(id=item.id, class_name=name)
+            for attribute in item.attributes:
+                for value in attribute.instead:
+                    Attribute(object=item.id, kind=attribute.kind, value=value)
         return self
 
     def graph(self) -> SceneGraph:
@@ -90,7 +97,7 @@ class SceneAnswer(StrictAnswer):
                     for a in o.attributes
                 ),
                 *(
-                    Attribute(object=o.id, kind=NUMBER, value=str(o.number or _MANY))
+                    Attribute(object=o.id, kind=NUMBER, value=str(o.number or MANY))
                     for o in self.objects
                     if o.number != 1
                 ),
@@ -166,6 +173,7 @@ def steps_request(
     deltas: Sequence[Delta],
     later: Sequence[tuple[str, ...]],
     *,
+    drawn_so_far: Sequence[str | None] | None = None,
     seed: int = 0,
 ) -> LmmRequest[StepsAnswer]:
     """Ask for the texts of every step; the answer has as many.
@@ -175,7 +183,9 @@ def steps_request(
         prompt: What is asked for.
         look: How the whole image looks.
         deltas: The steps.
-        later: For each of them what is drawn later, and is not to be named to the editor before.
+        later: For each of them what is drawn later, and is not to be named before.
+        drawn_so_far: For each of them the description of what it begins with, where the steps do
+            not follow one another; None where they do.
         seed: See `LmmRequest`.
     """
     content = {
@@ -185,9 +195,10 @@ def steps_request(
             {
                 "before": step.before.to_dict(),
                 "after": step.after.to_dict(),
-                "not_yet": list(names),
+                "not_yet": list(not_yet),
+                **({} if drawn_so_far is None else {"drawn_so_far": drawn_so_far[place]}),
             }
-            for step, names in zip(deltas, later, strict=True)
+            for place, (step, not_yet) in enumerate(zip(deltas, later, strict=True))
         ],
     }
     return wording.request("plan_steps", content, _steps_answer(tuple(later)), seed=seed)
@@ -222,31 +233,40 @@ def judgement_request(
     return wording.request("judge_step", content, StepJudgement, *images, seed=seed)
 
 
-def drawn_later(deltas: Sequence[Delta]) -> tuple[tuple[str, ...], ...]:
-    """Return for each step of a path the class names that only later ones draw."""
+def drawn_later(deltas: Sequence[Delta], look: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+    """Return for each step of a path the class names that only later ones draw.
+
+    Without those that must be said already: a glass that comes later, where a glass table is there,
+    or a beach, where the setting is one.
+    """
     found = []
     for place, step in enumerate(deltas):
-        here = {item.class_name for item in step.after.objects}
         later = {item.class_name for other in deltas[place + 1 :] for item in other.after.objects}
-        found.append(tuple(sorted(name for name in later if not names(name, *here))))
+        found.append(unsaid(sorted(later), look, step.before, step.after))
     return tuple(found)
 
 
-def names(name: str, *texts: str) -> bool:
-    """Whether a class is named in one of some texts, in the singular or with an s."""
-    word = re.compile(rf"\b{re.escape(name)}s?\b", re.IGNORECASE)
-    return any(word.search(text) for text in texts)
+def unsaid(
+    class_names: Sequence[str], look: Mapping[str, str], *scenes: SceneGraph
+) -> tuple[str, ...]:
+    """Return the class names that nothing of a look and of some scenes names."""
+    said = [*look.values()]
+    for scene in scenes:
+        said += [item.class_name for item in scene.objects]
+        said += [attribute.value for attribute in scene.attributes]
+        said += [relation.name for relation in scene.relations]
+    return tuple(name for name in class_names if not names(name, *said))
 
 
 @lru_cache(maxsize=256)
 def _steps_answer(later: tuple[tuple[str, ...], ...]) -> type[StepsAnswer]:
-    """Return the schema of exactly so many steps, whose editor is not told what comes later."""
+    """Return the schema of exactly so many steps, none of which tells what comes later."""
 
     def not_too_early(answer: StepsAnswer) -> StepsAnswer:
         for step, not_yet in zip(answer.steps, later, strict=True):
             for name in not_yet:
-                if names(name, step.editor_prompt):
-                    raise ValueError(f"an editor_prompt names {name}, which comes later")
+                if names(name, step.instruction, step.description, step.editor_prompt):
+                    raise ValueError(f"a step names {name}, which comes later")
         return answer
 
     steps = Annotated[list[StepAnswer], Field(min_length=len(later), max_length=len(later))]

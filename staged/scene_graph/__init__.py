@@ -22,9 +22,11 @@ from staged.scene_graph.paths import (
     varied_path,
 )
 from staged.scene_graph.question import (
+    MANY,
     NUMBER,
     Question,
     count_questions,
+    look_questions,
     questions,
     resolve,
     rest_questions,
@@ -32,6 +34,7 @@ from staged.scene_graph.question import (
 )
 
 __all__ = [
+    "MANY",
     "NUMBER",
     "VARIATIONS",
     "AddObject",
@@ -54,6 +57,7 @@ __all__ = [
     "delta",
     "entering",
     "increments",
+    "look_questions",
     "questions",
     "resolve",
     "rest_questions",

@@ -19,12 +19,20 @@ from staged.scene_graph.edits import (
 )
 from staged.scene_graph.graph import Relation, SceneGraph
 
-Subject = Literal["object", "attribute", "relation", "absence", "number", "rest"]
+Subject = Literal["object", "attribute", "relation", "absence", "number", "rest", "look"]
 
 NUMBER: Final = "number"
 """Kind of the attribute that says how many an object stands for: a crowd, a flock of twelve."""
 TEXT: Final = "text"
 """Kind of the attribute that says what is written on an object."""
+MANY: Final = "many"
+"""Value of `NUMBER` where nobody says how many."""
+_LOOKS: Final = {
+    "style": "Does the whole image have this style: {}?",
+    "setting": "Does the image show this place or background: {}?",
+    "light": "Is the light of the whole image like this: {}?",
+    "camera": "Is the image seen and framed like this: {}?",
+}
 _FIRST: Final = ("size", "age")
 """Kinds of attributes that stand first before a noun: the small red star."""
 _BEHIND: Final = frozenset((NUMBER, TEXT, "action", "pose", "expression"))
@@ -37,7 +45,7 @@ class Question:
 
     Attributes:
         id: Stable within its step: `o1`, `o1.color`, `o1 left of o2`, `no x1`, `exactly star`,
-            `same o1`.
+            `same o1`, `look style`.
         subject: What it is about.
         text: The question, to be answered with yes or no by looking at the image.
         parents: Ids of the questions that must hold for this one to count.
@@ -70,10 +78,10 @@ def questions(delta: Delta) -> tuple[Question, ...]:
         same = _number_with(after, object_id, kind, value)
         class_name = after.object(object_id).class_name
         if kind == TEXT:
-            text = f'Is "{value}" written on {the(after, object_id)}?'
+            # The words come last and in no quotation marks: they may hold some of their own.
+            text = f"Is this written on {the(after, object_id)}, letter for letter: {value}"
         elif kind == NUMBER:
-            about = f"about {value}" if value.isdigit() else value
-            text = f"Are there {about} of this kind: {class_name}?"
+            text = _crowd_question(after, class_name)
         elif len(after.of_class(class_name)) == 1:
             text = f"Is the {class_name} {value}?"
         elif same == 1:
@@ -148,6 +156,19 @@ def count_questions(graph: SceneGraph) -> tuple[Question, ...]:
     return tuple(asked)
 
 
+def look_questions(look: Mapping[str, str]) -> tuple[Question, ...]:
+    """Ask about the image as a whole.
+
+    Args:
+        look: What is wanted: `style`, `setting`, `light` and `camera`, as far as they are said.
+    """
+    return tuple(
+        Question(id=f"look {name}", subject="look", text=text.format(look[name]))
+        for name, text in _LOOKS.items()
+        if name in look
+    )
+
+
 def rest_questions(delta: Delta) -> tuple[Question, ...]:
     """Ask whether what a step leaves alone is still where and as it was.
 
@@ -205,6 +226,20 @@ def _number_with(graph: SceneGraph, object_id: str, kind: str, value: str) -> in
     return same
 
 
+def _crowd_question(graph: SceneGraph, class_name: str) -> str:
+    """Ask how many there are of a class that has a group in it: of all of them together.
+
+    Three red lanterns and two white ones are five lanterns, and not about three.
+    """
+    numbers = [
+        next((a.value for a in graph.attributes_of(item.id) if a.kind == NUMBER), "1")
+        for item in graph.of_class(class_name)
+    ]
+    if all(number.isdigit() for number in numbers):
+        return f"Are there about {sum(map(int, numbers))} of this kind: {class_name}?"
+    return f"Are there many, or one mass of many, of this kind: {class_name}?"
+
+
 def _a(noun: str) -> str:
     return f"an {noun}" if noun[0].lower() in "aeiou" else f"a {noun}"
 
@@ -220,7 +255,10 @@ def the(graph: SceneGraph, object_id: str) -> str:
     if not alike:
         return f"the {item.class_name}"
     words = _adjectives(graph, object_id)
-    noun = " ".join((*words, item.class_name))
+    # "The white with a gold rim teapot" is no English: a phrase stands behind its noun.
+    noun = " ".join((*(word for word in words if " " not in word), item.class_name))
+    if phrases := [word for word in words if " " in word]:
+        noun = f"{noun} that is {' and '.join(phrases)}"
     unique = words and all(not set(words) <= set(_adjectives(graph, other)) for other in alike)
     return f"the {noun}" if unique else _a(noun)
 
