@@ -1,5 +1,6 @@
 """Editors apart from the ranks: actors of a Ray cluster, and what asks them."""
 
+import argparse
 import os
 import random
 import signal
@@ -26,7 +27,7 @@ from data_pipelines.ray_editors import EditorActor, RayEditor, RayEditors
 from staged.backends.generators.settings import EditingServiceSettings
 from staged.backends.http.service import ServiceError
 from staged.command_line import UsageError
-from staged.command_line.on_ray import num_gpus, require_gpus
+from staged.command_line.on_ray import num_gpus, require_gpus, share
 from staged.jobs.records import Records
 from staged.roles import LatentEditor, RoleError
 from staged.settings import save_resolved
@@ -207,6 +208,38 @@ def test_a_refusal_counts_gpus_machine_by_machine() -> None:
         require_gpus(machines(3, 1, 3), "--gpus", 4)
     with pytest.raises(UsageError, match="and the cluster has 2: ask for fewer"):
         require_gpus(machines(2), "--gpus", 4)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_task_that_ray_gives_up_is_one_error_and_leaves_none_behind(fails: bool) -> None:
+    """It was a traceback, and on a cluster of one's own the other tasks went on."""
+    cancelled = list[int]()
+
+    class Died(Exception):
+        pass
+
+    def get(awaited: list[int]) -> list[int]:
+        if fails:
+            raise Died("The worker died unexpectedly\nand many lines more")
+        return [0, 3]
+
+    numbers = iter(range(9))
+    task = SimpleNamespace(remote=lambda *given: next(numbers))
+    cluster = SimpleNamespace(
+        exceptions=SimpleNamespace(RayTaskError=Ray.exceptions.RayTaskError, RayError=Died),
+        remote=lambda **options: lambda run: task,
+        get=get,
+        cancel=lambda one, force: cancelled.append(one),
+    )
+    options = argparse.Namespace(gpus=None, cpus=1, processes=2, command="plan-sketch",
+                                 arguments=[])  # fmt: skip
+    if fails:
+        told = r"gave a task up \(Died: The worker died unexpectedly\); the same command goes on"
+        with pytest.raises(OSError, match=told):
+            share(cluster, "data_pipelines", options, retries=1, by_default=0)
+    else:
+        assert share(cluster, "data_pipelines", options, retries=1, by_default=0) == 3
+    assert cancelled == [0, 1]
 
 
 def test_a_pool_that_is_not_there_is_one_error(tmp_path: Path) -> None:
