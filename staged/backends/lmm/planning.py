@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from staged import protocol, strict_json
-from staged.backends.lmm.inspecting import OptionalText
+from staged.backends.lmm.inspecting import RULES, OptionalText
 from staged.backends.lmm.request import LmmRequest
 from staged.trajectory import Inspection, Plan, Refinement, Sketch, Trajectory
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """Raised with every change of the words below."""
 
 _WORDS = (
@@ -22,7 +22,7 @@ _WORDS = (
     "steps end in exactly what the prompt asks for, at most six of them. Where refused is given, "
     "that plan of this step was refused for the reason that it names: plan the step anew. done is "
     "true only when something is drawn and nothing of the prompt is left; both texts are empty "
-    "then."
+    f"then.{RULES}, or if only one of both is empty."
 )
 
 
