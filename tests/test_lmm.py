@@ -134,6 +134,20 @@ def test_an_invalid_answer_is_paid_for_and_asked_again_under_another_seed(bad: s
     assert reply.usd == pytest.approx(0.004)
 
 
+def test_an_invalid_answer_is_asked_again_with_what_was_wrong_with_it() -> None:
+    """The same words brought the same mistake, for rules that no schema holds."""
+    answers = ['{"colour": 3}', Response("busy", status_code=503), "Sure!", GOOD]
+    (reply,), server, log = ask(lambda n, *_: answers[n], max_attempts=5)
+    assert isinstance(reply, Reply)
+    assert outcomes(log) == ["invalid_output", "server_error", "invalid_output", "ok"]
+    first, *later = (body["messages"][0]["content"] for body in server.bodies)
+    assert "not valid" not in first
+    assert ["(colour: " in text for text in later] == [True, True, False]
+    assert all(text.startswith(first.split("\n")[0]) and "Sure!" not in text for text in later)
+    assert len({str(body["messages"][1:]) for body in server.bodies}) == 1
+    assert reply.key == request_key(SETTINGS, REQUEST)
+
+
 def test_answers_that_stay_invalid_end_as_a_typed_failure() -> None:
     (failure,), server, _ = ask(lambda *_: "no", max_attempts=3)
     assert isinstance(failure, Failure) and failure.kind == "invalid_output"

@@ -32,6 +32,7 @@ from staged.jobs.budget import BudgetError
 MAX_REPLY_BYTES = 16 * 2**20
 MAX_FILE_BYTES = 2**30
 """Longest file of answers to a batch."""
+_MAX_WHY_CHARS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +166,7 @@ class LmmClient:
                 # After an invalid answer, or without a field, there is nothing to wait for.
                 if made and made[-1].outcome not in ("invalid_output", "unsupported"):
                     await self._service.rest(self._service.backoff_s(len(_counted(made))))
-                made.append(await self._attempt(key, request, made))
+                made.append(await self._attempt(key, _told_why(request, made), made))
             self._take_note(request.purpose, made[-1])
         return made
 
@@ -365,6 +366,22 @@ class LmmClient:
 def _counted(made: Sequence[CallAttempt]) -> list[CallAttempt]:
     """Leave out attempts that only showed which fields an endpoint takes."""
     return [attempt for attempt in made if attempt.outcome != "unsupported"]
+
+
+def _told_why(request: LmmRequest[T], made: Sequence[CallAttempt]) -> LmmRequest[T]:
+    """Say what made the last invalid answer invalid: at the end, so that what is cached stays so.
+
+    The rules of an answer that no schema holds are known to the model by words alone.
+    """
+    invalid = [attempt.text for attempt in made if attempt.outcome == "invalid_output"]
+    if not invalid or request.top_logprobs is not None:  # a first token is valid, or it is not
+        return request
+    why = invalid[-1].partition("; in ")[0][:_MAX_WHY_CHARS]
+    return replace(
+        request,
+        instructions=f"{request.instructions}\n\nAn answer to this was not valid ({why}). Give one "
+        "that is.",
+    )
 
 
 def _seen(task: asyncio.Task[Any]) -> None:
