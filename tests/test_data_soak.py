@@ -5,6 +5,7 @@ import asyncio
 import gc
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from benchmarks import data_jobs
 from benchmarks.parts.nasty_server import FAULTS, NastyServer
 from staged.backends.http.limiter import Limiter
-from staged.backends.http.pools import Pools
+from staged.backends.http.pools import _NUM_POOLS, KEPT_S, Pools
 from staged.jobs.ledger import Ledger
 
 
@@ -120,3 +121,32 @@ def test_requests_go_to_one_pool_after_the_other_and_all_are_closed() -> None:
     asyncio.run(go(pools))
     assert [pool.asked for pool in pools] == [["/0", "/2", "/4"], ["/1", "/3"]]
     assert all(pool.closed for pool in pools)
+
+
+def test_an_idle_connection_is_closed_before_a_server_would_close_it() -> None:
+    """Which a request might meet halfway: an attempt in vain, paid for or not."""
+    opened = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    async def go() -> list[int]:
+        counts = []
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with httpx.AsyncClient(transport=Pools.to_the_network()) as client:
+            for pause_s in (0.0, 0.0, KEPT_S + 0.1):
+                await asyncio.sleep(pause_s)
+                for _ in range(_NUM_POOLS):
+                    await client.get(url)
+                counts.append(opened)
+        server.close()
+        return counts
+
+    assert asyncio.run(go()) == [_NUM_POOLS, _NUM_POOLS, 2 * _NUM_POOLS]
+    assert KEPT_S < 5, "seconds that uvicorn waits"

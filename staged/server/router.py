@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from staged.backends.http.pools import KEPT_S
 from staged.server.bodies import BodyLimits
 from staged.server.errors import busy, error_response
 from staged.server.metrics import CONTENT_TYPE
@@ -74,7 +75,9 @@ class _Router:
         self._addresses = addresses
         # Replicas have timeouts of their own, and a proxy is for the world outside.
         self._client = httpx.AsyncClient(
-            timeout=None, trust_env=False, limits=httpx.Limits(max_connections=None)
+            timeout=None,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=KEPT_S),
         )
         self._under_way, self._begun = Counter[int](), Counter[int]()
         self._owners: OrderedDict[str, int] = OrderedDict()

@@ -13,9 +13,15 @@ from typing import Final
 
 import httpx
 
+KEPT_S: Final = 2.0
+"""How long an idle connection is kept. uvicorn, which vLLM and others serve with, closes it after
+five seconds; httpx keeps it as long, so a request now and then met a connection that was closing,
+and was an attempt in vain."""
 _NUM_POOLS: Final = 16
-_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-"""How many are open is the limiter's to say, and an idle one is closed after seconds."""
+_LIMITS: Final = httpx.Limits(
+    max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEPT_S
+)
+"""How many are open is the limiter's to say."""
 
 
 class Pools(httpx.AsyncBaseTransport):

@@ -22,7 +22,7 @@ from staged import proxies
 from staged.backends.http.api_key import read_api_key, without_key
 from staged.backends.http.bounded import ReplyTooLongError, bound_replies
 from staged.backends.http.limiter import Limiter
-from staged.backends.http.pools import Pools
+from staged.backends.http.pools import KEPT_S, Pools
 from staged.backends.http.replies import MAX_DETAIL_CHARS, Received, Refused, clean, understand
 from staged.jobs.runner import JobStopError
 
@@ -309,7 +309,9 @@ def _client(base_url: str, timeout_s: float) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             timeout=timeout_s,
             follow_redirects=True,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEPT_S
+            ),
             # Of a proxy httpx makes its own transport, unless it is given one.
             transport=Pools.to_the_network() if direct else None,
             trust_env=not direct,
