@@ -33,8 +33,11 @@ demo: $(READY)
 test: $(READY)
 	$(MAKE) --no-print-directory -j 2 lint tests
 
-# Two workers more than two cores: many tests wait, for processes, servers and kills.
+# Two workers more than two cores: many tests wait, for processes, servers and kills. Collecting once
+# before them compiles all modules once: four workers that begin at the same time do it four times.
 tests: $(READY)
+	@$(TEST_ENV) $(RUN)/python -m pytest -q --collect-only > $(VENV)/collected 2>&1 || \
+	  { cat $(VENV)/collected; exit 1; }
 	$(TEST_ENV) $(RUN)/python -m pytest -q -n 4 --dist worksteal -m "not slow" --durations=40
 
 test-slow: $(READY)

@@ -5,7 +5,7 @@ Letters: T tokens, C hidden size, V vocabulary, Z numbers a latent token, P numb
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -136,22 +136,36 @@ class Bagel(nn.Module):
         Returns:
             (T, C) in expert order.
         """
-        config = self.config
-        text = self.embed_tokens(layout.token_ids)
-        device, grids = text.device, layout.vision_grids
+        parts = [self.embed_tokens(layout.token_ids)]
+        # Sharded training needs every parameter to take part in every step on every rank. Where a
+        # token of text is written, towers that look at nothing would take a quarter of the time.
+        all_take_part = not torch.is_inference_mode_enabled()
+        if layout.vision_grids or all_take_part:
+            parts.append(self._seen(layout.vision_grids, inputs.patches))
+        if layout.latent_grids or all_take_part:
+            parts.append(self._drawn(layout.latent_grids, inputs))
+        return torch.cat([part.to(parts[0].dtype) for part in parts])
+
+    def _seen(self, grids: Sequence[tuple[int, int]], patches: Tensor) -> Tensor:
+        """Embeddings of images that are looked at."""
+        config, device = self.config, patches.device
         places = _grid_positions(grids, config.vision.positions_per_side, device)
         rows = _grid_positions(grids, config.vit_max_patches_per_side, device)
-        features = self.vision(inputs.patches, places, [h * w for h, w in grids])
-        vision = self.connector(features) + self.vision_positions[rows]
-        cells = _grid_positions(layout.latent_grids, config.max_latent_size, device)
-        latents = (
+        features = self.vision(patches, places, [h * w for h, w in grids])
+        vision: Tensor = self.connector(features) + self.vision_positions[rows]
+        return vision
+
+    def _drawn(self, grids: Sequence[tuple[int, int]], inputs: Inputs) -> Tensor:
+        """Embeddings of images that are drawn."""
+        cells = _grid_positions(grids, self.config.max_latent_size, inputs.latents.device)
+        latents: Tensor = (
             self.latent_in(inputs.latents)
             # Times are float32 until here: bfloat16 would move one near 1 by up to .002, which is a
             # third of a step where there are 49 of them, shifted by 3.
             + self.time_embed(time_sinusoids(inputs.timesteps).to(inputs.latents.dtype))
             + self.latent_positions[cells]
         )
-        return torch.cat([text, vision.to(text.dtype), latents.to(text.dtype)])
+        return latents
 
     def forward(
         self, layout: Layout, inputs: Inputs, attend: Attend, num_layers: int | None = None
