@@ -166,6 +166,7 @@ def test_training_takes_what_comes_out(lessons: list[Sample]) -> None:
     drawn_report([sample.trajectory for sample in lessons])
 
 
+@pytest.mark.slow
 def test_neither_company_nor_processes_change_the_data(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "data"
     reports = [run_job(job(concurrency=3), out, rank=Rank(number=n, world_size=2)) for n in (1, 0)]

@@ -49,6 +49,7 @@ def test_three_processes_in_any_order_leave_what_one_leaves(
     assert pictures(tmp_path / "three") == pictures(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_a_killed_batch_is_drawn_again_in_another_order_with_the_same_result(
     tmp_path: Path,
 ) -> None:

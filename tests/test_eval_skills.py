@@ -91,8 +91,8 @@ def test_one_command_asks_all_of_it_and_repeats_itself(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(CHECKPOINTS / "staged", checkpoint)
     shutil.copy(CHECKPOINTS / "ae.safetensors", checkpoint)
-    # Four steps show as well as the checkpoint's twenty that it is all asked, and alike.
-    write_flows(read_flows(checkpoint).each(lambda f: f.otherwise(num_flow_steps=4)), checkpoint)
+    # Two steps show as well as the checkpoint's twenty that it is all asked, and alike.
+    write_flows(read_flows(checkpoint).each(lambda f: f.otherwise(num_flow_steps=2)), checkpoint)
     results = []
     for name in "ab":
         line = ["--checkpoint", str(checkpoint), "--num-per-skill", "1"]

@@ -146,8 +146,8 @@ def killed(shop: Shop, out: Path, moment: str, ranks: int = 1) -> None:
 @pytest.mark.parametrize(
     ("moment", "then"),
     [
-        ("waiting", AT_ONCE),
         ("gathering", BATCHED),
+        pytest.param("waiting", AT_ONCE, marks=pytest.mark.slow),
         pytest.param("waiting", BATCHED, marks=pytest.mark.slow),
         pytest.param("gathering", AT_ONCE, marks=pytest.mark.slow),
     ],

@@ -242,7 +242,8 @@ def test_ranks_killed_at_random_make_the_same_data(
     assert content(out) == content(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 200])
 def test_after_many_kills_nothing_that_was_paid_for_is_lost_or_bought_again(
     tmp_path: Path, endpoint: Any, prompts: Path, kills: int
 ) -> None:
@@ -308,7 +309,7 @@ def test_a_finished_job_may_be_started_again_on_all_ranks(
     assert not [path for path in out.rglob("*") if path.suffix == ".tmp"]
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("together", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_failed_units_are_tried_again_in_one_round_of_all_ranks(
     out: Path, endpoint: Any, prompts: Path, together: bool
 ) -> None:

@@ -63,7 +63,7 @@ def test_no_request_breaks_the_server(server: ServerProcess, mode: GenerationMod
             continue  # there is nothing in it that could be wrong
 
         @settings(
-            max_examples=12,
+            max_examples=8,
             deadline=None,
             derandomize=True,
             database=None,

@@ -137,7 +137,7 @@ def job(world: World, out: Path, states: States, **changes: Any) -> TrainSetting
     return replace(settings, optimizer=replace(settings.optimizer, states=states))
 
 
-@pytest.mark.parametrize("states", ["bfloat16", "8bit"])
+@pytest.mark.parametrize("states", [pytest.param("bfloat16", marks=pytest.mark.slow), "8bit"])
 def test_a_run_learns_nearly_the_same_over_a_fraction_of_the_moments(
     world: World, tmp_path: Path, states: States
 ) -> None:

@@ -126,7 +126,9 @@ def part_of_one_rank(said: Path, ranks: int, replicas: int) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("ranks", "replicas"), [(64, 1), (64, 8)])
+@pytest.mark.parametrize(
+    ("ranks", "replicas"), [pytest.param(64, 1, marks=pytest.mark.slow), (64, 8)]
+)
 def test_a_rank_of_64_holds_the_share_that_is_planned(
     tmp_path: Path, full: TrainSettings, ranks: int, replicas: int
 ) -> None:

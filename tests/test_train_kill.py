@@ -92,6 +92,7 @@ def test_a_run_killed_while_it_removes_an_old_state_continues_bit_for_bit(
     assert_same(train(settings), undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_three_times_ends_the_same(
     world: World, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -119,7 +119,7 @@ def without_state(made: dict[str, Any]) -> dict[str, Any]:
     return {name: content for name, content in made.items() if name != "state.safetensors"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=SLOW), signal.SIGKILL])
 @pytest.mark.parametrize("call", [3, pytest.param(4, marks=SLOW)])  # 4 is after the last step
 def test_a_signal_while_the_grader_draws_loses_its_work_alone(
     world: World, undisturbed: dict[str, Any], tmp_path: Path, number: int, call: int
@@ -164,11 +164,7 @@ def test_the_score_of_an_earlier_run_is_not_taken_up(world: World, tmp_path: Pat
     train(job)
     assert curve(job.out)[2]["validation/score"] < 1
     assert len((tmp_path / "calls").read_text()) == 8
-
-
-def test_a_score_that_cannot_be_read_is_named(world: World, tmp_path: Path) -> None:
-    job = scored(world, tmp_path)
-    train(job)
+    # One that cannot be read is named.
     (job.out / "score.json").write_text('{"step": 6}')
     with pytest.raises(ValueError, match=r"score\.json: missing key 'score'"):
         train(job)

@@ -78,7 +78,7 @@ class SettingsBuilder:
         """
         if not isinstance(data, Mapping):
             return self._problem(path, f"expected a section, got {kinds.show(data)}")
-        types = typing.get_type_hints(cls)
+        types = kinds.types_of(cls)
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
         before = len(self.problems)
         for key, value in data.items():

@@ -6,8 +6,9 @@ import enum
 import math
 import types
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 MISSING = object()
 """Stands for a value that could not be had; `None` is a value."""
@@ -16,6 +17,12 @@ MISSING = object()
 def is_union(kind: Any) -> bool:
     """Tell whether the type is `Union[...]`, `Optional[...]` or `a | b`."""
     return get_origin(kind) in (Union, types.UnionType)
+
+
+@cache
+def types_of(cls: type[Any]) -> Mapping[str, Any]:
+    """Return the type of each field of a class, by name. They are evaluated once: it takes long."""
+    return get_type_hints(cls)
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:

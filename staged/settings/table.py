@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from staged.settings.kinds import MISSING, default_of, is_union, name, show
+from staged.settings.kinds import MISSING, default_of, is_union, name, show, types_of
 from staged.settings.plain import plain
 
 _ENTRY = re.compile(r"^(\w+)(?: \([^)]*\))?: *(.*)$")
@@ -24,7 +24,7 @@ def describe(cls: type[Any]) -> str:
 
 
 def _rows(cls: type[Any], prefix: str, default: Any = None) -> Iterator[tuple[str, str, str]]:
-    types = typing.get_type_hints(cls)
+    types = types_of(cls)
     docs = _docs(cls)
     for field in dataclasses.fields(cls):
         if not field.init:
