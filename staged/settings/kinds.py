@@ -19,9 +19,14 @@ def is_union(kind: Any) -> bool:
     return get_origin(kind) in (Union, types.UnionType)
 
 
-@cache
 def types_of(cls: type[Any]) -> Mapping[str, Any]:
-    """Return the type of each field of a class, by name. They are evaluated once: it takes long."""
+    """Return the type of each field of a class, by name; evaluated once, which takes long."""
+    hashable: Any = cls  # as mypy does not know
+    return _types_of(hashable)
+
+
+@cache
+def _types_of(cls: Any) -> Mapping[str, Any]:
     return get_type_hints(cls)
 
 
