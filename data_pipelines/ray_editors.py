@@ -18,6 +18,7 @@ from data_pipelines.drawing import DrawingSettings, open_editor
 from staged.backends.http.service import ServiceError
 from staged.command_line import UsageError, on_ray
 from staged.command_line.applications import prefer_ours
+from staged.first_line import first_line
 from staged.roles import ImageEditor, Pixels
 
 _DEATHS: Final = 16
@@ -196,10 +197,9 @@ class RayEditor:
             asked = getattr(self._actors[chosen], method).remote(self._drawing, *given, **named)
             return on_ray.result(self._ray, asked)
         except self._ray.exceptions.RayActorError as error:
-            said = str(error).strip().partition("\n")[0]
             raise ServiceError(
-                f"an editor died {_DEATHS + 1} times over one request ({said}); its log is with "
-                "Ray's. The same command goes on"
+                f"an editor died {_DEATHS + 1} times over one request "
+                f"({first_line(error)}); its log is with Ray's. The same command goes on"
             ) from None
         finally:
             with self._choosing:

@@ -14,6 +14,7 @@ from eval.pictures import read_pictures
 from eval.wise.judgements import read_judgements
 from eval.wise.versions import VERSIONS
 from staged import strict_json, strict_yaml
+from staged.first_line import MAX_CHARS, first_line
 from staged.generate.requests import read_prompts
 from staged.lines import read_lines, split_lines
 from staged.report.figures import Curve
@@ -171,3 +172,15 @@ def called() -> dict[str, set[str]]:
             calls = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
             found[path.relative_to(ROOT).as_posix()] = {ast.unparse(node.func) for node in calls}
     return found
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("\n  it broke  \nand here is why", "it broke"),
+        ("", "OSError"),
+        ("x" * 1000, "x" * MAX_CHARS),
+    ],
+)
+def test_of_a_librarys_error_a_message_quotes_one_line(said: str, line: str) -> None:
+    assert first_line(OSError(said)) == line

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
+from staged.first_line import first_line
 from staged.model.attention import Attend, PackedAttention
 from staged.model.config import TransformerConfig
 from staged.model.flex import BLOCK, FlexAttention
 from staged.model.layout import Layout, Segment, SegmentKind, SpecialTokens, lay_out
 from staged.model.varlen import VarlenAttention, installed_kernel
-from train.ranks import Ranks, first_line
+from train.ranks import Ranks
 from train.settings import Attention, TrainSettings
 
 AttendTo = Callable[[Layout], Attend]

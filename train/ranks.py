@@ -20,6 +20,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from staged.devices import choose_device
+from staged.first_line import first_line
 from staged.jobs.rank import Rank, rank_of
 from train.settings import ParallelSettings
 
@@ -314,8 +315,3 @@ def _is_of_connections(error: BaseException) -> bool:
     if isinstance(error, dist.DistError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _OF_CONNECTIONS)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in a line of at most 300 characters."""
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:300]

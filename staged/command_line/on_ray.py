@@ -16,6 +16,7 @@ from typing import Any
 
 from staged.command_line import Parser, UsageError, amount
 from staged.command_line.applications import prefer_ours
+from staged.first_line import first_line
 
 
 def add_arguments(parser: Parser, shared: Sequence[str]) -> None:
@@ -185,10 +186,9 @@ def share(
     except ray.exceptions.RayTaskError:
         raise
     except ray.exceptions.RayError as error:
-        said = str(error).strip().partition("\n")[0]
         raise OSError(
-            f"Ray gave a task up ({type(error).__name__}: {said}); the same command goes on from "
-            "what is saved"
+            f"Ray gave a task up ({type(error).__name__}: {first_line(error)}); the "
+            "same command goes on from what is saved"
         ) from None
     finally:
         for one in running:  # they would go on where the cluster does; those that ended stay so

@@ -16,6 +16,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from staged.first_line import first_line
+
 Network = Callable[[Tensor, Tensor], Tensor]
 """From (rows, Z) noised latents and their (rows,) times to (rows, Z) velocities."""
 
@@ -101,7 +103,7 @@ class _Replaying:
         except torch.OutOfMemoryError:
             return  # an image of this size has no room for a recording beside it, others may
         except RuntimeError as error:
-            graphs.give_up(str(error).split("\n")[0])
+            graphs.give_up(first_line(error))
             return
         if not graphs.compared:
             replay()

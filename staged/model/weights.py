@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from staged.first_line import first_line
 from staged.model.finite import all_finite
 
 __all__ = [
@@ -138,7 +139,7 @@ def load_pretrained(
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"{source}: no {what} there that can be read; weights are read from safetensors "
-            f"only, since pickled ones can run code: {_first_line(error)}"
+            f"only, since pickled ones can run code: {first_line(error)}"
         ) from None
     place = str(Path(str(source)) / arguments.get("subfolder", ""))
     ours = re.compile(computed)
@@ -194,7 +195,3 @@ def _refuse(
         raise ValueError(
             f"{place} does not hold the weights of this model; tensors " + "; ".join(problems)
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]

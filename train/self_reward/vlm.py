@@ -15,6 +15,7 @@ from PIL import Image
 
 from staged import images
 from staged.devices import choose_arithmetic
+from staged.first_line import first_line
 from staged.strict_json import read_object
 from train.self_reward.examples import conversation
 from train.self_reward.settings import SamplingSettings, VlmSettings
@@ -161,9 +162,8 @@ def _found(source: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = str(error).partition("\n")[0]
         raise ValueError(
-            f"{source}: no vision-language model of transformers there: {why}"
+            f"{source}: no vision-language model of transformers there: {first_line(error)}"
         ) from None
 
 

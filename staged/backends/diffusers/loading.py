@@ -17,6 +17,7 @@ from torch import nn
 
 from staged.backends.diffusers.settings import LoadSettings
 from staged.devices import choose_arithmetic
+from staged.first_line import first_line
 from staged.model.weights import load_pretrained
 
 
@@ -81,8 +82,9 @@ def adapt(pipeline: Any, settings: LoadSettings, dtype: torch.dtype) -> None:
                 lora.model, weight_name=lora.file, adapter_name=name, use_safetensors=True
             )
         except (ValueError, KeyError, RuntimeError) as error:
-            said = str(error).partition("\n")[0][:300]
-            raise ValueError(f"loras: {lora.model} does not fit {settings.model}: {said}") from None
+            raise ValueError(
+                f"loras: {lora.model} does not fit {settings.model}: {first_line(error)}"
+            ) from None
         # Of one that has no weight for any of its parts diffusers tells in its log alone.
         if not any(name in taken for taken in pipeline.get_list_adapters().values()):
             raise ValueError(f"loras: {lora.model} has no weights for any part of {settings.model}")
