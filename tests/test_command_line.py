@@ -316,7 +316,7 @@ def test_torch_that_loads_slowly_is_announced_on_a_terminal(tmp_path: Path) -> N
     assert shown.startswith(b"loading torch ...") and shown.endswith(b"\r\x1b[K")
 
 
-@pytest.mark.parametrize("own", [None, "ACTIVE"])
+@pytest.mark.parametrize("own", [None, pytest.param("ACTIVE", marks=pytest.mark.slow)])
 def test_threads_give_their_core_away_while_they_wait(own: str | None) -> None:
     """Or pictures take fifty times as long beside a busy process; the user's own choice stands."""
     code = "import staged.command_line.running as r; r.run('x', lambda: bool(__import__('torch')))"

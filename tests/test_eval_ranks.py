@@ -35,6 +35,7 @@ def pictures(folder: Path) -> dict[str, bytes | None]:
     return {key: t.images[0].png for key, t in BatchStore(folder).trajectories().items()}
 
 
+@pytest.mark.slow
 def test_three_processes_in_any_order_leave_what_one_leaves(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,7 +165,10 @@ def steps(out: Path) -> list[tuple[Step, ...]]:
     return [sample.trajectory.steps for sample in read_shards(out)]
 
 
-@pytest.mark.parametrize("lost", ["before it is sent", "before its number is kept"])
+@pytest.mark.parametrize(
+    "lost",
+    [pytest.param("before it is sent", marks=pytest.mark.slow), "before its number is kept"],
+)
 def test_a_batch_that_a_crash_cut_off_is_found_or_sent_and_never_bought_twice(
     folder: Path,
     endpoint: Endpoint,

@@ -164,7 +164,7 @@ def settings(kontext: Path, folder: Path, url: str, **changes: Any) -> PlanSketc
     )
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_a_real_editor_draws_for_sixteen_units_at_a_time(
     kontext: Path, tmp_path: Path, batch_size: int
 ) -> None:

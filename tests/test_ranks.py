@@ -332,6 +332,7 @@ def test_failed_units_are_tried_again_in_one_round_of_all_ranks(
     assert sum(acceptance.values()) == 6 and "failed" not in acceptance
 
 
+@pytest.mark.slow
 def test_ranks_whose_units_fail_again_end_the_round_with_shards(out: Path) -> None:
     job = ["prompts.count=24", "misbehaviour.refusal=0.05"]
     assert codes(start_ranks(out, 2, *job)) == [0, 0]

@@ -99,7 +99,7 @@ def check(status: int, content: bytes) -> None:
 STATUSES = st.sampled_from([200, 201, 204, 301, 400, 401, 402, 403, 404, 408, 422, 429, 500, 599])
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(replies() | JSON, STATUSES)
 def test_any_json_is_read(reply: Any, status: int) -> None:
     check(status, json.dumps(reply).encode())

@@ -283,6 +283,7 @@ def faulty(name: str, count: int) -> str | None:
     return ["cut", None, "503"][count % 3] if name.endswith(".tar") else None
 
 
+@pytest.mark.slow
 def test_a_run_at_an_address_is_that_of_the_folder(world: training.World, tmp_path: Path) -> None:
     """Bit by bit, begun here and finished there, over a bad network and hardly any disk."""
     here = world.settings(tmp_path / "here", num_workers=0)

@@ -46,6 +46,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
     train(tiny(tmp_path / "whole"))

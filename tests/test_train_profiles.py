@@ -52,6 +52,7 @@ def ask_for_a_trace(ranks: Ranks, job: TrainSettings) -> None:
     trainer.run()
 
 
+@pytest.mark.slow
 def test_a_signal_to_any_rank_has_all_of_them_trace_the_next_step(tmp_path: Path) -> None:
     job = build(tmp_path).settings(tmp_path / "run", num_steps=3, packs_per_step=2)
     assert run_ranks(tmp_path / "said", 2, ask_for_a_trace, job) == [{"returned": None}] * 2

@@ -203,6 +203,7 @@ def test_what_cannot_run_is_refused_by_all(
         assert message in text
 
 
+@SLOW
 def test_a_state_that_lacks_the_file_of_a_rank_is_refused_by_all(
     world: World, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -268,6 +268,7 @@ def test_what_changes_no_result_may_differ_when_a_run_continues(
     assert_same(train(settings), undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_of_one_kind_of_sample_continues_too(world: World, tmp_path: Path) -> None:
     """Whatever a data set lacks (images to look at, images to draw, text), all weights train."""
     text_only = Trajectory(prompt="hello", steps=(Answer(text="a star"), Stop()))
@@ -365,7 +366,13 @@ def have_one_number(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [cut_short, lack_a_tensor, have_another_shape, Path.unlink, hold_nan, have_one_number],
+    [
+        *(cut_short, hold_nan),
+        *(
+            pytest.param(act, marks=pytest.mark.slow)
+            for act in (lack_a_tensor, have_another_shape, Path.unlink, have_one_number)
+        ),
+    ],
 )
 def test_a_damaged_state_is_named_and_the_older_one_serves_once_it_is_removed(
     stopped: TrainSettings, undisturbed: dict[str, Any], damage: Any
