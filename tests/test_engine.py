@@ -264,3 +264,31 @@ def test_a_size_that_is_no_multiple_of_a_token_is_refused() -> None:
         ENGINE.draw(
             [Context()], [Context()], [Context()], sizes=[(16, 15)], seeds=[0], settings=[FLOW]
         )
+
+
+def test_towers_that_have_nothing_to_look_at_or_draw_run_in_training_alone() -> None:
+    """Sharded training waits for their parameters in every step; text only takes longer by them."""
+    layout = lay_out([[text_block([5, 6, 7])]], ENGINE.special)
+    model, config = ENGINE.model, ENGINE.model.config
+    nothing = Inputs(
+        latents=torch.zeros(0, config.latent_token_dim),
+        timesteps=torch.zeros(0),
+        patches=torch.zeros(0, config.vision.patch_dim),
+    )
+    ran: list[str] = []
+    towers = {"looks": model.connector, "draws": model.time_embed}
+    hooks = [
+        tower.register_forward_hook(lambda *_, name=name: ran.append(name))
+        for name, tower in towers.items()
+    ]
+    try:
+        with torch.no_grad():  # as validation does
+            validated = model.embed(layout, nothing)
+        assert ran == ["looks", "draws"]
+        with torch.inference_mode():
+            written = model.embed(layout, nothing)
+        assert ran == ["looks", "draws"]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert torch.equal(written, validated)

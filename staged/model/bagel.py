@@ -138,7 +138,7 @@ class Bagel(nn.Module):
         """
         parts = [self.embed_tokens(layout.token_ids)]
         # Sharded training needs every parameter to take part in every step on every rank. Where a
-        # token of text is written, towers that look at nothing would take a quarter of the time.
+        # token of text is written, towers that look at nothing would take a sixth of the time.
         all_take_part = not torch.is_inference_mode_enabled()
         if layout.vision_grids or all_take_part:
             parts.append(self._seen(layout.vision_grids, inputs.patches))
