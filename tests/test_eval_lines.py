@@ -1,10 +1,12 @@
 """Lines of scored samples: what tables are made of, read back as it was, or refused by name."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eval.miniature import report
 from eval.miniature.line import SampleScore, ScoredPicture, read_scores
 from staged.strict_json import dumps
 
@@ -78,3 +80,15 @@ def test_what_is_no_such_line_is_refused_by_place(
     path.write_text(dumps(line) + "\n")
     with pytest.raises(ValueError, match=message):
         list(read_scores(path))
+
+
+def test_a_better_choice_is_worth_no_less_than_the_choice_of_unequal_tasks() -> None:
+    """It was the share of all images: less than the mean of tasks, which is how choices score."""
+    few = [replace(SEARCHED, task="counting", prompt="a", correct=True, candidates=(True, False))]
+    many = [
+        replace(SEARCHED, task="colors", prompt=prompt, correct=False, candidates=(False, None))
+        for prompt in "bcd"
+    ]
+    found = report._searches([*few, *many])
+    assert found["search/any correct"].value == 0.5
+    assert found["search/chosen when any is correct"].value == 1

@@ -76,10 +76,7 @@ def _roles(settings: MiniatureSettings) -> list[str]:
 
 
 def _also(scored: Sequence[SampleScore]) -> dict[str, Estimate]:
-    tasks = {item.task: None for item in scored}
-    exact = {
-        task: mean(_observations([i for i in scored if i.task == task], "exact")) for task in tasks
-    }
+    exact = _by_task(scored, "exact")
     costs = {
         name: mean(_observations([i for i in scored if i.correct is not None], name), bounds=None)
         for name in ("num_flow_steps", "num_sketches", "text_tokens")
@@ -87,7 +84,7 @@ def _also(scored: Sequence[SampleScore]) -> dict[str, Estimate]:
     tried = [item for item in scored if item.planned is not None]
     return {
         "planned": mean(_observations(tried, "planned")),
-        "exact": mean_of_means(exact.values()),
+        "exact": _mean_of_tasks(scored, "exact"),
         **{f"exact/{task}": estimate for task, estimate in exact.items()},
         **costs,
         **_searches(scored),
@@ -110,8 +107,20 @@ def _searches(scored: Sequence[SampleScore]) -> dict[str, Estimate]:
             ],
             bounds=None,
         ),
-        "search/any correct": mean(_observations(searched, "any_correct")),
+        # By task, as the choice is scored: over all images it could be less than what was chosen.
+        "search/any correct": _mean_of_tasks(searched, "any_correct"),
         "search/chosen when any is correct": mean(_observations(lucky, "correct")),
+    }
+
+
+def _mean_of_tasks(scored: Sequence[SampleScore], name: str) -> Estimate:
+    return mean_of_means(_by_task(scored, name).values())
+
+
+def _by_task(scored: Sequence[SampleScore], name: str) -> dict[str, Estimate]:
+    return {
+        task: mean(_observations([item for item in scored if item.task == task], name))
+        for task in dict.fromkeys(item.task for item in scored)
     }
 
 
