@@ -1,5 +1,6 @@
 """What who runs a server needs: metrics, logs, limits, and pages of other sites kept out."""
 
+import http.client
 import json
 import socket
 import threading
@@ -56,6 +57,17 @@ def finished(client: httpx.Client, **asked: Any) -> dict[str, Any]:
             return found
         time.sleep(0.1)
     raise AssertionError("it did not end")
+
+
+def test_a_connection_outlives_what_clients_keep_of_it(server: ServerProcess) -> None:
+    """httpx uses one again within five seconds, which is when uvicorn would close it."""
+    address = httpx.URL(server.url)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=30)
+    for pause_s in (0.0, 5.5):
+        time.sleep(pause_s)
+        connection.request("GET", "/ready")
+        assert connection.getresponse().read()
+    connection.close()
 
 
 def test_what_happens_is_counted(ann: httpx.Client) -> None:

@@ -9,11 +9,14 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import Protocol, TextIO
+from typing import Final, Protocol, TextIO
 
 import uvicorn
 from starlette.types import ASGIApp
 
+_KEPT_S: Final = 10
+"""An idle connection is kept longer than clients keep it (httpx, and so openai: five seconds), or a
+request could meet one that is closing."""
 _CLOSING_S = 5
 """For connections to take what was sent, once everything has ended."""
 _BACKLOG = 128
@@ -102,6 +105,7 @@ def serve(
         server_header=False,
         lifespan="off",
         limit_concurrency=max_connections,
+        timeout_keep_alive=_KEPT_S,
         timeout_graceful_shutdown=_CLOSING_S,
     )
     with asyncio.Runner() as runner:
